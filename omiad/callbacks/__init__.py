@@ -1,0 +1,8 @@
+"""What happens around training and testing: checkpoints, metrics, pictures."""
+
+from omiad.callbacks.checkpoint import LastCheckpoint as LastCheckpoint
+from omiad.callbacks.curves import TrainingCurves as TrainingCurves
+from omiad.callbacks.evaluation import Evaluation as Evaluation
+from omiad.callbacks.panels import Panels as Panels
+
+__all__ = ["Evaluation", "LastCheckpoint", "Panels", "TrainingCurves"]

@@ -1,0 +1,67 @@
+"""One checkpoint file that is always whole: written beside, then renamed over the last."""
+
+import logging
+from pathlib import Path
+
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+logger = logging.getLogger(__name__)
+
+
+class LastCheckpoint(Callback):
+    """Keep `checkpoints/last.ckpt` in the run folder up to date.
+
+    It is written every few steps, at the end, and when a run is interrupted, and replaced only by
+    a file that was written completely: a full disk or a kill leaves the previous one.
+
+    Args:
+        every_n_steps: Optimiser steps between two writes; 0 writes at the end only.
+    """
+
+    def __init__(self, every_n_steps: int = 1000) -> None:
+        self.every_n_steps = every_n_steps
+        self._last_step = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count from where a resumed run stands."""
+        self._last_step = trainer.global_step
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
+    ) -> None:
+        """Write the checkpoint when enough steps have passed."""
+        if self.every_n_steps and trainer.global_step - self._last_step >= self.every_n_steps:
+            self.save(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the final checkpoint."""
+        logger.info("checkpoint: %s", self.save(trainer))
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Write a checkpoint when a person or a scheduler stops the run."""
+        stopped = isinstance(exception, (KeyboardInterrupt, SIGTERMException))
+        if stopped and trainer.training and trainer.global_step > self._last_step:
+            path = self.save(trainer)
+            logger.warning("Interrupted. Go on with: omiad fit --ckpt_path %s", path)
+
+    def save(self, trainer: Trainer) -> Path:
+        """Write the checkpoint and return its path."""
+        folder = Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints"
+        path, part = folder / "last.ckpt", folder / "last.ckpt.part"
+        try:
+            trainer.save_checkpoint(part)
+            if trainer.is_global_zero:
+                part.replace(path)
+        finally:
+            if trainer.is_global_zero:
+                part.unlink(missing_ok=True)
+        self._last_step = trainer.global_step
+        return path

@@ -1,0 +1,220 @@
+"""The one path from photographs to scores, which testing, prediction and export share."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from omiad.diffusion import Denoiser, NoiseSchedule, Parameterization
+from omiad.diffusion.sampling import ddim_reconstruct, ddim_timesteps
+from omiad.errors import InputError, MissingInputError
+from omiad.features import FeatureExtractor, FeatureNormalizer
+from omiad.networks import Network, build_network, network_spec
+from omiad.scoring import Scoring, anomaly_map, image_score
+from omiad.types import Prediction
+
+CHECKPOINT_KEY = "omiad"
+"""Entry of a checkpoint that holds everything but weights, as plain data."""
+
+STATE_PREFIX = "detector."
+"""Prefix of the detector's weights in a checkpoint's state dict."""
+
+_DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Detector(nn.Module):
+    """Frozen backbone, reconstruction by the diffusion model, and score, in one module.
+
+    The noise of eq. 12 is drawn once from the seed and shared by all images, so that a score
+    depends on nothing but the photograph and the model.
+
+    Attributes:
+        extractor: Photographs to raw features.
+        normalizer: Raw features to the units the network and the anomaly map live in.
+        denoiser: The network at inference (EMA weights) with its schedule.
+        map_range: Two numbers between which anomaly maps are drawn: the median of the maps of
+            normal training images, and a value clearly above all of them.
+    """
+
+    noise: Tensor
+    map_range: Tensor
+
+    def __init__(
+        self,
+        *,
+        extractor: FeatureExtractor,
+        normalizer: FeatureNormalizer,
+        denoiser: Denoiser,
+        scoring: Scoring,
+        t_init: int,
+        num_steps: int = 1,
+        num_noise_draws: int = 1,
+        seed: int = 0,
+        autocast_dtype: torch.dtype | None = None,
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            extractor: Frozen backbone.
+            normalizer: Feature normalisation with its statistics.
+            denoiser: Network, schedule and parameterisation.
+            scoring: How a residual becomes a map and a score.
+            t_init: Step the features are noised to.
+            num_steps: Network evaluations per image; 1 is OmiAD's one step, more is DDIM.
+            num_noise_draws: Noise maps whose anomaly maps are averaged.
+            seed: Seed of the shared noise.
+            autocast_dtype: Half precision of backbone and network, None for float32.
+
+        Raises:
+            InputError: If t_init, num_steps or num_noise_draws is out of range.
+        """
+        super().__init__()
+        denoiser.schedule.check_step(t_init, "t_init")
+        ddim_timesteps(t_init, num_steps)
+        if num_noise_draws < 1:
+            raise InputError(f"num_noise_draws must be at least 1, but got {num_noise_draws}.")
+        self.extractor = extractor
+        self.normalizer = normalizer
+        self.denoiser = denoiser
+        self.scoring = scoring
+        self.t_init = t_init
+        self.num_steps = num_steps
+        self.seed = seed
+        self.autocast_dtype = autocast_dtype
+        generator = torch.Generator().manual_seed(seed)
+        grid = extractor.feature_size
+        noise = torch.randn(
+            num_noise_draws, 1, extractor.num_channels, grid, grid, generator=generator
+        )
+        self.register_buffer("noise", noise, persistent=False)
+        self.register_buffer("map_range", torch.tensor([0.0, 1.0]))
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Prediction:
+        """Score photographs: uint8 RGB (B, 3, S, S), S the extractor's image size."""
+        with self._autocast(images.device):
+            features = self.extractor(images)
+        return self.score_features(features)
+
+    @torch.no_grad()
+    def score_features(self, features: Tensor) -> Prediction:
+        """Score raw backbone features (B, C, h, w)."""
+        x_0 = self.normalizer(features)
+        maps = [
+            anomaly_map(x_0, self._reconstruct(x_0, noise), self.extractor.image_size, self.scoring)
+            for noise in self.noise
+        ]
+        mean_map = torch.stack(maps).mean(0)
+        return Prediction(image_score(mean_map, self.scoring), mean_map)
+
+    def _reconstruct(self, x_0: Tensor, noise: Tensor) -> Tensor:
+        with self._autocast(x_0.device):
+            return ddim_reconstruct(
+                self.denoiser,
+                self.denoiser.schedule,
+                x_0,
+                noise,
+                t_init=self.t_init,
+                num_steps=self.num_steps,
+            )
+
+    def _autocast(self, device: torch.device) -> torch.autocast:
+        # Overrides whatever precision the caller runs under: the score is the checkpoint's.
+        return torch.autocast(
+            device.type, dtype=self.autocast_dtype, enabled=self.autocast_dtype is not None
+        )
+
+    @torch.no_grad()
+    def calibrate_map_range(self, features: Tensor) -> None:
+        """Set the range anomaly maps are drawn in from features of normal images (B, C, h, w).
+
+        It starts at the median of their pixels and is 1.5 times as wide as the distance from
+        there to their highest pixel, so that normal images stay in the dark two thirds.
+        """
+        maps = torch.cat([self.score_features(x[None]).anomaly_map for x in features])
+        low, high = maps.median(), maps.max()
+        self.map_range.copy_(torch.stack([low, low + 1.5 * (high - low)]))
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """Everything but the weights as plain data, from which `from_spec` rebuilds."""
+        names = {dtype: name for name, dtype in _DTYPES.items()}
+        return {
+            "extractor": self.extractor.config,
+            "extractor_weights_hash": self.extractor.weights_hash,
+            "feature_norm": self.normalizer.kind,
+            "network": network_spec(cast(Network, self.denoiser.network)),
+            "parameterization": self.denoiser.parameterization,
+            "num_timesteps": self.denoiser.schedule.num_timesteps,
+            "scoring": vars(self.scoring),
+            "t_init": self.t_init,
+            "num_steps": self.num_steps,
+            "num_noise_draws": self.noise.shape[0],
+            "seed": self.seed,
+            "precision": names[self.autocast_dtype],
+        }
+
+    @classmethod
+    def from_spec(cls, spec: dict[str, Any]) -> "Detector":
+        """Build a detector whose weights are still to be loaded."""
+        extractor = FeatureExtractor.build_empty(spec["extractor"])
+        denoiser = Denoiser(
+            build_network(spec["network"]),
+            NoiseSchedule(spec["num_timesteps"]),
+            parameterization=cast(Parameterization, spec["parameterization"]),
+        )
+        return cls(
+            extractor=extractor,
+            normalizer=FeatureNormalizer(extractor.num_channels, kind=spec["feature_norm"]),
+            denoiser=denoiser,
+            scoring=Scoring(**spec["scoring"]),
+            t_init=spec["t_init"],
+            num_steps=spec["num_steps"],
+            num_noise_draws=spec["num_noise_draws"],
+            seed=spec["seed"],
+            autocast_dtype=_DTYPES[spec["precision"]],
+        )
+
+    @classmethod
+    def load(cls, path: str | Path, *, device: str | torch.device = "cpu") -> "Detector":
+        """Load the detector of an AMDM or OmiAD checkpoint; no other file is needed.
+
+        Raises:
+            MissingInputError: If the file does not exist.
+            InputError: If it is not a checkpoint written by omiad.
+        """
+        checkpoint = read_checkpoint(path)
+        detector = cls.from_spec(checkpoint[CHECKPOINT_KEY]["detector"])
+        state = checkpoint["state_dict"]
+        detector.load_state_dict(
+            {k.removeprefix(STATE_PREFIX): v for k, v in state.items() if k.startswith(STATE_PREFIX)}
+        )
+        return detector.to(device).eval()
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint of omiad as plain data, its tensors mapped from the file.
+
+    Raises:
+        MissingInputError: If the file does not exist.
+        InputError: If it is not a checkpoint written by omiad.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingInputError(
+            f"No checkpoint at '{path}'. Give the path of a .ckpt file that `omiad fit` wrote, "
+            f"usually <run folder>/checkpoints/last.ckpt."
+        )
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # torch.load has no common error for a file that is not its own
+        raise InputError(
+            f"'{path}' cannot be read as a checkpoint ({type(error).__name__}). It may be "
+            f"truncated or of another program; give a .ckpt file that `omiad fit` wrote."
+        ) from error
+    if not isinstance(checkpoint, dict) or CHECKPOINT_KEY not in checkpoint:
+        raise InputError(
+            f"'{path}' is not a checkpoint of omiad. Give a .ckpt file that `omiad fit` wrote."
+        )
+    return checkpoint

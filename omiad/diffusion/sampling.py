@@ -1,0 +1,133 @@
+"""Reconstruction of features by denoising: one step, DDIM, and DDPM's ancestral sampler.
+
+A denoiser is any callable (x_t, t) -> `Denoised`; noise is an argument.
+"""
+
+import torch
+from torch import Tensor
+
+from omiad.diffusion.parameterization import DenoiseFn
+from omiad.diffusion.schedule import NoiseSchedule
+from omiad.errors import InputError
+
+
+def _steps(x: Tensor, t: int) -> Tensor:
+    return torch.full((x.shape[0],), t, dtype=torch.int64, device=x.device)
+
+
+def one_step_reconstruct(
+    denoise: DenoiseFn, schedule: NoiseSchedule, x_0: Tensor, noise: Tensor, *, t_init: int
+) -> Tensor:
+    """Noise to t_init and return the estimate of x_0 in one evaluation (paper eq. 12, Alg. 2).
+
+    Args:
+        denoise: The generator.
+        schedule: Noise schedule.
+        x_0: Features (B, C, H, W).
+        noise: Standard normal, broadcastable to x_0.
+        t_init: Step to start from, in 1..T.
+    """
+    t = _steps(x_0, t_init)
+    return denoise(schedule.add_noise(x_0, noise, t), t).x_0
+
+
+def ddim_timesteps(t_init: int, num_steps: int) -> list[int]:
+    """Return the steps from t_init down to 0, evenly spaced and rounded: num_steps + 1 integers.
+
+    Raises:
+        InputError: If num_steps is not in 1..t_init.
+    """
+    if not 1 <= num_steps <= t_init:
+        raise InputError(f"num_steps must lie in 1..{t_init} (t_init), but got {num_steps}.")
+    return [round(t_init * (num_steps - i) / num_steps) for i in range(num_steps + 1)]
+
+
+def ddim_reconstruct(
+    denoise: DenoiseFn,
+    schedule: NoiseSchedule,
+    x_0: Tensor,
+    noise: Tensor,
+    *,
+    t_init: int,
+    num_steps: int,
+    eta: float = 0.0,
+    step_noise: Tensor | None = None,
+) -> Tensor:
+    """Noise to t_init and denoise by DDIM (Song et al. 2020, eq. 12) with alpha_bar_0 = 1.
+
+    One step from t_init equals `one_step_reconstruct`.
+
+    Args:
+        denoise: The denoiser.
+        schedule: Noise schedule.
+        x_0: Features (B, C, H, W).
+        noise: Standard normal, broadcastable to x_0.
+        t_init: Step to start from, in 1..T.
+        num_steps: Number of evaluations.
+        eta: Share of fresh noise in each step; 0 is deterministic, 1 has DDPM's variance.
+        step_noise: Standard normal (num_steps - 1, ...) whose items broadcast to x_0; needed if
+            eta is positive.
+
+    Returns:
+        The last estimate of x_0, (B, C, H, W).
+
+    Raises:
+        InputError: If eta is positive and no step noise is given.
+    """
+    if eta > 0 and step_noise is None:
+        raise InputError(f"DDIM with eta {eta} needs step_noise, but got none.")
+    timesteps = ddim_timesteps(t_init, num_steps)
+    x = schedule.add_noise(x_0, noise, _steps(x_0, t_init))
+    for i, (now, then) in enumerate(zip(timesteps[:-2], timesteps[1:-1], strict=True)):
+        estimate = denoise(x, _steps(x, now))
+        alpha_now, sigma_now = schedule.alpha[now - 1], schedule.sigma[now - 1]
+        alpha, sigma = schedule.alpha[then - 1], schedule.sigma[then - 1]
+        # DDIM eq. 16; the bracket is 1 - alpha_bar_now / alpha_bar_then.
+        fresh = eta * (sigma / sigma_now) * (1 - (alpha_now / alpha) ** 2).sqrt()
+        x = alpha * estimate.x_0 + (sigma**2 - fresh**2).clamp(min=0).sqrt() * estimate.noise
+        if step_noise is not None:
+            x = x + fresh * step_noise[i]
+    return denoise(x, _steps(x, timesteps[-2])).x_0
+
+
+def ddpm_reconstruct(
+    denoise: DenoiseFn,
+    schedule: NoiseSchedule,
+    x_0: Tensor,
+    noise: Tensor,
+    *,
+    t_init: int,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Noise to t_init and walk back every step by the ancestral sampler (paper eqs. 3 and 4).
+
+    The mean is eq. 4 written with the estimate of x_0 (the DDPM posterior mean, equal for
+    consistent estimates and exact in float32 at large t); the variance is beta_1 at t = 1 and
+    (1 - alpha_bar_{t-1}) / (1 - alpha_bar_t) beta_t above; eq. 4 prints "alpha_bar_t - 1" there.
+
+    Args:
+        denoise: The denoiser.
+        schedule: Noise schedule.
+        x_0: Features (B, C, H, W).
+        noise: Standard normal, broadcastable to x_0.
+        t_init: Step to start from, in 1..T; as many evaluations are made.
+        generator: Source of each step's fresh noise.
+
+    Returns:
+        A sample of the reverse process at t = 0, (B, C, H, W).
+    """
+    x = schedule.add_noise(x_0, noise, _steps(x_0, t_init))
+    for t in range(t_init, 0, -1):
+        estimate = denoise(x, _steps(x, t))
+        beta, sigma = schedule.beta[t - 1], schedule.sigma[t - 1]
+        if t == 1:
+            mean, variance = estimate.x_0, beta
+        else:
+            alpha_before, sigma_before = schedule.alpha[t - 2], schedule.sigma[t - 2]
+            mean = (
+                alpha_before * beta * estimate.x_0 + (1 - beta).sqrt() * sigma_before**2 * x
+            ) / sigma**2
+            variance = (sigma_before / sigma) ** 2 * beta
+        fresh = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+        x = mean + variance.sqrt() * fresh
+    return x

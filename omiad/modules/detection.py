@@ -1,0 +1,179 @@
+"""What both training stages share: the detector they train, testing it, and its checkpoint."""
+
+import logging
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+
+from omiad.data import FeatureDataModule
+from omiad.detector import CHECKPOINT_KEY, Detector
+from omiad.errors import InputError
+from omiad.types import ImageBatch, Prediction
+from omiad.version import __version__
+
+logger = logging.getLogger(__name__)
+
+RATIO_RANGE = (1.0, 20.0)
+"""Noise-to-signal ratios at t_init between which one-step reconstruction works."""
+
+PLATEAU_RATIO = 3.4
+"""Ratio in the middle of the plateau measured on standardised features (t = 500, rms 1)."""
+
+NUM_CALIBRATION_IMAGES = 16
+
+
+class DetectionModule(LightningModule):
+    """A LightningModule that trains a `Detector` and whose checkpoints stand alone."""
+
+    detector: Detector
+    kind: str
+    seed: int
+
+    @property
+    def is_built(self) -> bool:
+        """Whether the networks exist yet; they need the number of feature channels."""
+        return "detector" in self._modules
+
+    @property
+    def data(self) -> FeatureDataModule:
+        """The data module of the attached trainer.
+
+        Raises:
+            InputError: If the trainer runs without a FeatureDataModule.
+        """
+        data = getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, FeatureDataModule):
+            raise InputError(
+                f"{type(self).__name__} needs a FeatureDataModule; pass it as "
+                f"trainer.fit(model, datamodule=...)."
+            )
+        return data
+
+    def check_t_init(self, rms: float) -> None:
+        """Report the noise-to-signal ratio at t_init and warn where no network can reconstruct.
+
+        Args:
+            rms: Root mean square of the features as the network sees them.
+        """
+        detector, schedule = self.detector, self.detector.denoiser.schedule
+        ratio = schedule.noise_to_signal(detector.t_init, rms)
+        self.feature_rms, self.noise_to_signal = rms, ratio
+        logger.info(
+            "features: rms %.3g; noise-to-signal at t_init %d: %.3g", rms, detector.t_init, ratio
+        )
+        if not RATIO_RANGE[0] <= ratio <= RATIO_RANGE[1]:
+            logger.warning(
+                "The noise-to-signal ratio %.3g at t_init %d lies outside %g to %g: %s. For these "
+                "features --model.t_init %d gives %.3g, the middle of the measured plateau.",
+                ratio,
+                detector.t_init,
+                *RATIO_RANGE,
+                "defects survive the noise" if ratio < 1 else "the signal is buried",
+                schedule.matching_step(PLATEAU_RATIO, rms),
+                PLATEAU_RATIO,
+            )
+
+    def test_step(self, batch: ImageBatch, batch_idx: int) -> Prediction:
+        """Score a batch of photographs; the evaluation callback does the rest."""
+        prediction: Prediction = self.detector(batch.images)
+        return prediction
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what is needed to rebuild the detector without any other file."""
+        if self.trainer.training:
+            self.detector.calibrate_map_range(self._calibration_features())
+            # The state dict was taken before the range was measured.
+            checkpoint["state_dict"]["detector.map_range"] = self.detector.map_range.clone()
+        checkpoint[CHECKPOINT_KEY] = {
+            "version": __version__,
+            "kind": self.kind,
+            "detector": self.detector.spec,
+            "categories": self.data.categories,
+            "feature_rms": self.feature_rms,
+            "noise_to_signal": self.noise_to_signal,
+            "selected_on": "last",
+            "progress": self.progress(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another kind or backbone; restore the counters.
+
+        Raises:
+            InputError: If the checkpoint does not belong to this model.
+        """
+        stored = checkpoint.get(CHECKPOINT_KEY)
+        if stored is None:
+            raise InputError(
+                f"The checkpoint was not written by omiad, so {self.kind} cannot be restored from "
+                f"it. Give a .ckpt file that `omiad fit` wrote."
+            )
+        if stored["kind"] != self.kind:
+            raise InputError(
+                f"The checkpoint holds an {stored['kind']} model, but the configuration asks for "
+                f"{self.kind}. Leave --config out (the checkpoint knows its model) or give "
+                f"{'an' if self.kind[0] in 'AO' else 'a'} {self.kind} checkpoint."
+            )
+        self.check_extractor(stored["detector"], "the checkpoint")
+        self.feature_rms = stored["feature_rms"]
+        self.noise_to_signal = stored["noise_to_signal"]
+        self.load_progress(stored["progress"])
+
+    def check_extractor(self, spec: dict[str, Any], owner: str) -> None:
+        """Refuse features that differ from the ones a model was trained on.
+
+        Args:
+            spec: `Detector.spec` of the model.
+            owner: What the sentence calls it.
+
+        Raises:
+            InputError: If backbone, its weights or the feature grid differ.
+        """
+        mine, theirs = self.detector.extractor.config, spec["extractor"]
+        for name, value in theirs.items():
+            if mine[name] != value:
+                raise InputError(
+                    f"--data.{name} is {mine[name]}, but {owner} was trained with {value}. Leave "
+                    f"--data.{name} out, or train stage 1 again with it."
+                )
+        if self.detector.extractor.weights_hash != spec["extractor_weights_hash"]:
+            raise InputError(
+                f"The backbone's weights differ from the ones {owner} was trained with. Leave "
+                f"--data.weights out (they are in the checkpoint), or train stage 1 again."
+            )
+
+    def check_finite(self, loss: Tensor, name: str) -> None:
+        """Stop a run whose loss is no number.
+
+        Raises:
+            InputError: If the loss is NaN or infinite.
+        """
+        if not torch.isfinite(loss):
+            raise InputError(
+                f"{name} became {loss.item()} at step {self.global_step}. Lower the learning rate "
+                f"or set --trainer.precision 32-true; the last checkpoint written is intact."
+            )
+
+    def progress(self) -> dict[str, int]:
+        """Counters that a resumed run must continue."""
+        raise NotImplementedError
+
+    def load_progress(self, progress: dict[str, int]) -> None:
+        """Restore `progress`."""
+        raise NotImplementedError
+
+    def _calibration_features(self) -> Tensor:
+        cache = self.data.train_features
+        step = max(1, len(cache) // NUM_CALIBRATION_IMAGES)
+        picked = [cache[i] for i in range(0, len(cache), step)][:NUM_CALIBRATION_IMAGES]
+        return torch.stack(picked).to(self.device)
+
+
+def parameter_distance(a: nn.Module, b: nn.Module) -> float:
+    """Return ||a - b|| / ||b|| over all parameters: how far a moved from b."""
+    norms = torch._foreach_norm([p.detach() for p in b.parameters()])
+    gaps = torch._foreach_norm(
+        [p.detach() - q.detach() for p, q in zip(a.parameters(), b.parameters(), strict=True)]
+    )
+    return float(torch.stack(gaps).norm() / torch.stack(norms).norm())

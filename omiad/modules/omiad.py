@@ -1,0 +1,341 @@
+"""Stage 2: adversarial score distillation of AMDM into a one-step generator (section 3.3).
+
+The four parts of Fig. 1 and the paper's letters: generator theta, teacher score phi (frozen
+AMDM), student score psi, and the discriminator, which is psi's encoder.
+"""
+
+import copy
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal, cast
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from omiad.detector import CHECKPOINT_KEY, Detector, read_checkpoint
+from omiad.diffusion import Denoised, Denoiser, Weighting
+from omiad.diffusion.losses import (
+    discriminator_logits,
+    discriminator_loss,
+    distillation_weight,
+    generator_adversarial_loss,
+    score_distillation_loss,
+    student_loss,
+    timestep_weight,
+)
+from omiad.errors import InputError
+from omiad.modules.detection import DetectionModule, parameter_distance
+from omiad.modules.ema import ema_decay, ema_update
+from omiad.modules.randomness import SampleDraws
+from omiad.networks import Network, describe
+from omiad.scoring import Scoring
+from omiad.types import FeatureBatch
+
+logger = logging.getLogger(__name__)
+
+
+class OmiADModule(DetectionModule):
+    """Distil a trained AMDM into a generator that reconstructs in one step (Algorithm 1).
+
+    Network, parameterisation, schedule, backbone and feature statistics are the teacher's.
+    The trainer's max_steps counts optimiser steps: two for each batch, one while only the student
+    trains.
+
+    Args:
+        teacher: Checkpoint of the AMDM to distil.
+        student_optimizer: Optimiser of the student score psi.
+        generator_optimizer: Optimiser of the generator theta.
+        t_init: Step that images are noised to (eq. 12); the teacher's if not given.
+        t_max: Noisiest step the scores are compared at.
+        alpha: Weight of the squared term in eq. 15.
+        lambda_student_adv: Weight of the discriminator's loss beside psi's denoising loss, both
+            means over elements.
+        lambda_generator_adv: Weight of the adversarial loss beside the distillation loss; 0 in
+            both lambdas distils without a discriminator.
+        weighting: gamma(t) of psi's loss; auto picks stage 1's.
+        generator_weighting: gamma(t) of eq. 15: sid divides by the mean error per sample in x_0
+            space, one is the unit weight in noise space.
+        student_warmup_fraction: Share of the run in which only psi trains, at most 100,000 images.
+        adversarial_start_fraction: Share of the run after which theta's adversarial loss joins, at
+            most 200,000 images.
+        gradient_clip: Largest gradient norm of each optimiser.
+        ema_fraction: Half-life of theta's averaged weights as a share of the images seen, at most
+            500,000 images.
+        num_noise_draws: Noise maps whose anomaly maps are averaged.
+        scoring: How the residual becomes an anomaly map and an image score; the teacher's if not
+            given.
+        seed: Seed of the training noise and of the noise that images are scored with.
+    """
+
+    kind = "OmiAD"
+
+    def __init__(
+        self,
+        teacher: str,
+        student_optimizer: OptimizerCallable = lambda p: torch.optim.Adam(
+            p, lr=1e-5, betas=(0.0, 0.999)
+        ),
+        generator_optimizer: OptimizerCallable = lambda p: torch.optim.Adam(
+            p, lr=1e-5, betas=(0.0, 0.999)
+        ),
+        *,
+        t_init: int | None = None,
+        t_max: int = 990,
+        alpha: float = 1.0,
+        lambda_student_adv: float = 0.01,
+        lambda_generator_adv: float = 0.01,
+        weighting: Weighting = "auto",
+        generator_weighting: Literal["sid", "one"] = "sid",
+        student_warmup_fraction: float = 0.05,
+        adversarial_start_fraction: float = 0.1,
+        gradient_clip: float = 1.0,
+        ema_fraction: float = 0.05,
+        num_noise_draws: int = 1,
+        scoring: Scoring | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        self.automatic_optimization = False
+        self.teacher_path = teacher
+        self.student_optimizer = student_optimizer
+        self.generator_optimizer = generator_optimizer
+        self.t_init = t_init
+        self.t_max = t_max
+        self.alpha = alpha
+        self.lambda_student_adv = lambda_student_adv
+        self.lambda_generator_adv = lambda_generator_adv
+        self.weighting = weighting
+        self.generator_weighting = generator_weighting
+        self.student_warmup_fraction = student_warmup_fraction
+        self.adversarial_start_fraction = adversarial_start_fraction
+        self.gradient_clip = gradient_clip
+        self.ema_fraction = ema_fraction
+        self.num_noise_draws = num_noise_draws
+        self.scoring = scoring
+        self.seed = seed
+        self.images_seen = 0
+        self.num_generator_steps = 0
+        self.num_nonfinite_gradients = 0
+
+    def setup(self, stage: str) -> None:
+        """Start generator and student from the teacher, theta <- phi and psi <- phi."""
+        if not self.is_built:
+            self._build()
+        if stage == "fit":
+            kind = read_checkpoint(self.teacher_path)[CHECKPOINT_KEY]["kind"]
+            if kind != "AMDM" and self.trainer.ckpt_path is None:
+                raise InputError(
+                    f"model.teacher '{self.teacher_path}' holds an {kind} model, but only an AMDM "
+                    f"checkpoint can be distilled. Give the checkpoint of stage 1."
+                )
+            self.check_t_init(self.detector.normalizer.normalized_rms(self.data.statistics))
+            extractor = self.detector.extractor
+            shape = (extractor.num_channels, extractor.feature_size, extractor.feature_size)
+            network = cast(Network, self.generator.network)
+            logger.info("generator: %s", describe(network, shape))
+
+    def _build(self) -> None:
+        teacher = Detector.load(self.teacher_path)
+        self.teacher = teacher.denoiser.requires_grad_(False)
+        self.generator = copy.deepcopy(self.teacher).requires_grad_(True)
+        self.student = copy.deepcopy(self.teacher).requires_grad_(True)
+        self.detector = Detector(
+            extractor=self.data.extractor,
+            normalizer=teacher.normalizer,
+            denoiser=copy.deepcopy(self.teacher),
+            scoring=self.scoring or teacher.scoring,
+            t_init=self.t_init or teacher.t_init,
+            num_noise_draws=self.num_noise_draws,
+            seed=self.seed,
+            autocast_dtype=self.data.autocast_dtype,
+        )
+        self.teacher.schedule.check_step(self.t_max, "t_max")
+        self.check_extractor(teacher.spec, "the teacher")
+
+    def train(self, mode: bool = True) -> "OmiADModule":
+        """Switch to training mode, except for the frozen teacher and the detector."""
+        super().train(mode)
+        if self.is_built:
+            self.teacher.eval()
+            self.detector.eval()
+        return self
+
+    def training_step(self, batch: FeatureBatch, batch_idx: int) -> None:
+        """Update psi, then theta, on one batch and one generator output (Algorithm 1)."""
+        x_0 = self.detector.normalizer(batch.features)
+        draws = SampleDraws(
+            seed=self.seed, epoch=self.current_epoch, index=batch.index, device=self.device
+        )
+        self.log_now = self.global_step == 0 or batch_idx % self.trainer.log_every_n_steps == 0
+        distil = self.images_seen >= self.student_warmup_images
+        with torch.set_grad_enabled(distil):
+            x_g = self.generate(x_0, draws)
+        student_optimizer, generator_optimizer = cast(
+            "list[LightningOptimizer]", self.optimizers()
+        )
+        self._step(self.student_loss(x_g.detach(), x_0, draws), self.student, student_optimizer)
+        if distil:
+            with frozen(self.student):
+                loss = self.generator_loss(x_g, x_0, draws)
+                self._step(loss, self.generator, generator_optimizer)
+            self.num_generator_steps += 1
+        self._count(len(batch.index) * self.trainer.world_size)
+        if self.log_now:
+            self._log_movement(x_g.detach(), x_0, draws)
+
+    def generate(self, x_0: Tensor, draws: SampleDraws) -> Tensor:
+        """Reconstruct x_0 (B, C, h, w) in one step from t_init: x_g of eq. 12."""
+        noise = draws.normal(tuple(x_0.shape[1:]))
+        t = torch.full((len(x_0),), self.detector.t_init, device=x_0.device)
+        self.x_init = self.generator.schedule.add_noise(x_0, noise, t)
+        return cast(Denoised, self.generator(self.x_init, t)).x_0
+
+    def student_loss(self, x_g: Tensor, x_0: Tensor, draws: SampleDraws) -> Tensor:
+        """Return psi's loss: denoise x_g (eq. 13), tell x_0 from x_g (eq. 17); Alg. 1 line 9."""
+        t = draws.steps(self.t_max)
+        noise = draws.normal(tuple(x_0.shape[1:]))
+        schedule = self.student.schedule
+        x_t, y_t = schedule.add_noise(x_g, noise, t), schedule.add_noise(x_0, noise, t)
+        output, encoding = self._student_network.forward_and_encode(x_t, t)
+        weight = timestep_weight(
+            self.weighting, schedule, t, parameterization=self.student.parameterization
+        )
+        score = student_loss(self.student.interpret(output, x_t, t), x_g, weight).mean()
+        self.log("train/student_score_loss", score)
+        if not self.lambda_student_adv:
+            return score
+        fake = discriminator_logits(encoding)
+        real = discriminator_logits(self._student_network.encode(y_t, t))
+        adversarial = discriminator_loss(real, fake).mean()
+        self.log("train/discriminator_loss", adversarial)
+        self.log("train/discriminator_accuracy_real", (real > 0).float().mean())
+        self.log("train/discriminator_accuracy_fake", (fake < 0).float().mean())
+        return score + self.lambda_student_adv * adversarial
+
+    def generator_loss(self, x_g: Tensor, x_0: Tensor, draws: SampleDraws) -> Tensor:
+        """Return theta's loss: distil the teacher (eq. 15), fool psi's encoder (eq. 18).
+
+        Gradients run through the inputs of both frozen networks.
+        """
+        t = draws.steps(self.t_max)
+        schedule = self.teacher.schedule
+        x_t = schedule.add_noise(x_g, draws.normal(tuple(x_0.shape[1:])), t)
+        teacher: Denoised = self.teacher(x_t, t)
+        output, encoding = self._student_network.forward_and_encode(x_t, t)
+        student = self.student.interpret(output, x_t, t)
+        if self.generator_weighting == "sid":
+            weight = distillation_weight(x_g, teacher)
+        else:
+            alpha, sigma = schedule.amplitudes(t)
+            weight = ((alpha / sigma) ** 2).flatten()
+        loss = score_distillation_loss(x_g, teacher, student, weight=weight, alpha=self.alpha)
+        self.log("train/distillation_loss", loss.mean(), prog_bar=True)
+        if self.lambda_generator_adv and self.images_seen >= self.adversarial_start_images:
+            adversarial = generator_adversarial_loss(discriminator_logits(encoding))
+            self.log("train/generator_adversarial_loss", adversarial.mean())
+            loss = loss + self.lambda_generator_adv * weight * adversarial
+        return loss.mean()
+
+    @property
+    def student_warmup_images(self) -> float:
+        """Images before theta moves."""
+        return min(100_000, self.student_warmup_fraction * self._planned_images)
+
+    @property
+    def adversarial_start_images(self) -> float:
+        """Images before theta's adversarial loss joins."""
+        return min(200_000, self.adversarial_start_fraction * self._planned_images)
+
+    @property
+    def _planned_images(self) -> float:
+        trainer = self.trainer
+        batches = math.inf
+        if trainer.max_epochs is not None and trainer.max_epochs > 0:
+            batches = trainer.max_epochs * trainer.num_training_batches
+        if trainer.max_steps > 0:
+            # A batch is one optimiser step in psi's warm-up and two afterwards.
+            batches = min(batches, trainer.max_steps / (2 - self.student_warmup_fraction))
+        return batches * self.data.batch_size * trainer.world_size
+
+    @property
+    def _student_network(self) -> Network:
+        return cast(Network, self.student.network)
+
+    def _step(self, loss: Tensor, module: nn.Module, optimizer: LightningOptimizer) -> None:
+        self.check_finite(loss, f"The loss of the {'student' if module is self.student else 'generator'}")
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        self.num_nonfinite_gradients += zero_nonfinite_gradients(module)
+        self.clip_gradients(optimizer, self.gradient_clip, "norm")
+        optimizer.step()
+
+    def _count(self, batch_images: int) -> None:
+        self.images_seen += batch_images
+        decay = ema_decay(batch_images, self.images_seen, fraction=self.ema_fraction)
+        ema_update(self.detector.denoiser.network, self.generator.network, decay)
+
+    @torch.no_grad()
+    def _log_movement(self, x_g: Tensor, x_0: Tensor, draws: SampleDraws) -> None:
+        t = torch.full((len(x_0),), self.detector.t_init, device=x_0.device)
+        teacher: Denoised = self.teacher(self.x_init, t)
+        self.log("train/generator_steps", float(self.num_generator_steps))
+        self.log("train/generator_distance", parameter_distance(self.generator, self.teacher))
+        self.log("train/generator_shift_rms", (x_g - teacher.x_0).square().mean().sqrt())
+        self.log("train/nonfinite_gradients", float(self.num_nonfinite_gradients))
+
+    def on_train_end(self) -> None:
+        """Say how far the generator moved; an unmoved generator is not a result."""
+        logger.info(
+            "generator: %d steps, relative distance from the teacher %.3g",
+            self.num_generator_steps,
+            parameter_distance(self.generator, self.teacher),
+        )
+
+    def configure_optimizers(self) -> Sequence[Optimizer]:
+        """Return psi's and theta's optimisers, in this order."""
+        return (
+            self.student_optimizer(self.student.parameters()),
+            self.generator_optimizer(self.generator.parameters()),
+        )
+
+    def progress(self) -> dict[str, int]:
+        """Counters that a resumed run must continue."""
+        return {
+            "images_seen": self.images_seen,
+            "generator_steps": self.num_generator_steps,
+            "nonfinite_gradients": self.num_nonfinite_gradients,
+        }
+
+    def load_progress(self, progress: dict[str, int]) -> None:
+        """Restore `progress`."""
+        self.images_seen = progress["images_seen"]
+        self.num_generator_steps = progress["generator_steps"]
+        self.num_nonfinite_gradients = progress["nonfinite_gradients"]
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Take a module's parameters out of the graph, and put their flags back afterwards."""
+    flags = [(p, p.requires_grad) for p in module.parameters()]
+    module.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+
+
+def zero_nonfinite_gradients(module: nn.Module) -> int:
+    """Replace NaN and infinite gradients by zero and +-1e5 (SiD's rule); return 1 if any was."""
+    gradients = [p.grad for p in module.parameters() if p.grad is not None]
+    if bool(torch.stack(torch._foreach_norm(gradients)).isfinite().all()):
+        return 0
+    for gradient in gradients:
+        gradient.nan_to_num_(nan=0.0, posinf=1e5, neginf=-1e5)
+    return 1

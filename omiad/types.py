@@ -1,0 +1,79 @@
+"""The vocabulary that the rooms of omiad share."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from torch import Tensor
+
+NORMAL = "good"
+"""The defect name of an image without defect, as the MVTec layout spells it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image of a data set as its index knows it; no pixel has been read.
+
+    Attributes:
+        image: Path of the image file.
+        mask: Path of the defect mask, None where there is none.
+        category: Product the image shows, the name of its folder.
+        defect: Name of the defect, "good" for a normal image.
+        split: The split the layout puts the image in.
+    """
+
+    image: Path
+    mask: Path | None
+    category: str
+    defect: str
+    split: Literal["train", "test"]
+
+    @property
+    def is_anomalous(self) -> bool:
+        """Label of the image, from the index and never from a resized mask."""
+        return self.defect != NORMAL
+
+
+class ImageBatch(NamedTuple):
+    """Images to score, with what is known about them.
+
+    Attributes:
+        images: RGB pixels (B, 3, H, W), uint8.
+        is_anomalous: Image labels (B,), bool.
+        masks: Defect pixels (B, H, W), bool; all False where `has_mask` is False.
+        has_mask: Whether the pixels' labels are known (B,), bool: True for a normal image (no pixel
+            is defective) and for a defective one with a mask file.
+        index: Position of each sample in its split's list (B,), int64.
+    """
+
+    images: Tensor
+    is_anomalous: Tensor
+    masks: Tensor
+    has_mask: Tensor
+    index: Tensor
+
+
+class FeatureBatch(NamedTuple):
+    """Backbone features of training images.
+
+    Attributes:
+        features: Raw features (B, C, h, w), half precision as cached.
+        index: Position of each sample in the training list (B,), int64.
+        category: Index into the sorted list of categories (B,), int64.
+    """
+
+    features: Tensor
+    index: Tensor
+    category: Tensor
+
+
+class Prediction(NamedTuple):
+    """What the detector says about a batch of images; higher is more anomalous, no fixed range.
+
+    Attributes:
+        score: Image scores (B,), float32.
+        anomaly_map: Pixel scores (B, H, W), float32, at the input size.
+    """
+
+    score: Tensor
+    anomaly_map: Tensor

@@ -1,0 +1,326 @@
+"""The losses against closed forms in float64: the teacher and the student are analytic.
+
+Data are N(m, s^2) and the generator is x_g = mu + tau z, so noised marginals are Gaussian and the
+optimal scores are linear. Expectations over (z, noise) are Gauss-Hermite sums, exact for these
+polynomials. The expected numbers are derived from
+  L = sigma^2 [(V - v)^2 / (v V^2) + a^2 (mu - m)^2 / V^2],  V = a^2 s^2 + sigma^2,
+  v = a^2 tau^2 + sigma^2,
+and its gradients (worked out by hand and by independent quadrature).
+"""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from omiad.diffusion import Denoised, NoiseSchedule
+from omiad.diffusion.losses import (
+    discriminator_loss,
+    discriminator_logits,
+    distillation_weight,
+    generator_adversarial_loss,
+    masked_denoising_loss,
+    score_distillation_loss,
+    student_loss,
+    timestep_weight,
+)
+from omiad.errors import InputError
+
+SCHEDULE = NoiseSchedule(dtype=torch.float64)
+M, S = 1.5, 0.8
+
+
+class GaussianScore:
+    """The optimal noise predictor for data N(mean, std^2)."""
+
+    def __init__(self, mean: float, std: float) -> None:
+        self.mean, self.std = mean, std
+
+    def __call__(self, x_t: Tensor, t: Tensor) -> Denoised:
+        a, sigma = SCHEDULE.amplitudes(t)
+        noise = sigma * (x_t - a * self.mean) / (a**2 * self.std**2 + sigma**2)
+        return Denoised((x_t - sigma * noise) / a, noise)
+
+
+def nodes(count: int = 80) -> tuple[Tensor, Tensor, Tensor]:
+    """Return z, noise (N, 1, 1, 1) and weights (N,) of a Gauss-Hermite product rule."""
+    x, w = np.polynomial.hermite_e.hermegauss(count)
+    w = w / w.sum()
+    z, noise = (torch.from_numpy(g.reshape(-1, 1, 1, 1)) for g in np.meshgrid(x, x))
+    return z, noise, torch.from_numpy(np.outer(w, w).reshape(-1))
+
+
+def distillation_gradient(
+    t: int,
+    mu: float,
+    tau: float,
+    alpha: float,
+    teacher: object = None,
+    form: str = "ours",
+    num_nodes: int = 80,
+) -> tuple[float, float, float]:
+    """Return value and gradient in (mu, tau) of the unit-weight distillation loss."""
+    mean, std = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (mu, tau))
+    z, noise, probability = nodes(num_nodes)
+    steps = torch.full((len(z),), t)
+    a, sigma = SCHEDULE.amplitudes(steps)
+    x_g = mean + std * z
+    x_t = SCHEDULE.add_noise(x_g, noise, steps)
+    if form == "inputs detached":
+        x_t = x_t.detach()
+    phi = (teacher or GaussianScore(M, S))(x_t, steps)  # type: ignore[operator]
+    psi = GaussianScore(mu, tau)(x_t, steps)
+    if form == "noise":  # eq. 15 as printed
+        gap = psi.noise - phi.noise
+        per_sample = (gap * (noise - phi.noise) - alpha * gap**2).flatten()
+    elif form == "line 13":  # Algorithm 1 as printed
+        gap = psi.noise - phi.noise
+        per_sample = ((-gap) * (psi.noise - noise) - alpha * gap**2).flatten()
+    else:
+        weight = ((a / sigma) ** 2).flatten()
+        per_sample = score_distillation_loss(x_g, phi, psi, weight=weight, alpha=alpha)
+    loss = (probability * per_sample).sum()
+    d_mu, d_tau = torch.autograd.grad(loss, (mean, std))
+    return loss.item(), d_mu.item(), d_tau.item()
+
+
+@pytest.mark.parametrize(
+    ("alpha", "d_mu", "d_tau"),
+    [
+        (0.0, -0.304720375038, -0.0716300123677),
+        (0.5, -0.390676389879, -0.0795099746148),
+        (1.0, -0.47663240472, -0.0873899368619),
+        (1.2, -0.511014810657, -0.0905419217607),
+    ],
+)
+def test_distillation_gradient_has_the_closed_form(
+    alpha: float, d_mu: float, d_tau: float
+) -> None:
+    value, got_mu, got_tau = distillation_gradient(300, 0.3, 0.5, alpha)
+    assert value == pytest.approx((1 - alpha) * 0.496747372678, rel=1e-9, abs=1e-12)
+    assert (got_mu, got_tau) == pytest.approx((d_mu, d_tau), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("alpha", "d_mu", "d_tau"),
+    [
+        (0.5, -0.390676389879, 0.935437871965),
+        (1.0, -0.0802910038465, 0.318948813768),
+        (1.2, 0.0438631505665, 0.0723531904893),
+    ],
+)
+def test_distillation_gradient_for_an_over_dispersed_generator(
+    alpha: float, d_mu: float, d_tau: float
+) -> None:
+    _, got_mu, got_tau = distillation_gradient(300, 0.3, 3.0, alpha)
+    assert (got_mu, got_tau) == pytest.approx((d_mu, d_tau), rel=1e-9)
+
+
+@pytest.mark.parametrize(("tau", "d_tau"), [(0.5, -0.15901994923), (3.0, 1.87087574393)])
+def test_alpha_one_half_is_half_the_gradient_of_the_fisher_divergence(
+    tau: float, d_tau: float
+) -> None:
+    _, got_mu, got_tau = distillation_gradient(300, 0.3, tau, 0.5)
+    assert (2 * got_mu, 2 * got_tau) == pytest.approx((-0.781352779758, d_tau), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("alpha", "d_mu"), [(1.0, -1.06952657051e-4), (0.5, -1.06948939335e-4)]
+)
+def test_distillation_gradient_holds_at_high_noise(alpha: float, d_mu: float) -> None:
+    _, got_mu, _ = distillation_gradient(960, 0.3, 0.5, alpha)
+    assert got_mu == pytest.approx(d_mu, rel=1e-8)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0, 1.2])
+def test_noise_form_of_eq_15_equals_the_x0_form(alpha: float) -> None:
+    ours = distillation_gradient(300, 0.3, 0.5, alpha)
+    assert distillation_gradient(300, 0.3, 0.5, alpha, form="noise") == pytest.approx(ours)
+
+
+def test_line_13_as_printed_would_push_an_over_dispersed_generator_apart() -> None:
+    _, d_mu, d_tau = distillation_gradient(300, 0.3, 3.0, 1.0, form="line 13")
+    assert (d_mu, d_tau) == pytest.approx((0.540479768219, -0.914029302626), rel=1e-9)
+    _, ours_mu, ours_tau = distillation_gradient(300, 0.3, 3.0, 1.0)
+    assert d_mu * ours_mu < 0
+    assert d_tau * ours_tau < 0
+
+
+def test_detached_network_inputs_would_lose_the_gradient_through_the_scores() -> None:
+    detached = distillation_gradient(300, 0.3, 0.5, 1.0, form="inputs detached")
+    assert detached[1:] != pytest.approx(distillation_gradient(300, 0.3, 0.5, 1.0)[1:], rel=0.05)
+
+
+class MixtureScore:
+    """The optimal noise predictor for data 0.3 N(-1, 0.4^2) + 0.7 N(1.2, 0.6^2)."""
+
+    def __call__(self, x_t: Tensor, t: Tensor) -> Denoised:
+        a, sigma = SCHEDULE.amplitudes(t)
+        log_p, noise = [], []
+        for weight, mean, std in ((0.3, -1.0, 0.4), (0.7, 1.2, 0.6)):
+            variance = a**2 * std**2 + sigma**2
+            log_p.append(
+                math.log(weight) - 0.5 * variance.log() - (x_t - a * mean) ** 2 / (2 * variance)
+            )
+            noise.append(sigma * (x_t - a * mean) / variance)
+        share = torch.softmax(torch.stack(log_p), 0)
+        mixed = (share * torch.stack(noise)).sum(0)
+        return Denoised((x_t - sigma * mixed) / a, mixed)
+
+
+@pytest.mark.parametrize(
+    ("t", "mu", "tau", "half", "one"),
+    [
+        (300, 0.2, 0.5, (-0.1647854594, -0.3660485579), (-0.2243266315, -0.4164774683)),
+        (300, 0.2, 1.5, (-0.1062338587, 0.3560727697), (-0.08906225425, 0.2428557127)),
+        (500, -0.5, 1.0, (-0.1428298609, -0.008306302752), (-0.1467674114, -0.007992094633)),
+    ],
+)
+def test_distillation_gradient_with_a_nonlinear_teacher(
+    t: int, mu: float, tau: float, half: tuple[float, float], one: tuple[float, float]
+) -> None:
+    for alpha, expected in ((0.5, half), (1.0, one)):
+        _, d_mu, d_tau = distillation_gradient(t, mu, tau, alpha, teacher=MixtureScore())
+        # 80 nodes against the reference's 150: 1e-6.
+        assert (2 * d_mu, 2 * d_tau) == pytest.approx(expected, rel=1e-5)
+
+
+def test_distillation_gradient_vanishes_when_the_student_equals_the_teacher() -> None:
+    _, d_mu, d_tau = distillation_gradient(300, M, S, 1.0)
+    assert (d_mu, d_tau) == pytest.approx((0, 0), abs=1e-12)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0, 1.2])
+@pytest.mark.parametrize("start", [(0.3, 0.5), (0.3, 3.0)])
+def test_gradient_descent_finds_the_datas_mean_and_spread(
+    alpha: float, start: tuple[float, float]
+) -> None:
+    mu, tau = start
+    for _ in range(150):
+        gradients = [
+            distillation_gradient(t, mu, tau, alpha, num_nodes=4)[1:]  # exact for quadratics
+            for t in (50, 150, 300, 450)
+        ]
+        mu -= 0.5 * sum(g[0] for g in gradients) / 4
+        tau -= 0.5 * sum(g[1] for g in gradients) / 4
+    assert mu == pytest.approx(M, abs=0.08)
+    assert tau == pytest.approx(S, abs=0.08)
+
+
+def test_distillation_weight_is_detached_and_inverse_to_the_error() -> None:
+    x_g = torch.zeros(2, 1, 2, 2, requires_grad=True)
+    estimate = Denoised(torch.full((2, 1, 2, 2), 4.0), torch.zeros(2, 1, 2, 2))
+    weight = distillation_weight(x_g, estimate)
+    assert not weight.requires_grad
+    torch.testing.assert_close(weight, torch.full((2,), 0.25))
+
+
+@pytest.mark.parametrize("t", [1, 300, 960])
+def test_masked_loss_equals_its_noise_form(t: int, generator: torch.Generator) -> None:
+    # ||x_0_hat - x_0||^2 = (sigma/alpha)^2 ||noise_hat - (noise - alpha/sigma (x_0 - x_m))||^2.
+    shape = (2, 3, 4, 4)
+    x_0, noise, guess = (
+        torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(3)
+    )
+    keep = (torch.rand(2, 1, 4, 4, generator=generator) > 0.3).double()
+    steps = torch.full((2,), t)
+    a, sigma = SCHEDULE.amplitudes(steps)
+
+    def denoise(x_t: Tensor, t: Tensor) -> Denoised:
+        return Denoised((x_t - sigma * guess) / a, guess)
+
+    ours = masked_denoising_loss(
+        denoise, SCHEDULE, x_0, noise=noise, t=steps, keep=keep, weight=torch.ones(2)
+    )
+    target = noise - a / sigma * (x_0 - x_0 * keep)
+    expected = (sigma / a).flatten() ** 2 * ((guess - target) ** 2).mean((1, 2, 3))
+    torch.testing.assert_close(ours, expected, rtol=1e-10, atol=0)
+
+
+def test_noise_target_is_eq_5(generator: torch.Generator) -> None:
+    x_0, noise = torch.randn(2, 2, 3, 4, 4, generator=generator, dtype=torch.float64)
+
+    def denoise(x_t: Tensor, t: Tensor) -> Denoised:
+        return Denoised(x_t, torch.zeros_like(x_t))
+
+    loss = masked_denoising_loss(
+        denoise,
+        SCHEDULE,
+        x_0,
+        noise=noise,
+        t=torch.tensor([5, 900]),
+        keep=torch.ones(2, 1, 1, 1),
+        weight=torch.tensor([1.0, 3.0]),
+        target="noise",
+    )
+    torch.testing.assert_close(
+        loss, torch.tensor([1.0, 3.0]) * (noise**2).mean((1, 2, 3))
+    )
+
+
+def test_student_loss_is_the_weighted_error_in_x0_space() -> None:
+    estimate = Denoised(torch.full((2, 1, 1, 2), 3.0), torch.zeros(2, 1, 1, 2))
+    loss = student_loss(estimate, torch.ones(2, 1, 1, 2), torch.tensor([1.0, 0.5]))
+    assert loss.tolist() == [4.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("weighting", "at_1", "at_960"),
+    [
+        ("one", 1.0, 1.0),
+        ("alpha_bar", 0.9999, 8.91263e-5),
+        ("snr", 9999.0, 8.9134e-5),
+        ("min_snr_5", 5.0, 8.9134e-5),
+    ],
+)
+def test_weightings_have_their_values(weighting: str, at_1: float, at_960: float) -> None:
+    weight = timestep_weight(
+        weighting,  # type: ignore[arg-type]
+        SCHEDULE,
+        torch.tensor([1, 960]),
+        parameterization="v",
+    )
+    assert weight.tolist() == pytest.approx([at_1, at_960], rel=1e-4)
+
+
+def test_auto_weighting_belongs_to_the_parameterization() -> None:
+    t = torch.tensor([960])
+    of = {
+        p: timestep_weight("auto", SCHEDULE, t, parameterization=p).item()
+        for p in ("v", "x0", "epsilon")
+    }
+    assert of["v"] == of["x0"] == 1.0
+    assert of["epsilon"] == pytest.approx(8.91263e-5, rel=1e-4)
+
+
+def test_an_unknown_weighting_is_refused() -> None:
+    with pytest.raises(InputError, match="weighting must be one of auto, one, alpha_bar"):
+        timestep_weight("log", SCHEDULE, torch.tensor([1]), parameterization="v")  # type: ignore[arg-type]
+
+
+def test_adversarial_losses_have_their_binary_cross_entropies() -> None:
+    real = torch.tensor([0.7, -0.2], dtype=torch.float64).view(1, 1, 1, 2)
+    fake = torch.tensor([-0.4, 0.9], dtype=torch.float64).view(1, 1, 1, 2)
+    assert discriminator_loss(real, fake).item() == pytest.approx(1.477747 / 2, abs=5e-7)
+    assert generator_adversarial_loss(fake).item() == pytest.approx(0.627085, abs=5e-7)
+
+
+def test_adversarial_losses_are_log_2_at_zero_logits() -> None:
+    zero = torch.zeros(1, 1, 4, 4)
+    assert discriminator_loss(zero, zero).item() == pytest.approx(math.log(2))
+    assert generator_adversarial_loss(zero).item() == pytest.approx(math.log(2))
+
+
+def test_raising_a_fake_logit_lowers_the_generators_loss() -> None:
+    fake = torch.linspace(-12, 12, 9).view(1, 1, 3, 3).requires_grad_()
+    (gradient,) = torch.autograd.grad(generator_adversarial_loss(fake).sum(), fake)
+    assert (gradient < 0).all()
+
+
+def test_discriminator_logits_average_the_channels(generator: torch.Generator) -> None:
+    encoding = torch.randn(2, 6, 4, 4, generator=generator)
+    logits = discriminator_logits(encoding)
+    assert logits.shape == (2, 1, 4, 4)
+    torch.testing.assert_close(logits[:, 0], encoding.sum(1) / 6)
