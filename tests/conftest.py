@@ -1,7 +1,32 @@
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+
+sys.path.insert(0, str(Path(__file__).parent))  # for `synthetic`
+
+from synthetic import write_mvtec
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def mvtec_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A read-only data set: bottle and cable with 4 train, 3 good and 3 bad images of 32 x 32."""
+    root = tmp_path_factory.mktemp("data") / "tiny"
+    write_mvtec(root, np.random.default_rng(0))
+    return root

@@ -1,0 +1,41 @@
+# `make help` lists the targets. Everything runs in .venv, which is made on first use.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO_DIR ?= runs/demo
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow check lint format clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+$(BIN)/omiad: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --editable '.[dev]'
+	@touch $@
+
+demo: $(BIN)/omiad ## Install, then train, distil, test and show on synthetic data (about 6 minutes)
+	$(BIN)/omiad demo --output $(DEMO_DIR)
+
+test: $(BIN)/omiad ## Install, then run the tests
+	$(BIN)/pytest
+
+test-slow: $(BIN)/omiad ## Install, then run the slow tests (the default model on the CPU)
+	$(BIN)/pytest -m slow
+
+check: lint test ## Everything CI runs
+
+lint: $(BIN)/omiad ## Style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(BIN)/omiad ## Rewrite the sources in the house format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## Remove what the targets made, except runs/
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache *.egg-info

@@ -1,0 +1,201 @@
+"""The data of a run: cached features to train on, photographs to test on."""
+
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import torch
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader
+
+from omiad.data.images import ImageDataset, read_image
+from omiad.data.layouts import index_mvtec
+from omiad.data.loading import CachedFeatures, EpochSampler, ResumableLoader
+from omiad.errors import InputError
+from omiad.features import FeatureCache, FeatureExtractor, FeatureStatistics
+from omiad.features.reading import FileLoader
+from omiad.types import ImageBatch, Sample
+
+EXTRACTION_BATCH_SIZE = 32
+"""Images per forward pass of the cache; fixed, so that the cache does not depend on the run's."""
+
+_AUTOCAST_DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+class FeatureDataModule(LightningDataModule):
+    """Images of all categories in the MVTec layout, as features of a frozen backbone.
+
+    The features of the training images are computed once and kept in a cache on disk; training
+    reads only those. Test images are read as photographs.
+
+    Args:
+        root: Folder of the data set: <category>/train/good, <category>/test/<defect or good>,
+            <category>/ground_truth/<defect>.
+        backbone: Model name of timm.
+        weights: Weights of the backbone: pretrained (downloaded once by timm), random, or a file
+            (.safetensors, .pth, .pt, .bin in timm's naming, or an omiad .ckpt).
+        image_size: Side in pixels that images are resized to, without keeping the aspect ratio.
+        feature_size: Side of the feature grid in cells.
+        stages: Feature maps of the backbone to use, in timm's numbering; by default the first four.
+        antialias: Average where a feature map shrinks to the grid, instead of picking values.
+        cache_dir: Folder of the feature caches; a cache takes images x channels x grid x 2 bytes.
+        batch_size: Images per batch and device.
+        num_workers: Processes that read images or cached features.
+        seed: Of the order of training images, and of random backbone weights.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        backbone: str = "tf_efficientnet_b4.aa_in1k",
+        weights: str = "pretrained",
+        image_size: int = 224,
+        feature_size: int = 32,
+        stages: list[int] | None = None,
+        antialias: bool = False,
+        cache_dir: str = "~/.cache/omiad",
+        batch_size: int = 32,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        # Not to the logger: the model logs a seed of its own, and Lightning allows each name once.
+        self.save_hyperparameters(logger=False)
+        if batch_size < 1 or num_workers < 0 or seed < 0:
+            raise InputError(
+                f"--data.batch_size must be at least 1, --data.num_workers and --data.seed at "
+                f"least 0, but got {batch_size}, {num_workers} and {seed}."
+            )
+        self.root = Path(root).expanduser()
+        self.image_size = image_size
+        self.cache_dir = Path(cache_dir).expanduser()
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+        self._build_extractor = partial(
+            FeatureExtractor,
+            backbone,
+            weights=weights,
+            image_size=image_size,
+            feature_size=feature_size,
+            stages=(0, 1, 2, 3) if stages is None else stages,
+            antialias=antialias,
+            seed=seed,
+        )
+        self._extractor: FeatureExtractor | None = None
+        self._train_features: FeatureCache | None = None
+        self._samples: dict[str, list[Sample]] | None = None
+
+    def setup(self, stage: str | None = None) -> None:
+        """List the files, build the extractor and, for training, open or build the cache.
+
+        Raises:
+            MissingInputError: If the root or the weights do not exist.
+            InputError: If the data set, its images, or the backbone cannot be used.
+        """
+        if stage in ("test", None) and not self.samples("test"):
+            raise InputError(
+                f"'{self.root}' has no test images. Put some in <category>/test/good and "
+                f"<category>/test/<defect>."
+            )
+        extractor = self.extractor
+        if stage in ("fit", None) and self._train_features is None:
+            trainer = self.trainer
+            self._train_features = FeatureCache.open_or_build(
+                self.samples("train"),
+                extractor,
+                root=self.root,
+                cache_dir=self.cache_dir,
+                read=read_image,
+                batch_size=EXTRACTION_BATCH_SIZE,
+                num_workers=self.num_workers,
+                device="cpu" if trainer is None else trainer.strategy.root_device,
+                autocast_dtype=self.autocast_dtype,
+            )
+
+    def samples(self, split: Literal["train", "test"]) -> list[Sample]:
+        """Return the samples of a split; `index` in the batches counts in this list."""
+        if self._samples is None:
+            self._samples = {"train": [], "test": []}
+            for sample in index_mvtec(self.root):
+                self._samples[sample.split].append(sample)
+        return self._samples[split]
+
+    def reference(self, category: str) -> Path:
+        """Return the first normal training image of a category, to show beside its defects."""
+        return next(s.image for s in self.samples("train") if s.category == category)
+
+    @property
+    def extractor(self) -> FeatureExtractor:
+        """The frozen backbone, built when first asked for."""
+        if self._extractor is None:
+            self._extractor = self._build_extractor()
+        return self._extractor
+
+    @property
+    def train_features(self) -> FeatureCache:
+        """The cached features of the training images, in the order of `samples("train")`.
+
+        Raises:
+            InputError: Before `setup("fit")`.
+        """
+        if self._train_features is None:
+            raise InputError("The training features are ready after setup('fit'); call it first.")
+        return self._train_features
+
+    @property
+    def statistics(self) -> FeatureStatistics:
+        """Statistics of the raw training features; after `setup("fit")`."""
+        return self.train_features.statistics
+
+    @property
+    def num_channels(self) -> int:
+        """Channels of the features."""
+        return self.extractor.num_channels
+
+    @property
+    def categories(self) -> list[str]:
+        """Names of the categories, sorted."""
+        return sorted({sample.category for sample in self.samples("train")})
+
+    @property
+    def dataset_name(self) -> str:
+        """Name of the root folder."""
+        return self.root.resolve().name
+
+    @property
+    def autocast_dtype(self) -> torch.dtype | None:
+        """Precision of the backbone under the trainer's, None for that of its weights."""
+        return None if self.trainer is None else _AUTOCAST_DTYPES.get(str(self.trainer.precision))
+
+    def train_dataloader(self) -> ResumableLoader:
+        """Return the shuffled batches of all categories, as `FeatureBatch`."""
+        trainer, samples = self.trainer, self.samples("train")
+        sampler = EpochSampler(
+            len(samples),
+            seed=self.seed,
+            rank=0 if trainer is None else trainer.global_rank,
+            world_size=1 if trainer is None else trainer.world_size,
+        )
+        return ResumableLoader(
+            CachedFeatures(self.train_features, samples, self.categories),
+            sampler,
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            pin_memory=self._pin_memory,
+        )
+
+    def test_dataloader(self) -> DataLoader[ImageBatch]:
+        """Return the test photographs in the order of `samples("test")`, as `ImageBatch`."""
+        return FileLoader(
+            ImageDataset(self.samples("test"), self.image_size),
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            pin_memory=self._pin_memory,
+            generator=torch.Generator(),  # leave torch's global random state alone
+        )
+
+    @property
+    def _pin_memory(self) -> bool:
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"

@@ -1,0 +1,153 @@
+"""Image files to tensors: photographs as uint8 RGB, defect masks as bool."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageOps
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from omiad.errors import InputError, MissingInputError
+from omiad.types import ImageBatch, Sample
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+"""Suffixes of image files, in lower case; compared without regard to case."""
+
+_SIDEWAYS = range(5, 9)  # EXIF orientations that swap width and height
+
+
+def read_image(path: Path, size: int) -> Tensor:
+    """Read a photograph as 8-bit RGB and resize it, bilinear, to a square.
+
+    The EXIF orientation is applied. Grayscale is repeated to three channels; 16-bit grayscale is
+    scaled from 0..65535 to 0..255. Palettes and CMYK are converted. Transparency is dropped: the
+    stored colour counts. Aspect ratio is not kept, as in the protocols of MVTec AD.
+
+    Args:
+        path: Image file.
+        size: Side of the result in pixels.
+
+    Returns:
+        Pixels (3, size, size), uint8.
+
+    Raises:
+        MissingInputError: If the file does not exist.
+        InputError: If it is corrupt, truncated or holds floating-point pixels.
+    """
+    with _opened(path) as image:
+        rgb = _to_rgb(ImageOps.exif_transpose(image), path)
+    resized = rgb.resize((size, size), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous()
+
+
+def read_mask(path: Path, size: int, *, image: Path) -> Tensor:
+    """Read a defect mask and resize it, nearest, to a square; every pixel but black is defective.
+
+    Binarised before it is resized, so that masks of class numbers (1, 2, ...) count like 255.
+
+    Args:
+        path: Mask file.
+        size: Side of the result in pixels.
+        image: The photograph the mask belongs to; only its header is read.
+
+    Returns:
+        Mask (size, size), bool.
+
+    Raises:
+        MissingInputError: If a file does not exist.
+        InputError: If a file is corrupt, or mask and image differ in size.
+    """
+    with _opened(path) as opened:
+        mask = ImageOps.exif_transpose(opened)
+        defective = _defective(mask)
+    with _opened(image) as opened:
+        width, height = opened.size
+        if opened.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS:
+            width, height = height, width
+    if mask.size != (width, height):
+        raise InputError(
+            f"The mask '{path}' is {mask.width} x {mask.height} pixels, but its image '{image}' "
+            f"is {width} x {height}. Give the mask its image's size."
+        )
+    binary = Image.fromarray(defective.astype(np.uint8))
+    resized = binary.resize((size, size), Image.Resampling.NEAREST)
+    return torch.from_numpy(np.array(resized)) != 0
+
+
+class ImageDataset(Dataset[ImageBatch]):
+    """Photographs of samples with what is known about them.
+
+    An item is an `ImageBatch` without the batch axis; torch's own collation stacks items.
+
+    Args:
+        samples: What to read, in this order.
+        image_size: Side of images and masks in pixels.
+    """
+
+    def __init__(self, samples: Sequence[Sample], image_size: int) -> None:
+        self.samples = samples
+        self.image_size = image_size
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> ImageBatch:
+        sample, size = self.samples[index], self.image_size
+        image = read_image(sample.image, size)
+        if sample.mask is None:
+            mask = torch.zeros(size, size, dtype=torch.bool)
+        else:
+            mask = read_mask(sample.mask, size, image=sample.image)
+        return ImageBatch(
+            images=image,
+            is_anomalous=torch.tensor(sample.is_anomalous),
+            masks=mask,
+            has_mask=torch.tensor(sample.mask is not None or not sample.is_anomalous),
+            index=torch.tensor(index),
+        )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    try:
+        with Image.open(path) as image:
+            yield image
+    except InputError:
+        raise
+    except FileNotFoundError as error:
+        raise MissingInputError(
+            f"No image '{path}', though it was listed. Start again to list the files anew."
+        ) from error
+    # Pillow reports broken files by all of these.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(
+            f"'{path}' cannot be read as an image ({error}). Replace the file or remove it."
+        ) from error
+
+
+def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
+    if image.mode == "F":
+        raise InputError(
+            f"'{path}' holds floating-point pixels, whose range is unknown. Convert it to 8 or 16 "
+            f"bits."
+        )
+    if image.mode.startswith("I"):  # 16 bits; Pillow opens some such files with 32-bit pixels
+        wide = np.asarray(image).astype(np.float64).clip(0, 65535)
+        image = Image.fromarray((wide / 257).round().astype(np.uint8))
+    return _convert(image)
+
+
+def _convert(image: Image.Image) -> Image.Image:
+    # A palette goes by way of RGBA: Pillow would warn about a transparent one.
+    return (image.convert("RGBA") if image.mode == "P" else image).convert("RGB")
+
+
+def _defective(mask: Image.Image) -> NDArray[np.bool_]:
+    if mask.mode in ("1", "L", "F") or mask.mode.startswith("I"):
+        return np.asarray(mask).astype(bool)
+    # An opaque alpha is not a defect, and a palette's first entry need not be its black.
+    return np.asarray(np.asarray(_convert(mask)).any(-1), dtype=np.bool_)

@@ -1,0 +1,48 @@
+"""Reading of image files in batches."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from omiad.errors import InputError
+
+T = TypeVar("T")
+
+
+class ImageFiles(Dataset[Tensor]):
+    """Image files as pixels (3, size, size), uint8.
+
+    Args:
+        paths: The files.
+        size: Side of the images in pixels.
+        read: Reads one file at that size.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], size: int, read: Callable[[Path, int], Tensor]
+    ) -> None:
+        self.paths = paths
+        self.size = size
+        self.read = read
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.read(self.paths[index], self.size)
+
+
+class FileLoader(DataLoader[T]):
+    """A DataLoader that hands on a worker's InputError as the sentence it is.
+
+    torch puts the worker's traceback in front of it.
+    """
+
+    def __iter__(self) -> Iterator[T]:  # type: ignore[override]
+        try:
+            yield from super().__iter__()
+        except InputError as error:
+            raise type(error)(str(error).rpartition("InputError: ")[2].strip()) from error

@@ -1,0 +1,36 @@
+"""Size and cost of a network, counted without running it."""
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from omiad.networks.protocol import Network, build_network, network_spec
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Return the number of parameters."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def count_macs(network: Network, shape: tuple[int, int, int]) -> int:
+    """Return the multiply-accumulates of one forward pass of one sample, attention included.
+
+    Args:
+        network: The network; a copy without data is counted.
+        shape: Features (C, H, W).
+    """
+    with torch.device("meta"):
+        shadow = build_network(network_spec(network))
+        x, t = torch.empty(1, *shape), torch.ones(1, dtype=torch.int64)
+    with FlopCounterMode(display=False) as counter:
+        shadow(x, t)
+    return counter.get_total_flops() // 2
+
+
+def describe(network: Network, shape: tuple[int, int, int]) -> str:
+    """Say what a network costs, e.g. "UNet: 40.2 M parameters, 6.95 GMACs per image"."""
+    parameters, macs = count_parameters(network), count_macs(network, shape)
+    return (
+        f"{type(network).__name__}: {parameters / 1e6:.1f} M parameters, {macs / 1e9:.3g} GMACs "
+        f"per image"
+    )

@@ -1,0 +1,130 @@
+"""Building blocks of the U-Net, in the layout of guided-diffusion."""
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 (the field's spelling)
+
+
+def timestep_embedding(t: Tensor, dim: int, *, max_period: float = 10_000.0) -> Tensor:
+    """Embed steps as cosines and sines of geometric frequencies, (B, dim).
+
+    Args:
+        t: Steps (B,), integers in 1..T; guided-diffusion counts from 0, so t - 1 is embedded.
+        dim: Length of the embedding, even.
+        max_period: Longest period, in steps.
+    """
+    exponents = torch.arange(dim // 2, device=t.device, dtype=torch.float32) / (dim // 2)
+    angles = (t - 1).float()[:, None] * torch.exp(-math.log(max_period) * exponents)
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+def full_precision(device_type: str) -> AbstractContextManager[object]:
+    """Leave autocast for a while, where the device has one (the meta device has not)."""
+    if torch.amp.is_autocast_available(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """GroupNorm with the most groups up to 32 that divide the channels, so that any width works."""
+    groups = max(g for g in range(1, min(32, channels) + 1) if channels % g == 0)
+    return nn.GroupNorm(groups, channels)
+
+
+def zeroed(module: nn.Module) -> nn.Module:
+    """Set all parameters to zero, so that a residual branch starts as the identity."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module
+
+
+class ResBlock(nn.Module):
+    """Residual block whose second normalisation is scaled and shifted by the timestep.
+
+    Args:
+        channels: Input channels.
+        out_channels: Output channels.
+        embedding_dim: Length of the timestep embedding.
+    """
+
+    def __init__(self, channels: int, out_channels: int, embedding_dim: int) -> None:
+        super().__init__()
+        self.norm_in = group_norm(channels)
+        self.conv_in = nn.Conv2d(channels, out_channels, 3, padding=1)
+        self.embedding = nn.Linear(embedding_dim, 2 * out_channels)
+        self.norm_out = group_norm(out_channels)
+        self.conv_out = zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1))
+        self.skip = (
+            nn.Identity() if channels == out_channels else nn.Conv2d(channels, out_channels, 1)
+        )
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """Map x (B, C, H, W) and embedding (B, E) to (B, C_out, H, W)."""
+        h = self.conv_in(F.silu(self.norm_in(x)))
+        scale, shift = self.embedding(F.silu(embedding))[:, :, None, None].chunk(2, dim=1)
+        h = self.norm_out(h) * (1 + scale) + shift
+        out: Tensor = self.skip(x) + self.conv_out(F.silu(h))
+        return out
+
+
+class Attention(nn.Module):
+    """Self-attention over positions, added to its input.
+
+    Args:
+        channels: Channels, a multiple of the number of heads.
+        num_heads: Attention heads.
+    """
+
+    def __init__(self, channels: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.norm = group_norm(channels)
+        self.qkv = nn.Conv1d(channels, 3 * channels, 1)
+        self.project = zeroed(nn.Conv1d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (B, C, H, W) to the same shape."""
+        tokens = self.norm(x).flatten(2)
+        q, k, v = rearrange(
+            self.qkv(tokens), "b (three h d) n -> three b h n d", three=3, h=self.num_heads
+        )
+        attended = rearrange(F.scaled_dot_product_attention(q, k, v), "b h n d -> b (h d) n")
+        return x + self.project(attended).view_as(x)
+
+
+class Downsample(nn.Module):
+    """Halve the grid by a strided convolution.
+
+    Args:
+        channels: Channels of input and output.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (B, C, H, W) to (B, C, H / 2, W / 2)."""
+        out: Tensor = self.conv(x)
+        return out
+
+
+class Upsample(nn.Module):
+    """Double the grid by repetition, then convolve.
+
+    Args:
+        channels: Channels of input and output.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (B, C, H, W) to (B, C, 2 H, 2 W)."""
+        out: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return out

@@ -1,0 +1,304 @@
+"""The command line from end to end, in process, on a tiny data set in the MVTec layout."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from omiad.cli import main
+from omiad.detector import Detector
+from omiad.metrics import METRICS
+
+TINY = [
+    "--data.backbone=test_efficientnet.r160_in1k",
+    "--data.weights=random",
+    "--data.image_size=32",
+    "--data.feature_size=8",
+    "--data.batch_size=4",
+    "--trainer.accelerator=cpu",
+    "--trainer.log_every_n_steps=1",
+    "--trainer.enable_progress_bar=false",
+]
+AMDM = [
+    "--model=omiad.modules.AMDMModule",
+    "--model.network=omiad.networks.UNet",
+    "--model.network.width=8",
+    "--model.network.multipliers=[1,2]",
+    "--model.network.num_blocks=1",
+    "--model.network.attention_factors=[2]",
+    "--model.feature_norm=channel",
+    "--model.t_init=500",
+    "--model.num_steps=2",
+    "--model.scoring.pool_size=4",
+]
+
+
+def fit_amdm(root: Path, out: Path, *extra: str) -> Path:
+    cache = f"--data.cache_dir={out / 'cache'}"
+    run = f"--run_dir={out / 'amdm'}"
+    main(["fit", *AMDM, *TINY, f"--data.root={root}", cache, run, "--trainer.max_steps=3", *extra])
+    return out / "amdm" / "checkpoints" / "last.ckpt"
+
+
+def fit_omiad(root: Path, out: Path, teacher: Path, *extra: str) -> Path:
+    main(
+        [
+            "fit",
+            "--model=omiad.modules.OmiADModule",
+            f"--model.teacher={teacher}",
+            f"--data.root={root}",
+            f"--run_dir={out / 'omiad'}",
+            "--data.batch_size=4",
+            "--trainer.accelerator=cpu",
+            "--trainer.log_every_n_steps=1",
+            "--trainer.enable_progress_bar=false",
+            "--trainer.max_steps=6",
+            *extra,
+        ]
+    )
+    return out / "omiad" / "checkpoints" / "last.ckpt"
+
+
+@pytest.fixture(scope="module")
+def road(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Both stages trained once, for the tests that only read them."""
+    out = tmp_path_factory.mktemp("road")
+    data = out / "data"
+    shutil.copytree(mvtec_root, data)
+    teacher = fit_amdm(data, out)
+    return {"out": out, "data": data, "amdm": teacher, "omiad": fit_omiad(data, out, teacher)}
+
+
+def run_test(checkpoint: Path, folder: Path, *extra: str) -> dict:  # type: ignore[type-arg]
+    quiet = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
+    main(["test", f"--ckpt_path={checkpoint}", f"--run_dir={folder}", *quiet, *extra])
+    return json.loads((folder / "results.json").read_text())  # type: ignore[no-any-return]
+
+
+def error_of(args: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as exit_info:
+        main(args)
+    assert exit_info.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_fit_leaves_config_metrics_curves_and_checkpoint(road: dict[str, Path]) -> None:
+    for run in ("amdm", "omiad"):
+        folder = road["out"] / run
+        for name in ("config.yaml", "metrics.csv", "curves.png", "checkpoints/last.ckpt"):
+            assert (folder / name).stat().st_size > 0, name
+
+
+def test_test_needs_nothing_but_the_checkpoint(road: dict[str, Path], tmp_path: Path) -> None:
+    results = run_test(road["omiad"], tmp_path / "run")
+    assert results["dataset"] == road["data"].name
+    assert results["protocol"] == "uniad"
+    assert results["selected_on"] == "last"
+    assert results["model"]["num_steps"] == 1
+    assert len(results["categories"]) == 2
+    for figures in (*results["categories"].values(), results["mean"]):
+        assert set(figures) == {*METRICS, "mad"}
+        assert all(0 <= value <= 1 for value in figures.values())
+    assert set(results["n"].values()) == {2}
+    assert len(list((tmp_path / "run" / "panels").glob("*.png"))) == 2
+
+
+def test_a_checkpoint_stands_alone(road: dict[str, Path], tmp_path: Path) -> None:
+    expected = run_test(road["omiad"], tmp_path / "before")
+    alone = tmp_path / "alone.ckpt"
+    shutil.copy(road["omiad"], alone)
+    hidden = [(road["out"] / name, tmp_path / name) for name in ("amdm", "omiad", "cache")]
+    for path, place in hidden:
+        shutil.move(path, place)
+    try:
+        assert run_test(alone, tmp_path / "after")["categories"] == expected["categories"]
+    finally:
+        for path, place in hidden:
+            shutil.move(place, path)
+
+
+def test_a_flag_beats_the_checkpoint(road: dict[str, Path], tmp_path: Path) -> None:
+    assert run_test(road["amdm"], tmp_path / "a")["model"]["num_steps"] == 2
+    assert run_test(road["amdm"], tmp_path / "b", "--model.num_steps=1")["model"]["num_steps"] == 1
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(road["data"], elsewhere)
+    moved = run_test(road["amdm"], tmp_path / "c", f"--data.root={elsewhere}")
+    assert moved["dataset"] == "elsewhere"
+
+
+def test_an_amdm_checkpoint_under_an_omiad_config_is_refused(
+    road: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    sentence = error_of(
+        ["test", "--config=configs/omiad_folder.yaml", f"--ckpt_path={road['amdm']}"], capsys
+    )
+    assert "holds an AMDMModule, but the configuration asks for OmiADModule" in sentence
+
+
+def test_an_omiad_checkpoint_is_no_teacher(
+    road: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        fit_omiad(road["data"], tmp_path, road["omiad"])
+    assert "only an AMDM checkpoint can be distilled" in capsys.readouterr().err
+
+
+def test_another_backbone_than_the_teachers_is_refused(
+    road: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = ["--data.backbone=test_resnet.r160_in1k", "--data.weights=random"]
+    with pytest.raises(SystemExit):
+        fit_omiad(road["data"], tmp_path, road["amdm"], *other, f"--data.cache_dir={tmp_path}")
+    assert "--data.backbone is test_resnet.r160_in1k, but the teacher" in capsys.readouterr().err
+
+
+def test_predict_agrees_with_the_detector_and_draws(road: dict[str, Path], tmp_path: Path) -> None:
+    output = tmp_path / "predictions"
+    main(
+        [
+            "predict",
+            f"--ckpt_path={road['omiad']}",
+            f"--images={road['data']}",
+            f"--output={output}",
+            "--device=cpu",
+            "--batch_size=3",
+        ]
+    )
+    rows = list(csv.DictReader((output / "predictions.csv").open()))
+    assert len(rows) == sum(1 for p in road["data"].rglob("*.png"))
+    for row in rows:
+        assert (output / row["overlay"]).is_file()
+    from omiad.data.images import read_image
+
+    detector = Detector.load(road["omiad"])
+    image = read_image(Path(rows[5]["image"]), 32)
+    assert float(rows[5]["score"]) == pytest.approx(
+        detector(image[None]).score.item(), rel=1e-4
+    )
+
+
+def test_predict_scores_the_rest_and_names_a_corrupt_image(
+    road: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = tmp_path / "images"
+    shutil.copytree(next(road["data"].glob("*/test/good")), images)
+    (images / "zz_broken.png").write_bytes(b"no image")
+    output = tmp_path / "out"
+    arguments = [f"--images={images}", f"--output={output}", "--device=cpu"]
+    sentence = error_of(["predict", f"--ckpt_path={road['omiad']}", *arguments], capsys)
+    assert "zz_broken.png" in sentence
+    assert len(list(csv.DictReader((output / "predictions.csv").open()))) == 3
+
+
+def test_a_run_that_goes_on_equals_an_uninterrupted_one(
+    road: dict[str, Path], tmp_path: Path
+) -> None:
+    # 8 training images in batches of 4: step 3 lies in the middle of the second epoch.
+    constant = ["--model.warmup_fraction=0", "--trainer.max_steps=5"]
+    whole = fit_amdm(road["data"], tmp_path / "whole", *constant)
+    first = fit_amdm(road["data"], tmp_path / "first", *constant, "--trainer.max_steps=3")
+    go_on = ["--trainer.max_steps=5", f"--run_dir={tmp_path / 'go'}"]
+    main(["fit", f"--ckpt_path={first}", *go_on])
+    expected = torch.load(whole, weights_only=True)
+    resumed = torch.load(tmp_path / "go" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert resumed["omiad"]["progress"] == expected["omiad"]["progress"]
+    for name, weights in expected["state_dict"].items():
+        assert torch.equal(weights, resumed["state_dict"][name]), name
+
+
+def test_a_distillation_that_goes_on_equals_an_uninterrupted_one(
+    road: dict[str, Path], tmp_path: Path
+) -> None:
+    # Without warm-ups, which are shares of a run's planned length, a batch is two steps.
+    plain = ["--model.student_warmup_fraction=0", "--model.adversarial_start_fraction=0"]
+    steps = "--trainer.max_steps=10"
+    whole = fit_omiad(road["data"], tmp_path / "whole", road["amdm"], *plain, steps)
+    first = fit_omiad(road["data"], tmp_path / "first", road["amdm"], *plain)
+    main(["fit", f"--ckpt_path={first}", steps, f"--run_dir={tmp_path / 'go'}"])
+    expected = torch.load(whole, weights_only=True)
+    resumed = torch.load(tmp_path / "go" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert expected["omiad"]["progress"]["generator_steps"] == 5
+    assert resumed["omiad"]["progress"] == expected["omiad"]["progress"]
+    for name, weights in expected["state_dict"].items():
+        assert torch.equal(weights, resumed["state_dict"][name]), name
+
+
+def test_printed_config_is_complete(
+    road: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        main(["test", f"--ckpt_path={road['omiad']}", "--print_config"])
+    assert exit_info.value.code == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert config["data"]["root"] == str(road["data"])
+    assert config["model"]["class_path"].endswith("OmiADModule")
+
+
+def test_an_unknown_key_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    sentence = error_of(["fit", "--config=configs/amdm_folder.yaml", "--data.rot=x"], capsys)
+    assert "data.rot" in sentence
+
+
+def test_an_unknown_command_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "unknown command 'tset'" in error_of(["tset"], capsys)
+
+
+def test_a_missing_root_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = f"--run_dir={tmp_path / 'run'}"
+    sentence = error_of(["fit", *AMDM, *TINY, "--data.root=no/such/folder", out], capsys)
+    assert "no/such/folder" in sentence
+
+
+def test_a_missing_checkpoint_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "No checkpoint at 'gone.ckpt'" in error_of(["test", "--ckpt_path=gone.ckpt"], capsys)
+
+
+def test_another_programs_checkpoint_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
+    sentence = error_of(["test", f"--ckpt_path={tmp_path / 'other.ckpt'}"], capsys)
+    assert "is not a checkpoint of omiad" in sentence
+
+
+def test_a_truncated_checkpoint_is_refused(
+    road: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "half.ckpt").write_bytes(road["amdm"].read_bytes()[:5000])
+    sentence = error_of(["test", f"--ckpt_path={tmp_path / 'half.ckpt'}"], capsys)
+    assert "cannot be read as a checkpoint" in sentence
+
+
+def test_a_run_folder_that_holds_a_run_is_refused(
+    road: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = f"--run_dir={road['out'] / 'amdm'}"
+    sentence = error_of(["test", f"--ckpt_path={road['amdm']}", folder], capsys)
+    assert "already holds a run" in sentence
+
+
+def test_a_test_split_without_defects_ends_with_nulls_and_a_sentence(
+    road: dict[str, Path], tmp_path: Path
+) -> None:
+    root = tmp_path / "normals"
+    shutil.copytree(road["data"], root)
+    for folder in root.glob("*/test/*"):
+        if folder.name != "good":
+            shutil.rmtree(folder)
+    results = run_test(road["omiad"], tmp_path / "run", f"--data.root={root}")
+    assert set(results["mean"].values()) == {None}
+    assert set(results["n"].values()) == {0}
+    assert all("no defect" in note for note in results["notes"].values())
+
+
+def test_the_installed_command_prints_its_manual() -> None:
+    command = Path(sys.executable).with_name("omiad")
+    out = subprocess.run([command, "--help"], capture_output=True, text=True, check=True).stdout
+    for name in ("fit", "test", "predict", "demo", "synthesize"):
+        assert f"\n  {name}" in out

@@ -1,0 +1,158 @@
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, default_collate
+
+from omiad.data.images import ImageDataset, read_image, read_mask
+from omiad.data.layouts.mvtec import index
+from omiad.errors import InputError, MissingInputError
+from omiad.features.reading import FileLoader
+from omiad.types import ImageBatch, Sample
+
+GRADIENT = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
+
+
+def test_an_image_of_the_asked_size_is_read_as_it_is(tmp_path):
+    pixels = np.stack([GRADIENT, GRADIENT.T, 255 - GRADIENT], -1)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    image = read_image(tmp_path / "a.png", 8)
+    assert image.dtype == torch.uint8
+    assert image.is_contiguous()
+    assert np.array_equal(image.permute(1, 2, 0).numpy(), pixels)
+
+
+def test_an_image_is_resized_to_a_square_as_pillow_does_bilinear(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    expected = np.asarray(Image.fromarray(pixels).resize((8, 8), Image.Resampling.BILINEAR))
+    assert np.array_equal(read_image(tmp_path / "a.png", 8).permute(1, 2, 0).numpy(), expected)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK"])
+def test_every_mode_becomes_rgb(tmp_path, mode):
+    name = "a.tif" if mode == "CMYK" else "a.png"
+    pixels = np.where(GRADIENT > 100, 255, 0).astype(np.uint8)
+    Image.fromarray(pixels).convert(mode).save(tmp_path / name)
+    assert np.array_equal(read_image(tmp_path / name, 8).numpy(), np.stack([pixels] * 3))
+
+
+def test_transparency_is_dropped_and_the_stored_colour_counts(tmp_path):
+    clear = Image.new("RGBA", (8, 8), (200, 10, 30, 0))
+    clear.save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png", 8)[:, 0, 0].tolist() == [200, 10, 30]
+    palette = Image.new("P", (8, 8), 1)
+    palette.putpalette([0, 0, 0, 200, 10, 30])
+    palette.save(tmp_path / "b.png", transparency=bytes([255, 0]))
+    assert read_image(tmp_path / "b.png", 8)[:, 0, 0].tolist() == [200, 10, 30]
+
+
+def test_16_bit_grayscale_is_scaled_to_8_bit(tmp_path):
+    wide = GRADIENT.astype(np.uint16) * 257
+    Image.fromarray(wide).save(tmp_path / "a.png")
+    assert np.array_equal(read_image(tmp_path / "a.png", 8).numpy(), np.stack([GRADIENT] * 3))
+
+
+def test_exif_orientation_is_applied_to_the_image_and_to_its_mask_check(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotate by 90 degrees clockwise to see it upright
+    pixels = np.zeros((8, 16), np.uint8)
+    pixels[:, :8] = 255
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    upright = read_image(tmp_path / "a.png", 8)
+    assert upright[0, :3].min() == 255
+    assert upright[0, 5:].max() == 0
+    Image.fromarray(pixels.T.copy()).save(tmp_path / "m.png")
+    mask = read_mask(tmp_path / "m.png", 8, image=tmp_path / "a.png")
+    assert mask[:4].all()
+    assert not mask[4:].any()
+
+
+def test_a_broken_a_truncated_and_a_float_image_are_named(tmp_path):
+    (tmp_path / "text.png").write_text("not an image")
+    with pytest.raises(InputError, match=r"text.png' cannot be read as an image .*Replace"):
+        read_image(tmp_path / "text.png", 8)
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    for name in ("a.png", "a.jpg"):
+        Image.fromarray(noise).save(tmp_path / name)
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(content[: len(content) // 2])
+        with pytest.raises(InputError, match=rf"{name}' cannot be read as an image"):
+            read_image(tmp_path / name, 8)
+    Image.fromarray(noise[..., 0].astype(np.float32)).save(tmp_path / "f.tif")
+    with pytest.raises(InputError, match=r"f.tif' holds floating-point pixels.*Convert"):
+        read_image(tmp_path / "f.tif", 8)
+
+
+def test_a_missing_image_is_named(tmp_path):
+    with pytest.raises(MissingInputError, match=r"No image '.*gone.png'"):
+        read_image(tmp_path / "gone.png", 8)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "I;16", "P", "RGB", "RGBA"])
+def test_a_mask_counts_every_pixel_but_black(tmp_path, mode):
+    defective = GRADIENT > 100
+    if mode == "P":
+        mask = Image.fromarray(defective.astype(np.uint8))
+        mask.putpalette([0, 0, 0, 1, 0, 0])
+    elif mode == "I;16":
+        mask = Image.fromarray(defective.astype(np.uint16))
+    else:
+        mask = Image.fromarray(defective).convert(mode)
+    mask.save(tmp_path / "m.png")
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    read = read_mask(tmp_path / "m.png", 8, image=tmp_path / "a.png")
+    assert read.dtype == torch.bool
+    assert np.array_equal(read.numpy(), defective)
+
+
+def test_a_mask_of_class_numbers_is_binarised_before_it_is_resized(tmp_path):
+    numbers = np.zeros((16, 16), np.uint8)
+    numbers[:, :8] = 3
+    Image.fromarray(numbers).save(tmp_path / "m.png")
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
+    read = read_mask(tmp_path / "m.png", 8, image=tmp_path / "a.png")
+    assert read[:, :4].all()
+    assert not read[:, 4:].any()
+
+
+def test_a_mask_of_another_size_than_its_image_is_named_with_both_sizes(tmp_path):
+    Image.new("L", (8, 9)).save(tmp_path / "m.png")
+    Image.new("RGB", (16, 12)).save(tmp_path / "a.png")
+    with pytest.raises(InputError, match=r"m.png' is 8 x 9 pixels, .*a.png' is 16 x 12"):
+        read_mask(tmp_path / "m.png", 8, image=tmp_path / "a.png")
+
+
+def test_items_collate_to_an_image_batch_with_labels_from_the_index(mvtec_root):
+    samples = [s for s in index(mvtec_root) if s.split == "test" and s.category == "bottle"]
+    (batch,) = DataLoader(ImageDataset(samples, 16), batch_size=6)
+    assert isinstance(batch, ImageBatch)
+    assert batch.images.shape == (6, 3, 16, 16)
+    assert batch.is_anomalous.tolist() == [False] * 3 + [True] * 3
+    assert batch.masks.dtype == torch.bool
+    assert batch.masks.flatten(1).any(1).tolist() == [False] * 3 + [True] * 3
+    assert batch.has_mask.all()
+    assert batch.index.tolist() == list(range(6))
+
+
+def test_a_defective_image_without_mask_has_no_known_pixels(mvtec_root):
+    image = mvtec_root / "bottle/test/hole/000.png"
+    samples = [
+        Sample(image=image, mask=None, category="bottle", defect=defect, split="test")
+        for defect in ("hole", "good")
+    ]
+    dataset = ImageDataset(samples, 16)
+    batch = default_collate([dataset[0], dataset[1]])
+    assert batch.has_mask.tolist() == [False, True]
+    assert batch.is_anomalous.tolist() == [True, False]
+    assert not batch.masks.any()
+
+
+def test_an_error_in_a_worker_stays_one_sentence(mvtec_root, tmp_path):
+    shutil.copytree(mvtec_root, tmp_path / "data")
+    (tmp_path / "data/bottle/train/good/000.png").write_text("not an image")
+    dataset = ImageDataset(index(tmp_path / "data")[:2], 16)
+    with pytest.raises(InputError, match=r"^'.*000.png' cannot be read.*remove it\.$"):
+        list(FileLoader(dataset, batch_size=2, num_workers=1))

@@ -1,0 +1,248 @@
+import copy
+
+import huggingface_hub
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch.nn import functional as F
+
+from omiad.errors import InputError, MissingInputError
+from omiad.features import FeatureExtractor
+
+TINY = {"image_size": 32, "feature_size": 4}
+
+
+def tiny(backbone: str = "test_efficientnet", **kwargs) -> FeatureExtractor:
+    return FeatureExtractor(backbone, **{"weights": "random", **TINY, **kwargs})
+
+
+@pytest.fixture
+def images(generator):
+    return torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=generator)
+
+
+@pytest.mark.parametrize("backbone", ["test_efficientnet", "test_resnet", "test_convnext"])
+@pytest.mark.parametrize("antialias", [False, True])
+def test_features_are_the_stages_of_the_normalised_image_on_one_grid(images, backbone, antialias):
+    extractor = tiny(backbone, antialias=antialias)
+    mean, std = [
+        torch.tensor(v).view(3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    ]
+    maps = extractor.backbone((images / 255 - mean) / std)
+    resized = [
+        F.interpolate(x, (4, 4), mode="bilinear", antialias=True)
+        if antialias
+        else F.interpolate(x, (4, 4), mode="bilinear", align_corners=True)
+        for x in maps
+    ]
+    features = extractor(images)
+    assert features.dtype == torch.float32
+    torch.testing.assert_close(features, torch.cat(resized, 1))
+    assert extractor.channels_per_stage == [x.shape[1] for x in maps]
+    assert extractor.num_channels == features.shape[1]
+
+
+def test_channels_last_and_wrapped_backbones_give_the_same_layout(generator):
+    images = torch.randint(0, 256, (1, 3, 160, 160), dtype=torch.uint8, generator=generator)
+    vit = tiny("test_vit", stages=[1, 3], image_size=160, feature_size=10)
+    (_, expected) = vit.backbone((images / 255 - vit.mean) / vit.std)
+    torch.testing.assert_close(vit(images)[:, 64:], expected)
+    metaformer = tiny("mambaout_femto", stages=[0])
+    (expected,) = metaformer.backbone(torch.zeros(1, 3, 32, 32))
+    assert metaformer._to_grid(expected).shape == (1, metaformer.num_channels, 4, 4)
+
+
+def test_stages_after_the_last_wanted_are_not_computed():
+    all_stages, two = tiny(), tiny(stages=[0, 1])
+    assert len(two.backbone.blocks) < len(all_stages.backbone.blocks)
+    images = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    torch.testing.assert_close(all_stages(images)[:, : two.num_channels], two(images))
+
+
+@pytest.mark.slow
+def test_the_default_backbone_gives_the_272_channels_of_the_paper():
+    extractor = FeatureExtractor(weights="random")
+    assert extractor.channels_per_stage == [24, 32, 56, 160]
+    features = extractor(torch.zeros(1, 3, 224, 224, dtype=torch.uint8))
+    assert features.shape == (1, 272, 32, 32)
+
+
+def test_features_of_an_image_do_not_depend_on_its_batch_nor_on_training_mode(images):
+    extractor = torch.nn.Sequential(tiny()).train()[0]
+    assert not extractor.training
+    assert not any(module.training for module in extractor.modules())
+    torch.testing.assert_close(extractor(images)[:1], extractor(images[:1]))
+
+
+def test_nothing_is_trainable_and_no_graph_is_built(images):
+    extractor = tiny()
+    assert not any(p.requires_grad for p in extractor.parameters())
+    assert not extractor(images).requires_grad
+    assert not extractor(images).is_inference()
+
+
+def test_autocast_of_the_caller_reaches_the_backbone_and_the_result_is_float32(images):
+    extractor = tiny()
+    with torch.autocast("cpu", torch.bfloat16):
+        features = extractor(images)
+    assert features.dtype == torch.float32
+    assert not torch.equal(features, extractor(images))
+    torch.testing.assert_close(features, extractor(images), rtol=0.1, atol=0.1)
+
+
+def test_random_weights_follow_the_seed_and_leave_the_global_state_alone():
+    before = torch.get_rng_state()
+    first, same, other = tiny(seed=1), tiny(seed=1), tiny(seed=2)
+    assert first.weights_hash == same.weights_hash != other.weights_hash
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("backbone", ["test_efficientnet", "test_resnet", "test_vit"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_a_weights_file_of_the_whole_classifier_fills_the_backbone(tmp_path, backbone, suffix):
+    classifier = timm.create_model(backbone)
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".pth":
+        torch.save({"state_dict": classifier.state_dict()}, path)
+    else:
+        save_file(classifier.state_dict(), path)
+    size = 160 if backbone == "test_vit" else 32
+    extractor = tiny(backbone, weights=str(path), image_size=size, stages=[0, 1])
+    images = torch.zeros(1, 3, size, size, dtype=torch.uint8)
+    with torch.no_grad():
+        _, maps = classifier.eval().forward_intermediates(
+            (images / 255 - extractor.mean) / extractor.std, indices=[1]
+        )
+    if backbone == "test_vit":  # the two ways of timm to feature maps number alike only here
+        torch.testing.assert_close(
+            extractor.backbone((images / 255 - extractor.mean) / extractor.std)[1], maps[0]
+        )
+    weights = {k: v for k, v in classifier.state_dict().items() if v.dim() == 4}
+    for name, value in extractor.backbone.state_dict().items():
+        if value.dim() == 4:
+            assert any(
+                value.shape == w.shape and torch.equal(value, w) for w in weights.values()
+            ), name
+
+
+def test_a_checkpoint_of_omiad_holds_the_weights(tmp_path, images):
+    module = torch.nn.ModuleDict({"detector": torch.nn.ModuleDict({"extractor": tiny(seed=3)})})
+    torch.save({"state_dict": module.state_dict()}, tmp_path / "last.ckpt")
+    extractor = tiny(weights=str(tmp_path / "last.ckpt"))
+    original = module["detector"]["extractor"]
+    assert extractor.weights_hash == original.weights_hash
+    assert torch.equal(extractor(images), original(images))
+
+
+def test_an_empty_extractor_is_filled_by_a_state_dict_and_then_equal(images):
+    extractor = tiny(seed=3, antialias=True, stages=[0, 2])
+    copied = FeatureExtractor.build_empty(extractor.config)
+    assert copied.fingerprint != extractor.fingerprint
+    copied.load_state_dict(extractor.state_dict())
+    assert copied.fingerprint == extractor.fingerprint
+    assert copied.config == extractor.config
+    assert torch.equal(copied(images), extractor(images))
+
+
+def test_the_weights_hash_of_a_module_around_is_renewed_too():
+    wrapped = torch.nn.ModuleDict({"extractor": tiny(seed=1)})
+    other = torch.nn.ModuleDict({"extractor": tiny(seed=2)})
+    assert wrapped["extractor"].weights_hash != other["extractor"].weights_hash
+    wrapped.load_state_dict(other.state_dict())
+    assert wrapped["extractor"].weights_hash == other["extractor"].weights_hash
+    assert copy.deepcopy(wrapped)["extractor"].weights_hash == other["extractor"].weights_hash
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"antialias": True}, {"stages": [0, 1]}, {"feature_size": 5}, {"image_size": 48}, {"seed": 1}],
+)
+def test_the_fingerprint_changes_with_all_that_changes_the_features(change):
+    assert tiny().fingerprint == tiny().fingerprint
+    assert tiny().fingerprint != tiny(**change).fingerprint
+
+
+def test_config_is_plain_and_says_nothing_of_weights():
+    assert tiny(stages=(0, 1), seed=5).config == {
+        "backbone": "test_efficientnet",
+        "image_size": 32,
+        "feature_size": 4,
+        "stages": [0, 1],
+        "antialias": False,
+    }
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 1, 32, 32), (1, 3, 32, 33)])
+def test_images_of_another_shape_are_refused(shape):
+    with pytest.raises(InputError, match=r"takes uint8 images of shape \(B, 3, 32, 32\), but got"):
+        tiny()(torch.zeros(shape, dtype=torch.uint8))
+
+
+def test_images_that_are_not_uint8_are_refused():
+    with pytest.raises(InputError, match=r"but got float32 of \(1, 3, 32, 32\)"):
+        tiny()(torch.zeros(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize("wrong", [{"image_size": 0}, {"feature_size": 0}, {"stages": []}])
+def test_sizes_below_one_and_no_stages_are_refused(wrong):
+    with pytest.raises(InputError, match=r"needs sizes of at least 1 and a stage, but got"):
+        tiny(**wrong)
+
+
+def test_an_unknown_backbone_is_answered_with_near_names():
+    with pytest.raises(InputError, match=r"no backbone 'resnet5O'. Near names: .*resnet50"):
+        tiny("resnet5O")
+
+
+@pytest.mark.parametrize(
+    ("name", "stages"), [("test_resnet.no_such_tag", [0]), ("test_resnet", [0, 9])]
+)
+def test_an_unknown_tag_and_a_stage_too_many_are_refused(name, stages):
+    with pytest.raises(InputError, match=rf"cannot give the feature maps .* of backbone '{name}'"):
+        tiny(name, stages=stages)
+
+
+def test_pretrained_weights_without_network_suggest_a_file(monkeypatch, tmp_path):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(
+        InputError, match=r"could not be loaded \(.*--data.weights FILE, or .*random"
+    ):
+        tiny("test_resnet.r160_in1k", weights="pretrained")
+
+
+def test_a_missing_weights_file_is_named(tmp_path):
+    with pytest.raises(MissingInputError, match=r"No weights at '.*nowhere.pth'. --data.weights"):
+        tiny(weights=str(tmp_path / "nowhere.pth"))
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path):
+    (tmp_path / "weights.txt").touch()
+    with pytest.raises(InputError, match=r"weights.txt' is no weights file by its name"):
+        tiny(weights=str(tmp_path / "weights.txt"))
+
+
+@pytest.mark.parametrize("name", ["a.pth", "a.safetensors", "a.ckpt"])
+def test_an_unreadable_weights_file_is_named(tmp_path, name):
+    (tmp_path / name).write_bytes(b"no weights")
+    with pytest.raises(InputError, match=rf"The weights in '.*{name}' cannot be read"):
+        tiny(weights=str(tmp_path / name))
+
+
+def test_pickled_code_is_never_loaded(tmp_path):
+    torch.save(timm.create_model("test_efficientnet"), tmp_path / "model.pt")
+    with pytest.raises(InputError, match=r"Only tensors are loaded, never pickled code"):
+        tiny(weights=str(tmp_path / "model.pt"))
+
+
+def test_weights_that_lack_a_parameter_or_have_another_shape_are_named(tmp_path):
+    state = timm.create_model("test_efficientnet").state_dict()
+    state["conv_stem.weight"] = state["conv_stem.weight"][:, :1].contiguous()
+    del state["bn1.bias"]
+    save_file(state, tmp_path / "a.safetensors")
+    with pytest.raises(InputError, match=r"bn1.bias is missing; conv_stem.weight differs\. Give"):
+        tiny(weights=str(tmp_path / "a.safetensors"))
+    save_file({"other": torch.zeros(1)}, tmp_path / "b.safetensors")
+    with pytest.raises(InputError, match=r"conv_stem.weight is missing; .* and \d+ more\. Give"):
+        tiny(weights=str(tmp_path / "b.safetensors"))
