@@ -1,0 +1,37 @@
+"""Results as a table for a terminal."""
+
+from rich.table import Table
+
+from omiad.metrics.detection import METRICS, Results
+
+_HEADINGS = {
+    "image_auroc": "I-AUROC",
+    "image_ap": "I-AP",
+    "image_f1_max": "I-F1max",
+    "pixel_auroc": "P-AUROC",
+    "pixel_ap": "P-AP",
+    "pixel_f1_max": "P-F1max",
+    "aupro": "AU-PRO",
+    "mad": "mAD",
+}
+
+
+def results_table(results: Results, *, title: str | None = None) -> Table:
+    """Lay out figures in percent, one row for each category and the mean over categories."""
+    notes = [f"{name}: {note}" for name, note in results.notes.items()]
+    table = Table(title=title, caption="\n".join(notes) or None, caption_justify="left")
+    table.add_column("category (%)")
+    for heading in _HEADINGS.values():
+        table.add_column(heading, justify="right")
+    keys = (*METRICS, "mad")
+    for name, figures in results.categories.items():
+        table.add_row(name, *(_percent(figures[key]) for key in keys))
+    table.add_section()
+    table.add_row("mean", *(_percent(results.mean[key]) for key in keys), style="bold")
+    if results.notes:
+        table.add_row("over categories", *(str(results.n[key]) for key in keys), style="dim")
+    return table
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
