@@ -1,0 +1,123 @@
+"""Pictures of images beside their anomaly maps, all maps on one scale."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from omiad.errors import InputError
+from omiad.report.colors import heat
+
+Pixels = NDArray[np.uint8]
+Map = NDArray[np.floating[Any]]
+
+COLUMNS = ("normal reference", "input", "ground truth", "anomaly map", "overlay")
+_GAP, _HEAD, _LABEL, _LEGEND = 6, 26, 22, 44
+_INK, _PAPER, _EMPTY = (32, 32, 32), (255, 255, 255), (235, 235, 235)
+
+
+class PanelRow(NamedTuple):
+    """One test image to show.
+
+    Attributes:
+        reference: A normal image of the same category (H, W, 3), uint8.
+        image: The image (H, W, 3), uint8.
+        mask: Its defective pixels (H, W), bool, or None where nobody drew them.
+        anomaly_map: Its pixel scores (H, W).
+        label: Name of the defect.
+        score: Image score.
+    """
+
+    reference: Pixels
+    image: Pixels
+    mask: NDArray[np.bool_] | None
+    anomaly_map: Map
+    label: str
+    score: float
+
+
+def scaled(anomaly_map: Map, scale: tuple[float, float]) -> Map:
+    """Map the scores from `scale` (low, high) to [0, 1], clipped."""
+    low, high = scale
+    return np.clip((anomaly_map - low) / max(high - low, 1e-12), 0, 1)
+
+
+def overlay(image: Pixels, anomaly_map: Map, scale: tuple[float, float]) -> Image.Image:
+    """Lay a map over its image; the lower the score, the more of the image shows.
+
+    Args:
+        image: RGB pixels (H, W, 3), uint8.
+        anomaly_map: Pixel scores (H, W).
+        scale: Scores drawn as darkest and brightest.
+
+    Raises:
+        InputError: If image and map differ in size.
+    """
+    if image.shape[:2] != anomaly_map.shape:
+        raise InputError(
+            f"An overlay needs a map of its image's size, but got {anomaly_map.shape} for an "
+            f"image of {image.shape[:2]}."
+        )
+    values = scaled(anomaly_map, scale)
+    opacity = 0.75 * np.clip(2 * values - 0.5, 0, 1)[..., None]
+    blended = (1 - opacity) * image + opacity * heat(values)
+    return Image.fromarray(blended.round().astype(np.uint8))
+
+
+def panel(rows: Sequence[PanelRow], scale: tuple[float, float]) -> Image.Image:
+    """Draw rows of reference, input, ground truth, anomaly map and overlay (paper Fig. 2).
+
+    Args:
+        rows: Images to show, all of one size.
+        scale: Scores drawn as darkest and brightest, the same in every row.
+
+    Raises:
+        InputError: If there is no row.
+    """
+    if not rows:
+        raise InputError("A panel needs at least one row, but got none.")
+    height, width = rows[0].anomaly_map.shape
+    step_x, step_y = width + _GAP, height + _LABEL + _GAP
+    size = (_GAP + len(COLUMNS) * step_x, _HEAD + len(rows) * step_y + _LEGEND)
+    canvas = Image.new("RGB", size, _PAPER)
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=13)
+    for column, name in enumerate(COLUMNS):
+        draw.text((_GAP + column * step_x, 6), name, fill=_INK, font=font)
+    for i, row in enumerate(rows):
+        top = _HEAD + i * step_y
+        draw.text((_GAP, top + 2), f"{row.label}, score {row.score:.4g}", fill=_INK, font=font)
+        cells = (
+            Image.fromarray(row.reference),
+            Image.fromarray(row.image),
+            _truth(row.mask, (width, height)),
+            Image.fromarray(heat(scaled(row.anomaly_map, scale))),
+            overlay(row.image, row.anomaly_map, scale),
+        )
+        for column, cell in enumerate(cells):
+            canvas.paste(cell, (_GAP + column * step_x, top + _LABEL))
+    _draw_legend(canvas, scale, (_GAP, _HEAD + len(rows) * step_y + 4), size[0] - 2 * _GAP)
+    return canvas
+
+
+def _truth(mask: NDArray[np.bool_] | None, size: tuple[int, int]) -> Image.Image:
+    if mask is not None:
+        return Image.fromarray((mask * 255).astype(np.uint8)).convert("RGB")
+    cell = Image.new("RGB", size, _EMPTY)
+    centre = (size[0] // 2, size[1] // 2)
+    font = ImageFont.load_default(size=13)
+    ImageDraw.Draw(cell).text(centre, "no mask", fill=_INK, font=font, anchor="mm")
+    return cell
+
+
+def _draw_legend(
+    canvas: Image.Image, scale: tuple[float, float], at: tuple[int, int], width: int
+) -> None:
+    bar = Image.fromarray(heat(np.linspace(0, 1, width)[None].repeat(12, axis=0)))
+    canvas.paste(bar, at)
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=12)
+    for i, anchor in enumerate(("la", "ma", "ra")):
+        value = scale[0] + (scale[1] - scale[0]) * i / 2
+        text = f"{value:.3g}" + (" or more" if i == 2 else "")
+        draw.text((at[0] + width * i // 2, at[1] + 16), text, fill=_INK, font=font, anchor=anchor)
