@@ -73,7 +73,9 @@ class EpochSampler(Sampler[int]):
         return self.num_samples // self.world_size
 
     def __iter__(self) -> Iterator[int]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.num_samples)
+        # A spawn key, since numpy pads seeds with zeros: [2**32, 0] would be the same as [0, 1].
+        seeds = np.random.SeedSequence(self.seed, spawn_key=(self.epoch,))
+        order = np.random.default_rng(seeds).permutation(self.num_samples)
         mine = order[self.rank :: self.world_size][: len(self)]
         start, self.start = self.start, 0
         return iter(mine[start:].tolist())

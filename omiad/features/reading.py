@@ -45,4 +45,7 @@ class FileLoader(DataLoader[T]):
         try:
             yield from super().__iter__()
         except InputError as error:
-            raise type(error)(str(error).rpartition("InputError: ")[2].strip()) from error
+            # torch's exception holds its own traceback, and by it the workers: let go of them.
+            error.__traceback__ = None
+            sentence = str(error).rpartition("InputError: ")[2].strip()
+            raise type(error)(sentence) from None

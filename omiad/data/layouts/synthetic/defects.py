@@ -1,0 +1,123 @@
+"""Defects as changes of a scene."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from omiad.data.layouts.synthetic.scenes import (
+    CHIPS,
+    Grid,
+    Scene,
+    blend,
+    edge,
+    fabric,
+    smooth_noise,
+)
+
+Defect = Callable[[Scene, np.random.Generator], Scene]
+
+
+def _place(rng: np.random.Generator, reach: float = 0.5) -> tuple[float, float]:
+    """Draw a position on the object."""
+    angle, radius = rng.uniform(0, 2 * np.pi), reach * np.sqrt(rng.uniform())
+    return radius * np.cos(angle), radius * np.sin(angle)
+
+
+def scratch(scene: Scene, rng: np.random.Generator) -> Scene:
+    """A bent line of bare material, lighter than what it crosses."""
+    cx, cy = _place(rng, 0.35)
+    angle, length = rng.uniform(0, np.pi), rng.uniform(0.3, 0.5)
+    bend, width = rng.uniform(-0.5, 0.5), rng.uniform(0.03, 0.045)
+
+    def scratched(x: Grid, y: Grid) -> Grid:
+        along = (x - cx) * np.cos(angle) + (y - cy) * np.sin(angle)
+        across = -(x - cx) * np.sin(angle) + (y - cy) * np.cos(angle) - bend * along**2
+        below = scene(x, y)
+        lighter = below * 0.45 + 0.42
+        return blend(
+            below, lighter, edge(np.maximum(np.abs(across) - width, np.abs(along) - length))
+        )
+
+    return scratched
+
+
+def stain(scene: Scene, rng: np.random.Generator) -> Scene:
+    """An oily blot that tints what lies below."""
+    cx, cy = _place(rng)
+    size = rng.uniform(0.16, 0.26)
+    outline = rng.integers(2**31)
+    tint = np.array([0.72, 0.55, 0.34])
+
+    def stained(x: Grid, y: Grid) -> Grid:
+        ragged = 0.09 * smooth_noise(x, y, np.random.default_rng(outline), 20)
+        below = scene(x, y)
+        opacity = 0.85 * edge(np.hypot(x - cx, y - cy) - size + ragged, 0.05)
+        return blend(below, below * tint + 0.04, opacity)
+
+    return stained
+
+
+def distortion(scene: Scene, rng: np.random.Generator) -> Scene:
+    """Material turned about a point, as a pulled thread or a displaced stone."""
+    cx, cy = _place(rng)
+    size, turn = rng.uniform(0.26, 0.36), rng.choice([-1, 1]) * rng.uniform(0.9, 1.4)
+
+    def distorted(x: Grid, y: Grid) -> Grid:
+        dx, dy = x - cx, y - cy
+        angle = turn * np.clip(1 - (dx**2 + dy**2) / size**2, 0, 1)
+        return scene(
+            cx + dx * np.cos(angle) - dy * np.sin(angle),
+            cy + dx * np.sin(angle) + dy * np.cos(angle),
+        )
+
+    return distorted
+
+
+def foreign(scene: Scene, rng: np.random.Generator) -> Scene:
+    """A scrap of cloth lying on the product: normal elsewhere, wrong here."""
+    cx, cy = _place(rng)
+    half_x, half_y = rng.uniform(0.13, 0.24, 2)
+    angle = rng.uniform(0, np.pi)
+    cloth = fabric(rng)
+
+    def covered(x: Grid, y: Grid) -> Grid:
+        u = (x - cx) * np.cos(angle) + (y - cy) * np.sin(angle)
+        v = -(x - cx) * np.sin(angle) + (y - cy) * np.cos(angle)
+        return blend(
+            scene(x, y), cloth(x, y), edge(np.maximum(np.abs(u) - half_x, np.abs(v) - half_y))
+        )
+
+    return covered
+
+
+def broken_tooth(scene: Scene, rng: np.random.Generator) -> Scene:
+    """A piece of the gear's rim is gone."""
+    angle, size = rng.uniform(0, 2 * np.pi), rng.uniform(0.2, 0.26)
+    cx, cy = 0.68 * np.cos(angle), 0.68 * np.sin(angle)
+    felt = 0.2 * np.array([0.8, 1.0, 1.25])
+
+    def broken(x: Grid, y: Grid) -> Grid:
+        return blend(scene(x, y), felt, edge(np.hypot(x - cx, y - cy) - size))
+
+    return broken
+
+
+def missing_chip(scene: Scene, rng: np.random.Generator) -> Scene:
+    """One of the board's chips was never placed."""
+    cx, cy, half_x, half_y = CHIPS[rng.integers(len(CHIPS))]
+    bare = np.array([0.10, 0.36, 0.20])
+
+    def incomplete(x: Grid, y: Grid) -> Grid:
+        gone = np.maximum(np.abs(x - cx) - half_x - 0.06, np.abs(y - cy) - half_y - 0.01)
+        return blend(scene(x, y), bare, edge(gone))
+
+    return incomplete
+
+
+DEFECTS: dict[str, dict[str, Defect]] = {
+    "board": {"foreign": foreign, "missing_chip": missing_chip, "scratch": scratch},
+    "bricks": {"distortion": distortion, "foreign": foreign, "stain": stain},
+    "fabric": {"distortion": distortion, "scratch": scratch, "stain": stain},
+    "gear": {"broken_tooth": broken_tooth, "foreign": foreign, "stain": stain},
+}
+"""Defects of each category."""

@@ -1,0 +1,133 @@
+"""What the synthetic categories look like: colour as a function of position.
+
+A scene maps positions x, y (H, W), about -1 to 1 across the image, to RGB (H, W, 3) in 0..1.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+Grid = NDArray[np.float64]
+Scene = Callable[[Grid, Grid], Grid]
+
+
+def edge(distance: Grid, width: float = 0.015) -> Grid:
+    """Return 1 where a signed distance is negative and 0 where it is positive, softly."""
+    return np.clip(0.5 - distance / width, 0, 1)
+
+
+def blend(below: Grid, above: Grid, opacity: Grid) -> Grid:
+    """Lay a colour or picture (H, W, 3) or (3,) over another with an opacity (H, W)."""
+    return below + (above - below) * opacity[..., None]
+
+
+def smooth_noise(x: Grid, y: Grid, rng: np.random.Generator, cells: int = 12) -> Grid:
+    """Return smooth noise (H, W) of unit range, fixed to the positions, mirrored outside."""
+    values = rng.uniform(-1, 1, (cells, cells))
+    where = np.stack([(y + 1.5) / 3 * (cells - 1), (x + 1.5) / 3 * (cells - 1)])
+    return ndimage.map_coordinates(values, where, order=1, mode="mirror")
+
+
+def fabric(rng: np.random.Generator) -> Scene:
+    """Plain weave of two yarns; the phase varies."""
+    phase_x, phase_y = rng.uniform(0, 2, 2)
+    warp, weft = np.array([0.50, 0.56, 0.66]), np.array([0.72, 0.70, 0.62])
+
+    def scene(x: Grid, y: Grid) -> Grid:
+        u, v = 6 * x + phase_x, 6 * y + phase_y
+        over = (np.floor(u) + np.floor(v)) % 2 < 1
+        across_warp, across_weft = np.sin(np.pi * (u % 1)), np.sin(np.pi * (v % 1))
+        shade = 0.45 + 0.55 * np.where(over, across_warp, across_weft)
+        return np.where(over[..., None], warp, weft) * shade[..., None]
+
+    return scene
+
+
+def bricks(rng: np.random.Generator) -> Scene:
+    """Staggered clay bricks with light joints; phase, tint and grain vary."""
+    phase = rng.uniform(0, 2, 2)
+    tints = rng.uniform(0.85, 1.1, (16, 16))
+    grain_seed = int(rng.integers(2**31))
+    clay, joint = np.array([0.66, 0.36, 0.27]), np.array([0.70, 0.68, 0.63])
+
+    def scene(x: Grid, y: Grid) -> Grid:
+        row = 3 * y + phase[1]
+        column = 1.5 * x + phase[0] + 0.5 * (np.floor(row) % 2)
+        in_row, in_column = row % 1, column % 1
+        tint = tints[np.floor(row).astype(int) % 16, np.floor(column).astype(int) % 16]
+        grain = 1 + 0.08 * smooth_noise(x, y, np.random.default_rng(grain_seed), 64)
+        to_joint = np.minimum(
+            np.minimum(in_row, 1 - in_row) / 3, np.minimum(in_column, 1 - in_column) / 1.5
+        )
+        return blend(clay * (tint * grain)[..., None], joint, edge(to_joint - 0.03))
+
+    return scene
+
+
+def gear(rng: np.random.Generator) -> Scene:
+    """A toothed steel wheel with a hub and five holes, at any angle, on felt."""
+    turn = rng.uniform(0, 2 * np.pi)
+    felt_seed = int(rng.integers(2**31))
+    steel, hub = np.array([0.66, 0.68, 0.71]), np.array([0.80, 0.68, 0.40])
+
+    def scene(x: Grid, y: Grid) -> Grid:
+        radius, angle = np.hypot(x, y), np.arctan2(y, x) + turn
+        felt = 0.20 + 0.03 * smooth_noise(x, y, np.random.default_rng(felt_seed), 48)
+        out = felt[..., None] * np.array([0.8, 1.0, 1.25])
+        rim = 0.66 + 0.09 * np.tanh(4 * np.sin(14 * angle))
+        brushed = 0.9 + 0.1 * np.cos(2 * angle - 2 * turn)  # light, fixed while the wheel turns
+        rings = 1 + 0.05 * np.sin(60 * radius)
+        out = blend(out, steel * (brushed * rings)[..., None], edge(radius - rim))
+        for k in range(5):
+            towards = 2 * np.pi * k / 5 - turn
+            hole = np.hypot(x - 0.4 * np.cos(towards), y - 0.4 * np.sin(towards)) - 0.1
+            out = blend(out, felt[..., None] * np.array([0.8, 1.0, 1.25]), edge(hole))
+        out = blend(out, hub, edge(radius - 0.2))
+        return blend(out, np.array([0.1, 0.1, 0.12]), edge(radius - 0.09))
+
+    return scene
+
+
+CHIPS = ((-0.42, -0.38, 0.26, 0.2), (0.38, -0.42, 0.16, 0.28), (0.34, 0.4, 0.3, 0.16))
+"""Centre and half sides of the board's chips."""
+
+
+def board(rng: np.random.Generator) -> Scene:
+    """A green circuit board with three chips, their pins, pads and traces."""
+    mask_green, copper = np.array([0.10, 0.36, 0.20]), np.array([0.20, 0.52, 0.30])
+    gold, epoxy = np.array([0.82, 0.70, 0.34]), np.array([0.16, 0.16, 0.18])
+    table = np.array([0.55, 0.53, 0.50])
+
+    def scene(x: Grid, y: Grid) -> Grid:
+        out = np.broadcast_to(table, (*x.shape, 3))
+        out = blend(out, mask_green, edge(np.maximum(np.abs(x), np.abs(y)) - 0.86))
+        for offset in (-0.1, 0.0, 0.1):
+            bent = np.abs(y - 0.25 * np.tanh(6 * (x + offset)) - offset) - 0.018
+            out = blend(out, copper, edge(np.maximum(bent, np.abs(x) - 0.8)))
+        for cx, cy, half_x, half_y in CHIPS:
+            pins = np.maximum(np.abs(x - cx) - half_x - 0.05, np.abs(y - cy) - half_y + 0.02)
+            stripes = np.abs(((y - cy) / 0.08) % 1 - 0.5) - 0.22
+            out = blend(out, gold, edge(np.maximum(pins, 0.08 * stripes)))
+            out = blend(
+                out, epoxy, edge(np.maximum(np.abs(x - cx) - half_x, np.abs(y - cy) - half_y))
+            )
+            mark = np.hypot(x - cx + 0.7 * half_x, y - cy + 0.7 * half_y) - 0.025
+            out = blend(out, np.array([0.5, 0.5, 0.5]), edge(mark))
+        for k in range(6):
+            ring = np.abs(np.hypot(x + 0.7 - 0.16 * k, y - 0.68) - 0.045) - 0.02
+            out = blend(out, gold, edge(ring))
+        return out
+
+    return scene
+
+
+SCENES: dict[str, Callable[[np.random.Generator], Scene]] = {
+    "board": board,
+    "bricks": bricks,
+    "fabric": fabric,
+    "gear": gear,
+}
+TEXTURES = ("bricks", "fabric")
+"""Categories without a fixed object; they fill the image."""

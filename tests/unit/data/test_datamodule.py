@@ -1,0 +1,301 @@
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
+
+from omiad.data import FeatureDataModule
+from omiad.data.loading import EpochSampler, ResumableLoader
+from omiad.errors import InputError, MissingInputError
+from omiad.types import FeatureBatch, ImageBatch
+
+pytestmark = [
+    # The resumed run of a test keeps its checkpoints elsewhere.
+    pytest.mark.filterwarnings("ignore:The dirpath has changed.*"),
+    # Advice that does not fit a data set of eight images.
+    pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
+]
+
+
+@pytest.fixture(scope="module")
+def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def make(mvtec_root, cache_dir):
+    def make(**kwargs) -> FeatureDataModule:
+        tiny = {
+            "backbone": "test_efficientnet",
+            "weights": "random",
+            "image_size": 32,
+            "feature_size": 4,
+            "cache_dir": str(cache_dir),
+            "batch_size": 3,
+        }
+        return FeatureDataModule(**{"root": str(mvtec_root), **tiny, **kwargs})
+
+    return make
+
+
+class Killed(Exception):  # noqa: N818 (not an error)
+    pass
+
+
+class Recorder(LightningModule):
+    """Notes which images a run sees, and stops after so many batches as if it were killed."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.seen: list[tuple[int, list[int]]] = []
+        self.stop_after = stop_after
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+    def training_step(self, batch: FeatureBatch, batch_idx: int) -> Tensor:
+        if len(self.seen) == self.stop_after:
+            raise Killed
+        assert isinstance(batch, FeatureBatch)
+        self.seen.append((self.current_epoch, batch.index.tolist()))
+        return self.weight.sum() * batch.features.float().mean()
+
+
+def trainer(folder: Path, **kwargs) -> Trainer:
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    return Trainer(accelerator="cpu", devices=1, default_root_dir=folder, **{**quiet, **kwargs})
+
+
+def test_training_batches_hold_cached_features_with_index_and_category(make):
+    data = make()
+    data.setup("fit")
+    loader = data.train_dataloader()
+    batches = list(loader)
+    assert len(batches) == len(loader) == 2
+    for batch in batches:
+        assert isinstance(batch, FeatureBatch)
+        assert batch.features.shape == (3, data.num_channels, 4, 4)
+        assert batch.features.dtype == torch.half
+        for features, index, category in zip(*batch, strict=True):
+            assert torch.equal(features, data.train_features[index])
+            assert data.samples("train")[index].category == data.categories[category]
+
+
+def test_categories_are_mixed_in_the_batches(make):
+    data = make(batch_size=8)
+    data.setup("fit")
+    (batch,) = data.train_dataloader()
+    assert set(batch.category[:5].tolist()) == {0, 1}
+    assert batch.index.tolist() != sorted(batch.index.tolist())
+
+
+def test_the_order_depends_on_seed_and_epoch_alone():
+    def order(seed: int, epoch: int) -> list[int]:
+        torch.rand(1)
+        sampler = EpochSampler(20, seed=seed)
+        sampler.set_epoch(epoch)
+        return list(sampler)
+
+    orders = [order(seed, epoch) for seed in (0, 1, 2**32) for epoch in (0, 1)]
+    assert all(sorted(o) == list(range(20)) for o in orders)
+    assert len({tuple(o) for o in orders}) == 6
+    assert order(1, 1) == orders[3]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_the_order_does_not_depend_on_the_number_of_workers(make, num_workers):
+    data = make(num_workers=num_workers)
+    data.setup("fit")
+    loader = data.train_dataloader()
+    iterator = iter(loader)
+    loader.sampler.set_epoch(3)  # after iter(), as Lightning does on resuming
+    expected = EpochSampler(8, seed=0)
+    expected.set_epoch(3)
+    seen = [i for batch in iterator for i in batch.index.tolist()]
+    assert seen == list(expected)[:6]
+
+
+def test_processes_share_an_epoch_without_overlap_and_equally():
+    shares = [list(EpochSampler(11, seed=0, rank=r, world_size=3)) for r in range(3)]
+    assert [len(share) for share in shares] == [3, 3, 3]
+    assert len({i for share in shares for i in share}) == 9
+    assert len(EpochSampler(11, seed=0, rank=1, world_size=3)) == 3
+
+
+def test_fewer_images_than_processes_are_refused():
+    with pytest.raises(InputError, match="2 training images cannot be shared among 3 processes"):
+        EpochSampler(2, seed=0, world_size=3)
+
+
+def test_a_smaller_last_batch_is_kept_only_if_it_is_the_only_one(make):
+    data = make(batch_size=100)
+    data.setup("fit")
+    (batch,) = data.train_dataloader()
+    assert len(batch.index) == 8
+    assert len(data.train_dataloader()) == 1
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("given", [0, 1, 3, 4])
+def test_a_loader_goes_on_with_the_batches_that_were_left(make, given, num_workers):
+    def load() -> ResumableLoader:
+        data = make(batch_size=2, num_workers=num_workers)
+        data.setup("fit")
+        loader = data.train_dataloader()
+        loader.sampler.set_epoch(5)
+        return loader
+
+    def indices(batches) -> list[list[int]]:
+        return [batch.index.tolist() for batch in batches]
+
+    expected = indices(load())
+    interrupted, resumed = load(), data_loader(make)
+    iterator = iter(interrupted)
+    for _ in range(given):
+        next(iterator)
+    resumed.load_state_dict(interrupted.state_dict())
+    assert resumed.state_dict() == interrupted.state_dict()
+    assert len(resumed) == 4
+    assert indices(resumed) == expected[given:]
+    assert indices(resumed) == expected  # a second pass is whole
+
+
+def data_loader(make) -> ResumableLoader:
+    data = make(batch_size=2)
+    data.setup("fit")
+    return data.train_dataloader()
+
+
+def test_a_position_counts_for_its_epoch_only(make):
+    loader = data_loader(make)
+    loader.load_state_dict({**loader.state_dict(), "batches": 3})
+    loader.sampler.set_epoch(1)
+    assert len(list(loader)) == 4
+
+
+def test_a_position_within_an_epoch_of_other_batches_is_refused(make):
+    loader = data_loader(make)
+    state = {**loader.state_dict(), "batches": 1}
+    with pytest.raises(InputError, match=r"within an epoch with batch_size 5, but now it is 2\."):
+        loader.load_state_dict({**state, "batch_size": 5})
+    loader.load_state_dict({**state, "batches": 0, "batch_size": 5})
+
+
+# Each case stops a run of 3 epochs of 4 batches after so many of them.
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("length", [{"max_epochs": 3}, {"max_steps": 12}])
+@pytest.mark.parametrize("stop_after", [1, 3, 4, 6, 8, 11])
+def test_a_resumed_run_sees_what_an_uninterrupted_one_sees(
+    make, tmp_path, stop_after, length, num_workers
+):
+    def fit(folder: str, workers: int = 0, stop_after: int | None = None, ckpt_path=None):
+        recorder = Recorder(stop_after)
+        every_batch = ModelCheckpoint(tmp_path / folder, "last", every_n_train_steps=1)
+        data = make(batch_size=2, num_workers=workers)
+        trainer(tmp_path, callbacks=[every_batch], **length).fit(
+            recorder, datamodule=data, ckpt_path=ckpt_path, weights_only=True
+        )
+        return recorder.seen
+
+    seen = fit("whole")
+    assert len(seen) == 12
+    with pytest.raises(Killed):
+        fit("interrupted", num_workers, stop_after)
+    interrupted = seen[:stop_after]
+    resumed = fit("resumed", num_workers, ckpt_path=tmp_path / "interrupted" / "last.ckpt")
+    assert interrupted + resumed == seen
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_run_resumed_at_the_end_of_an_epoch_sees_the_next_epochs(make, tmp_path, num_workers):
+    def fit(folder: str, epochs: int, ckpt_path: Path | None = None) -> list:
+        recorder = Recorder()
+        every_epoch = ModelCheckpoint(tmp_path / folder, "last")
+        data = make(batch_size=2, num_workers=num_workers)
+        trainer(tmp_path, max_epochs=epochs, callbacks=[every_epoch]).fit(
+            recorder, datamodule=data, ckpt_path=ckpt_path, weights_only=True
+        )
+        return recorder.seen
+
+    first = fit("first", 2)
+    resumed = fit("resumed", 4, tmp_path / "first" / "last.ckpt")
+    assert first + resumed == fit("whole", 4)
+
+
+def test_test_batches_stream_the_photographs_in_index_order(make):
+    data = make(batch_size=5)
+    data.setup("test")
+    batches = list(data.test_dataloader())
+    assert all(isinstance(batch, ImageBatch) for batch in batches)
+    assert torch.cat([b.index for b in batches]).tolist() == list(range(12))
+    assert batches[0].images.shape == (5, 3, 32, 32)
+    labels = torch.cat([b.is_anomalous for b in batches]).tolist()
+    assert labels == [s.is_anomalous for s in data.samples("test")]
+
+
+def test_properties_describe_the_data(make, mvtec_root):
+    data = make(stages=[0, 1])
+    data.setup("fit")
+    assert data.categories == ["bottle", "cable"]
+    assert data.dataset_name == "tiny"
+    assert data.reference("cable") == mvtec_root / "cable/train/good/000.png"
+    assert data.num_channels == data.extractor.num_channels == 40
+    assert data.statistics.mean.shape == (40,)
+    assert data.extractor is data.extractor
+    assert data.hparams["stages"] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"),
+    [("32-true", None), ("bf16-mixed", torch.bfloat16), ("16-mixed", torch.float16)],
+)
+def test_the_backbone_runs_in_the_precision_of_the_trainer(make, tmp_path, precision, dtype):
+    data = make()
+    assert data.autocast_dtype is None
+    data.trainer = trainer(tmp_path)
+    data.trainer._accelerator_connector.precision_plugin.precision = precision  # no GPU needed
+    assert data.autocast_dtype == dtype
+
+
+def test_the_rank_and_number_of_processes_come_from_the_trainer(make, tmp_path, monkeypatch):
+    data = make(batch_size=2)
+    data.setup("fit")
+    data.trainer = trainer(tmp_path)
+    monkeypatch.setattr(Trainer, "world_size", 2)
+    monkeypatch.setattr(Trainer, "global_rank", 1)
+    loader = data.train_dataloader()
+    assert len(loader) == 2
+    seen = [i for batch in loader for i in batch.index.tolist()]
+    assert seen == list(EpochSampler(8, seed=0))[1::2]
+
+
+def test_features_before_setup_are_refused(make):
+    with pytest.raises(InputError, match=r"ready after setup\('fit'\)"):
+        _ = make().statistics
+
+
+def test_a_missing_root_and_missing_weights_are_named_at_setup(make, tmp_path):
+    with pytest.raises(MissingInputError, match=r"No folder '.*nowhere'"):
+        make(root=str(tmp_path / "nowhere")).setup("fit")
+    with pytest.raises(MissingInputError, match=r"No weights at 'nowhere.pth'"):
+        make(weights="nowhere.pth").setup("test")
+
+
+def test_an_empty_test_split_is_named(make, mvtec_root, tmp_path):
+    root = tmp_path / "data"
+    for category in ("bottle", "cable"):
+        shutil.copytree(mvtec_root / category / "train", root / category / "train")
+    data = make(root=str(root))
+    data.setup("fit")
+    with pytest.raises(InputError, match=r"'.*data' has no test images\. Put some in"):
+        data.setup("test")
+
+
+@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"num_workers": -1}, {"seed": -1}])
+def test_numbers_out_of_range_are_refused(make, wrong):
+    with pytest.raises(InputError, match=r"--data.batch_size must be at least 1.* but got"):
+        make(**wrong)
