@@ -1,4 +1,4 @@
-"""The command line: `omiad fit`, `omiad test`, `omiad predict`, `omiad demo`, `omiad synthesize`."""
+"""The command line: `omiad fit`, `test`, `predict`, `synthesize` and `demo`."""
 
 import argparse
 import logging
@@ -36,6 +36,7 @@ examples
   omiad predict --ckpt_path runs/omiad/version_0/checkpoints/last.ckpt --images photos/
   omiad fit --ckpt_path runs/amdm/version_0/checkpoints/last.ckpt      (goes on with a run)
 """
+
 
 def _run_function(function: Callable[..., object]) -> Callable[[Sequence[str]], None]:
     """Make a command of a function: its parameters are the options."""

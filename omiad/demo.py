@@ -3,7 +3,9 @@
 import json
 import logging
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import torch
 from rich.console import Console
@@ -16,7 +18,7 @@ from omiad.data.layouts.synthetic import synthesize
 from omiad.detector import Detector
 from omiad.errors import InputError, MissingInputError
 from omiad.metrics import AnomalyMetrics
-from omiad.networks import build_network, network_spec
+from omiad.networks import Network, build_network, network_spec
 from omiad.scoring import Scoring, image_score
 from omiad.training import OmiadCLI
 from omiad.types import ImageBatch, Prediction
@@ -43,9 +45,7 @@ def demo(*, output: str = "runs/demo", configs: str = "configs", seed: int = 0) 
             f"--configs."
         )
     if (root / "omiad").exists():
-        raise InputError(
-            f"'{root}' already holds a demo. Remove it, or choose another --output."
-        )
+        raise InputError(f"'{root}' already holds a demo. Remove it, or choose another --output.")
     data = root / "data"
     if not data.exists():
         synthesize(data, seed=seed)
@@ -98,7 +98,9 @@ def _summarise(root: Path, checkpoint: Path) -> None:
     )
 
 
-def _evaluate(data: FeatureDataModule, score) -> dict[str, float | None]:  # type: ignore[no-untyped-def]
+def _evaluate(
+    data: FeatureDataModule, score: Callable[[ImageBatch, list[str]], Prediction]
+) -> dict[str, float | None]:
     samples = data.samples("test")
     metrics = AnomalyMetrics(data.categories)
     for batch in data.test_dataloader():
@@ -109,7 +111,7 @@ def _evaluate(data: FeatureDataModule, score) -> dict[str, float | None]:  # typ
 
 def _untrained(detector: Detector) -> Detector:
     """Return the detector with a network that has seen nothing."""
-    spec = network_spec(detector.denoiser.network)
+    spec = network_spec(cast(Network, detector.denoiser.network))
     untrained = Detector.from_spec(detector.spec)
     untrained.load_state_dict(detector.state_dict())
     untrained.denoiser.network = build_network(spec)

@@ -188,7 +188,11 @@ class Detector(nn.Module):
         detector = cls.from_spec(checkpoint[CHECKPOINT_KEY]["detector"])
         state = checkpoint["state_dict"]
         detector.load_state_dict(
-            {k.removeprefix(STATE_PREFIX): v for k, v in state.items() if k.startswith(STATE_PREFIX)}
+            {
+                k.removeprefix(STATE_PREFIX): v
+                for k, v in state.items()
+                if k.startswith(STATE_PREFIX)
+            }
         )
         return detector.to(device).eval()
 

@@ -55,12 +55,11 @@ def predict(
         table = csv.writer(file)
         table.writerow(["image", "score", "overlay"])
         for batch in track(batches, description="predict"):
-            pixels: dict[int, Tensor] = {}
+            pixels = {}
             for i in batch:
-                try:
-                    pixels[i] = read_image(paths[i], detector.extractor.image_size)
-                except InputError as error:
-                    unreadable.append(str(error))
+                image = _read(paths[i], detector.extractor.image_size, unreadable)
+                if image is not None:
+                    pixels[i] = image
             if not pixels:
                 continue
             stacked = torch.stack(list(pixels.values()))
@@ -83,6 +82,14 @@ def predict(
             f"{len(unreadable)} of {len(paths)} images could not be read and have no prediction; "
             f"the first: {unreadable[0]}"
         )
+
+
+def _read(path: Path, size: int, unreadable: list[str]) -> Tensor | None:
+    try:
+        return read_image(path, size)
+    except InputError as error:
+        unreadable.append(str(error))
+        return None
 
 
 def find_images(images: str) -> tuple[list[Path], Path]:

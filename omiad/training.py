@@ -136,8 +136,14 @@ def with_checkpoint_defaults(args: list[str]) -> list[str]:
     if not args or args[0] not in OmiadCLI.subcommands():
         return args
     command, options = args[0], args[1:]
-    configs = [yaml.safe_load(Path(c).read_text()) or {} for c in _values(options, "config", "c") if Path(c).is_file()]
-    models = [c["model"] for c in configs if isinstance(c, dict) and isinstance(c.get("model"), dict)]
+    configs = [
+        yaml.safe_load(Path(c).read_text()) or {}
+        for c in _values(options, "config", "c")
+        if Path(c).is_file()
+    ]
+    models = [
+        c["model"] for c in configs if isinstance(c, dict) and isinstance(c.get("model"), dict)
+    ]
     ckpt_path = _last(_values(options, "ckpt_path"))
     if ckpt_path is not None:
         defaults = checkpoint_defaults(ckpt_path)

@@ -50,7 +50,7 @@ class ImageBatch(NamedTuple):
     is_anomalous: Tensor
     masks: Tensor
     has_mask: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment] # nobody searches a batch as a tuple
 
 
 class FeatureBatch(NamedTuple):
@@ -63,7 +63,7 @@ class FeatureBatch(NamedTuple):
     """
 
     features: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment] # nobody searches a batch as a tuple
     category: Tensor
 
 

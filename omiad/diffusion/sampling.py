@@ -3,6 +3,8 @@
 A denoiser is any callable (x_t, t) -> `Denoised`; noise is an argument.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -78,7 +80,7 @@ def ddim_reconstruct(
         raise InputError(f"DDIM with eta {eta} needs step_noise, but got none.")
     timesteps = ddim_timesteps(t_init, num_steps)
     x = schedule.add_noise(x_0, noise, _steps(x_0, t_init))
-    for i, (now, then) in enumerate(zip(timesteps[:-2], timesteps[1:-1], strict=True)):
+    for i, (now, then) in enumerate(pairwise(timesteps[:-1])):
         estimate = denoise(x, _steps(x, now))
         alpha_now, sigma_now = schedule.alpha[now - 1], schedule.sigma[now - 1]
         alpha, sigma = schedule.alpha[then - 1], schedule.sigma[then - 1]

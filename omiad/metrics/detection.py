@@ -24,6 +24,9 @@ FPR_LIMIT = 0.3
 class ImageDetection(Metric):
     """AUROC, average precision and F1-max of image scores."""
 
+    scores: list[Tensor]
+    labels: list[Tensor]
+
     is_differentiable = False
     higher_is_better = True
     full_state_update = False
@@ -47,6 +50,9 @@ class ImageDetection(Metric):
 
 class PixelDetection(Metric):
     """AUROC, average precision, F1-max and AU-PRO of anomaly maps."""
+
+    maps: list[Tensor]
+    masks: list[Tensor]
 
     is_differentiable = False
     higher_is_better = True

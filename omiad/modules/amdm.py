@@ -59,7 +59,7 @@ class AMDMModule(DetectionModule):
     def __init__(
         self,
         network: Callable[[int], Network],
-        optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=1e-3),  # noqa: B008
+        optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=1e-3),
         *,
         parameterization: Parameterization = "v",
         num_timesteps: int = 1000,

@@ -75,7 +75,9 @@ class DetectionModule(LightningModule):
                 PLATEAU_RATIO,
             )
 
-    def test_step(self, batch: ImageBatch, batch_idx: int) -> Prediction:
+    def test_step(  # type: ignore[override] # the callbacks take the prediction as it is
+        self, batch: ImageBatch, batch_idx: int
+    ) -> Prediction:
         """Score a batch of photographs; the evaluation callback does the rest."""
         prediction: Prediction = self.detector(batch.images)
         return prediction

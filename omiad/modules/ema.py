@@ -1,7 +1,7 @@
 """Exponential moving average of weights, with its half-life counted in images."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from omiad.errors import InputError
 
@@ -32,7 +32,8 @@ def ema_decay(
 @torch.no_grad()
 def ema_update(average: nn.Module, source: nn.Module, decay: float) -> None:
     """Move the average's parameters towards the source's: average = decay average + ... source."""
-    averages, sources = list(average.parameters()), list(source.parameters())
+    averages: list[Tensor] = list(average.parameters())
+    sources: list[Tensor] = list(source.parameters())
     torch._foreach_lerp_(averages, sources, 1 - decay)
     for target, buffer in zip(average.buffers(), source.buffers(), strict=True):
         target.copy_(buffer)

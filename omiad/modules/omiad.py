@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from omiad.detector import CHECKPOINT_KEY, Detector, read_checkpoint
-from omiad.diffusion import Denoised, Denoiser, Weighting
+from omiad.diffusion import Denoised, Weighting
 from omiad.diffusion.losses import (
     discriminator_logits,
     discriminator_loss,
@@ -172,13 +172,11 @@ class OmiADModule(DetectionModule):
         draws = SampleDraws(
             seed=self.seed, epoch=self.current_epoch, index=batch.index, device=self.device
         )
-        self.log_now = self.global_step == 0 or batch_idx % self.trainer.log_every_n_steps == 0
+        self.log_now = self.global_step == 0 or batch_idx % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
         distil = self.images_seen >= self.student_warmup_images
         with torch.set_grad_enabled(distil):
             x_g = self.generate(x_0, draws)
-        student_optimizer, generator_optimizer = cast(
-            "list[LightningOptimizer]", self.optimizers()
-        )
+        student_optimizer, generator_optimizer = cast("list[LightningOptimizer]", self.optimizers())
         self._step(self.student_loss(x_g.detach(), x_0, draws), self.student, student_optimizer)
         if distil:
             with frozen(self.student):
@@ -268,11 +266,13 @@ class OmiADModule(DetectionModule):
         return cast(Network, self.student.network)
 
     def _step(self, loss: Tensor, module: nn.Module, optimizer: LightningOptimizer) -> None:
-        self.check_finite(loss, f"The loss of the {'student' if module is self.student else 'generator'}")
+        self.check_finite(
+            loss, f"The loss of the {'student' if module is self.student else 'generator'}"
+        )
         optimizer.zero_grad()
         self.manual_backward(loss)
         self.num_nonfinite_gradients += zero_nonfinite_gradients(module)
-        self.clip_gradients(optimizer, self.gradient_clip, "norm")
+        self.clip_gradients(optimizer.optimizer, self.gradient_clip, "norm")
         optimizer.step()
 
     def _count(self, batch_images: int) -> None:

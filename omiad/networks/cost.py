@@ -24,7 +24,7 @@ def count_macs(network: Network, shape: tuple[int, int, int]) -> int:
         x, t = torch.empty(1, *shape), torch.ones(1, dtype=torch.int64)
     with FlopCounterMode(display=False) as counter:
         shadow(x, t)
-    return counter.get_total_flops() // 2
+    return int(counter.get_total_flops()) // 2
 
 
 def describe(network: Network, shape: tuple[int, int, int]) -> str:

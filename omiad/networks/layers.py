@@ -93,7 +93,8 @@ class Attention(nn.Module):
             self.qkv(tokens), "b (three h d) n -> three b h n d", three=3, h=self.num_heads
         )
         attended = rearrange(F.scaled_dot_product_attention(q, k, v), "b h n d -> b (h d) n")
-        return x + self.project(attended).view_as(x)
+        out: Tensor = x + self.project(attended).view_as(x)
+        return out
 
 
 class Downsample(nn.Module):

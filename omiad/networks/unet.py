@@ -128,9 +128,7 @@ class UNet(Network):
         return out, encoding
 
     def _embed(self, t: Tensor) -> Tensor:
-        embedding: Tensor = self.embed(
-            timestep_embedding(t, self.width).to(self.norm.weight.dtype)
-        )
+        embedding: Tensor = self.embed(timestep_embedding(t, self.width).to(self.norm.weight.dtype))
         return embedding
 
     def _encode(self, x: Tensor, embedding: Tensor) -> list[Tensor]:

@@ -40,17 +40,17 @@ class Axis:
         """Return the pixel of each value."""
         scaled = np.log10(values) if self.log else values
         share = (scaled - self.low) / (self.high - self.low)
-        return self.first + share * (self.last - self.first)
+        return np.asarray(self.first + share * (self.last - self.first))
 
     def ticks(self) -> NDArray[np.float64]:
         """Return up to about five readable values inside the axis."""
         if self.log and self.high - self.low >= 1:
-            return 10.0 ** np.arange(math.ceil(self.low), math.floor(self.high) + 1)
+            return np.asarray(10.0 ** np.arange(math.ceil(self.low), math.floor(self.high) + 1))
         low, high = (10**self.low, 10**self.high) if self.log else (self.low, self.high)
         rough = (high - low) / 4
         unit = 10.0 ** math.floor(math.log10(rough))
         step = next(m * unit for m in (1, 2, 5, 10) if m * unit >= rough)
-        return np.arange(math.ceil(low / step), math.floor(high / step) + 1) * step
+        return np.asarray(np.arange(math.ceil(low / step), math.floor(high / step) + 1) * step)
 
 
 def training_curves(metrics_csv: Path, output: Path, title: str) -> None:
@@ -106,7 +106,9 @@ def _draw_chart(
         draw.text((x, bottom + 5), f"{tick:.0f}", fill=_INK, font=font, anchor="ma")
     draw.rectangle([left, top, right, bottom], outline=(160, 160, 160))
     heading = name.replace("_", " ") + (" (log)" if log else "")
-    draw.text((left, top - 6), heading, fill=_INK, font=ImageFont.load_default(size=12), anchor="ls")
+    draw.text(
+        (left, top - 6), heading, fill=_INK, font=ImageFont.load_default(size=12), anchor="ls"
+    )
     window = max(1, len(values) // 20)
     for series, colour in ((values, _RAW), (_smooth(values, window), _SMOOTH)):
         line = list(zip(x_axis.pixels(steps), y_axis.pixels(series), strict=True))

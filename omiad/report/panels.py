@@ -41,7 +41,7 @@ class PanelRow(NamedTuple):
 def scaled(anomaly_map: Map, scale: tuple[float, float]) -> Map:
     """Map the scores from `scale` (low, high) to [0, 1], clipped."""
     low, high = scale
-    return np.clip((anomaly_map - low) / max(high - low, 1e-12), 0, 1)
+    return np.asarray(np.clip((anomaly_map - low) / max(high - low, 1e-12), 0, 1))
 
 
 def overlay(image: Pixels, anomaly_map: Map, scale: tuple[float, float]) -> Image.Image:

@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from omiad.cli import main
+from omiad.data.images import read_image
 from omiad.detector import Detector
 from omiad.metrics import METRICS
 
@@ -174,13 +175,9 @@ def test_predict_agrees_with_the_detector_and_draws(road: dict[str, Path], tmp_p
     assert len(rows) == sum(1 for p in road["data"].rglob("*.png"))
     for row in rows:
         assert (output / row["overlay"]).is_file()
-    from omiad.data.images import read_image
-
     detector = Detector.load(road["omiad"])
     image = read_image(Path(rows[5]["image"]), 32)
-    assert float(rows[5]["score"]) == pytest.approx(
-        detector(image[None]).score.item(), rel=1e-4
-    )
+    assert float(rows[5]["score"]) == pytest.approx(detector(image[None]).score.item(), rel=1e-4)
 
 
 def test_predict_scores_the_rest_and_names_a_corrupt_image(

@@ -1,6 +1,7 @@
 """Theorems about the samplers, with denoisers that are exact."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -70,7 +71,7 @@ def test_deterministic_ddim_converges_to_the_flow_with_first_order() -> None:
             num_steps=num_steps,
         )
         errors.append(abs(out.item() - exact))
-    slopes = [math.log2(a / b) for a, b in zip(errors[:-1], errors[1:], strict=True)]
+    slopes = [math.log2(a / b) for a, b in pairwise(errors)]
     assert all(0.7 < slope < 1.5 for slope in slopes), slopes
 
 
@@ -123,8 +124,7 @@ def test_a_batch_split_does_not_change_the_reconstruction(generator: torch.Gener
     denoise = gaussian_denoiser(0.7)
     whole = ddim_reconstruct(denoise, SCHEDULE, x_0, noise, t_init=400, num_steps=4)
     parts = [
-        ddim_reconstruct(denoise, SCHEDULE, x, noise, t_init=400, num_steps=4)
-        for x in x_0.split(3)
+        ddim_reconstruct(denoise, SCHEDULE, x, noise, t_init=400, num_steps=4) for x in x_0.split(3)
     ]
     assert torch.equal(whole, torch.cat(parts))
 
@@ -137,7 +137,5 @@ def test_steps_run_from_the_start_to_zero() -> None:
 
 def test_stochastic_ddim_without_noise_is_refused() -> None:
     x = torch.zeros(1, 1, 1, 1)
-    with pytest.raises(InputError, match="eta 0.5 needs step_noise"):
-        ddim_reconstruct(
-            gaussian_denoiser(1.0), SCHEDULE, x, x, t_init=10, num_steps=2, eta=0.5
-        )
+    with pytest.raises(InputError, match=r"eta 0\.5 needs step_noise"):
+        ddim_reconstruct(gaussian_denoiser(1.0), SCHEDULE, x, x, t_init=10, num_steps=2, eta=0.5)

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from omiad.diffusion import Denoised, NoiseSchedule
 from omiad.diffusion.losses import (
-    discriminator_loss,
     discriminator_logits,
+    discriminator_loss,
     distillation_weight,
     generator_adversarial_loss,
     masked_denoising_loss,
@@ -57,6 +57,7 @@ def distillation_gradient(
     mu: float,
     tau: float,
     alpha: float,
+    *,
     teacher: object = None,
     form: str = "ours",
     num_nodes: int = 80,
@@ -95,9 +96,7 @@ def distillation_gradient(
         (1.2, -0.511014810657, -0.0905419217607),
     ],
 )
-def test_distillation_gradient_has_the_closed_form(
-    alpha: float, d_mu: float, d_tau: float
-) -> None:
+def test_distillation_gradient_has_the_closed_form(alpha: float, d_mu: float, d_tau: float) -> None:
     value, got_mu, got_tau = distillation_gradient(300, 0.3, 0.5, alpha)
     assert value == pytest.approx((1 - alpha) * 0.496747372678, rel=1e-9, abs=1e-12)
     assert (got_mu, got_tau) == pytest.approx((d_mu, d_tau), rel=1e-9)
@@ -126,9 +125,7 @@ def test_alpha_one_half_is_half_the_gradient_of_the_fisher_divergence(
     assert (2 * got_mu, 2 * got_tau) == pytest.approx((-0.781352779758, d_tau), rel=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("alpha", "d_mu"), [(1.0, -1.06952657051e-4), (0.5, -1.06948939335e-4)]
-)
+@pytest.mark.parametrize(("alpha", "d_mu"), [(1.0, -1.06952657051e-4), (0.5, -1.06948939335e-4)])
 def test_distillation_gradient_holds_at_high_noise(alpha: float, d_mu: float) -> None:
     _, got_mu, _ = distillation_gradient(960, 0.3, 0.5, alpha)
     assert got_mu == pytest.approx(d_mu, rel=1e-8)
@@ -255,9 +252,7 @@ def test_noise_target_is_eq_5(generator: torch.Generator) -> None:
         weight=torch.tensor([1.0, 3.0]),
         target="noise",
     )
-    torch.testing.assert_close(
-        loss, torch.tensor([1.0, 3.0]) * (noise**2).mean((1, 2, 3))
-    )
+    torch.testing.assert_close(loss, torch.tensor([1.0, 3.0]) * (noise**2).mean((1, 2, 3)))
 
 
 def test_student_loss_is_the_weighted_error_in_x0_space() -> None:

@@ -12,9 +12,7 @@ def drop_rate(masking: Masking, t: int, generator: torch.Generator) -> float:
 
 
 @pytest.mark.parametrize(("t", "rate"), [(1, 0.1), (500, 0.175), (960, 0.3765), (1000, 0.4)])
-def test_share_of_hidden_tokens_is_p_of_t(
-    t: int, rate: float, generator: torch.Generator
-) -> None:
+def test_share_of_hidden_tokens_is_p_of_t(t: int, rate: float, generator: torch.Generator) -> None:
     # 65,536 Bernoulli draws: a standard error of at most 0.002.
     assert drop_rate(Masking(), t, generator) == pytest.approx(rate, abs=0.008)
 

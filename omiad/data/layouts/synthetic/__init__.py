@@ -133,7 +133,8 @@ def _photograph(albedo: Grid, rng: np.random.Generator) -> NDArray[np.uint8]:
     warmth = rng.uniform(-0.025, 0.025)
     exposed = albedo * light[..., None] * np.array([1 + warmth, 1, 1 - warmth])
     noisy = exposed + rng.normal(0, 0.012, exposed.shape)
-    return (255 * np.clip(noisy, 0, 1)).round().astype(np.uint8)
+    pixels: NDArray[np.uint8] = (255 * np.clip(noisy, 0, 1)).round().astype(np.uint8)
+    return pixels
 
 
 def _reduce(x: Grid) -> Grid:

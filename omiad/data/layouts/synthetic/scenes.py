@@ -15,7 +15,7 @@ Scene = Callable[[Grid, Grid], Grid]
 
 def edge(distance: Grid, width: float = 0.015) -> Grid:
     """Return 1 where a signed distance is negative and 0 where it is positive, softly."""
-    return np.clip(0.5 - distance / width, 0, 1)
+    return np.asarray(np.clip(0.5 - distance / width, 0, 1))
 
 
 def blend(below: Grid, above: Grid, opacity: Grid) -> Grid:
@@ -27,7 +27,7 @@ def smooth_noise(x: Grid, y: Grid, rng: np.random.Generator, cells: int = 12) ->
     """Return smooth noise (H, W) of unit range, fixed to the positions, mirrored outside."""
     values = rng.uniform(-1, 1, (cells, cells))
     where = np.stack([(y + 1.5) / 3 * (cells - 1), (x + 1.5) / 3 * (cells - 1)])
-    return ndimage.map_coordinates(values, where, order=1, mode="mirror")
+    return np.asarray(ndimage.map_coordinates(values, where, order=1, mode="mirror"))
 
 
 def fabric(rng: np.random.Generator) -> Scene:
