@@ -1,6 +1,7 @@
 """The command line: `omiad fit`, `test`, `predict`, `synthesize` and `demo`."""
 
 import argparse
+import inspect
 import logging
 import sys
 import warnings
@@ -42,7 +43,8 @@ def _run_function(function: Callable[..., object]) -> Callable[[Sequence[str]], 
     """Make a command of a function: its parameters are the options."""
 
     def run(args: Sequence[str]) -> None:
-        parser = ArgumentParser(prog=f"omiad {args[0]}", description=function.__doc__)
+        about = (inspect.getdoc(function) or "").partition("\n\nArgs:")[0]
+        parser = ArgumentParser(prog=f"omiad {args[0]}", description=about)
         parser.add_function_arguments(function, as_positional=False)
         config: Namespace = parser.parse_args(list(args[1:]))
         function(**vars(parser.instantiate_classes(config)))
@@ -63,7 +65,7 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run a command; what a user can mend is one sentence on stderr and exit status 2."""
     args = list(sys.argv[1:] if args is None else args)
     if not args or args[0] in ("-h", "--help"):
-        Console().print(USAGE, markup=False, highlight=False)
+        Console().print(USAGE, markup=False, highlight=False, soft_wrap=True)
         return
     if args[0] not in COMMANDS:
         parser = argparse.ArgumentParser(prog="omiad", add_help=False)
@@ -90,12 +92,17 @@ def _configure_output() -> None:
         root.addHandler(RichHandler(show_time=False, show_path=False, show_level=False))
         root.setLevel(logging.INFO)
         root.propagate = False
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     for message in IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
 
 
-IGNORED_WARNINGS = [
+IGNORED_WARNINGS = (
     ".*does not have many workers.*",  # features come from a memory-mapped file
     ".*is already saved during checkpointing.*",
     ".*args parameter is intended to run from within Python.*",
-]
+    ".*in eval mode at the start of training.*",  # frozen on purpose
+    ".*LeafSpec.*is deprecated.*",  # Lightning's own call
+    ".*JSONARGPARSE_DEPRECATION_WARNINGS.*",  # Lightning's own use
+)

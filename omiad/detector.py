@@ -34,7 +34,7 @@ class Detector(nn.Module):
         normalizer: Raw features to the units the network and the anomaly map live in.
         denoiser: The network at inference (EMA weights) with its schedule.
         map_range: Two numbers between which anomaly maps are drawn: the median of the maps of
-            normal training images, and a value clearly above all of them.
+            normal training images, and a value clearly above nearly all of them.
     """
 
     noise: Tensor
@@ -129,12 +129,12 @@ class Detector(nn.Module):
     def calibrate_map_range(self, features: Tensor) -> None:
         """Set the range anomaly maps are drawn in from features of normal images (B, C, h, w).
 
-        It starts at the median of their pixels and is 1.5 times as wide as the distance from
-        there to their highest pixel, so that normal images stay in the dark two thirds.
+        It starts at the median of their pixels and is 2.5 times as wide as the distance from
+        there to their 99th percentile, so that normal images stay dark.
         """
         maps = torch.cat([self.score_features(x[None]).anomaly_map for x in features])
-        low, high = maps.median(), maps.max()
-        self.map_range.copy_(torch.stack([low, low + 1.5 * (high - low)]))
+        low, high = torch.quantile(maps.flatten(), maps.new_tensor([0.5, 0.99]))
+        self.map_range.copy_(torch.stack([low, low + 2.5 * (high - low)]))
 
     @property
     def spec(self) -> dict[str, Any]:

@@ -12,6 +12,12 @@ from synthetic import write_mvtec
 
 
 @pytest.fixture(autouse=True)
+def no_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep pytest's own arguments from LightningCLI, which compares."""
+    monkeypatch.setattr(sys, "argv", ["omiad"])
+
+
+@pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)

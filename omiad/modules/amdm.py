@@ -11,6 +11,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.optimizer import ParamsT
 
 from omiad.detector import Detector
 from omiad.diffusion import Denoiser, Masking, NoiseSchedule, Parameterization, Target, Weighting
@@ -25,6 +26,11 @@ from omiad.scoring import Scoring
 from omiad.types import FeatureBatch
 
 logger = logging.getLogger(__name__)
+
+
+def paper_adam(parameters: ParamsT) -> Optimizer:
+    """Return the paper's optimiser (section 4.1): Adam, rate 1e-3."""
+    return torch.optim.Adam(parameters, lr=1e-3)
 
 
 class AMDMModule(DetectionModule):
@@ -59,7 +65,7 @@ class AMDMModule(DetectionModule):
     def __init__(
         self,
         network: Callable[[int], Network],
-        optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=1e-3),
+        optimizer: OptimizerCallable = paper_adam,
         *,
         parameterization: Parameterization = "v",
         num_timesteps: int = 1000,

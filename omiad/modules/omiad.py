@@ -16,6 +16,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.optimizer import ParamsT
 
 from omiad.detector import CHECKPOINT_KEY, Detector, read_checkpoint
 from omiad.diffusion import Denoised, Weighting
@@ -37,6 +38,11 @@ from omiad.scoring import Scoring
 from omiad.types import FeatureBatch
 
 logger = logging.getLogger(__name__)
+
+
+def sida_adam(parameters: ParamsT) -> Optimizer:
+    """Return SiDA's optimiser of either network: Adam without momentum, rate 1e-5."""
+    return torch.optim.Adam(parameters, lr=1e-5, betas=(0.0, 0.999))
 
 
 class OmiADModule(DetectionModule):
@@ -77,12 +83,8 @@ class OmiADModule(DetectionModule):
     def __init__(
         self,
         teacher: str,
-        student_optimizer: OptimizerCallable = lambda p: torch.optim.Adam(
-            p, lr=1e-5, betas=(0.0, 0.999)
-        ),
-        generator_optimizer: OptimizerCallable = lambda p: torch.optim.Adam(
-            p, lr=1e-5, betas=(0.0, 0.999)
-        ),
+        student_optimizer: OptimizerCallable = sida_adam,
+        generator_optimizer: OptimizerCallable = sida_adam,
         *,
         t_init: int | None = None,
         t_max: int = 990,

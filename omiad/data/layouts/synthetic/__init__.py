@@ -115,8 +115,8 @@ def _shares(category: str, count: int) -> list[tuple[str, str, int]]:
 
 def _pose(category: str, size: int, rng: np.random.Generator) -> tuple[Grid, Grid]:
     """Return scene positions of all pixels under a random rotation, shift and scale."""
-    angle = np.deg2rad(rng.uniform(-8, 8))
-    shift = rng.uniform(-0.1, 0.1, 2) * (category not in TEXTURES)
+    angle = np.deg2rad(rng.uniform(-5, 5))
+    shift = rng.uniform(-0.06, 0.06, 2) * (category not in TEXTURES)
     scale = rng.uniform(0.95, 1.05)
     axis = ((np.arange(size) + 0.5) / size * 2 - 1) * scale
     x, y = np.meshgrid(axis + shift[0], axis + shift[1])

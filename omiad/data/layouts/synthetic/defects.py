@@ -27,13 +27,13 @@ def scratch(scene: Scene, rng: np.random.Generator) -> Scene:
     """A bent line of bare material, lighter than what it crosses."""
     cx, cy = _place(rng, 0.35)
     angle, length = rng.uniform(0, np.pi), rng.uniform(0.3, 0.5)
-    bend, width = rng.uniform(-0.5, 0.5), rng.uniform(0.03, 0.045)
+    bend, width = rng.uniform(-0.5, 0.5), rng.uniform(0.035, 0.055)
 
     def scratched(x: Grid, y: Grid) -> Grid:
         along = (x - cx) * np.cos(angle) + (y - cy) * np.sin(angle)
         across = -(x - cx) * np.sin(angle) + (y - cy) * np.cos(angle) - bend * along**2
         below = scene(x, y)
-        lighter = below * 0.45 + 0.42
+        lighter = below * 0.25 + 0.62
         return blend(
             below, lighter, edge(np.maximum(np.abs(across) - width, np.abs(along) - length))
         )
@@ -44,9 +44,9 @@ def scratch(scene: Scene, rng: np.random.Generator) -> Scene:
 def stain(scene: Scene, rng: np.random.Generator) -> Scene:
     """An oily blot that tints what lies below."""
     cx, cy = _place(rng)
-    size = rng.uniform(0.16, 0.26)
+    size = rng.uniform(0.2, 0.32)
     outline = rng.integers(2**31)
-    tint = np.array([0.72, 0.55, 0.34])
+    tint = np.array([0.55, 0.42, 0.26])
 
     def stained(x: Grid, y: Grid) -> Grid:
         ragged = 0.09 * smooth_noise(x, y, np.random.default_rng(outline), 20)
@@ -76,7 +76,7 @@ def distortion(scene: Scene, rng: np.random.Generator) -> Scene:
 def foreign(scene: Scene, rng: np.random.Generator) -> Scene:
     """A scrap of cloth lying on the product: normal elsewhere, wrong here."""
     cx, cy = _place(rng)
-    half_x, half_y = rng.uniform(0.13, 0.24, 2)
+    half_x, half_y = rng.uniform(0.18, 0.28, 2)
     angle = rng.uniform(0, np.pi)
     cloth = fabric(rng)
 

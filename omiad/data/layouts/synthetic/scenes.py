@@ -27,7 +27,8 @@ def smooth_noise(x: Grid, y: Grid, rng: np.random.Generator, cells: int = 12) ->
     """Return smooth noise (H, W) of unit range, fixed to the positions, mirrored outside."""
     values = rng.uniform(-1, 1, (cells, cells))
     where = np.stack([(y + 1.5) / 3 * (cells - 1), (x + 1.5) / 3 * (cells - 1)])
-    return np.asarray(ndimage.map_coordinates(values, where, order=1, mode="mirror"))
+    smooth: Grid = ndimage.map_coordinates(values, where, order=1, mode="mirror")
+    return smooth
 
 
 def fabric(rng: np.random.Generator) -> Scene:
@@ -36,7 +37,7 @@ def fabric(rng: np.random.Generator) -> Scene:
     warp, weft = np.array([0.50, 0.56, 0.66]), np.array([0.72, 0.70, 0.62])
 
     def scene(x: Grid, y: Grid) -> Grid:
-        u, v = 6 * x + phase_x, 6 * y + phase_y
+        u, v = 4 * x + phase_x, 4 * y + phase_y
         over = (np.floor(u) + np.floor(v)) % 2 < 1
         across_warp, across_weft = np.sin(np.pi * (u % 1)), np.sin(np.pi * (v % 1))
         shade = 0.45 + 0.55 * np.where(over, across_warp, across_weft)
@@ -48,7 +49,7 @@ def fabric(rng: np.random.Generator) -> Scene:
 def bricks(rng: np.random.Generator) -> Scene:
     """Staggered clay bricks with light joints; phase, tint and grain vary."""
     phase = rng.uniform(0, 2, 2)
-    tints = rng.uniform(0.85, 1.1, (16, 16))
+    tints = rng.uniform(0.93, 1.05, (16, 16))
     grain_seed = int(rng.integers(2**31))
     clay, joint = np.array([0.66, 0.36, 0.27]), np.array([0.70, 0.68, 0.63])
 
@@ -57,7 +58,7 @@ def bricks(rng: np.random.Generator) -> Scene:
         column = 1.5 * x + phase[0] + 0.5 * (np.floor(row) % 2)
         in_row, in_column = row % 1, column % 1
         tint = tints[np.floor(row).astype(int) % 16, np.floor(column).astype(int) % 16]
-        grain = 1 + 0.08 * smooth_noise(x, y, np.random.default_rng(grain_seed), 64)
+        grain = 1 + 0.04 * smooth_noise(x, y, np.random.default_rng(grain_seed), 64)
         to_joint = np.minimum(
             np.minimum(in_row, 1 - in_row) / 3, np.minimum(in_column, 1 - in_column) / 1.5
         )
@@ -67,14 +68,14 @@ def bricks(rng: np.random.Generator) -> Scene:
 
 
 def gear(rng: np.random.Generator) -> Scene:
-    """A toothed steel wheel with a hub and five holes, at any angle, on felt."""
-    turn = rng.uniform(0, 2 * np.pi)
+    """A toothed steel wheel with a hub and five holes, turned by up to 17 degrees, on felt."""
+    turn = rng.uniform(-0.3, 0.3)
     felt_seed = int(rng.integers(2**31))
     steel, hub = np.array([0.66, 0.68, 0.71]), np.array([0.80, 0.68, 0.40])
 
     def scene(x: Grid, y: Grid) -> Grid:
         radius, angle = np.hypot(x, y), np.arctan2(y, x) + turn
-        felt = 0.20 + 0.03 * smooth_noise(x, y, np.random.default_rng(felt_seed), 48)
+        felt = 0.20 + 0.015 * smooth_noise(x, y, np.random.default_rng(felt_seed), 48)
         out = felt[..., None] * np.array([0.8, 1.0, 1.25])
         rim = 0.66 + 0.09 * np.tanh(4 * np.sin(14 * angle))
         brushed = 0.9 + 0.1 * np.cos(2 * angle - 2 * turn)  # light, fixed while the wheel turns

@@ -1,0 +1,118 @@
+"""What every network must do; a new one joins by a subclass with its own `build`."""
+
+import pytest
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from omiad.networks import Network, UNet, build_network, network_spec
+
+
+def perturbed(network: Network) -> Network:
+    """Move the zero-initialised layers, which hide gradients at the start."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    return network
+
+
+class NetworkContract:
+    channels = 6
+
+    def build(self) -> Network:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def network(self) -> Network:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)  # noqa: TID251 (torch initialises from its global state)
+            return perturbed(self.build())
+
+    @pytest.fixture
+    def x(self, generator: torch.Generator) -> torch.Tensor:
+        return torch.randn(3, self.channels, 8, 8, generator=generator)
+
+    t = torch.tensor([1, 500, 1000])
+
+    def test_output_has_the_inputs_shape(self, network: Network, x: torch.Tensor) -> None:
+        assert network(x, self.t).shape == x.shape
+        assert network(x[..., :4], self.t).shape == x[..., :4].shape
+
+    def test_output_depends_on_the_timestep(self, network: Network, x: torch.Tensor) -> None:
+        assert not torch.allclose(network(x, self.t), network(x, self.t.flip(0)))
+
+    def test_a_sample_does_not_depend_on_its_batch(self, network: Network, x: torch.Tensor) -> None:
+        torch.testing.assert_close(network(x, self.t)[1:2], network(x[1:2], self.t[1:2]))
+
+    def test_encoding_alone_equals_the_one_inside_forward(
+        self, network: Network, x: torch.Tensor
+    ) -> None:
+        output, encoding = network.forward_and_encode(x, self.t)
+        assert torch.equal(network.encode(x, self.t), encoding)
+        assert torch.equal(network(x, self.t), output)
+
+    def test_gradients_reach_every_parameter(self, network: Network, x: torch.Tensor) -> None:
+        network(x, self.t).square().mean().backward()
+        without = [name for name, p in network.named_parameters() if not p.grad.abs().sum() > 0]
+        assert without == []
+
+    def test_discriminator_gradients_reach_input_and_encoder(
+        self, network: Network, x: torch.Tensor
+    ) -> None:
+        x.requires_grad_()
+        network.encode(x, self.t).mean().backward()
+        assert x.grad is not None
+        assert x.grad.abs().sum() > 0
+        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+
+    def test_a_frozen_network_passes_gradients_to_its_input(
+        self, network: Network, x: torch.Tensor
+    ) -> None:
+        network.requires_grad_(False)
+        x.requires_grad_()
+        network(x, self.t).square().mean().backward()
+        assert x.grad is not None
+        assert x.grad.abs().sum() > 0
+        assert all(p.grad is None for p in network.parameters())
+
+    def test_an_equal_network_is_built_from_its_description(
+        self, network: Network, x: torch.Tensor
+    ) -> None:
+        twin = build_network(network_spec(network))
+        twin.load_state_dict(network.state_dict())
+        assert torch.equal(twin(x, self.t), network(x, self.t))
+
+    def test_half_precision_gives_finite_float32(self, network: Network, x: torch.Tensor) -> None:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            output = network(x, self.t)
+        assert output.dtype == torch.float32
+        assert torch.isfinite(output).all()
+        exact = network(x, self.t)
+        assert (output - exact).abs().max() < 0.1 * exact.abs().max()
+
+    def test_it_learns_eight_samples_by_heart(
+        self, network: Network, generator: torch.Generator
+    ) -> None:
+        x, y = torch.randn(2, 8, self.channels, 8, 8, generator=generator)
+        t = torch.arange(1, 9) * 100
+        optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+        losses = []
+        for _ in range(100):
+            loss = F.mse_loss(network(x, t), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        assert losses[-1] < 0.3 * losses[0]
+
+
+class TestUNet(NetworkContract):
+    def build(self) -> Network:
+        return UNet(self.channels, width=16, multipliers=(1, 2), num_blocks=1, num_heads=2)
+
+
+class TestUNetWithThreeLevels(NetworkContract):
+    def build(self) -> Network:
+        return UNet(
+            self.channels, width=8, multipliers=(1, 2, 2), num_blocks=2, attention_factors=(4,)
+        )

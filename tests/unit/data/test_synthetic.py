@@ -1,0 +1,97 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from omiad.data.layouts import index_mvtec
+from omiad.data.layouts.synthetic import DEFECTS, SCENES, render, synthesize
+from omiad.errors import InputError
+
+SMALL = {"num_train": 1, "num_test_good": 1, "num_test_defective": 3, "image_size": 32}
+
+
+def pixels(root: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*.png")}
+
+
+def test_the_data_set_is_indexed_with_all_its_defects(tmp_path: Path) -> None:
+    synthesize(tmp_path / "data", **SMALL)
+    samples = index_mvtec(tmp_path / "data")
+    assert len({s.category for s in samples}) >= 4
+    assert len({s.defect for s in samples}) >= 4
+    assert all(s.mask is not None for s in samples if s.is_anomalous)
+
+
+def test_the_seed_decides_every_byte(tmp_path: Path) -> None:
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        synthesize(tmp_path / name, seed=seed, categories=["gear"], **SMALL)
+    assert pixels(tmp_path / "a") == pixels(tmp_path / "b") != pixels(tmp_path / "c")
+
+
+def test_an_image_does_not_depend_on_the_number_of_others(tmp_path: Path) -> None:
+    synthesize(tmp_path / "few", categories=["fabric"], **SMALL)
+    synthesize(tmp_path / "more", categories=["fabric"], **(SMALL | {"num_train": 3}))
+    few, more = pixels(tmp_path / "few"), pixels(tmp_path / "more")
+    assert len(more) == len(few) + 2
+    assert few.items() <= more.items()
+
+
+@pytest.mark.parametrize(
+    ("category", "defect"), [(c, d) for c, defects in DEFECTS.items() for d in defects]
+)
+def test_masks_are_neither_empty_nor_everything(category: str, defect: str) -> None:
+    for index in range(4):
+        _, mask = render(category, "test", index, defect=defect, image_size=48, seed=0)
+        assert 0.001 < (mask > 0).mean() < 0.25
+
+
+def test_a_defect_changes_the_photograph_inside_its_mask_alone() -> None:
+    # A defect that changes nothing gives the normal photograph of the same scene, light and noise.
+    image, mask = render("gear", "test", 0, defect="stain", image_size=64, seed=0)
+    original = DEFECTS["gear"]["stain"]
+    try:
+
+        def harmless(scene, rng):  # type: ignore[no-untyped-def]
+            original(scene, rng)  # draws the same numbers
+            return scene
+
+        DEFECTS["gear"]["stain"] = harmless
+        normal, empty = render("gear", "test", 0, defect="stain", image_size=64, seed=0)
+    finally:
+        DEFECTS["gear"]["stain"] = original
+    assert not empty.any()
+    change = np.abs(image.astype(int) - normal.astype(int)).max(-1)
+    assert change[mask == 0].max() <= 12  # 8 / 255, lit by up to 1.2, rounded
+    assert change[mask > 0].mean() > 12
+
+
+def test_pose_varies_between_images() -> None:
+    a, b = (render("gear", "train", i, defect=None, image_size=32, seed=0)[0] for i in (0, 1))
+    assert np.abs(a.astype(int) - b).mean() > 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_train": 0}, "Every count must be at least 1"),
+        ({"image_size": 8}, "image_size at least 16"),
+        ({"categories": ["car"]}, r"Unknown categories \['car'\]"),
+    ],
+)
+def test_impossible_requests_are_refused(
+    tmp_path: Path, arguments: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        synthesize(tmp_path / "data", **(SMALL | arguments))  # type: ignore[arg-type]
+
+
+def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "mine.png")
+    with pytest.raises(InputError, match="is not empty"):
+        synthesize(tmp_path, **SMALL)
+
+
+def test_there_are_textures_and_objects() -> None:
+    assert set(SCENES) == set(DEFECTS)
+    assert len(SCENES) >= 4

@@ -1,0 +1,258 @@
+"""Both stages on a tiny data set: who moves, who does not, and what a checkpoint holds."""
+
+import logging
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from lightning import LightningDataModule, Trainer
+
+from omiad import AMDMModule, Detector, FeatureDataModule, OmiADModule
+from omiad.diffusion.sampling import one_step_reconstruct
+from omiad.errors import InputError
+from omiad.modules.omiad import frozen, zero_nonfinite_gradients
+from omiad.modules.randomness import SampleDraws
+from omiad.networks import UNet
+from omiad.scoring import Scoring
+
+NETWORK = partial(UNet, width=8, multipliers=(1, 2), num_blocks=1, attention_factors=(2,))
+
+
+def data_of(root: Path, folder: Path, **arguments: object) -> FeatureDataModule:
+    defaults: dict[str, object] = {"batch_size": 4, "feature_size": 8, "image_size": 32}
+    return FeatureDataModule(
+        str(root),
+        backbone="test_efficientnet.r160_in1k",
+        weights="random",
+        cache_dir=str(folder / "cache"),
+        **(defaults | arguments),  # type: ignore[arg-type]
+    )
+
+
+def trainer_of(folder: Path, max_steps: int) -> Trainer:
+    return Trainer(
+        accelerator="cpu",
+        max_steps=max_steps,
+        default_root_dir=folder,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def amdm(**arguments: object) -> AMDMModule:
+    defaults: dict[str, object] = {
+        "feature_norm": "channel",
+        "t_init": 500,
+        "num_steps": 1,
+        "scoring": Scoring(pool_size=4),
+    }
+    return AMDMModule(NETWORK, **(defaults | arguments))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def teacher(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("teacher")
+    trainer = trainer_of(folder, 6)
+    trainer.fit(amdm(), datamodule=data_of(mvtec_root, folder))
+    trainer.save_checkpoint(folder / "amdm.ckpt")
+    return folder / "amdm.ckpt"
+
+
+def weights(module: torch.nn.Module) -> list[torch.Tensor]:
+    return [p.detach().clone() for p in module.parameters()]
+
+
+def same(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def distilled(
+    root: Path, folder: Path, teacher: Path, max_steps: int, **arguments: object
+) -> tuple[OmiADModule, Trainer]:
+    module = OmiADModule(str(teacher), **arguments)  # type: ignore[arg-type]
+    trainer = trainer_of(folder, max_steps)
+    trainer.fit(module, datamodule=data_of(root, folder))
+    return module, trainer
+
+
+def test_stage_1_moves_the_network_and_its_average_alone(
+    mvtec_root: Path, tmp_path: Path
+) -> None:
+    module, data = amdm(), data_of(mvtec_root, tmp_path)
+    data.setup("fit")
+    backbone = weights(data.extractor)
+    trainer_of(tmp_path, 3).fit(module, datamodule=data)
+    fresh = amdm()
+    trainer_of(tmp_path, 1).fit(fresh, datamodule=data_of(mvtec_root, tmp_path))
+    assert not same(weights(module.network), weights(fresh.network))
+    assert not same(weights(module.detector.denoiser), weights(module.denoiser))
+    assert same(weights(data.extractor), backbone)
+    assert module.images_seen == 12
+
+
+def test_two_runs_with_one_seed_are_equal_and_another_seed_differs(
+    mvtec_root: Path, tmp_path: Path
+) -> None:
+    runs = []
+    for seed in (0, 0, 1):
+        module = amdm(seed=seed)
+        trainer_of(tmp_path, 3).fit(module, datamodule=data_of(mvtec_root, tmp_path))
+        runs.append(weights(module.network))
+    assert same(runs[0], runs[1])
+    assert not same(runs[0], runs[2])
+
+
+def test_the_generator_starts_as_the_teachers_one_step_bit_for_bit(
+    mvtec_root: Path, tmp_path: Path, teacher: Path, generator: torch.Generator
+) -> None:
+    # Only the student trains in so short a warm-up.
+    module, _ = distilled(mvtec_root, tmp_path, teacher, 1, student_warmup_fraction=1.0)
+    x_0, noise = torch.randn(2, 2, module.detector.extractor.num_channels, 8, 8, generator=generator)
+    schedule = module.teacher.schedule
+    of_teacher, of_generator = (
+        one_step_reconstruct(d, schedule, x_0, noise, t_init=500)
+        for d in (Detector.load(teacher).denoiser, module.generator)
+    )
+    assert torch.equal(of_teacher, of_generator)
+    assert module.num_generator_steps == 0
+    assert not same(weights(module.student), weights(module.teacher))
+
+
+def test_stage_2_moves_student_and_generator_and_leaves_the_teacher(
+    mvtec_root: Path, tmp_path: Path, teacher: Path
+) -> None:
+    module, trainer = distilled(
+        mvtec_root, tmp_path, teacher, 6, student_warmup_fraction=0.0, adversarial_start_fraction=0.0
+    )
+    start = weights(Detector.load(teacher).denoiser)
+    assert same(weights(module.teacher), start)
+    assert not module.teacher.training
+    assert not same(weights(module.generator), start)
+    assert not same(weights(module.student), start)
+    assert not same(weights(module.generator), weights(module.student))
+    assert not same(weights(module.detector.denoiser), start)
+    assert module.num_generator_steps == 3
+    assert trainer.global_step == 6  # two optimiser steps for each batch
+    assert all(p.requires_grad for p in module.student.parameters())
+    assert not any(p.requires_grad for p in module.teacher.parameters())
+    assert not any(p.requires_grad for p in module.detector.denoiser.parameters())
+
+
+def test_no_gradient_reaches_the_student_in_the_generators_step(
+    mvtec_root: Path, tmp_path: Path, teacher: Path
+) -> None:
+    module, _ = distilled(mvtec_root, tmp_path, teacher, 1, student_warmup_fraction=1.0)
+    module.student.zero_grad(set_to_none=True)
+    module.images_seen = 10**9  # every loss is on
+    draws = SampleDraws(seed=0, epoch=0, index=torch.tensor([0, 1]), device=torch.device("cpu"))
+    x_0 = draws.normal((module.detector.extractor.num_channels, 8, 8))
+    module.log = lambda *_, **__: None  # type: ignore[method-assign]
+    with frozen(module.student):
+        module.generator_loss(module.generate(x_0, draws), x_0, draws).backward()
+    assert all(p.grad is None for p in module.student.parameters())
+    assert all(p.grad is None for p in module.teacher.parameters())
+    assert any(p.grad.abs().sum() > 0 for p in module.generator.parameters())
+
+
+def test_flags_come_back_even_after_an_error() -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    module[0].requires_grad_(False)
+    with pytest.raises(RuntimeError, match="stop"), frozen(module):
+        assert not any(p.requires_grad for p in module.parameters())
+        raise RuntimeError("stop")
+    assert [p.requires_grad for p in module.parameters()] == [False, False, True, True]
+
+
+def test_gradients_that_are_no_numbers_are_counted_and_replaced() -> None:
+    module = torch.nn.Linear(2, 1)
+    module(torch.ones(1, 2)).sum().backward()
+    assert zero_nonfinite_gradients(module) == 0
+    module.weight.grad = torch.tensor([[float("nan"), float("inf")]])
+    assert zero_nonfinite_gradients(module) == 1
+    assert module.weight.grad.tolist() == [[0.0, 1e5]]
+
+
+def test_a_checkpoint_of_either_stage_is_a_detector(
+    mvtec_root: Path, tmp_path: Path, teacher: Path, generator: torch.Generator
+) -> None:
+    module, trainer = distilled(mvtec_root, tmp_path, teacher, 4, student_warmup_fraction=0.0)
+    trainer.save_checkpoint(tmp_path / "omiad.ckpt")
+    images = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    loaded = Detector.load(tmp_path / "omiad.ckpt")
+    expected = module.detector(images)
+    whole = loaded(images)
+    assert torch.equal(whole.score, expected.score)
+    assert torch.equal(whole.anomaly_map, expected.anomaly_map)
+    parts = torch.cat([loaded(images[:2]).score, loaded(images[2:]).score])
+    torch.testing.assert_close(parts, whole.score, rtol=1e-5, atol=1e-6)
+    assert torch.equal(loaded.map_range, module.detector.map_range)
+
+
+def test_more_noise_draws_average_maps(
+    mvtec_root: Path, tmp_path: Path, teacher: Path
+) -> None:
+    one = Detector.load(teacher)
+    two = Detector.from_spec(one.spec | {"num_noise_draws": 2})
+    two.load_state_dict(one.state_dict())
+    features = torch.zeros(1, one.extractor.num_channels, 8, 8)
+    assert torch.equal(two.noise[0], one.noise[0])
+    assert not torch.equal(two.score_features(features).score, one.score_features(features).score)
+
+
+def test_training_learns_and_finds_a_defect_never_shown(
+    mvtec_root: Path, tmp_path: Path
+) -> None:
+    module = amdm()
+    data = data_of(mvtec_root, tmp_path)
+    trainer_of(tmp_path, 120).fit(module, datamodule=data)
+    data.setup("test")
+    scores, labels = [], []
+    for batch in data.test_dataloader():
+        scores.append(module.detector(batch.images).anomaly_map.amax((1, 2)))
+        labels.append(batch.is_anomalous)
+    score, label = torch.cat(scores), torch.cat(labels)
+    # A black square in stripes: the gap is several times the normals' spread.
+    assert score[label].min() > score[~label].max()
+
+
+def test_an_unusable_t_init_is_warned_about_with_the_matching_one(
+    mvtec_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="omiad"):
+        trainer_of(tmp_path, 1).fit(amdm(t_init=960), datamodule=data_of(mvtec_root, tmp_path))
+    assert "--model.t_init 4" in caplog.text or "--model.t_init 5" in caplog.text
+    assert "the signal is buried" in caplog.text
+
+
+def test_a_loss_that_is_no_number_stops_the_run(mvtec_root: Path, tmp_path: Path) -> None:
+    module = AMDMModule(NETWORK, lambda p: torch.optim.SGD(p, lr=1e30), feature_norm="channel")
+    module.gradient_clip = 1e30
+    with pytest.raises(InputError, match="The training loss became .* Lower the learning rate"):
+        trainer_of(tmp_path, 20).fit(module, datamodule=data_of(mvtec_root, tmp_path))
+
+
+def test_another_data_module_is_refused(tmp_path: Path) -> None:
+    class Other(LightningDataModule):
+        def train_dataloader(self) -> list[int]:
+            return [1]
+
+    with pytest.raises(InputError, match="AMDMModule needs a FeatureDataModule"):
+        trainer_of(tmp_path, 1).fit(amdm(), datamodule=Other())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"t_init": 1001}, r"t_init must lie in 1..1000"),
+        ({"num_steps": 501}, r"num_steps must lie in 1..500"),
+        ({"num_noise_draws": 0}, "num_noise_draws must be at least 1"),
+    ],
+)
+def test_impossible_inference_settings_are_refused(
+    mvtec_root: Path, tmp_path: Path, arguments: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        trainer_of(tmp_path, 1).fit(amdm(**arguments), datamodule=data_of(mvtec_root, tmp_path))

@@ -1,0 +1,71 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from omiad.errors import InputError
+from omiad.report import PanelRow, heat, overlay, panel, training_curves
+
+
+def row(level: float, *, masked: bool = True) -> PanelRow:
+    image = np.full((32, 32, 3), 120, np.uint8)
+    anomaly_map = np.full((32, 32), 1.0)
+    anomaly_map[8:16, 8:16] = level
+    mask = anomaly_map > 1 if masked else None
+    return PanelRow(image, image, mask, anomaly_map, "scratch", level)
+
+
+def test_colours_grow_lighter_with_the_score() -> None:
+    colours = heat(np.linspace(0, 1, 50)[None])[0].astype(float)
+    lightness = colours @ [0.2126, 0.7152, 0.0722]
+    assert (np.diff(lightness) > -0.5).all()
+    assert lightness[0] < 10
+    assert lightness[-1] > 240
+
+
+def test_an_image_below_the_scale_is_left_as_it_is() -> None:
+    image = np.full((8, 8, 3), 120, np.uint8)
+    assert (np.asarray(overlay(image, np.full((8, 8), 0.9), (1.0, 5.0))) == 120).all()
+
+
+def test_the_same_score_has_the_same_colour_in_every_row() -> None:
+    picture = np.asarray(panel([row(3.0), row(9.0)], (1.0, 9.0)))
+    colours = {tuple(p) for p in picture.reshape(-1, 3)}
+    for score in (1.0, 3.0, 9.0):
+        assert tuple(heat(np.array([[(score - 1) / 8]]))[0, 0]) in colours
+
+
+def test_a_panel_has_a_row_for_each_image() -> None:
+    one, three = (panel([row(3.0)] * n, (1.0, 9.0)) for n in (1, 3))
+    assert three.width == one.width
+    assert three.height - one.height == 2 * (32 + 22 + 6)
+
+
+def test_a_missing_mask_is_not_drawn_as_an_empty_one() -> None:
+    assert panel([row(3.0, masked=False)], (1, 9)) != panel([row(1.0)], (1, 9))
+
+
+def test_a_panel_without_rows_is_refused() -> None:
+    with pytest.raises(InputError, match="at least one row"):
+        panel([], (0, 1))
+
+
+def test_an_overlay_of_another_size_is_refused() -> None:
+    with pytest.raises(InputError, match="a map of its image's size"):
+        overlay(np.zeros((8, 8, 3), np.uint8), np.zeros((4, 4)), (0, 1))
+
+
+def test_every_training_figure_has_a_curve(tmp_path: Path) -> None:
+    lines = ["epoch,step,train/a,train/b,test/c", "0,9,1.0,,3", "0,19,0.001,5,", "1,29,2,5,nan"]
+    (tmp_path / "metrics.csv").write_text("\n".join(lines))
+    training_curves(tmp_path / "metrics.csv", tmp_path / "curves.png", "AMDM")
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.size == (2 * 420, 30 + 240)
+        assert len(picture.getcolors(100_000)) > 10
+
+
+def test_a_file_without_training_figures_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("epoch,step,test/c\n0,9,3\n")
+    with pytest.raises(InputError, match=r"holds no train/\* figures"):
+        training_curves(tmp_path / "metrics.csv", tmp_path / "curves.png", "AMDM")

@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from omiad.errors import InputError
+from omiad.scoring import Scoring, anomaly_map, image_score
+
+
+def test_map_is_the_norm_over_channels_upsampled_with_aligned_corners(
+    generator: torch.Generator,
+) -> None:
+    x_0, x_0_hat = torch.randn(2, 2, 5, 4, 4, generator=generator)
+    pixels = anomaly_map(x_0, x_0_hat, 7, Scoring())
+    norm = np.sqrt(((x_0 - x_0_hat).numpy() ** 2).sum(1))
+    # Seven pixels with aligned corners lie at every half cell of four.
+    np.testing.assert_allclose(pixels[:, ::2, ::2], norm, rtol=1e-5)
+    between = (norm[:, 0, 0] + norm[:, 0, 1] + norm[:, 1, 0] + norm[:, 1, 1]) / 4
+    np.testing.assert_allclose(pixels[:, 1, 1], between, rtol=1e-5)
+
+
+def test_squared_norm_is_taken_before_upsampling(generator: torch.Generator) -> None:
+    x_0, x_0_hat = torch.randn(2, 1, 5, 4, 4, generator=generator)
+    squared = anomaly_map(x_0, x_0_hat, 4, Scoring(squared=True))
+    torch.testing.assert_close(squared, anomaly_map(x_0, x_0_hat, 4, Scoring()) ** 2)
+
+
+def test_blur_equals_scipys(generator: torch.Generator) -> None:
+    x_0 = torch.rand(1, 1, 32, 32, generator=generator)
+    zero = torch.zeros_like(x_0)
+    ours = anomaly_map(x_0, zero, 32, Scoring(blur_sigma=2.0))[0].numpy()
+    theirs = ndimage.gaussian_filter(x_0[0, 0].numpy(), 2.0, mode="mirror")
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_image_score_is_the_highest_window_mean(generator: torch.Generator) -> None:
+    maps = torch.rand(2, 9, 9, generator=generator)
+    windows = np.lib.stride_tricks.sliding_window_view(maps.numpy(), (4, 4), axis=(1, 2))
+    expected = windows.mean((-1, -2)).max((1, 2))
+    np.testing.assert_allclose(image_score(maps, Scoring(pool_size=4)), expected, rtol=1e-5)
+
+
+def test_half_precision_features_are_scored_in_float32() -> None:
+    x_0 = torch.full((1, 300, 2, 2), 16.0, dtype=torch.float16)
+    pixels = anomaly_map(x_0, torch.zeros_like(x_0), 2, Scoring(squared=True))
+    assert pixels.dtype == torch.float32
+    assert torch.isfinite(pixels).all()  # 76,800 overflows float16
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"pool_size": 0}, "pool_size must be at least 1"), ({"blur_sigma": -1.0}, "not be negative")],
+)
+def test_impossible_scoring_is_refused(arguments: dict[str, float], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Scoring(**arguments)  # type: ignore[arg-type]
+
+
+def test_a_window_larger_than_the_map_is_refused() -> None:
+    with pytest.raises(InputError, match="pool_size 16 is larger than the map of 8 x 8"):
+        image_score(torch.zeros(1, 8, 8), Scoring())
