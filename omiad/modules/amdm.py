@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
@@ -144,6 +145,7 @@ class AMDMModule(DetectionModule):
     def training_step(self, batch: FeatureBatch, batch_idx: int) -> Tensor:
         """Denoise one batch of masked, noisy features."""
         x_0 = self.detector.normalizer(batch.features)
+        self._batch_images = len(x_0) * self.trainer.world_size
         draws = SampleDraws(
             seed=self.seed, epoch=self.current_epoch, index=batch.index, device=self.device
         )
@@ -168,11 +170,17 @@ class AMDMModule(DetectionModule):
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
-    def on_train_batch_end(self, outputs: Any, batch: FeatureBatch, batch_idx: int) -> None:
-        """Move the averaged weights."""
-        batch_images = len(batch.index) * self.trainer.world_size
-        self.images_seen += batch_images
-        decay = ema_decay(batch_images, self.images_seen, fraction=self.ema_fraction)
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Optimizer | LightningOptimizer,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        """Step, then move the averaged weights, so that a checkpoint never falls in between."""
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self.images_seen += self._batch_images
+        decay = ema_decay(self._batch_images, self.images_seen, fraction=self.ema_fraction)
         ema_update(self.detector.denoiser.network, self.network, decay)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

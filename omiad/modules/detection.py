@@ -30,6 +30,8 @@ class DetectionModule(LightningModule):
     detector: Detector
     kind: str
     seed: int
+    is_restored: bool = False
+    """Whether the weights came from a checkpoint of this kind of model."""
 
     @property
     def is_built(self) -> bool:
@@ -88,6 +90,10 @@ class DetectionModule(LightningModule):
             self.detector.calibrate_map_range(self._calibration_features())
             # The state dict was taken before the range was measured.
             checkpoint["state_dict"]["detector.map_range"] = self.detector.map_range.clone()
+        # Factories given from Python are code, which no checkpoint carries.
+        hyperparameters = checkpoint.get("hyper_parameters", {})
+        for name in [n for n, value in hyperparameters.items() if not is_plain(value)]:
+            del hyperparameters[name]
         checkpoint[CHECKPOINT_KEY] = {
             "version": __version__,
             "kind": self.kind,
@@ -121,6 +127,7 @@ class DetectionModule(LightningModule):
         self.feature_rms = stored["feature_rms"]
         self.noise_to_signal = stored["noise_to_signal"]
         self.load_progress(stored["progress"])
+        self.is_restored = True
 
     def check_extractor(self, spec: dict[str, Any], owner: str) -> None:
         """Refuse features that differ from the ones a model was trained on.
@@ -170,6 +177,15 @@ class DetectionModule(LightningModule):
         step = max(1, len(cache) // NUM_CALIBRATION_IMAGES)
         picked = [cache[i] for i in range(0, len(cache), step)][:NUM_CALIBRATION_IMAGES]
         return torch.stack(picked).to(self.device)
+
+
+def is_plain(value: object) -> bool:
+    """Return whether a value is data that any program may load, and no code."""
+    if isinstance(value, dict):
+        return all(map(is_plain, value.values()))
+    if isinstance(value, (list, tuple)):
+        return all(map(is_plain, value))
+    return value is None or isinstance(value, (bool, int, float, str))
 
 
 def parameter_distance(a: nn.Module, b: nn.Module) -> float:

@@ -130,17 +130,24 @@ class OmiADModule(DetectionModule):
         if not self.is_built:
             self._build()
         if stage == "fit":
-            kind = read_checkpoint(self.teacher_path)[CHECKPOINT_KEY]["kind"]
-            if kind != "AMDM" and self.trainer.ckpt_path is None:
-                raise InputError(
-                    f"model.teacher '{self.teacher_path}' holds an {kind} model, but only an AMDM "
-                    f"checkpoint can be distilled. Give the checkpoint of stage 1."
-                )
             self.check_t_init(self.detector.normalizer.normalized_rms(self.data.statistics))
             extractor = self.detector.extractor
             shape = (extractor.num_channels, extractor.feature_size, extractor.feature_size)
             network = cast(Network, self.generator.network)
             logger.info("generator: %s", describe(network, shape))
+
+    def on_fit_start(self) -> None:
+        """Refuse a teacher that is none, except for the run's own checkpoint it goes on from.
+
+        Raises:
+            InputError: If the teacher is not an AMDM.
+        """
+        kind = read_checkpoint(self.teacher_path)[CHECKPOINT_KEY]["kind"]
+        if kind != "AMDM" and not self.is_restored:
+            raise InputError(
+                f"model.teacher '{self.teacher_path}' holds an {kind} model, but only an AMDM "
+                f"checkpoint can be distilled. Give the checkpoint of stage 1."
+            )
 
     def _build(self) -> None:
         teacher = Detector.load(self.teacher_path)

@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 
+from omiad.callbacks import LastCheckpoint
 from omiad.cli import main
 from omiad.data.images import read_image
 from omiad.detector import Detector
@@ -25,6 +26,7 @@ TINY = [
     "--trainer.accelerator=cpu",
     "--trainer.log_every_n_steps=1",
     "--trainer.enable_progress_bar=false",
+    "--trainer.max_epochs=-1",
 ]
 AMDM = [
     "--model=omiad.modules.AMDMModule",
@@ -59,6 +61,7 @@ def fit_omiad(root: Path, out: Path, teacher: Path, *extra: str) -> Path:
             "--trainer.accelerator=cpu",
             "--trainer.log_every_n_steps=1",
             "--trainer.enable_progress_bar=false",
+            "--trainer.max_epochs=-1",
             "--trainer.max_steps=6",
             *extra,
         ]
@@ -80,6 +83,11 @@ def run_test(checkpoint: Path, folder: Path, *extra: str) -> dict:  # type: igno
     quiet = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
     main(["test", f"--ckpt_path={checkpoint}", f"--run_dir={folder}", *quiet, *extra])
     return json.loads((folder / "results.json").read_text())  # type: ignore[no-any-return]
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def error_of(args: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -171,7 +179,7 @@ def test_predict_agrees_with_the_detector_and_draws(road: dict[str, Path], tmp_p
             "--batch_size=3",
         ]
     )
-    rows = list(csv.DictReader((output / "predictions.csv").open()))
+    rows = read_table(output / "predictions.csv")
     assert len(rows) == sum(1 for p in road["data"].rglob("*.png"))
     for row in rows:
         assert (output / row["overlay"]).is_file()
@@ -190,40 +198,55 @@ def test_predict_scores_the_rest_and_names_a_corrupt_image(
     arguments = [f"--images={images}", f"--output={output}", "--device=cpu"]
     sentence = error_of(["predict", f"--ckpt_path={road['omiad']}", *arguments], capsys)
     assert "zz_broken.png" in sentence
-    assert len(list(csv.DictReader((output / "predictions.csv").open()))) == 3
+    assert len(read_table(output / "predictions.csv")) == 3
 
 
-def test_a_run_that_goes_on_equals_an_uninterrupted_one(
-    road: dict[str, Path], tmp_path: Path
+def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Press Ctrl-C once, when that many optimiser steps are done."""
+    original = LastCheckpoint.on_train_batch_end
+
+    def on_train_batch_end(self, trainer, *args):  # type: ignore[no-untyped-def]
+        original(self, trainer, *args)
+        if trainer.global_step == step:
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(LastCheckpoint, "on_train_batch_end", on_train_batch_end)
+
+
+def assert_same_run(checkpoint: Path, other: Path) -> None:
+    a, b = (torch.load(path, weights_only=True) for path in (checkpoint, other))
+    assert a["omiad"]["progress"] == b["omiad"]["progress"]
+    for name, weights in a["state_dict"].items():
+        assert torch.equal(weights, b["state_dict"][name]), name
+
+
+def test_an_interrupted_run_goes_on_to_the_same_weights(
+    road: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # 8 training images in batches of 4: step 3 lies in the middle of the second epoch.
-    constant = ["--model.warmup_fraction=0", "--trainer.max_steps=5"]
-    whole = fit_amdm(road["data"], tmp_path / "whole", *constant)
-    first = fit_amdm(road["data"], tmp_path / "first", *constant, "--trainer.max_steps=3")
-    go_on = ["--trainer.max_steps=5", f"--run_dir={tmp_path / 'go'}"]
-    main(["fit", f"--ckpt_path={first}", *go_on])
-    expected = torch.load(whole, weights_only=True)
-    resumed = torch.load(tmp_path / "go" / "checkpoints" / "last.ckpt", weights_only=True)
-    assert resumed["omiad"]["progress"] == expected["omiad"]["progress"]
-    for name, weights in expected["state_dict"].items():
-        assert torch.equal(weights, resumed["state_dict"][name]), name
+    whole = fit_amdm(road["data"], tmp_path / "whole", "--trainer.max_steps=5")
+    interrupt_at(3, monkeypatch)
+    with pytest.raises(SystemExit):
+        fit_amdm(road["data"], tmp_path / "part", "--trainer.max_steps=5")
+    part = tmp_path / "part" / "amdm" / "checkpoints" / "last.ckpt"
+    assert torch.load(part, weights_only=True)["global_step"] == 3
+    main(["fit", f"--ckpt_path={part}", f"--run_dir={tmp_path / 'go'}"])
+    assert_same_run(whole, tmp_path / "go" / "checkpoints" / "last.ckpt")
 
 
-def test_a_distillation_that_goes_on_equals_an_uninterrupted_one(
-    road: dict[str, Path], tmp_path: Path
+def test_an_interrupted_distillation_goes_on_to_the_same_weights(
+    road: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Without warm-ups, which are shares of a run's planned length, a batch is two steps.
-    plain = ["--model.student_warmup_fraction=0", "--model.adversarial_start_fraction=0"]
-    steps = "--trainer.max_steps=10"
-    whole = fit_omiad(road["data"], tmp_path / "whole", road["amdm"], *plain, steps)
-    first = fit_omiad(road["data"], tmp_path / "first", road["amdm"], *plain)
-    main(["fit", f"--ckpt_path={first}", steps, f"--run_dir={tmp_path / 'go'}"])
-    expected = torch.load(whole, weights_only=True)
-    resumed = torch.load(tmp_path / "go" / "checkpoints" / "last.ckpt", weights_only=True)
-    assert expected["omiad"]["progress"]["generator_steps"] == 5
-    assert resumed["omiad"]["progress"] == expected["omiad"]["progress"]
-    for name, weights in expected["state_dict"].items():
-        assert torch.equal(weights, resumed["state_dict"][name]), name
+    # After one batch of psi alone each batch is two steps: 7 steps are 4 batches.
+    steps = "--trainer.max_steps=11"
+    whole = fit_omiad(road["data"], tmp_path / "whole", road["amdm"], steps)
+    interrupt_at(5, monkeypatch)
+    with pytest.raises(SystemExit):
+        fit_omiad(road["data"], tmp_path / "part", road["amdm"], steps)
+    part = tmp_path / "part" / "omiad" / "checkpoints" / "last.ckpt"
+    main(["fit", f"--ckpt_path={part}", f"--run_dir={tmp_path / 'go'}"])
+    assert_same_run(whole, tmp_path / "go" / "checkpoints" / "last.ckpt")
 
 
 def test_printed_config_is_complete(

@@ -78,9 +78,7 @@ def distilled(
     return module, trainer
 
 
-def test_stage_1_moves_the_network_and_its_average_alone(
-    mvtec_root: Path, tmp_path: Path
-) -> None:
+def test_stage_1_moves_the_network_and_its_average_alone(mvtec_root: Path, tmp_path: Path) -> None:
     module, data = amdm(), data_of(mvtec_root, tmp_path)
     data.setup("fit")
     backbone = weights(data.extractor)
@@ -110,7 +108,9 @@ def test_the_generator_starts_as_the_teachers_one_step_bit_for_bit(
 ) -> None:
     # Only the student trains in so short a warm-up.
     module, _ = distilled(mvtec_root, tmp_path, teacher, 1, student_warmup_fraction=1.0)
-    x_0, noise = torch.randn(2, 2, module.detector.extractor.num_channels, 8, 8, generator=generator)
+    x_0, noise = torch.randn(
+        2, 2, module.detector.extractor.num_channels, 8, 8, generator=generator
+    )
     schedule = module.teacher.schedule
     of_teacher, of_generator = (
         one_step_reconstruct(d, schedule, x_0, noise, t_init=500)
@@ -125,7 +125,12 @@ def test_stage_2_moves_student_and_generator_and_leaves_the_teacher(
     mvtec_root: Path, tmp_path: Path, teacher: Path
 ) -> None:
     module, trainer = distilled(
-        mvtec_root, tmp_path, teacher, 6, student_warmup_fraction=0.0, adversarial_start_fraction=0.0
+        mvtec_root,
+        tmp_path,
+        teacher,
+        6,
+        student_warmup_fraction=0.0,
+        adversarial_start_fraction=0.0,
     )
     start = weights(Detector.load(teacher).denoiser)
     assert same(weights(module.teacher), start)
@@ -191,9 +196,7 @@ def test_a_checkpoint_of_either_stage_is_a_detector(
     assert torch.equal(loaded.map_range, module.detector.map_range)
 
 
-def test_more_noise_draws_average_maps(
-    mvtec_root: Path, tmp_path: Path, teacher: Path
-) -> None:
+def test_more_noise_draws_average_maps(mvtec_root: Path, tmp_path: Path, teacher: Path) -> None:
     one = Detector.load(teacher)
     two = Detector.from_spec(one.spec | {"num_noise_draws": 2})
     two.load_state_dict(one.state_dict())
@@ -202,9 +205,7 @@ def test_more_noise_draws_average_maps(
     assert not torch.equal(two.score_features(features).score, one.score_features(features).score)
 
 
-def test_training_learns_and_finds_a_defect_never_shown(
-    mvtec_root: Path, tmp_path: Path
-) -> None:
+def test_training_learns_and_finds_a_defect_never_shown(mvtec_root: Path, tmp_path: Path) -> None:
     module = amdm()
     data = data_of(mvtec_root, tmp_path)
     trainer_of(tmp_path, 120).fit(module, datamodule=data)
@@ -228,7 +229,7 @@ def test_an_unusable_t_init_is_warned_about_with_the_matching_one(
 
 
 def test_a_loss_that_is_no_number_stops_the_run(mvtec_root: Path, tmp_path: Path) -> None:
-    module = AMDMModule(NETWORK, lambda p: torch.optim.SGD(p, lr=1e30), feature_norm="channel")
+    module = AMDMModule(NETWORK, partial(torch.optim.SGD, lr=1e30), feature_norm="channel")
     module.gradient_clip = 1e30
     with pytest.raises(InputError, match="The training loss became .* Lower the learning rate"):
         trainer_of(tmp_path, 20).fit(module, datamodule=data_of(mvtec_root, tmp_path))

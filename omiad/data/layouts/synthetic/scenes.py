@@ -33,7 +33,7 @@ def smooth_noise(x: Grid, y: Grid, rng: np.random.Generator, cells: int = 12) ->
 
 def fabric(rng: np.random.Generator) -> Scene:
     """Plain weave of two yarns; the phase varies."""
-    phase_x, phase_y = rng.uniform(0, 2, 2)
+    phase_x, phase_y = rng.uniform(-0.2, 0.2, 2)
     warp, weft = np.array([0.50, 0.56, 0.66]), np.array([0.72, 0.70, 0.62])
 
     def scene(x: Grid, y: Grid) -> Grid:
@@ -68,8 +68,8 @@ def bricks(rng: np.random.Generator) -> Scene:
 
 
 def gear(rng: np.random.Generator) -> Scene:
-    """A toothed steel wheel with a hub and five holes, turned by up to 17 degrees, on felt."""
-    turn = rng.uniform(-0.3, 0.3)
+    """A toothed steel wheel with a hub and five holes, turned by up to seven degrees, on felt."""
+    turn = rng.uniform(-0.12, 0.12)
     felt_seed = int(rng.integers(2**31))
     steel, hub = np.array([0.66, 0.68, 0.71]), np.array([0.80, 0.68, 0.40])
 
