@@ -165,9 +165,16 @@ def test_no_gradient_reaches_the_student_in_the_generators_step(
 def test_flags_come_back_even_after_an_error() -> None:
     module = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
     module[0].requires_grad_(False)
-    with pytest.raises(RuntimeError, match="stop"), frozen(module):
-        assert not any(p.requires_grad for p in module.parameters())
-        raise RuntimeError("stop")
+    inside: list[bool] = []
+
+    def fail() -> None:
+        with frozen(module):
+            inside.extend(p.requires_grad for p in module.parameters())
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        fail()
+    assert inside == [False] * 4
     assert [p.requires_grad for p in module.parameters()] == [False, False, True, True]
 
 
@@ -231,7 +238,7 @@ def test_an_unusable_t_init_is_warned_about_with_the_matching_one(
 def test_a_loss_that_is_no_number_stops_the_run(mvtec_root: Path, tmp_path: Path) -> None:
     module = AMDMModule(NETWORK, partial(torch.optim.SGD, lr=1e30), feature_norm="channel")
     module.gradient_clip = 1e30
-    with pytest.raises(InputError, match="The training loss became .* Lower the learning rate"):
+    with pytest.raises(InputError, match=r"The training loss became .* Lower the learning rate"):
         trainer_of(tmp_path, 20).fit(module, datamodule=data_of(mvtec_root, tmp_path))
 
 

@@ -27,8 +27,7 @@ def smooth_noise(x: Grid, y: Grid, rng: np.random.Generator, cells: int = 12) ->
     """Return smooth noise (H, W) of unit range, fixed to the positions, mirrored outside."""
     values = rng.uniform(-1, 1, (cells, cells))
     where = np.stack([(y + 1.5) / 3 * (cells - 1), (x + 1.5) / 3 * (cells - 1)])
-    smooth: Grid = ndimage.map_coordinates(values, where, order=1, mode="mirror")
-    return smooth
+    return np.asarray(ndimage.map_coordinates(values, where, order=1, mode="mirror"), np.float64)
 
 
 def fabric(rng: np.random.Generator) -> Scene:
