@@ -115,8 +115,8 @@ def _shares(category: str, count: int) -> list[tuple[str, str, int]]:
 
 def _pose(category: str, size: int, rng: np.random.Generator) -> tuple[Grid, Grid]:
     """Return scene positions of all pixels under a random rotation, shift and scale."""
-    angle = np.deg2rad(rng.uniform(-3, 3))
-    shift = rng.uniform(-0.05, 0.05, 2) * (category not in TEXTURES)
+    angle = np.deg2rad(rng.uniform(-4, 4))
+    shift = rng.uniform(-0.06, 0.06, 2) * (category not in TEXTURES)
     scale = rng.uniform(0.95, 1.05)
     axis = ((np.arange(size) + 0.5) / size * 2 - 1) * scale
     x, y = np.meshgrid(axis + shift[0], axis + shift[1])
@@ -129,7 +129,7 @@ def _photograph(albedo: Grid, rng: np.random.Generator) -> NDArray[np.uint8]:
     axis = np.linspace(-1, 1, size)
     direction = rng.uniform(0, 2 * np.pi)
     slope = np.cos(direction) * axis[None, :] + np.sin(direction) * axis[:, None]
-    light = rng.uniform(0.8, 1.1) * (1 + rng.uniform(0.02, 0.12) * slope)
+    light = rng.uniform(0.94, 1.06) * (1 + rng.uniform(0.02, 0.06) * slope)
     warmth = rng.uniform(-0.025, 0.025)
     exposed = albedo * light[..., None] * np.array([1 + warmth, 1, 1 - warmth])
     noisy = exposed + rng.normal(0, 0.012, exposed.shape)

@@ -10,7 +10,6 @@ from omiad.data.layouts.synthetic.scenes import (
     Scene,
     blend,
     edge,
-    fabric,
     smooth_noise,
 )
 
@@ -27,13 +26,13 @@ def scratch(scene: Scene, rng: np.random.Generator) -> Scene:
     """A bent line of bare material, lighter than what it crosses."""
     cx, cy = _place(rng, 0.35)
     angle, length = rng.uniform(0, np.pi), rng.uniform(0.3, 0.5)
-    bend, width = rng.uniform(-0.5, 0.5), rng.uniform(0.035, 0.055)
+    bend, width = rng.uniform(-0.5, 0.5), rng.uniform(0.045, 0.065)
 
     def scratched(x: Grid, y: Grid) -> Grid:
         along = (x - cx) * np.cos(angle) + (y - cy) * np.sin(angle)
         across = -(x - cx) * np.sin(angle) + (y - cy) * np.cos(angle) - bend * along**2
         below = scene(x, y)
-        lighter = below * 0.25 + 0.62
+        lighter = below * 0.1 + 0.88
         return blend(
             below, lighter, edge(np.maximum(np.abs(across) - width, np.abs(along) - length))
         )
@@ -42,17 +41,17 @@ def scratch(scene: Scene, rng: np.random.Generator) -> Scene:
 
 
 def stain(scene: Scene, rng: np.random.Generator) -> Scene:
-    """An oily blot that tints what lies below."""
+    """A blot of ink."""
     cx, cy = _place(rng)
     size = rng.uniform(0.2, 0.32)
     outline = rng.integers(2**31)
-    tint = np.array([0.55, 0.42, 0.26])
+    ink = np.array([0.08, 0.10, 0.45])
 
     def stained(x: Grid, y: Grid) -> Grid:
         ragged = 0.09 * smooth_noise(x, y, np.random.default_rng(outline), 20)
         below = scene(x, y)
         opacity = 0.85 * edge(np.hypot(x - cx, y - cy) - size + ragged, 0.05)
-        return blend(below, below * tint + 0.04, opacity)
+        return blend(below, ink, opacity)
 
     return stained
 
@@ -60,7 +59,7 @@ def stain(scene: Scene, rng: np.random.Generator) -> Scene:
 def distortion(scene: Scene, rng: np.random.Generator) -> Scene:
     """Material turned about a point, as a pulled thread or a displaced stone."""
     cx, cy = _place(rng)
-    size, turn = rng.uniform(0.26, 0.36), rng.choice([-1, 1]) * rng.uniform(0.9, 1.4)
+    size, turn = rng.uniform(0.32, 0.42), rng.choice([-1, 1]) * rng.uniform(0.9, 1.4)
 
     def distorted(x: Grid, y: Grid) -> Grid:
         dx, dy = x - cx, y - cy
@@ -74,18 +73,17 @@ def distortion(scene: Scene, rng: np.random.Generator) -> Scene:
 
 
 def foreign(scene: Scene, rng: np.random.Generator) -> Scene:
-    """A scrap of cloth lying on the product: normal elsewhere, wrong here."""
+    """A scrap of yellow and black tape lying on the product."""
     cx, cy = _place(rng)
     half_x, half_y = rng.uniform(0.18, 0.28, 2)
     angle = rng.uniform(0, np.pi)
-    cloth = fabric(rng)
+    yellow, black = np.array([0.95, 0.80, 0.10]), np.array([0.06, 0.06, 0.06])
 
     def covered(x: Grid, y: Grid) -> Grid:
         u = (x - cx) * np.cos(angle) + (y - cy) * np.sin(angle)
         v = -(x - cx) * np.sin(angle) + (y - cy) * np.cos(angle)
-        return blend(
-            scene(x, y), cloth(x, y), edge(np.maximum(np.abs(u) - half_x, np.abs(v) - half_y))
-        )
+        tape = blend(yellow, black, edge(0.07 * np.sin((u + v) * 28), 0.03))
+        return blend(scene(x, y), tape, edge(np.maximum(np.abs(u) - half_x, np.abs(v) - half_y)))
 
     return covered
 

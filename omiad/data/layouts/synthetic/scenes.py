@@ -32,7 +32,7 @@ def smooth_noise(x: Grid, y: Grid, rng: np.random.Generator, cells: int = 12) ->
 
 def fabric(rng: np.random.Generator) -> Scene:
     """Plain weave of two yarns; the phase varies."""
-    phase_x, phase_y = rng.uniform(-0.2, 0.2, 2)
+    phase_x, phase_y = rng.uniform(0, 2, 2)
     warp, weft = np.array([0.50, 0.56, 0.66]), np.array([0.72, 0.70, 0.62])
 
     def scene(x: Grid, y: Grid) -> Grid:
@@ -40,7 +40,7 @@ def fabric(rng: np.random.Generator) -> Scene:
         over = (np.floor(u) + np.floor(v)) % 2 < 1
         across_warp, across_weft = np.sin(np.pi * (u % 1)), np.sin(np.pi * (v % 1))
         shade = 0.45 + 0.55 * np.where(over, across_warp, across_weft)
-        return np.where(over[..., None], warp, weft) * shade[..., None]
+        return np.asarray(np.where(over[..., None], warp, weft) * shade[..., None])
 
     return scene
 
@@ -67,8 +67,8 @@ def bricks(rng: np.random.Generator) -> Scene:
 
 
 def gear(rng: np.random.Generator) -> Scene:
-    """A toothed steel wheel with a hub and five holes, turned by up to seven degrees, on felt."""
-    turn = rng.uniform(-0.12, 0.12)
+    """A toothed steel wheel with a hub and five holes, turned by up to 13 degrees, on felt."""
+    turn = rng.uniform(-0.22, 0.22)
     felt_seed = int(rng.integers(2**31))
     steel, hub = np.array([0.66, 0.68, 0.71]), np.array([0.80, 0.68, 0.40])
 

@@ -1,0 +1,32 @@
+"""Every configuration that ships parses, and says what it claims."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from omiad.cli import main
+
+CONFIGS = sorted(Path("configs").glob("*.yaml"))
+
+
+AMDM_CONFIGS = [path for path in CONFIGS if "amdm" in path.stem]
+
+
+# OmiAD's need a teacher's checkpoint; tests/integration fits with one.
+@pytest.mark.parametrize("path", AMDM_CONFIGS, ids=lambda path: path.stem)
+def test_a_configuration_parses(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        main(["fit", f"--config={path}", "--data.root=parts", "--print_config"])
+    assert exit_info.value.code == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    given = yaml.safe_load(path.read_text())
+    assert printed["trainer"]["max_steps"] == given["trainer"]["max_steps"]
+    assert printed["model"]["class_path"] == given["model"]["class_path"]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_configuration_opens_with_its_claim_and_command(path: Path) -> None:
+    header = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert len(header) >= 2
+    assert any("# Run:     omiad" in line for line in header)
