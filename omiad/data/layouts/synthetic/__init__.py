@@ -1,6 +1,6 @@
 """A small multi-class data set made from a seed, in the MVTec layout.
 
-Two textures and two objects with varying pose, lighting and sensor noise; six kinds of defect
+Two textures and two objects with varying pose, lighting and sensor noise; five kinds of defect
 with exact masks: a mask holds the pixels whose colour the defect changed before light and noise.
 """
 
@@ -115,8 +115,8 @@ def _shares(category: str, count: int) -> list[tuple[str, str, int]]:
 
 def _pose(category: str, size: int, rng: np.random.Generator) -> tuple[Grid, Grid]:
     """Return scene positions of all pixels under a random rotation, shift and scale."""
-    angle = np.deg2rad(rng.uniform(-4, 4))
-    shift = rng.uniform(-0.06, 0.06, 2) * (category not in TEXTURES)
+    angle = np.deg2rad(rng.uniform(-8, 8))
+    shift = rng.uniform(-0.1, 0.1, 2) * (category not in TEXTURES)
     scale = rng.uniform(0.95, 1.05)
     axis = ((np.arange(size) + 0.5) / size * 2 - 1) * scale
     x, y = np.meshgrid(axis + shift[0], axis + shift[1])
@@ -129,7 +129,7 @@ def _photograph(albedo: Grid, rng: np.random.Generator) -> NDArray[np.uint8]:
     axis = np.linspace(-1, 1, size)
     direction = rng.uniform(0, 2 * np.pi)
     slope = np.cos(direction) * axis[None, :] + np.sin(direction) * axis[:, None]
-    light = rng.uniform(0.94, 1.06) * (1 + rng.uniform(0.02, 0.06) * slope)
+    light = rng.uniform(0.86, 1.08) * (1 + rng.uniform(0.03, 0.12) * slope)
     warmth = rng.uniform(-0.025, 0.025)
     exposed = albedo * light[..., None] * np.array([1 + warmth, 1, 1 - warmth])
     noisy = exposed + rng.normal(0, 0.012, exposed.shape)

@@ -5,7 +5,6 @@ from collections.abc import Callable
 import numpy as np
 
 from omiad.data.layouts.synthetic.scenes import (
-    CHIPS,
     Grid,
     Scene,
     blend,
@@ -32,7 +31,7 @@ def scratch(scene: Scene, rng: np.random.Generator) -> Scene:
         along = (x - cx) * np.cos(angle) + (y - cy) * np.sin(angle)
         across = -(x - cx) * np.sin(angle) + (y - cy) * np.cos(angle) - bend * along**2
         below = scene(x, y)
-        lighter = below * 0.1 + 0.88
+        lighter = below * 0.4 + 0.42
         return blend(
             below, lighter, edge(np.maximum(np.abs(across) - width, np.abs(along) - length))
         )
@@ -45,12 +44,12 @@ def stain(scene: Scene, rng: np.random.Generator) -> Scene:
     cx, cy = _place(rng)
     size = rng.uniform(0.2, 0.32)
     outline = rng.integers(2**31)
-    ink = np.array([0.08, 0.10, 0.45])
+    ink = np.array([0.26, 0.27, 0.46])
 
     def stained(x: Grid, y: Grid) -> Grid:
         ragged = 0.09 * smooth_noise(x, y, np.random.default_rng(outline), 20)
         below = scene(x, y)
-        opacity = 0.85 * edge(np.hypot(x - cx, y - cy) - size + ragged, 0.05)
+        opacity = 0.8 * edge(np.hypot(x - cx, y - cy) - size + ragged, 0.05)
         return blend(below, ink, opacity)
 
     return stained
@@ -77,7 +76,7 @@ def foreign(scene: Scene, rng: np.random.Generator) -> Scene:
     cx, cy = _place(rng)
     half_x, half_y = rng.uniform(0.18, 0.28, 2)
     angle = rng.uniform(0, np.pi)
-    yellow, black = np.array([0.95, 0.80, 0.10]), np.array([0.06, 0.06, 0.06])
+    yellow, black = np.array([0.66, 0.58, 0.32]), np.array([0.26, 0.25, 0.24])
 
     def covered(x: Grid, y: Grid) -> Grid:
         u = (x - cx) * np.cos(angle) + (y - cy) * np.sin(angle)
@@ -100,22 +99,10 @@ def broken_tooth(scene: Scene, rng: np.random.Generator) -> Scene:
     return broken
 
 
-def missing_chip(scene: Scene, rng: np.random.Generator) -> Scene:
-    """One of the board's chips was never placed."""
-    cx, cy, half_x, half_y = CHIPS[rng.integers(len(CHIPS))]
-    bare = np.array([0.10, 0.36, 0.20])
-
-    def incomplete(x: Grid, y: Grid) -> Grid:
-        gone = np.maximum(np.abs(x - cx) - half_x - 0.06, np.abs(y - cy) - half_y - 0.01)
-        return blend(scene(x, y), bare, edge(gone))
-
-    return incomplete
-
-
 DEFECTS: dict[str, dict[str, Defect]] = {
-    "board": {"foreign": foreign, "missing_chip": missing_chip, "scratch": scratch},
+    "board": {"foreign": foreign, "scratch": scratch, "stain": stain},
     "bricks": {"distortion": distortion, "foreign": foreign, "stain": stain},
-    "fabric": {"distortion": distortion, "scratch": scratch, "stain": stain},
+    "fabric": {"foreign": foreign, "scratch": scratch, "stain": stain},
     "gear": {"broken_tooth": broken_tooth, "foreign": foreign, "stain": stain},
 }
 """Defects of each category."""
