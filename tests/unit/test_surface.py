@@ -1,0 +1,44 @@
+"""What users hold on to: the public names, and the commands the README gives."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import omiad
+from omiad.cli import COMMANDS
+
+
+def test_the_public_names_are_these() -> None:
+    assert set(omiad.__all__) == {
+        "AMDMModule",
+        "Detector",
+        "FeatureDataModule",
+        "OmiADModule",
+        "Prediction",
+        "Sample",
+        "__version__",
+    }
+    assert all(hasattr(omiad, name) for name in omiad.__all__)
+
+
+def readme_commands() -> list[str]:
+    blocks = re.findall(r"```bash\n(.*?)```", Path("README.md").read_text(), flags=re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line.startswith("omiad ")]
+
+
+@pytest.mark.parametrize("command", readme_commands())
+def test_a_command_of_the_readme_exists_with_its_configuration(command: str) -> None:
+    words = command.split()
+    assert words[1] in COMMANDS
+    if "--config" in words:
+        assert Path(words[words.index("--config") + 1]).is_file()
+
+
+def test_the_readme_opens_with_the_two_commands() -> None:
+    first = re.search(r"```bash\n(.*?)```", Path("README.md").read_text(), flags=re.DOTALL)
+    assert first is not None
+    assert [line.split("#")[0].strip() for line in first[1].splitlines()] == [
+        "make demo",
+        "make test",
+    ]
