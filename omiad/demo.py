@@ -92,7 +92,7 @@ def _summarise(root: Path, checkpoint: Path) -> None:
     ):
         console.print(f"{what:16} {root / path}", highlight=False, soft_wrap=True)
     console.print(
-        f"\nNext: omiad predict --ckpt_path {checkpoint} --images {root}/data/*/test",
+        f"\nNext: omiad predict --ckpt_path {checkpoint} --images {root}/data/gear/test",
         highlight=False,
         soft_wrap=True,
     )
