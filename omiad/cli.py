@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Sequence
 
 from jsonargparse import ArgumentParser, Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from rich.logging import RichHandler
 
@@ -75,6 +76,8 @@ def main(args: Sequence[str] | None = None) -> None:
         COMMANDS[args[0]](args)
     except InputError as error:
         _fail(str(error))
+    except MisconfigurationException as error:  # Lightning: no such device, strategy, precision
+        _fail(f"{error} Check the --trainer options; --trainer.accelerator cpu always works.")
     except OSError as error:  # full disk, no permission
         where = f" ('{error.filename}')" if error.filename else ""
         _fail(f"{error.strerror or error}{where}. Nothing that was written before is lost.")

@@ -3,11 +3,13 @@
 import csv
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 import yaml
 
@@ -293,6 +295,44 @@ def test_a_truncated_checkpoint_is_refused(
     (tmp_path / "half.ckpt").write_bytes(road["amdm"].read_bytes()[:5000])
     sentence = error_of(["test", f"--ckpt_path={tmp_path / 'half.ckpt'}"], capsys)
     assert "cannot be read as a checkpoint" in sentence
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_missing_gpu_is_named(
+    mvtec_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        fit_amdm(mvtec_root, tmp_path, "--trainer.accelerator=gpu")
+    assert "--trainer.accelerator cpu always works" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_full_disk_is_one_sentence(
+    road: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = road["amdm"].read_bytes()
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+        with pytest.raises(SystemExit):
+            fit_omiad(road["data"], tmp_path, road["amdm"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert "Nothing that was written before is lost" in capsys.readouterr().err
+    assert road["amdm"].read_bytes() == before
+
+
+def test_a_checkpoint_outlives_the_weights_file(mvtec_root: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "weights.pth"
+    torch.save(timm.create_model("test_efficientnet.r160_in1k").state_dict(), weights)
+    teacher = fit_amdm(mvtec_root, tmp_path, f"--data.weights={weights}")
+    weights.unlink()
+    assert run_test(teacher, tmp_path / "test_amdm")["mean"]["mad"] is not None
+    checkpoint = fit_omiad(mvtec_root, tmp_path, teacher, f"--data.cache_dir={tmp_path / 'cache'}")
+    teacher.unlink()
+    assert run_test(checkpoint, tmp_path / "test_omiad")["mean"]["mad"] is not None
 
 
 def test_a_run_folder_that_holds_a_run_is_refused(
