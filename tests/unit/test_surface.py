@@ -1,12 +1,15 @@
 """What users hold on to: the public names, and the commands the README gives."""
 
+import contextlib
+import io
 import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 import omiad
-from omiad.cli import COMMANDS
+from omiad.cli import COMMANDS, main
 
 
 def test_the_public_names_are_these() -> None:
@@ -42,3 +45,37 @@ def test_the_readme_opens_with_the_two_commands() -> None:
         "make demo",
         "make test",
     ]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "data.root",
+        "data.backbone",
+        "data.weights",
+        "data.image_size",
+        "data.cache_dir",
+        "data.batch_size",
+        "data.num_workers",
+        "trainer.max_steps",
+        "trainer.max_epochs",
+        "seed_everything",
+    ],
+)
+def test_an_option_that_scripts_rely_on_is_there(name: str, printed: dict[str, object]) -> None:
+    section: object = printed
+    for part in name.split("."):
+        assert isinstance(section, dict)
+        assert part in section
+        section = section[part]
+
+
+@pytest.fixture(scope="module")
+def printed() -> dict[str, object]:
+    """The whole configuration of a fit, as `--print_config` gives it."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), pytest.raises(SystemExit):
+        main(["fit", "--config=configs/amdm_folder.yaml", "--data.root=parts", "--print_config"])
+    config = yaml.safe_load(out.getvalue())
+    assert isinstance(config, dict)
+    return config
