@@ -20,7 +20,11 @@ CHECKPOINT_KEY = "omiad"
 STATE_PREFIX = "detector."
 """Prefix of the detector's weights in a checkpoint's state dict."""
 
-_DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+AUTOCAST_DTYPES: dict[str, torch.dtype | None] = {
+    "float32": None,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 
 
 class Detector(nn.Module):
@@ -139,7 +143,7 @@ class Detector(nn.Module):
     @property
     def spec(self) -> dict[str, Any]:
         """Everything but the weights as plain data, from which `from_spec` rebuilds."""
-        names = {dtype: name for name, dtype in _DTYPES.items()}
+        names = {dtype: name for name, dtype in AUTOCAST_DTYPES.items()}
         return {
             "extractor": self.extractor.config,
             "extractor_weights_hash": self.extractor.weights_hash,
@@ -173,7 +177,7 @@ class Detector(nn.Module):
             num_steps=spec["num_steps"],
             num_noise_draws=spec["num_noise_draws"],
             seed=spec["seed"],
-            autocast_dtype=_DTYPES[spec["precision"]],
+            autocast_dtype=AUTOCAST_DTYPES[spec["precision"]],
         )
 
     @classmethod

@@ -5,10 +5,11 @@ from typing import Any
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from omiad.data import FeatureDataModule
-from omiad.detector import CHECKPOINT_KEY, Detector
+from omiad.detector import AUTOCAST_DTYPES, CHECKPOINT_KEY, Detector
 from omiad.errors import InputError
 from omiad.types import ImageBatch, Prediction
 from omiad.version import __version__
@@ -124,6 +125,10 @@ class DetectionModule(LightningModule):
                 f"{'an' if self.kind[0] in 'AO' else 'a'} {self.kind} checkpoint."
             )
         self.check_extractor(stored["detector"], "the checkpoint")
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            # A score is the checkpoint's, whatever precision the tester runs under.
+            precision = stored["detector"]["precision"]
+            self.detector.autocast_dtype = AUTOCAST_DTYPES[precision]
         self.feature_rms = stored["feature_rms"]
         self.noise_to_signal = stored["noise_to_signal"]
         self.load_progress(stored["progress"])

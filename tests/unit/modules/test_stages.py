@@ -30,8 +30,9 @@ def data_of(root: Path, folder: Path, **arguments: object) -> FeatureDataModule:
     )
 
 
-def trainer_of(folder: Path, max_steps: int) -> Trainer:
+def trainer_of(folder: Path, max_steps: int, **arguments: str) -> Trainer:
     return Trainer(
+        **arguments,  # type: ignore[arg-type]
         accelerator="cpu",
         max_steps=max_steps,
         default_root_dir=folder,
@@ -201,6 +202,25 @@ def test_a_checkpoint_of_either_stage_is_a_detector(
     parts = torch.cat([loaded(images[:2]).score, loaded(images[2:]).score])
     torch.testing.assert_close(parts, whole.score, rtol=1e-5, atol=1e-6)
     assert torch.equal(loaded.map_range, module.detector.map_range)
+
+
+def test_a_test_scores_in_the_precision_of_the_checkpoint_as_predict_does(
+    mvtec_root: Path, tmp_path: Path
+) -> None:
+    trainer = trainer_of(tmp_path, 2, precision="bf16-mixed")
+    trainer.fit(amdm(), datamodule=data_of(mvtec_root, tmp_path))
+    trainer.save_checkpoint(tmp_path / "half.ckpt")
+    module = amdm()
+    trainer_of(tmp_path, 1).test(
+        module,
+        datamodule=data_of(mvtec_root, tmp_path),
+        ckpt_path=str(tmp_path / "half.ckpt"),
+        verbose=False,
+    )
+    predicting = Detector.load(tmp_path / "half.ckpt")
+    assert module.detector.autocast_dtype == predicting.autocast_dtype == torch.bfloat16
+    images = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    assert torch.equal(module.detector(images).score, predicting(images).score)
 
 
 def test_more_noise_draws_average_maps(mvtec_root: Path, tmp_path: Path, teacher: Path) -> None:
