@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import re
 from pathlib import Path
 
@@ -79,3 +80,22 @@ def printed() -> dict[str, object]:
     config = yaml.safe_load(out.getvalue())
     assert isinstance(config, dict)
     return config
+
+
+def key_paths(section: dict[str, object], prefix: str = "") -> list[str]:
+    paths = []
+    for name, value in section.items():
+        inner = isinstance(value, dict) and value
+        paths += key_paths(value, f"{prefix}{name}.") if inner else [f"{prefix}{name}"]  # type: ignore[arg-type]
+    return sorted(paths)
+
+
+def test_omiads_own_options_change_only_on_purpose(
+    printed: dict[str, object], request: pytest.FixtureRequest
+) -> None:
+    ours = {name: value for name, value in printed.items() if name != "trainer"}
+    names = [name for name in key_paths(ours) if "optimizer.init_args" not in name]  # torch's own
+    golden = Path("tests/goldens/option_names.json")
+    if request.config.getoption("--update-goldens"):
+        golden.write_text(json.dumps(names, indent=2) + "\n")
+    assert names == json.loads(golden.read_text())
