@@ -27,14 +27,20 @@ class Ranking:
     """Scores sorted once, for every metric that needs their order.
 
     Args:
-        scores: Scores (N,), higher is more anomalous.
-        labels: Whether each is anomalous (N,), bool.
+        scores: Scores (N,) or of any shape, higher is more anomalous.
+        labels: Whether each is anomalous, like the scores, bool.
 
     Raises:
-        InputError: If there are no scores, one is not finite, or only one class is present.
+        InputError: If scores and labels differ in shape, there are no scores, one is not finite, or
+            only one class is present.
     """
 
     def __init__(self, scores: Tensor, labels: Tensor) -> None:
+        if labels.shape != scores.shape:
+            raise InputError(
+                f"Ranking metrics need a label for each score, but got {tuple(labels.shape)} for "
+                f"{tuple(scores.shape)}."
+            )
         scores, labels = scores.flatten(), labels.flatten()
         if scores.numel() == 0:
             raise InputError("Ranking metrics need at least one score, but got none.")

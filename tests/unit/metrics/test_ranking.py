@@ -84,6 +84,7 @@ def test_order_and_monotone_transforms_do_not_matter(rows: list[tuple[int, bool]
         ([1.0, float("nan")], [True, False], "finite scores"),
         ([1.0, 2.0], [True, True], "all 2 are anomalous"),
         ([1.0, 2.0], [False, False], "all 2 are normal"),
+        ([1.0, 2.0], [False, True, True], r"label for each score, but got \(3,\) for \(2,\)"),
     ],
 )
 def test_scores_that_cannot_be_ranked_are_refused(

@@ -71,3 +71,9 @@ def test_weights_of_each_region_sum_to_one() -> None:
 def test_masks_of_another_rank_are_refused() -> None:
     with pytest.raises(InputError, match=r"masks must be \(N, H, W\)"):
         region_weights(torch.zeros(4, 4, dtype=torch.bool))
+
+
+def test_masks_of_other_images_are_refused() -> None:
+    masks = torch.eye(4, dtype=torch.bool)[None]
+    with pytest.raises(InputError, match=r"got \(1, 4, 4\) for \(2, 4, 4\)"):
+        au_pro(torch.zeros(2, 4, 4), masks)
