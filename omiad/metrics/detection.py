@@ -110,12 +110,15 @@ class _Category:
         """Say why figures are missing, None if none is."""
         if not self.num_anomalous:
             return "no defective test image: nothing to measure"
+        reasons = []
+        if not self.num_normal:
+            reasons.append("no normal test image: no image figures")
         if self.num_without_mask:
             count = f"{self.num_without_mask} of {self.num_anomalous}"
-            return f"{count} defective test images have no mask: no pixel figures"
-        if not self.has_defective_pixels:
-            return "every mask is empty: no pixel figures"
-        return None if self.num_normal else "no normal test image: no image figures"
+            reasons.append(f"{count} defective test images have no mask: no pixel figures")
+        elif not self.has_defective_pixels:
+            reasons.append("every mask is empty: no pixel figures")
+        return "; ".join(reasons) or None
 
     def figures(self) -> Figures:
         figures: Figures = dict.fromkeys(METRICS)
@@ -170,12 +173,11 @@ class AnomalyMetrics:
         """Return all figures and forget the predictions."""
         figures: dict[str, Figures] = {}
         notes: dict[str, str] = {}
-        for name, category in self._categories.items():
+        for name, category in list(self._categories.items()):
             figures[name] = category.figures()
             if (note := category.missing()) is not None:
                 notes[name] = note
-            category.image.reset()
-            category.pixel.reset()
+            self._categories[name] = _Category()  # frees the maps before the next one is sorted
         mean: Figures = {}
         n: dict[str, int] = {}
         for key in (*METRICS, "mad"):

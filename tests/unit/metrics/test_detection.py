@@ -123,3 +123,31 @@ def test_the_table_has_a_row_for_each_category_and_explains_gaps(
     table = results_table(metrics.compute())
     assert table.row_count == 4
     assert "b: no defective test image" in str(table.caption)
+
+
+def test_every_reason_for_a_gap_is_named(generator: torch.Generator) -> None:
+    metrics = AnomalyMetrics(["a"])
+    metrics.update(*batch_of([True, True], generator, masked=False), ["a"] * 2)
+    results = metrics.compute()
+    assert set(results.categories["a"].values()) == {None}
+    assert "no image figures" in results.notes["a"]
+    assert "2 of 2 defective test images have no mask" in results.notes["a"]
+
+
+def test_a_second_evaluation_knows_nothing_of_the_first(generator: torch.Generator) -> None:
+    metrics = AnomalyMetrics(["a"])
+    metrics.update(*batch_of([False, True], generator, masked=False), ["a"] * 2)
+    assert "have no mask" in metrics.compute().notes["a"]
+    metrics.update(*batch_of([False, True], generator), ["a"] * 2)
+    results = metrics.compute()
+    assert results.notes == {}
+    assert results.n["mad"] == 1
+
+
+def test_the_table_shows_percent_with_one_decimal(generator: torch.Generator) -> None:
+    metrics = AnomalyMetrics(["a"])
+    metrics.update(*batch_of([False, True], generator, masked=False), ["a"] * 2)
+    results = metrics.compute()
+    cells = [list(column.cells) for column in results_table(results).columns]
+    assert cells[1][:2] == [f"{100 * results.mean['image_auroc']:.1f}"] * 2
+    assert cells[7] == ["-", "-", "0"]  # AU-PRO: the category, the mean, categories behind it
