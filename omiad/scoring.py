@@ -1,5 +1,6 @@
 """From a reconstruction error to an anomaly map and an image score (the `uniad` protocol)."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -33,8 +34,10 @@ class Scoring:
         Raises:
             InputError: If a field is out of its range.
         """
-        if self.blur_sigma < 0:
-            raise InputError(f"scoring.blur_sigma must not be negative, but got {self.blur_sigma}.")
+        if not (math.isfinite(self.blur_sigma) and self.blur_sigma >= 0):
+            raise InputError(
+                f"scoring.blur_sigma must be finite and not negative, but got {self.blur_sigma}."
+            )
         if self.pool_size < 1:
             raise InputError(f"scoring.pool_size must be at least 1, but got {self.pool_size}.")
 
@@ -91,5 +94,6 @@ def _blur(x: Tensor, sigma: float) -> Tensor:
     offsets = torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype)
     kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
     kernel = kernel / kernel.sum()
-    x = F.conv2d(F.pad(x, (radius, radius, 0, 0), mode="reflect"), kernel.view(1, 1, 1, -1))
-    return F.conv2d(F.pad(x, (0, 0, radius, radius), mode="reflect"), kernel.view(1, 1, -1, 1))
+    with torch.autocast(x.device.type, enabled=False):  # it would convolve in half precision
+        x = F.conv2d(F.pad(x, (radius, radius, 0, 0), mode="reflect"), kernel.view(1, 1, 1, -1))
+        return F.conv2d(F.pad(x, (0, 0, radius, radius), mode="reflect"), kernel.view(1, 1, -1, 1))

@@ -47,9 +47,27 @@ def test_half_precision_features_are_scored_in_float32() -> None:
     assert torch.isfinite(pixels).all()  # 76,800 overflows float16
 
 
+@pytest.mark.parametrize("blur_sigma", [0.0, 2.0])
+def test_a_map_is_the_same_under_the_callers_autocast(
+    blur_sigma: float, generator: torch.Generator
+) -> None:
+    x_0, x_0_hat = torch.randn(2, 1, 5, 8, 8, generator=generator)
+    scoring = Scoring(blur_sigma=blur_sigma, pool_size=4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        pixels = anomaly_map(x_0, x_0_hat, 16, scoring)
+        score = image_score(pixels, scoring)
+    assert pixels.dtype == score.dtype == torch.float32
+    assert torch.equal(pixels, anomaly_map(x_0, x_0_hat, 16, scoring))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"pool_size": 0}, "pool_size must be at least 1"), ({"blur_sigma": -1.0}, "not be negative")],
+    [
+        ({"pool_size": 0}, "pool_size must be at least 1"),
+        ({"blur_sigma": -1.0}, "blur_sigma must be finite and not negative, but got -1"),
+        ({"blur_sigma": float("nan")}, "finite and not negative, but got nan"),
+        ({"blur_sigma": float("inf")}, "finite and not negative, but got inf"),
+    ],
 )
 def test_impossible_scoring_is_refused(arguments: dict[str, float], message: str) -> None:
     with pytest.raises(InputError, match=message):
