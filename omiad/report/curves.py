@@ -24,12 +24,19 @@ class Axis:
         first: Pixel of the lowest value.
         last: Pixel of the highest.
         log: Whether the scale is logarithmic.
+        whole: Whether only whole numbers are marked.
     """
 
     def __init__(
-        self, values: NDArray[np.float64], first: int, last: int, *, log: bool = False
+        self,
+        values: NDArray[np.float64],
+        first: int,
+        last: int,
+        *,
+        log: bool = False,
+        whole: bool = False,
     ) -> None:
-        self.log = log
+        self.log, self.whole = log, whole
         scaled = np.log10(values) if log else values
         self.low, self.high = float(scaled.min()), float(scaled.max())
         if self.high - self.low < 1e-9 * max(1.0, abs(self.high)):
@@ -50,7 +57,20 @@ class Axis:
         rough = (high - low) / 4
         unit = 10.0 ** math.floor(math.log10(rough))
         step = next(m * unit for m in (1, 2, 5, 10) if m * unit >= rough)
+        if self.whole:
+            step = max(step, 1.0)
         return np.asarray(np.arange(math.ceil(low / step), math.floor(high / step) + 1) * step)
+
+    def labels(self) -> list[str]:
+        """Return the text of each tick, with the digits that tell it from its neighbours."""
+        ticks = self.ticks()
+        if self.whole:
+            return [f"{tick:.0f}" for tick in ticks]
+        digits = 4
+        if len(ticks) > 1:
+            largest, gap = np.abs(ticks).max(), np.diff(ticks).min()
+            digits = math.floor(math.log10(largest)) - math.floor(math.log10(gap)) + 1
+        return [f"{tick:.{min(max(digits, 4), 12)}g}" for tick in ticks]
 
 
 def training_curves(metrics_csv: Path, output: Path, title: str) -> None:
@@ -97,13 +117,14 @@ def _draw_chart(
     top, bottom = corner[1] + _TOP, corner[1] + _HEIGHT - _BOTTOM
     steps, values = points.T
     log = bool(values.min() > 0 and values.max() / values.min() > 10**_LOG_DECADES)
-    x_axis, y_axis = Axis(steps, left, right), Axis(values, bottom, top, log=log)
+    x_axis = Axis(steps, left, right, whole=True)
+    y_axis = Axis(values, bottom, top, log=log)
     font = ImageFont.load_default(size=11)
-    for tick, y in zip(y_axis.ticks(), y_axis.pixels(y_axis.ticks()), strict=True):
+    for label, y in zip(y_axis.labels(), y_axis.pixels(y_axis.ticks()), strict=True):
         draw.line([(left, y), (right, y)], fill=_GRID)
-        draw.text((left - 5, y), f"{tick:.4g}", fill=_INK, font=font, anchor="rm")
-    for tick, x in zip(x_axis.ticks(), x_axis.pixels(x_axis.ticks()), strict=True):
-        draw.text((x, bottom + 5), f"{tick:.0f}", fill=_INK, font=font, anchor="ma")
+        draw.text((left - 5, y), label, fill=_INK, font=font, anchor="rm")
+    for label, x in zip(x_axis.labels(), x_axis.pixels(x_axis.ticks()), strict=True):
+        draw.text((x, bottom + 5), label, fill=_INK, font=font, anchor="ma")
     draw.rectangle([left, top, right, bottom], outline=(160, 160, 160))
     heading = name.replace("_", " ") + (" (log)" if log else "")
     draw.text(

@@ -15,6 +15,8 @@ Map = NDArray[np.floating[Any]]
 
 COLUMNS = ("normal reference", "input", "ground truth", "anomaly map", "overlay")
 _GAP, _HEAD, _LABEL, _LEGEND = 6, 26, 22, 44
+_HEADING = 110
+"""Pixels that the longest heading takes; columns of smaller pictures keep this distance."""
 _INK, _PAPER, _EMPTY = (32, 32, 32), (255, 255, 255), (235, 235, 235)
 
 
@@ -74,12 +76,14 @@ def panel(rows: Sequence[PanelRow], scale: tuple[float, float]) -> Image.Image:
         scale: Scores drawn as darkest and brightest, the same in every row.
 
     Raises:
-        InputError: If there is no row.
+        InputError: If there is no row, or not all pictures have one size.
     """
     if not rows:
         raise InputError("A panel needs at least one row, but got none.")
-    height, width = rows[0].anomaly_map.shape
-    step_x, step_y = width + _GAP, height + _LABEL + _GAP
+    height, width = rows[0].image.shape[:2]
+    for row in rows:
+        _check_sizes(row, (height, width))
+    step_x, step_y = max(width, _HEADING) + _GAP, height + _LABEL + _GAP
     size = (_GAP + len(COLUMNS) * step_x, _HEAD + len(rows) * step_y + _LEGEND)
     canvas = Image.new("RGB", size, _PAPER)
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=13)
@@ -99,6 +103,16 @@ def panel(rows: Sequence[PanelRow], scale: tuple[float, float]) -> Image.Image:
             canvas.paste(cell, (_GAP + column * step_x, top + _LABEL))
     _draw_legend(canvas, scale, (_GAP, _HEAD + len(rows) * step_y + 4), size[0] - 2 * _GAP)
     return canvas
+
+
+def _check_sizes(row: PanelRow, size: tuple[int, int]) -> None:
+    for name in ("reference", "image", "mask", "anomaly_map"):
+        picture = getattr(row, name)
+        if picture is not None and picture.shape[:2] != size:
+            raise InputError(
+                f"The {name} of '{row.label}' is {picture.shape[0]} x {picture.shape[1]} in a "
+                f"panel of {size[0]} x {size[1]} pixels. Resize it first."
+            )
 
 
 def _truth(mask: NDArray[np.bool_] | None, size: tuple[int, int]) -> Image.Image:

@@ -6,6 +6,7 @@ from PIL import Image
 
 from omiad.errors import InputError
 from omiad.report import PanelRow, heat, overlay, panel, training_curves
+from omiad.report.curves import Axis
 
 
 def row(level: float, *, masked: bool = True) -> PanelRow:
@@ -69,3 +70,26 @@ def test_a_file_without_training_figures_is_refused(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("epoch,step,test/c\n0,9,3\n")
     with pytest.raises(InputError, match=r"holds no train/\* figures"):
         training_curves(tmp_path / "metrics.csv", tmp_path / "curves.png", "AMDM")
+
+
+@pytest.mark.parametrize("field", ["reference", "image", "mask", "anomaly_map"])
+def test_a_panel_of_pictures_of_several_sizes_is_refused(field: str) -> None:
+    other = row(3.0)
+    wrong = other._replace(**{field: np.asarray(getattr(other, field))[:16]})
+    with pytest.raises(InputError, match=f"{field} of 'scratch' is 16 x 32 in a panel of 32 x 32"):
+        panel([row(3.0), wrong], (1.0, 9.0))
+
+
+def test_headings_of_small_pictures_do_not_overlap() -> None:
+    assert panel([row(3.0)], (1.0, 9.0)).width >= 5 * 105
+
+
+def test_steps_are_marked_at_whole_numbers_once() -> None:
+    axis = Axis(np.array([1.0, 3.0]), 0, 100, whole=True)
+    assert axis.labels() == ["1", "2", "3"]
+
+
+def test_marks_of_a_narrow_range_can_be_told_apart() -> None:
+    labels = Axis(np.array([12345.1, 12346.0]), 0, 100).labels()
+    assert labels == ["12345.5", "12346"]
+    assert Axis(np.array([0.01, 100.0]), 0, 100, log=True).labels()[0] == "0.01"
