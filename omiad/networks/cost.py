@@ -28,9 +28,17 @@ def count_macs(network: Network, shape: tuple[int, int, int]) -> int:
 
 
 def describe(network: Network, shape: tuple[int, int, int]) -> str:
-    """Say what a network costs, e.g. "UNet: 40.2 M parameters, 6.95 GMACs per image"."""
+    """Say what a network costs.
+
+    E.g. "UNet: 40.2 M parameters (encoder 12.0 M), 6.95 GMACs per image".
+
+    Args:
+        network: The network.
+        shape: Features (C, H, W).
+    """
     parameters, macs = count_parameters(network), count_macs(network, shape)
+    encoder = sum(parameter.numel() for parameter in network.encoder_parameters())
     return (
-        f"{type(network).__name__}: {parameters / 1e6:.1f} M parameters, {macs / 1e9:.3g} GMACs "
-        f"per image"
+        f"{type(network).__name__}: {parameters / 1e6:.1f} M parameters "
+        f"(encoder {encoder / 1e6:.1f} M), {macs / 1e9:.3g} GMACs per image"
     )

@@ -1,7 +1,10 @@
 """What every denoising network offers, so that changing it changes only the configuration."""
 
+import sys
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from importlib import import_module
+from itertools import accumulate
 from typing import Any
 
 from torch import Tensor, nn
@@ -30,11 +33,21 @@ class Network(nn.Module, ABC):
     def forward_and_encode(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return output and encoding of one pass; the encoding equals `encode`'s."""
 
+    @abstractmethod
+    def encoder_parameters(self) -> Iterator[nn.Parameter]:
+        """Return the encoder's parameters, without the timestep embedding that all layers share."""
+
 
 def network_spec(network: Network) -> dict[str, Any]:
     """Describe a network as plain data: its class and arguments."""
     cls = type(network)
-    return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": network.config}
+    # The outermost package that exports the class: its path outlives a move between files.
+    packages = accumulate(cls.__module__.split("."), "{}.{}".format)
+    home = next(
+        (p for p in packages if getattr(sys.modules.get(p), cls.__qualname__, None) is cls),
+        cls.__module__,
+    )
+    return {"class_path": f"{home}.{cls.__qualname__}", "init_args": network.config}
 
 
 def build_network(spec: dict[str, Any]) -> Network:

@@ -1,6 +1,6 @@
 """The U-Net of guided-diffusion, for feature maps with many channels."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +43,9 @@ class UNet(Network):
         num_blocks: Residual blocks of each level on the way down; one more on the way up.
         attention_factors: Downsampling factors with attention after each block.
         num_heads: Attention heads.
+
+    Raises:
+        InputError: If no such network exists, e.g. where the heads do not divide the channels.
     """
 
     def __init__(
@@ -60,6 +63,10 @@ class UNet(Network):
             raise InputError(
                 f"A U-Net needs a positive width, num_blocks, num_heads and multipliers, but got "
                 f"{width}, {num_blocks}, {num_heads} and {list(multipliers)}."
+            )
+        if width % 2:
+            raise InputError(
+                f"width must be even, for the timestep's cosines and sines, but got {width}."
             )
         if any(width * m % num_heads for m in multipliers):
             raise InputError(
@@ -127,6 +134,10 @@ class UNet(Network):
             out: Tensor = self.out(F.silu(self.norm(h.to(self.norm.weight.dtype))))
         return out, encoding
 
+    def encoder_parameters(self) -> Iterator[nn.Parameter]:
+        """Return the parameters of the way down."""
+        return self.down.parameters()
+
     def _embed(self, t: Tensor) -> Tensor:
         embedding: Tensor = self.embed(timestep_embedding(t, self.width).to(self.norm.weight.dtype))
         return embedding
@@ -157,7 +168,7 @@ def unet_small(channels: int) -> UNet:
 
 
 def unet_medium(channels: int) -> UNet:
-    """Preset of about 11 M parameters, for a CPU and a 16 x 16 grid."""
+    """Preset for a CPU: 11.4 M parameters and 0.66 GMACs for 168 channels at 16 x 16."""
     return UNet(channels, width=96, multipliers=(1, 2, 2), num_blocks=1)
 
 

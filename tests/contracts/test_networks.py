@@ -36,7 +36,19 @@ class NetworkContract:
 
     def test_output_has_the_inputs_shape(self, network: Network, x: torch.Tensor) -> None:
         assert network(x, self.t).shape == x.shape
-        assert network(x[..., :4], self.t).shape == x[..., :4].shape
+
+    @pytest.mark.parametrize("grid", [(8, 4), (12, 20)])  # 12 x 20 halves twice to 3 x 5
+    def test_the_grid_need_not_be_square(
+        self, network: Network, grid: tuple[int, int], generator: torch.Generator
+    ) -> None:
+        x = torch.randn(3, self.channels, *grid, generator=generator)
+        output, encoding = network.forward_and_encode(x, self.t)
+        assert output.shape == x.shape
+        assert torch.equal(network.encode(x, self.t), encoding)
+
+    def test_evaluation_repeats_itself_bitwise(self, network: Network, x: torch.Tensor) -> None:
+        network.eval()
+        assert torch.equal(network(x, self.t), network(x, self.t))
 
     def test_output_depends_on_the_timestep(self, network: Network, x: torch.Tensor) -> None:
         assert not torch.allclose(network(x, self.t), network(x, self.t.flip(0)))
@@ -63,7 +75,7 @@ class NetworkContract:
         network.encode(x, self.t).mean().backward()
         assert x.grad is not None
         assert x.grad.abs().sum() > 0
-        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+        assert all(p.grad is not None and p.grad.any() for p in network.encoder_parameters())
 
     def test_a_frozen_network_passes_gradients_to_its_input(
         self, network: Network, x: torch.Tensor
@@ -103,6 +115,7 @@ class NetworkContract:
             loss.backward()
             optimizer.step()
             losses.append(loss.item())
+        # Over three seeds the share left was at most 0.0006 (two levels) and 0.067 (three).
         assert losses[-1] < 0.3 * losses[0]
 
 

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -7,41 +9,61 @@ from omiad.networks import (
     build_network,
     count_macs,
     count_parameters,
-    describe,
+    network_spec,
     unet_base,
     unet_medium,
     unet_small,
     unet_tiny,
 )
+from omiad.networks.layers import ResBlock, timestep_embedding
 
 
 @pytest.mark.parametrize(
-    ("arguments", "parameters_m", "gmacs"),
+    ("arguments", "parameters_m", "encoder_m", "gmacs", "encoding"),
     [
         # guided-diffusion's own U-Net with these settings, 272 channels at 32 x 32.
-        ({}, 40.2, 6.95),
-        ({"attention_factors": (2,)}, 38.9, 6.86),
-        ({"multipliers": (1, 2, 2)}, 29.7, 6.90),
-        ({"multipliers": (1, 2, 3, 4)}, 88.7, 8.58),
-        ({"width": 64, "multipliers": (1, 2, 2), "num_blocks": 1}, 5.3, 1.41),
-        ({"width": 64, "attention_factors": (2,)}, 9.9, 1.92),
-        ({"width": 192}, 90.0, 15.03),
+        ({}, 40.2, 12.0, 6.95, (256, 4, 4)),
+        ({"attention_factors": (2,)}, 38.9, 11.4, 6.86, (256, 4, 4)),
+        ({"num_blocks": 3}, 53.2, 17.2, 9.02, (256, 4, 4)),
+        ({"multipliers": (1, 2, 2)}, 29.7, 8.5, 6.90, (256, 8, 8)),
+        ({"multipliers": (1, 2, 3, 4)}, 88.7, 23.4, 8.58, (512, 4, 4)),
+        ({"multipliers": (2, 2, 2), "attention_factors": (2,)}, 36.6, 11.0, 13.74, (256, 8, 8)),
+        ({"width": 64, "multipliers": (1, 2, 2), "num_blocks": 1}, 5.3, 1.2, 1.41, (128, 8, 8)),
+        ({"width": 64, "attention_factors": (2,)}, 9.9, 2.9, 1.92, (128, 4, 4)),
+        ({"width": 96, "attention_factors": (2,)}, 22.0, 6.5, 4.01, (192, 4, 4)),
+        ({"width": 192}, 90.0, 26.6, 15.03, (384, 4, 4)),
     ],
 )
 def test_size_and_cost_are_guided_diffusions(
-    arguments: dict[str, object], parameters_m: float, gmacs: float
+    arguments: dict[str, object],
+    parameters_m: float,
+    encoder_m: float,
+    gmacs: float,
+    encoding: tuple[int, int, int],
 ) -> None:
     with torch.device("meta"):
         network = UNet(272, **arguments)  # type: ignore[arg-type]
-    assert count_parameters(network) / 1e6 == pytest.approx(parameters_m, abs=0.06)
-    assert count_macs(network, (272, 32, 32)) / 1e9 == pytest.approx(gmacs, abs=0.006)
+        encoded = network.encode(torch.empty(2, 272, 32, 32), torch.tensor([1, 2]))
+    encoder = sum(p.numel() for p in network.encoder_parameters())
+    # The figures are rounded to their last digit.
+    assert count_parameters(network) / 1e6 == pytest.approx(parameters_m, abs=0.051)
+    assert encoder / 1e6 == pytest.approx(encoder_m, abs=0.051)
+    assert count_macs(network, (272, 32, 32)) / 1e9 == pytest.approx(gmacs, abs=0.0051)
+    assert encoded.shape == (2, *encoding)
 
 
-def test_the_discriminator_map_of_the_default_is_four_by_four() -> None:
+def test_the_medium_preset_has_the_size_it_states() -> None:
     with torch.device("meta"):
-        network = unet_base(272)
-        encoding = network.encode(torch.empty(2, 272, 32, 32), torch.tensor([1, 2]))
-    assert encoding.shape == (2, 256, 4, 4)
+        network = unet_medium(168)
+    assert count_parameters(network) / 1e6 == pytest.approx(11.4, abs=0.05)
+    assert count_macs(network, (168, 16, 16)) / 1e9 == pytest.approx(0.66, abs=0.005)
+
+
+def test_the_first_step_is_embedded_as_guided_diffusions_step_zero() -> None:
+    # Cosines first, then sines; step 2 is step 1 there, at the frequencies 1 and 1e-4^(1/2).
+    embedding = timestep_embedding(torch.tensor([1, 2]), 4)
+    expected = [[1, 1, 0, 0], [math.cos(1), math.cos(0.01), math.sin(1), math.sin(0.01)]]
+    torch.testing.assert_close(embedding, torch.tensor(expected))
 
 
 def test_presets_grow() -> None:
@@ -55,10 +77,15 @@ def test_a_new_network_predicts_zero(generator: torch.Generator) -> None:
     assert not unet_tiny(5)(x, torch.tensor([7])).any()
 
 
-def test_a_description_names_size_and_cost() -> None:
-    with torch.device("meta"):
-        network = unet_base(272)
-    assert describe(network, (272, 32, 32)) == "UNet: 40.2 M parameters, 6.95 GMACs per image"
+def test_the_timestep_scales_and_shifts_the_normalised_features(generator: torch.Generator) -> None:
+    # Scale -1 and shift 0 leave nothing of the branch: norm * (1 + scale) + shift = 0.
+    block = ResBlock(4, 4, embedding_dim=2)
+    x, embedding = torch.randn(1, 4, 3, 3, generator=generator), torch.zeros(1, 2)
+    with torch.no_grad():
+        block.conv_out.weight.fill_(0.1)
+        assert not torch.allclose(block(x, embedding), x)
+        block.embedding.bias.copy_(torch.tensor([-1.0] * 4 + [0.0] * 4))
+        assert torch.equal(block(x, embedding), x)
 
 
 @pytest.mark.parametrize(
@@ -66,6 +93,7 @@ def test_a_description_names_size_and_cost() -> None:
     [
         ({"width": 0}, "needs a positive width"),
         ({"multipliers": ()}, "needs a positive width"),
+        ({"width": 5, "num_heads": 1}, "width must be even"),
         ({"width": 6, "num_heads": 4}, "num_heads must divide"),
     ],
 )
@@ -78,6 +106,26 @@ def test_a_grid_that_cannot_be_halved_is_refused() -> None:
     network = UNet(4, width=8, multipliers=(1, 2, 2), num_blocks=1)
     with pytest.raises(InputError, match="must be a multiple of 4, but got 6 x 8"):
         network(torch.zeros(1, 4, 6, 8), torch.tensor([1]))
+
+
+def test_a_description_names_the_public_class_and_plain_arguments() -> None:
+    spec = network_spec(UNet(4, width=8, multipliers=(1, 2), num_blocks=1, attention_factors=(2,)))
+    assert spec == {
+        "class_path": "omiad.networks.UNet",
+        "init_args": {
+            "channels": 4,
+            "width": 8,
+            "multipliers": [1, 2],
+            "num_blocks": 1,
+            "attention_factors": [2],
+            "num_heads": 4,
+        },
+    }
+
+
+def test_a_class_is_also_found_where_it_is_defined() -> None:
+    network = build_network(network_spec(unet_tiny(4)) | {"class_path": "omiad.networks.unet.UNet"})
+    assert type(network) is UNet
 
 
 @pytest.mark.parametrize(

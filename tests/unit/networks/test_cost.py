@@ -1,0 +1,61 @@
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from omiad.networks import Network, UNet, count_macs, count_parameters, describe, unet_base
+from omiad.networks.layers import Attention
+
+
+class AttentionNetwork(Network):
+    """The least network: attention alone, which is also its encoder."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.config = {"channels": channels}
+        self.attention = Attention(channels, num_heads=2)
+
+    def encode(self, x: Tensor, t: Tensor) -> Tensor:
+        out: Tensor = self.attention(x)
+        return out
+
+    def forward_and_encode(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        encoding = self.encode(x, t)
+        return encoding, encoding
+
+    def encoder_parameters(self) -> Iterator[nn.Parameter]:
+        return self.parameters()
+
+
+def test_parameters_are_counted_once() -> None:
+    layer = nn.Linear(3, 2)  # 6 weights, 2 biases
+    assert count_parameters(nn.Sequential(layer, layer)) == 8
+
+
+@pytest.mark.parametrize("grid", [(4, 4), (8, 4)])
+def test_the_products_of_attention_are_counted(grid: tuple[int, int]) -> None:
+    channels, tokens = 6, grid[0] * grid[1]
+    # Queries, keys, values and projection: 4 c^2 n; scores and weighted sum: 2 c n^2.
+    expected = 4 * channels**2 * tokens + 2 * channels * tokens**2
+    assert count_macs(AttentionNetwork(channels), (channels, *grid)) == expected
+
+
+def test_counting_leaves_the_network_as_it_is() -> None:
+    network = UNet(4, width=8, multipliers=(1, 2), num_blocks=1).requires_grad_(False).eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    state = torch.get_rng_state()
+    with torch.inference_mode():
+        count_macs(network, (4, 8, 8))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not network.training
+    assert not any(p.requires_grad for p in network.parameters())
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+def test_a_description_names_size_and_cost() -> None:
+    with torch.device("meta"):
+        network = unet_base(272)
+    assert describe(network, (272, 32, 32)) == (
+        "UNet: 40.2 M parameters (encoder 12.0 M), 6.95 GMACs per image"
+    )
