@@ -16,7 +16,7 @@ $(BIN)/omiad: pyproject.toml
 	$(BIN)/pip install --editable '.[dev]'
 	@touch $@
 
-demo: $(BIN)/omiad ## Install, then train, distil, test and show on synthetic data (about 6 minutes)
+demo: $(BIN)/omiad ## Install, then train, distil, test and show on synthetic data (about 5 minutes)
 	$(BIN)/omiad demo --output $(DEMO_DIR)
 
 test: $(BIN)/omiad ## Install, then run the tests

@@ -36,7 +36,7 @@ def demo(*, output: str = "runs/demo", configs: str = "configs", seed: int = 0) 
 
     Raises:
         MissingInputError: If the configurations are not there.
-        InputError: If the folder already holds a demo.
+        InputError: If the folder holds anything.
     """
     root, config = Path(output), Path(configs)
     if not (config / "demo_amdm.yaml").is_file():
@@ -44,12 +44,14 @@ def demo(*, output: str = "runs/demo", configs: str = "configs", seed: int = 0) 
             f"No 'demo_amdm.yaml' in '{config}'. Run the demo from a checkout of omiad, or give "
             f"--configs."
         )
-    if (root / "omiad").exists():
-        raise InputError(f"'{root}' already holds a demo. Remove it, or choose another --output.")
+    if root.exists() and any(root.iterdir()):
+        raise InputError(
+            f"'{root}' holds an earlier demo, perhaps an interrupted one. Remove it, or choose "
+            f"another --output."
+        )
     data = root / "data"
-    if not data.exists():
-        synthesize(data, seed=seed)
-        logger.info("data: %s", data)
+    synthesize(data, seed=seed)
+    logger.info("data: %s", data)
     teacher, student = (root / kind / "checkpoints" / "last.ckpt" for kind in ("amdm", "omiad"))
     shared = [f"--data.root={data}", f"--seed_everything={seed}", f"--data.cache_dir={root}/cache"]
     for kind, extra in (("amdm", []), ("omiad", [f"--model.teacher={teacher}"])):
@@ -77,6 +79,8 @@ def _summarise(root: Path, checkpoint: Path) -> None:
         "untrained network": _evaluate(data, lambda batch, names: untrained(batch.images)),
         "OmiAD, one step": learned,
     }
+    summary = root / "summary.json"
+    summary.write_text(json.dumps(figures, indent=2) + "\n")
     table = Table(title="What was learned (mean over categories, %)")
     for heading in ("method", "pixel AUROC", "image AUROC"):
         table.add_column(heading, justify="left" if heading == "method" else "right")
@@ -85,6 +89,7 @@ def _summarise(root: Path, checkpoint: Path) -> None:
     console = Console()
     console.print(table)
     for what, path in (
+        ("summary", summary.name),
         ("results", "omiad/test/results.json"),
         ("heat-maps", "omiad/test/panels"),
         ("training curves", "omiad/curves.png"),

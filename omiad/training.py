@@ -131,19 +131,13 @@ def with_checkpoint_defaults(args: list[str]) -> list[str]:
     checkpoint beats the defaults.
 
     Raises:
-        InputError: If a configuration asks for another model than the checkpoint holds.
+        InputError: If a configuration is not YAML, or asks for another model than the checkpoint
+            holds.
     """
     if not args or args[0] not in OmiadCLI.subcommands():
         return args
     command, options = args[0], args[1:]
-    configs = [
-        yaml.safe_load(Path(c).read_text()) or {}
-        for c in _values(options, "config", "c")
-        if Path(c).is_file()
-    ]
-    models = [
-        c["model"] for c in configs if isinstance(c, dict) and isinstance(c.get("model"), dict)
-    ]
+    models = [_model_of(Path(c)) for c in _values(options, "config", "c")]
     ckpt_path = _last(_values(options, "ckpt_path"))
     if ckpt_path is not None:
         defaults = checkpoint_defaults(ckpt_path)
@@ -167,6 +161,17 @@ def with_checkpoint_defaults(args: list[str]) -> list[str]:
     return [command, "--config", yaml.safe_dump(defaults), *options]
 
 
+def _model_of(path: Path) -> dict[str, Any]:
+    """Return the model section of a configuration file; the parser says if there is no file."""
+    try:
+        config = yaml.safe_load(path.read_text()) if path.is_file() else None
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"'{path}' is not valid YAML: {reason}. Correct the file.") from error
+    model = config.get("model") if isinstance(config, dict) else None
+    return model if isinstance(model, dict) else {}
+
+
 def checkpoint_defaults(path: str) -> dict[str, Any]:
     """Return a checkpoint's model and data as a configuration; weights come from its own file."""
     checkpoint = read_checkpoint(path)
@@ -178,6 +183,13 @@ def checkpoint_defaults(path: str) -> dict[str, Any]:
     class_path = model.pop("_class_path", f"{module.__module__}.{module.__qualname__}")
     if "teacher" in model:
         model["teacher"] = str(path)
+    # A module built in Python leaves no configuration of its factories and dataclasses.
+    spec = checkpoint[CHECKPOINT_KEY]["detector"]
+    model.setdefault("scoring", spec["scoring"])
+    if module is AMDMModule:
+        arguments = {k: v for k, v in spec["network"]["init_args"].items() if k != "channels"}
+        network = {"class_path": spec["network"]["class_path"], "init_args": arguments}
+        model.setdefault("network", network)
     seed = model.pop("seed", 0)
     data.pop("seed", None)
     data["weights"] = str(path)

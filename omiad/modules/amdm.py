@@ -208,7 +208,7 @@ class AMDMModule(DetectionModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the gradient norm and log it."""
+        """Clip the gradient norm; the trainer's own clipping is not used."""
         self.clip_gradients(optimizer, self.gradient_clip, "norm")
 
     def progress(self) -> dict[str, int]:

@@ -1,6 +1,7 @@
 """What both training stages share: the detector they train, testing it, and its checkpoint."""
 
 import logging
+from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -121,8 +122,8 @@ class DetectionModule(LightningModule):
         if stored["kind"] != self.kind:
             raise InputError(
                 f"The checkpoint holds an {stored['kind']} model, but the configuration asks for "
-                f"{self.kind}. Leave --config out (the checkpoint knows its model) or give "
-                f"{'an' if self.kind[0] in 'AO' else 'a'} {self.kind} checkpoint."
+                f"{self.kind}. Leave --config out (the checkpoint knows its model) or give an "
+                f"{self.kind} checkpoint."
             )
         self.check_extractor(stored["detector"], "the checkpoint")
         if self.trainer.state.fn != TrainerFn.FITTING:
@@ -169,13 +170,13 @@ class DetectionModule(LightningModule):
                 f"or set --trainer.precision 32-true; the last checkpoint written is intact."
             )
 
+    @abstractmethod
     def progress(self) -> dict[str, int]:
         """Counters that a resumed run must continue."""
-        raise NotImplementedError
 
+    @abstractmethod
     def load_progress(self, progress: dict[str, int]) -> None:
         """Restore `progress`."""
-        raise NotImplementedError
 
     def _calibration_features(self) -> Tensor:
         cache = self.data.train_features

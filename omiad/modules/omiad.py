@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
 from omiad.detector import CHECKPOINT_KEY, Detector, read_checkpoint
-from omiad.diffusion import Denoised, Weighting
+from omiad.diffusion import Denoised, Denoiser, Weighting
 from omiad.diffusion.losses import (
     discriminator_logits,
     discriminator_loss,
@@ -29,6 +29,7 @@ from omiad.diffusion.losses import (
     student_loss,
     timestep_weight,
 )
+from omiad.diffusion.sampling import one_step_reconstruct
 from omiad.errors import InputError
 from omiad.modules.detection import DetectionModule, parameter_distance
 from omiad.modules.ema import ema_decay, ema_update
@@ -159,7 +160,7 @@ class OmiADModule(DetectionModule):
             normalizer=teacher.normalizer,
             denoiser=copy.deepcopy(self.teacher),
             scoring=self.scoring or teacher.scoring,
-            t_init=self.t_init or teacher.t_init,
+            t_init=teacher.t_init if self.t_init is None else self.t_init,
             num_noise_draws=self.num_noise_draws,
             seed=self.seed,
             autocast_dtype=self.data.autocast_dtype,
@@ -181,10 +182,10 @@ class OmiADModule(DetectionModule):
         draws = SampleDraws(
             seed=self.seed, epoch=self.current_epoch, index=batch.index, device=self.device
         )
-        self.log_now = self.global_step == 0 or batch_idx % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+        noise = draws.normal(tuple(x_0.shape[1:]))
         distil = self.images_seen >= self.student_warmup_images
         with torch.set_grad_enabled(distil):
-            x_g = self.generate(x_0, draws)
+            x_g = self.reconstruct(self.generator, x_0, noise)
         student_optimizer, generator_optimizer = cast("list[LightningOptimizer]", self.optimizers())
         self._step(self.student_loss(x_g.detach(), x_0, draws), self.student, student_optimizer)
         if distil:
@@ -193,15 +194,14 @@ class OmiADModule(DetectionModule):
                 self._step(loss, self.generator, generator_optimizer)
             self.num_generator_steps += 1
         self._count(len(batch.index) * self.trainer.world_size)
-        if self.log_now:
-            self._log_movement(x_g.detach(), x_0, draws)
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if (self.trainer.fit_loop.total_batch_idx + 1) % every == 0:  # when Lightning writes
+            self._log_movement(x_g.detach(), self.reconstruct(self.teacher, x_0, noise))
 
-    def generate(self, x_0: Tensor, draws: SampleDraws) -> Tensor:
+    def reconstruct(self, denoiser: Denoiser, x_0: Tensor, noise: Tensor) -> Tensor:
         """Reconstruct x_0 (B, C, h, w) in one step from t_init: x_g of eq. 12."""
-        noise = draws.normal(tuple(x_0.shape[1:]))
-        t = torch.full((len(x_0),), self.detector.t_init, device=x_0.device)
-        self.x_init = self.generator.schedule.add_noise(x_0, noise, t)
-        return cast(Denoised, self.generator(self.x_init, t)).x_0
+        t_init = self.detector.t_init
+        return one_step_reconstruct(denoiser, denoiser.schedule, x_0, noise, t_init=t_init)
 
     def student_loss(self, x_g: Tensor, x_0: Tensor, draws: SampleDraws) -> Tensor:
         """Return psi's loss: denoise x_g (eq. 13), tell x_0 from x_g (eq. 17); Alg. 1 line 9."""
@@ -252,15 +252,17 @@ class OmiADModule(DetectionModule):
     @property
     def student_warmup_images(self) -> float:
         """Images before theta moves."""
-        return min(100_000, self.student_warmup_fraction * self._planned_images)
+        return self._share(self.student_warmup_fraction, 100_000)
 
     @property
     def adversarial_start_images(self) -> float:
         """Images before theta's adversarial loss joins."""
-        return min(200_000, self.adversarial_start_fraction * self._planned_images)
+        return self._share(self.adversarial_start_fraction, 200_000)
 
-    @property
-    def _planned_images(self) -> float:
+    def _share(self, fraction: float, most: int) -> float:
+        """Return a share of the images this run will see, but at most that many."""
+        if not fraction:
+            return 0
         trainer = self.trainer
         batches = math.inf
         if trainer.max_epochs is not None and trainer.max_epochs > 0:
@@ -268,7 +270,9 @@ class OmiADModule(DetectionModule):
         if trainer.max_steps > 0:
             # A batch is one optimiser step in psi's warm-up and two afterwards.
             batches = min(batches, trainer.max_steps / (2 - self.student_warmup_fraction))
-        return batches * self.data.batch_size * trainer.world_size
+        # A data set smaller than a batch is one batch.
+        batch = min(self.data.batch_size * trainer.world_size, len(self.data.train_features))
+        return min(most, fraction * batches * batch)
 
     @property
     def _student_network(self) -> Network:
@@ -290,12 +294,10 @@ class OmiADModule(DetectionModule):
         ema_update(self.detector.denoiser.network, self.generator.network, decay)
 
     @torch.no_grad()
-    def _log_movement(self, x_g: Tensor, x_0: Tensor, draws: SampleDraws) -> None:
-        t = torch.full((len(x_0),), self.detector.t_init, device=x_0.device)
-        teacher: Denoised = self.teacher(self.x_init, t)
+    def _log_movement(self, x_g: Tensor, of_teacher: Tensor) -> None:
         self.log("train/generator_steps", float(self.num_generator_steps))
         self.log("train/generator_distance", parameter_distance(self.generator, self.teacher))
-        self.log("train/generator_shift_rms", (x_g - teacher.x_0).square().mean().sqrt())
+        self.log("train/generator_shift_rms", (x_g - of_teacher).square().mean().sqrt())
         self.log("train/nonfinite_gradients", float(self.num_nonfinite_gradients))
 
     def on_train_end(self) -> None:

@@ -6,18 +6,23 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import timm
 import torch
 import yaml
+from lightning import Trainer
 
+from omiad import AMDMModule, FeatureDataModule
 from omiad.callbacks import LastCheckpoint
 from omiad.cli import main
 from omiad.data.images import read_image
 from omiad.detector import Detector
 from omiad.metrics import METRICS
+from omiad.networks import UNet
+from omiad.scoring import Scoring
 
 TINY = [
     "--data.backbone=test_efficientnet.r160_in1k",
@@ -333,6 +338,111 @@ def test_a_checkpoint_outlives_the_weights_file(mvtec_root: Path, tmp_path: Path
     checkpoint = fit_omiad(mvtec_root, tmp_path, teacher, f"--data.cache_dir={tmp_path / 'cache'}")
     teacher.unlink()
     assert run_test(checkpoint, tmp_path / "test_omiad")["mean"]["mad"] is not None
+
+
+def test_the_curves_show_the_generator_as_it_stands(road: dict[str, Path]) -> None:
+    # One batch of psi alone, then two steps for each batch: 6 steps end within the fourth batch.
+    rows = read_table(road["out"] / "omiad" / "metrics.csv")
+    assert [float(row["train/generator_steps"]) for row in rows] == [0, 1, 2, 3]
+    assert float(rows[0]["train/generator_distance"]) == 0
+    assert float(rows[-1]["train/generator_distance"]) > 0
+
+
+def test_a_checkpoint_of_a_module_built_in_python_is_tested_like_any(
+    mvtec_root: Path, tmp_path: Path
+) -> None:
+    data = FeatureDataModule(
+        str(mvtec_root),
+        backbone="test_efficientnet.r160_in1k",
+        weights="random",
+        image_size=32,
+        feature_size=8,
+        cache_dir=str(tmp_path / "cache"),
+    )
+    network = partial(UNet, width=8, multipliers=(1, 2), num_blocks=1, attention_factors=(2,))
+    scoring = Scoring(pool_size=5)
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        default_root_dir=tmp_path,
+    )
+    module = AMDMModule(network, feature_norm="channel", t_init=500, num_steps=3, scoring=scoring)
+    trainer.fit(module, datamodule=data)
+    trainer.save_checkpoint(tmp_path / "python.ckpt")
+    model = run_test(tmp_path / "python.ckpt", tmp_path / "run")["model"]
+    assert model["num_steps"] == 3
+    assert model["scoring"]["pool_size"] == 5
+
+
+def test_a_broken_configuration_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("model: [")
+    assert "broken.yaml' is not valid YAML" in error_of(["fit", f"--config={broken}"], capsys)
+
+
+def test_a_missing_configuration_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "gone.yaml" in error_of(["fit", "--config=gone.yaml"], capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--images=no/such"], "No image or folder at 'no/such'"),
+        (["--images=configs"], "'configs' holds no image"),
+        (["--images=.github/assets", "--device=cuda:99"], "Device 'cuda:99' is not available"),
+    ],
+)
+def test_a_prediction_that_cannot_be_made_is_explained(
+    road: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    sentence: str,
+) -> None:
+    command = ["predict", f"--ckpt_path={road['omiad']}", f"--output={tmp_path}", *arguments]
+    assert sentence in error_of(command, capsys)
+
+
+def test_predictions_are_not_overwritten(
+    road: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = next(road["data"].rglob("*.png"))
+    command = ["predict", f"--ckpt_path={road['omiad']}", f"--images={image}", "--device=cpu"]
+    main([*command, f"--output={tmp_path}"])
+    before = (tmp_path / "predictions.csv").read_bytes()
+    assert "already holds predictions" in error_of([*command, f"--output={tmp_path}"], capsys)
+    assert (tmp_path / "predictions.csv").read_bytes() == before
+
+
+def test_a_demo_without_its_configurations_is_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sentence = error_of(["demo", f"--configs={tmp_path}", f"--output={tmp_path / 'o'}"], capsys)
+    assert "No 'demo_amdm.yaml' in" in sentence
+
+
+def test_a_demo_is_not_mixed_with_an_earlier_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "data").mkdir()
+    assert "holds an earlier demo" in error_of(["demo", f"--output={tmp_path}"], capsys)
+
+
+@pytest.mark.slow
+def test_the_demo_learns(tmp_path: Path) -> None:
+    torch.set_num_threads(2)
+    main(["demo", f"--output={tmp_path / 'demo'}"])
+    figures = json.loads((tmp_path / "demo" / "summary.json").read_text())
+    z_score, untrained, learned = figures.values()
+    assert z_score["pixel_auroc"] < 0.80
+    assert untrained["pixel_auroc"] < 0.75
+    assert learned["pixel_auroc"] > 0.90
+    assert learned["image_auroc"] > 0.90
 
 
 def test_a_run_folder_that_holds_a_run_is_refused(

@@ -157,7 +157,8 @@ def test_no_gradient_reaches_the_student_in_the_generators_step(
     x_0 = draws.normal((module.detector.extractor.num_channels, 8, 8))
     module.log = lambda *_, **__: None  # type: ignore[method-assign]
     with frozen(module.student):
-        module.generator_loss(module.generate(x_0, draws), x_0, draws).backward()
+        x_g = module.reconstruct(module.generator, x_0, draws.normal(tuple(x_0.shape[1:])))
+        module.generator_loss(x_g, x_0, draws).backward()
     assert all(p.grad is None for p in module.student.parameters())
     assert all(p.grad is None for p in module.teacher.parameters())
     assert any(p.grad.abs().sum() > 0 for p in module.generator.parameters())
@@ -260,6 +261,43 @@ def test_a_loss_that_is_no_number_stops_the_run(mvtec_root: Path, tmp_path: Path
     module.gradient_clip = 1e30
     with pytest.raises(InputError, match=r"The training loss became .* Lower the learning rate"):
         trainer_of(tmp_path, 20).fit(module, datamodule=data_of(mvtec_root, tmp_path))
+
+
+def test_a_checkpoint_of_another_program_is_not_restored(
+    mvtec_root: Path, tmp_path: Path, teacher: Path
+) -> None:
+    foreign = torch.load(teacher, weights_only=True)
+    del foreign["omiad"]
+    torch.save(foreign, tmp_path / "foreign.ckpt")
+    with pytest.raises(InputError, match="was not written by omiad"):
+        trainer_of(tmp_path, 1).test(
+            amdm(), datamodule=data_of(mvtec_root, tmp_path), ckpt_path=tmp_path / "foreign.ckpt"
+        )
+
+
+def test_a_checkpoint_of_the_other_stage_is_not_restored(
+    mvtec_root: Path, tmp_path: Path, teacher: Path
+) -> None:
+    with pytest.raises(InputError, match="holds an AMDM model, but the configuration asks for"):
+        trainer_of(tmp_path, 1).test(
+            OmiADModule(str(teacher)), datamodule=data_of(mvtec_root, tmp_path), ckpt_path=teacher
+        )
+
+
+def test_other_backbone_weights_than_the_checkpoints_are_refused(
+    mvtec_root: Path, tmp_path: Path, teacher: Path
+) -> None:
+    with pytest.raises(InputError, match="weights differ from the ones the checkpoint was trained"):
+        trainer_of(tmp_path, 1).test(
+            amdm(), datamodule=data_of(mvtec_root, tmp_path, seed=1), ckpt_path=teacher
+        )
+
+
+def test_a_t_init_of_zero_is_refused_and_not_replaced(
+    mvtec_root: Path, tmp_path: Path, teacher: Path
+) -> None:
+    with pytest.raises(InputError, match=r"t_init must lie in 1..1000, but got 0"):
+        distilled(mvtec_root, tmp_path, teacher, 1, t_init=0)
 
 
 def test_another_data_module_is_refused(tmp_path: Path) -> None:

@@ -44,7 +44,10 @@ def test_a_panel_has_a_row_for_each_image() -> None:
 
 
 def test_a_missing_mask_is_not_drawn_as_an_empty_one() -> None:
-    assert panel([row(3.0, masked=False)], (1, 9)) != panel([row(1.0)], (1, 9))
+    unknown = row(3.0, masked=False)
+    empty = unknown._replace(mask=np.zeros((32, 32), dtype=bool))
+    assert panel([unknown], (1, 9)) == panel([unknown], (1, 9))
+    assert panel([unknown], (1, 9)) != panel([empty], (1, 9))
 
 
 def test_a_panel_without_rows_is_refused() -> None:
