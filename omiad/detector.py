@@ -1,13 +1,19 @@
 """The one path from photographs to scores, which testing, prediction and export share."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
 from omiad.diffusion import Denoiser, NoiseSchedule, Parameterization
-from omiad.diffusion.sampling import ddim_reconstruct, ddim_timesteps
+from omiad.diffusion.sampling import (
+    Sampler,
+    ddim_reconstruct,
+    ddim_timesteps,
+    ddpm_reconstruct,
+)
 from omiad.errors import InputError, MissingInputError
 from omiad.features import FeatureExtractor, FeatureNormalizer
 from omiad.networks import Network, build_network, network_spec
@@ -53,6 +59,8 @@ class Detector(nn.Module):
         scoring: Scoring,
         t_init: int,
         num_steps: int = 1,
+        sampler: Sampler = "ddim",
+        eta: float = 0.0,
         num_noise_draws: int = 1,
         seed: int = 0,
         autocast_dtype: torch.dtype | None = None,
@@ -65,17 +73,26 @@ class Detector(nn.Module):
             denoiser: Network, schedule and parameterisation.
             scoring: How a residual becomes a map and a score.
             t_init: Step the features are noised to.
-            num_steps: Network evaluations per image; 1 is OmiAD's one step, more is DDIM.
+            num_steps: DDIM's network evaluations per image; 1 is OmiAD's one step.
+            sampler: ddim, or ddpm for the ancestral sampler, which takes every step from t_init.
+            eta: DDIM's share of fresh noise in each step, in 0..1.
             num_noise_draws: Noise maps whose anomaly maps are averaged.
             seed: Seed of the shared noise.
             autocast_dtype: Half precision of backbone and network, None for float32.
 
         Raises:
-            InputError: If t_init, num_steps or num_noise_draws is out of range.
+            InputError: If t_init, num_steps, eta or num_noise_draws is out of range, or the
+                sampler is unknown.
         """
         super().__init__()
         denoiser.schedule.check_step(t_init, "t_init")
         ddim_timesteps(t_init, num_steps)
+        if sampler not in get_args(Sampler):
+            raise InputError(
+                f"sampler must be one of {', '.join(get_args(Sampler))}, but got '{sampler}'."
+            )
+        if not 0 <= eta <= 1:
+            raise InputError(f"eta must lie in 0..1, but got {eta}.")
         if num_noise_draws < 1:
             raise InputError(f"num_noise_draws must be at least 1, but got {num_noise_draws}.")
         self.extractor = extractor
@@ -84,6 +101,8 @@ class Detector(nn.Module):
         self.scoring = scoring
         self.t_init = t_init
         self.num_steps = num_steps
+        self.sampler = sampler
+        self.eta = eta
         self.seed = seed
         self.autocast_dtype = autocast_dtype
         generator = torch.Generator().manual_seed(seed)
@@ -105,23 +124,42 @@ class Detector(nn.Module):
     def score_features(self, features: Tensor) -> Prediction:
         """Score raw backbone features (B, C, h, w)."""
         x_0 = self.normalizer(features)
+        step_noise = self._step_noise()
         maps = [
-            anomaly_map(x_0, self._reconstruct(x_0, noise), self.extractor.image_size, self.scoring)
+            anomaly_map(
+                x_0,
+                self._reconstruct(x_0, noise, step_noise),
+                self.extractor.image_size,
+                self.scoring,
+            )
             for noise in self.noise
         ]
         mean_map = torch.stack(maps).mean(0)
         return Prediction(image_score(mean_map, self.scoring), mean_map)
 
-    def _reconstruct(self, x_0: Tensor, noise: Tensor) -> Tensor:
+    def _reconstruct(self, x_0: Tensor, noise: Tensor, step_noise: Iterator[Tensor]) -> Tensor:
+        schedule = self.denoiser.schedule
         with self._autocast(x_0.device):
+            if self.sampler == "ddpm":
+                return ddpm_reconstruct(
+                    self.denoiser, schedule, x_0, noise, t_init=self.t_init, step_noise=step_noise
+                )
             return ddim_reconstruct(
                 self.denoiser,
-                self.denoiser.schedule,
+                schedule,
                 x_0,
                 noise,
                 t_init=self.t_init,
                 num_steps=self.num_steps,
+                eta=self.eta,
+                step_noise=step_noise,
             )
+
+    def _step_noise(self) -> Iterator[Tensor]:
+        """Yield the noise of a stochastic sampler's steps: for every batch the same maps."""
+        generator = torch.Generator().manual_seed(self.seed + 1)  # not those of `noise` again
+        while True:
+            yield torch.randn(self.noise.shape[1:], generator=generator).to(self.noise.device)
 
     def _autocast(self, device: torch.device) -> torch.autocast:
         # Overrides whatever precision the caller runs under: the score is the checkpoint's.
@@ -154,6 +192,8 @@ class Detector(nn.Module):
             "scoring": vars(self.scoring),
             "t_init": self.t_init,
             "num_steps": self.num_steps,
+            "sampler": self.sampler,
+            "eta": self.eta,
             "num_noise_draws": self.noise.shape[0],
             "seed": self.seed,
             "precision": names[self.autocast_dtype],
@@ -175,6 +215,8 @@ class Detector(nn.Module):
             scoring=Scoring(**spec["scoring"]),
             t_init=spec["t_init"],
             num_steps=spec["num_steps"],
+            sampler=spec.get("sampler", "ddim"),
+            eta=spec.get("eta", 0.0),
             num_noise_draws=spec["num_noise_draws"],
             seed=spec["seed"],
             autocast_dtype=AUTOCAST_DTYPES[spec["precision"]],

@@ -73,6 +73,8 @@ def write_results(
             "kind": module.kind,
             "t_init": detector.t_init,
             "num_steps": detector.num_steps,
+            "sampler": detector.sampler,
+            "eta": detector.eta,
             "num_noise_draws": detector.noise.shape[0],
             "backbone": detector.extractor.config["backbone"],
             "image_size": detector.extractor.image_size,

@@ -3,7 +3,9 @@
 A denoiser is any callable (x_t, t) -> `Denoised`; noise is an argument.
 """
 
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,6 +13,9 @@ from torch import Tensor
 from omiad.diffusion.parameterization import DenoiseFn
 from omiad.diffusion.schedule import NoiseSchedule
 from omiad.errors import InputError
+
+Sampler = Literal["ddim", "ddpm"]
+"""`ddim_reconstruct` or `ddpm_reconstruct`."""
 
 
 def _steps(x: Tensor, t: int) -> Tensor:
@@ -53,7 +58,7 @@ def ddim_reconstruct(
     t_init: int,
     num_steps: int,
     eta: float = 0.0,
-    step_noise: Tensor | None = None,
+    step_noise: Iterable[Tensor] = (),
 ) -> Tensor:
     """Noise to t_init and denoise by DDIM (Song et al. 2020, eq. 12) with alpha_bar_0 = 1.
 
@@ -67,28 +72,27 @@ def ddim_reconstruct(
         t_init: Step to start from, in 1..T.
         num_steps: Number of evaluations.
         eta: Share of fresh noise in each step; 0 is deterministic, 1 has DDPM's variance.
-        step_noise: Standard normal (num_steps - 1, ...) whose items broadcast to x_0; needed if
-            eta is positive.
+        step_noise: Standard normals that broadcast to x_0, num_steps - 1 of them or more; used
+            only if eta is positive.
 
     Returns:
         The last estimate of x_0, (B, C, H, W).
 
     Raises:
-        InputError: If eta is positive and no step noise is given.
+        InputError: If eta is positive and there is too little step noise.
     """
-    if eta > 0 and step_noise is None:
-        raise InputError(f"DDIM with eta {eta} needs step_noise, but got none.")
     timesteps = ddim_timesteps(t_init, num_steps)
+    fresh_noise = iter(step_noise)
     x = schedule.add_noise(x_0, noise, _steps(x_0, t_init))
-    for i, (now, then) in enumerate(pairwise(timesteps[:-1])):
+    for now, then in pairwise(timesteps[:-1]):
         estimate = denoise(x, _steps(x, now))
         alpha_now, sigma_now = schedule.alpha[now - 1], schedule.sigma[now - 1]
         alpha, sigma = schedule.alpha[then - 1], schedule.sigma[then - 1]
         # DDIM eq. 16; the bracket is 1 - alpha_bar_now / alpha_bar_then.
         fresh = eta * (sigma / sigma_now) * (1 - (alpha_now / alpha) ** 2).sqrt()
         x = alpha * estimate.x_0 + (sigma**2 - fresh**2).clamp(min=0).sqrt() * estimate.noise
-        if step_noise is not None:
-            x = x + fresh * step_noise[i]
+        if eta > 0:
+            x = x + fresh * _next(fresh_noise)
     return denoise(x, _steps(x, timesteps[-2])).x_0
 
 
@@ -99,7 +103,7 @@ def ddpm_reconstruct(
     noise: Tensor,
     *,
     t_init: int,
-    generator: torch.Generator | None = None,
+    step_noise: Iterable[Tensor],
 ) -> Tensor:
     """Noise to t_init and walk back every step by the ancestral sampler (paper eqs. 3 and 4).
 
@@ -113,11 +117,15 @@ def ddpm_reconstruct(
         x_0: Features (B, C, H, W).
         noise: Standard normal, broadcastable to x_0.
         t_init: Step to start from, in 1..T; as many evaluations are made.
-        generator: Source of each step's fresh noise.
+        step_noise: Standard normals that broadcast to x_0, t_init of them or more.
 
     Returns:
         A sample of the reverse process at t = 0, (B, C, H, W).
+
+    Raises:
+        InputError: If there is too little step noise.
     """
+    fresh_noise = iter(step_noise)
     x = schedule.add_noise(x_0, noise, _steps(x_0, t_init))
     for t in range(t_init, 0, -1):
         estimate = denoise(x, _steps(x, t))
@@ -130,6 +138,12 @@ def ddpm_reconstruct(
                 alpha_before * beta * estimate.x_0 + (1 - beta).sqrt() * sigma_before**2 * x
             ) / sigma**2
             variance = (sigma_before / sigma) ** 2 * beta
-        fresh = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
-        x = mean + variance.sqrt() * fresh
+        x = mean + variance.sqrt() * _next(fresh_noise)
     return x
+
+
+def _next(fresh_noise: Iterator[Tensor]) -> Tensor:
+    noise = next(fresh_noise, None)
+    if noise is None:
+        raise InputError("A stochastic sampler needs step_noise for every step, but it ran out.")
+    return noise

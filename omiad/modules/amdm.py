@@ -17,6 +17,7 @@ from torch.optim.optimizer import ParamsT
 from omiad.detector import Detector
 from omiad.diffusion import Denoiser, Masking, NoiseSchedule, Parameterization, Target, Weighting
 from omiad.diffusion.losses import masked_denoising_loss, timestep_weight
+from omiad.diffusion.sampling import Sampler
 from omiad.features import FeatureNormalizer
 from omiad.features.normalization import FeatureNorm
 from omiad.modules.detection import DetectionModule
@@ -50,6 +51,9 @@ class AMDMModule(DetectionModule):
             channel (standardise each channel on normal training images).
         t_init: Step that images are noised to when they are scored.
         num_steps: DDIM steps from t_init when images are scored; 1 is one-step reconstruction.
+        sampler: ddim, or ddpm to score by the ancestral sampler of eqs. 3 and 4, which takes every
+            step from t_init.
+        eta: DDIM's share of fresh noise in each step: 0 is deterministic, 1 has DDPM's variance.
         num_noise_draws: Noise maps whose anomaly maps are averaged.
         scoring: How the residual becomes an anomaly map and an image score.
         warmup_fraction: Share of the run over which the learning rate rises, at most 1000 steps.
@@ -57,7 +61,7 @@ class AMDMModule(DetectionModule):
             1 keeps it constant.
         gradient_clip: Largest gradient norm.
         ema_fraction: Half-life of the averaged weights as a share of the images seen, at most
-            500,000 images.
+            500,000 images; 0 turns averaging off, also when a checkpoint is tested.
         seed: Seed of the training noise and of the noise that images are scored with.
     """
 
@@ -76,6 +80,8 @@ class AMDMModule(DetectionModule):
         feature_norm: FeatureNorm = "none",
         t_init: int = 960,
         num_steps: int = 10,
+        sampler: Sampler = "ddim",
+        eta: float = 0.0,
         num_noise_draws: int = 1,
         scoring: Scoring = Scoring(),  # noqa: B008 (frozen)
         warmup_fraction: float = 0.05,
@@ -96,6 +102,8 @@ class AMDMModule(DetectionModule):
         self.feature_norm = feature_norm
         self.t_init = t_init
         self.num_steps = num_steps
+        self.sampler = sampler
+        self.eta = eta
         self.num_noise_draws = num_noise_draws
         self.scoring = scoring
         self.warmup_fraction = warmup_fraction
@@ -110,12 +118,13 @@ class AMDMModule(DetectionModule):
         if not self.is_built:
             self._build()
         if stage == "fit":
+            self.check_precision()
             normalizer = self.detector.normalizer
             normalizer.fit(self.data.statistics)
             self.check_t_init(normalizer.normalized_rms(self.data.statistics))
             grid = self.detector.extractor.feature_size
             channels = self.detector.extractor.num_channels
-            logger.info("network: %s", describe(self.network, (channels, grid, grid)))
+            logger.info("network: %s", describe(self.trained, (channels, grid, grid)))
 
     def _build(self) -> None:
         extractor = self.data.extractor
@@ -132,13 +141,15 @@ class AMDMModule(DetectionModule):
             scoring=self.scoring,
             t_init=self.t_init,
             num_steps=self.num_steps,
+            sampler=self.sampler,
+            eta=self.eta,
             num_noise_draws=self.num_noise_draws,
             seed=self.seed,
             autocast_dtype=self.data.autocast_dtype,
         )
 
     @property
-    def network(self) -> Network:
+    def trained(self) -> Network:
         """The network being trained."""
         return cast(Network, self.denoiser.network)
 
@@ -181,11 +192,11 @@ class AMDMModule(DetectionModule):
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.images_seen += self._batch_images
         decay = ema_decay(self._batch_images, self.images_seen, fraction=self.ema_fraction)
-        ema_update(self.detector.denoiser.network, self.network, decay)
+        ema_update(self.detector.denoiser.network, self.trained, decay)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam with a linear warm-up and an optional cosine decay, both shares of the run."""
-        optimizer = self.optimizer(self.network.parameters())
+        optimizer = self.optimizer(self.trained.parameters())
         total = int(self.trainer.estimated_stepping_batches)
         warmup = min(1000, round(self.warmup_fraction * total))
 

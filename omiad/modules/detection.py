@@ -25,13 +25,18 @@ PLATEAU_RATIO = 3.4
 
 NUM_CALIBRATION_IMAGES = 16
 
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+"""Precisions a model is trained in: weights, noise levels and losses are float32 in each."""
+
 
 class DetectionModule(LightningModule):
     """A LightningModule that trains a `Detector` and whose checkpoints stand alone."""
 
     detector: Detector
     kind: str
+    precisions: tuple[str, ...] = PRECISIONS
     seed: int
+    ema_fraction: float
     is_restored: bool = False
     """Whether the weights came from a checkpoint of this kind of model."""
 
@@ -54,6 +59,23 @@ class DetectionModule(LightningModule):
                 f"trainer.fit(model, datamodule=...)."
             )
         return data
+
+    @property
+    @abstractmethod
+    def trained(self) -> nn.Module:
+        """The network whose average the detector uses."""
+
+    def check_precision(self) -> None:
+        """Refuse a precision in which small steps of the weights, or gradients, would be lost.
+
+        Raises:
+            InputError: If the trainer's precision is not one of this stage's.
+        """
+        if self.trainer.precision not in self.precisions:
+            raise InputError(
+                f"{self.kind} is trained in {' or '.join(self.precisions)}, but got "
+                f"--trainer.precision {self.trainer.precision}. Take bf16-mixed for speed."
+            )
 
     def check_t_init(self, rms: float) -> None:
         """Report the noise-to-signal ratio at t_init and warn where no network can reconstruct.
@@ -78,6 +100,11 @@ class DetectionModule(LightningModule):
                 schedule.matching_step(PLATEAU_RATIO, rms),
                 PLATEAU_RATIO,
             )
+
+    def on_test_start(self) -> None:
+        """Score with the weights as trained if their average is turned off."""
+        if self.ema_fraction == 0:
+            self.detector.denoiser.network.load_state_dict(self.trained.state_dict())
 
     def test_step(  # type: ignore[override] # the callbacks take the prediction as it is
         self, batch: ImageBatch, batch_idx: int
@@ -192,12 +219,3 @@ def is_plain(value: object) -> bool:
     if isinstance(value, (list, tuple)):
         return all(map(is_plain, value))
     return value is None or isinstance(value, (bool, int, float, str))
-
-
-def parameter_distance(a: nn.Module, b: nn.Module) -> float:
-    """Return ||a - b|| / ||b|| over all parameters: how far a moved from b."""
-    norms = torch._foreach_norm([p.detach() for p in b.parameters()])
-    gaps = torch._foreach_norm(
-        [p.detach() - q.detach() for p, q in zip(a.parameters(), b.parameters(), strict=True)]
-    )
-    return float(torch.stack(gaps).norm() / torch.stack(norms).norm())

@@ -7,8 +7,7 @@ AMDM), student score psi, and the discriminator, which is psi's encoder.
 import copy
 import logging
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Literal, cast
 
 import torch
@@ -31,8 +30,15 @@ from omiad.diffusion.losses import (
 )
 from omiad.diffusion.sampling import one_step_reconstruct
 from omiad.errors import InputError
-from omiad.modules.detection import DetectionModule, parameter_distance
+from omiad.modules.bands import TimestepBands
+from omiad.modules.detection import DetectionModule
 from omiad.modules.ema import ema_decay, ema_update
+from omiad.modules.gradients import (
+    frozen,
+    gradient_norm,
+    parameter_distance,
+    zero_nonfinite_gradients,
+)
 from omiad.modules.randomness import SampleDraws
 from omiad.networks import Network, describe
 from omiad.scoring import Scoring
@@ -72,7 +78,7 @@ class OmiADModule(DetectionModule):
             most 200,000 images.
         gradient_clip: Largest gradient norm of each optimiser.
         ema_fraction: Half-life of theta's averaged weights as a share of the images seen, at most
-            500,000 images.
+            500,000 images; 0 turns averaging off, also when a checkpoint is tested.
         num_noise_draws: Noise maps whose anomaly maps are averaged.
         scoring: How the residual becomes an anomaly map and an image score; the teacher's if not
             given.
@@ -80,6 +86,8 @@ class OmiADModule(DetectionModule):
     """
 
     kind = "OmiAD"
+    precisions = ("32-true", "bf16-mixed")
+    """Gradients are mended and clipped by hand, which float16's loss scaling does not allow."""
 
     def __init__(
         self,
@@ -131,6 +139,7 @@ class OmiADModule(DetectionModule):
         if not self.is_built:
             self._build()
         if stage == "fit":
+            self.check_precision()
             self.check_t_init(self.detector.normalizer.normalized_rms(self.data.statistics))
             extractor = self.detector.extractor
             shape = (extractor.num_channels, extractor.feature_size, extractor.feature_size)
@@ -167,6 +176,8 @@ class OmiADModule(DetectionModule):
         )
         self.teacher.schedule.check_step(self.t_max, "t_max")
         self.check_extractor(teacher.spec, "the teacher")
+        self._student_error = TimestepBands(self.t_max)
+        self._score_gap = TimestepBands(self.t_max)
 
     def train(self, mode: bool = True) -> "OmiADModule":
         """Switch to training mode, except for the frozen teacher and the detector."""
@@ -194,9 +205,8 @@ class OmiADModule(DetectionModule):
                 self._step(loss, self.generator, generator_optimizer)
             self.num_generator_steps += 1
         self._count(len(batch.index) * self.trainer.world_size)
-        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if (self.trainer.fit_loop.total_batch_idx + 1) % every == 0:  # when Lightning writes
-            self._log_movement(x_g.detach(), self.reconstruct(self.teacher, x_0, noise))
+        if self._is_logged:
+            self._log_state(x_g.detach(), self.reconstruct(self.teacher, x_0, noise))
 
     def reconstruct(self, denoiser: Denoiser, x_0: Tensor, noise: Tensor) -> Tensor:
         """Reconstruct x_0 (B, C, h, w) in one step from t_init: x_g of eq. 12."""
@@ -213,17 +223,21 @@ class OmiADModule(DetectionModule):
         weight = timestep_weight(
             self.weighting, schedule, t, parameterization=self.student.parameterization
         )
-        score = student_loss(self.student.interpret(output, x_t, t), x_g, weight).mean()
+        per_sample = student_loss(self.student.interpret(output, x_t, t), x_g, weight)
+        self._student_error.update(t, per_sample / weight)
+        score = per_sample.mean()
         self.log("train/student_score_loss", score)
+        self._log_gradient("encoder_gradient_score", score, self._encoder_parameters)
         if not self.lambda_student_adv:
             return score
         fake = discriminator_logits(encoding)
         real = discriminator_logits(self._student_network.encode(y_t, t))
-        adversarial = discriminator_loss(real, fake).mean()
-        self.log("train/discriminator_loss", adversarial)
+        adversarial = self.lambda_student_adv * discriminator_loss(real, fake).mean()
+        self.log("train/discriminator_loss", adversarial / self.lambda_student_adv)
         self.log("train/discriminator_accuracy_real", (real > 0).float().mean())
         self.log("train/discriminator_accuracy_fake", (fake < 0).float().mean())
-        return score + self.lambda_student_adv * adversarial
+        self._log_gradient("encoder_gradient_discriminator", adversarial, self._encoder_parameters)
+        return score + adversarial
 
     def generator_loss(self, x_g: Tensor, x_0: Tensor, draws: SampleDraws) -> Tensor:
         """Return theta's loss: distil the teacher (eq. 15), fool psi's encoder (eq. 18).
@@ -241,13 +255,18 @@ class OmiADModule(DetectionModule):
         else:
             alpha, sigma = schedule.amplitudes(t)
             weight = ((alpha / sigma) ** 2).flatten()
-        loss = score_distillation_loss(x_g, teacher, student, weight=weight, alpha=self.alpha)
-        self.log("train/distillation_loss", loss.mean(), prog_bar=True)
-        if self.lambda_generator_adv and self.images_seen >= self.adversarial_start_images:
-            adversarial = generator_adversarial_loss(discriminator_logits(encoding))
-            self.log("train/generator_adversarial_loss", adversarial.mean())
-            loss = loss + self.lambda_generator_adv * weight * adversarial
-        return loss.mean()
+        self._score_gap.update(t, (teacher.x_0 - student.x_0).square().mean((1, 2, 3)))
+        per_sample = score_distillation_loss(x_g, teacher, student, weight=weight, alpha=self.alpha)
+        distillation = per_sample.mean()
+        self.log("train/distillation_loss", distillation, prog_bar=True)
+        self._log_gradient("output_gradient_distillation", distillation, [x_g])
+        if not self.lambda_generator_adv or self.images_seen < self.adversarial_start_images:
+            return distillation
+        fooling = generator_adversarial_loss(discriminator_logits(encoding))
+        self.log("train/generator_adversarial_loss", fooling.mean())
+        adversarial = self.lambda_generator_adv * (weight * fooling).mean()
+        self._log_gradient("output_gradient_adversarial", adversarial, [x_g])
+        return distillation + adversarial
 
     @property
     def student_warmup_images(self) -> float:
@@ -275,6 +294,11 @@ class OmiADModule(DetectionModule):
         return min(most, fraction * batches * batch)
 
     @property
+    def trained(self) -> nn.Module:
+        """The generator's network."""
+        return self.generator.network
+
+    @property
     def _student_network(self) -> Network:
         return cast(Network, self.student.network)
 
@@ -293,8 +317,24 @@ class OmiADModule(DetectionModule):
         decay = ema_decay(batch_images, self.images_seen, fraction=self.ema_fraction)
         ema_update(self.detector.denoiser.network, self.generator.network, decay)
 
+    @property
+    def _encoder_parameters(self) -> list[Tensor]:
+        return list(self._student_network.encoder_parameters())
+
+    @property
+    def _is_logged(self) -> bool:
+        """Whether Lightning writes what this batch logs; dear figures are left out elsewhere."""
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return (self.trainer.fit_loop.total_batch_idx + 1) % every == 0
+
+    def _log_gradient(self, name: str, loss: Tensor, inputs: Sequence[Tensor]) -> None:
+        if self._is_logged:
+            self.log(f"train/{name}", gradient_norm(loss, inputs))
+
     @torch.no_grad()
-    def _log_movement(self, x_g: Tensor, of_teacher: Tensor) -> None:
+    def _log_state(self, x_g: Tensor, of_teacher: Tensor) -> None:
+        for name, bands in (("student_error", self._student_error), ("score_gap", self._score_gap)):
+            self.log_dict({f"train/{name}_{band}": mean for band, mean in bands.means().items()})
         self.log("train/generator_steps", float(self.num_generator_steps))
         self.log("train/generator_distance", parameter_distance(self.generator, self.teacher))
         self.log("train/generator_shift_rms", (x_g - of_teacher).square().mean().sqrt())
@@ -328,25 +368,3 @@ class OmiADModule(DetectionModule):
         self.images_seen = progress["images_seen"]
         self.num_generator_steps = progress["generator_steps"]
         self.num_nonfinite_gradients = progress["nonfinite_gradients"]
-
-
-@contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
-    """Take a module's parameters out of the graph, and put their flags back afterwards."""
-    flags = [(p, p.requires_grad) for p in module.parameters()]
-    module.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
-
-
-def zero_nonfinite_gradients(module: nn.Module) -> int:
-    """Replace NaN and infinite gradients by zero and +-1e5 (SiD's rule); return 1 if any was."""
-    gradients = [p.grad for p in module.parameters() if p.grad is not None]
-    if bool(torch.stack(torch._foreach_norm(gradients)).isfinite().all()):
-        return 0
-    for gradient in gradients:
-        gradient.nan_to_num_(nan=0.0, posinf=1e5, neginf=-1e5)
-    return 1

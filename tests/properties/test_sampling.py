@@ -100,22 +100,46 @@ def test_the_ancestral_sampler_reproduces_the_datas_mean_and_spread(
 ) -> None:
     std, count = 0.6, 20_000
     x_0, noise = torch.randn(2, count, 1, 1, 1, generator=generator, dtype=torch.float64)
+    fresh = (torch.randn(x_0.shape, generator=generator, dtype=torch.float64) for _ in range(1000))
     out = ddpm_reconstruct(
-        gaussian_denoiser(std), SCHEDULE, std * x_0, noise, t_init=1000, generator=generator
+        gaussian_denoiser(std), SCHEDULE, std * x_0, noise, t_init=1000, step_noise=fresh
     )
     # Standard error of the deviation: 0.003.
     assert out.std().item() == pytest.approx(std, abs=0.015)
     assert out.mean().item() == pytest.approx(0, abs=0.015)
 
 
-def test_the_ancestral_mean_is_eq_4(generator: torch.Generator) -> None:
-    # One step from t = 2 to 1 in a two-step chain, against eq. 4 written with the noise.
+def test_the_ancestral_sampler_is_eqs_3_and_4_to_the_letter(generator: torch.Generator) -> None:
+    # beta = (0.1, 0.2): alpha_bar = (0.9, 0.72); eq. 4 in the noise that the network answers.
     schedule = NoiseSchedule(2, beta_start=0.1, beta_end=0.2, dtype=torch.float64)
-    x_2, noise_hat = torch.randn(2, 1, 1, 2, 2, generator=generator, dtype=torch.float64)
-    x_0_hat = (x_2 - schedule.sigma[1] * noise_hat) / schedule.alpha[1]
-    posterior = 0.677631 * x_0_hat + 0.319438 * x_2
-    eq_4 = (x_2 - 0.2 / math.sqrt(1 - 0.72) * noise_hat) / math.sqrt(0.8)
-    torch.testing.assert_close(posterior, eq_4, rtol=1e-5, atol=1e-5)
+    x_0, noise, hat_2, hat_1, z_2, z_1 = torch.randn(
+        6, 1, 1, 2, 2, generator=generator, dtype=torch.float64
+    )
+
+    def denoise(x_t: Tensor, t: Tensor) -> Denoised:
+        a, sigma = schedule.amplitudes(t)
+        hat = hat_2 if t.item() == 2 else hat_1
+        return Denoised((x_t - sigma * hat) / a, hat)
+
+    ours = ddpm_reconstruct(denoise, schedule, x_0, noise, t_init=2, step_noise=[z_2, z_1])
+    x_2 = math.sqrt(0.72) * x_0 + math.sqrt(0.28) * noise
+    x_1 = (x_2 - 0.2 / math.sqrt(0.28) * hat_2) / math.sqrt(0.8) + math.sqrt(0.1 / 0.28 * 0.2) * z_2
+    expected = (x_1 - 0.1 / math.sqrt(0.1) * hat_1) / math.sqrt(0.9) + math.sqrt(0.1) * z_1
+    torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_ddim_with_full_noise_and_every_step_is_the_ancestral_sampler(
+    generator: torch.Generator,
+) -> None:
+    x_0, noise = torch.randn(2, 3, 2, 4, 4, generator=generator, dtype=torch.float64)
+    fresh = torch.randn(40, 3, 2, 4, 4, generator=generator, dtype=torch.float64)
+    denoise = gaussian_denoiser(0.6)
+    ddim = ddim_reconstruct(
+        denoise, SCHEDULE, x_0, noise, t_init=40, num_steps=40, eta=1.0, step_noise=fresh
+    )
+    ddpm = ddpm_reconstruct(denoise, SCHEDULE, x_0, noise, t_init=40, step_noise=fresh)
+    # They differ in the last step's noise alone, of variance beta_1 = 1e-4.
+    torch.testing.assert_close(ddpm - ddim, 0.01 * fresh[-1], rtol=1e-9, atol=1e-9)
 
 
 def test_a_batch_split_does_not_change_the_reconstruction(generator: torch.Generator) -> None:
@@ -135,7 +159,9 @@ def test_steps_run_from_the_start_to_zero() -> None:
         ddim_timesteps(5, 6)
 
 
-def test_stochastic_ddim_without_noise_is_refused() -> None:
+def test_a_stochastic_sampler_without_enough_noise_is_refused() -> None:
     x = torch.zeros(1, 1, 1, 1)
-    with pytest.raises(InputError, match=r"eta 0\.5 needs step_noise"):
+    with pytest.raises(InputError, match="needs step_noise for every step, but it ran out"):
         ddim_reconstruct(gaussian_denoiser(1.0), SCHEDULE, x, x, t_init=10, num_steps=2, eta=0.5)
+    with pytest.raises(InputError, match="needs step_noise for every step, but it ran out"):
+        ddpm_reconstruct(gaussian_denoiser(1.0), SCHEDULE, x, x, t_init=3, step_noise=[x, x])

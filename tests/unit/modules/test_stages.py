@@ -11,7 +11,7 @@ from lightning import LightningDataModule, Trainer
 from omiad import AMDMModule, Detector, FeatureDataModule, OmiADModule
 from omiad.diffusion.sampling import one_step_reconstruct
 from omiad.errors import InputError
-from omiad.modules.omiad import frozen, zero_nonfinite_gradients
+from omiad.modules.gradients import frozen, zero_nonfinite_gradients
 from omiad.modules.randomness import SampleDraws
 from omiad.networks import UNet
 from omiad.scoring import Scoring
@@ -86,7 +86,7 @@ def test_stage_1_moves_the_network_and_its_average_alone(mvtec_root: Path, tmp_p
     trainer_of(tmp_path, 3).fit(module, datamodule=data)
     fresh = amdm()
     trainer_of(tmp_path, 1).fit(fresh, datamodule=data_of(mvtec_root, tmp_path))
-    assert not same(weights(module.network), weights(fresh.network))
+    assert not same(weights(module.trained), weights(fresh.trained))
     assert not same(weights(module.detector.denoiser), weights(module.denoiser))
     assert same(weights(data.extractor), backbone)
     assert module.images_seen == 12
@@ -99,7 +99,7 @@ def test_two_runs_with_one_seed_are_equal_and_another_seed_differs(
     for seed in (0, 0, 1):
         module = amdm(seed=seed)
         trainer_of(tmp_path, 3).fit(module, datamodule=data_of(mvtec_root, tmp_path))
-        runs.append(weights(module.network))
+        runs.append(weights(module.trained))
     assert same(runs[0], runs[1])
     assert not same(runs[0], runs[2])
 
