@@ -118,7 +118,8 @@ def test_half_precision_follows_the_same_curves(
         for name in names:
             full = torch.tensor(full_precision[stage][name])
             gap = (torch.tensor(half[stage][name]) - full).abs().mean() / full.abs().mean()
-            assert gap < 0.05, (stage, name)
+            # 0.1 % and less was measured; 4 % where two nearly equal scores are subtracted.
+            assert gap < (0.1 if name == "distillation_loss" else 0.01), (stage, name)
 
 
 def test_stage_2_logs_what_its_diagnosis_needs(full_precision: dict[str, Curves]) -> None:

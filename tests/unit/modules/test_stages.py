@@ -197,16 +197,18 @@ def test_each_phase_moves_exactly_its_own_parameters(
     trainer = trainer_of(tmp_path, 6, callbacks=[movements])
     trainer.fit(module, datamodule=data_of(mvtec_root, tmp_path))
     of_student, of_generator = movements.moved[-2:]
-    # In a network this narrow, normalisation takes some biases' gradients away.
-    student, generator = (
-        {name for name, p in network.named_parameters() if p.grad.any()}
-        for network in (module.student, module.generator)
-    )
-    assert of_student == {f"student.{name}" for name in student}
-    assert of_generator == {
-        f"{part}.{name}" for part in ("generator", "average") for name in generator
-    }
-    assert min(len(student), len(generator)) > 0.9 * len(list(module.student.parameters()))
+    names = {name for name, _ in module.student.named_parameters()}
+    assert of_student <= {f"student.{name}" for name in names}
+    assert of_generator <= {f"{part}.{name}" for part in ("generator", "average") for name in names}
+    # In a network this narrow, normalisation takes the gradient of some biases away.
+    for network, part, moved in (
+        (module.student, "student", of_student),
+        (module.generator, "generator", of_generator),
+        (module.generator, "average", of_generator),
+    ):
+        pushed = {n for n, p in network.named_parameters() if p.grad.abs().max() > 1e-6}
+        assert len(pushed) > 0.8 * len(names)
+        assert {f"{part}.{name}" for name in pushed} <= moved
 
 
 def test_no_gradient_reaches_the_student_in_the_generators_step(
