@@ -1,5 +1,6 @@
 """The data of a run: cached features to train on, photographs to test on."""
 
+import logging
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -9,7 +10,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from omiad.data.images import ImageDataset, read_image
-from omiad.data.layouts import index_mvtec
+from omiad.data.layouts import Index, Layout, describe, index_dataset
 from omiad.data.loading import CachedFeatures, EpochSampler, ResumableLoader
 from omiad.errors import InputError
 from omiad.features import FeatureCache, FeatureExtractor, FeatureStatistics
@@ -19,18 +20,21 @@ from omiad.types import ImageBatch, Sample
 EXTRACTION_BATCH_SIZE = 32
 """Images per forward pass of the cache; fixed, so that the cache does not depend on the run's."""
 
+logger = logging.getLogger(__name__)
+
 _AUTOCAST_DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 class FeatureDataModule(LightningDataModule):
-    """Images of all categories in the MVTec layout, as features of a frozen backbone.
+    """Images of all categories, as features of a frozen backbone.
 
     The features of the training images are computed once and kept in a cache on disk; training
     reads only those. Test images are read as photographs.
 
     Args:
-        root: Folder of the data set: <category>/train/good, <category>/test/<defect or good>,
-            <category>/ground_truth/<defect>.
+        root: Folder of the data set.
+        layout: How it lies there: mvtec (also mpdd and synthetic), visa, realiad, folder (your own
+            photographs), or auto, which looks at the sub-folders.
         backbone: Model name of timm.
         weights: Weights of the backbone: pretrained (downloaded once by timm), random, or a file
             (.safetensors, .pth, .pt, .bin in timm's naming, or an omiad .ckpt).
@@ -48,6 +52,7 @@ class FeatureDataModule(LightningDataModule):
         self,
         root: str,
         *,
+        layout: Layout = "auto",
         backbone: str = "tf_efficientnet_b4.aa_in1k",
         weights: str = "pretrained",
         image_size: int = 224,
@@ -68,6 +73,7 @@ class FeatureDataModule(LightningDataModule):
                 f"least 0, but got {batch_size}, {num_workers} and {seed}."
             )
         self.root = Path(root).expanduser()
+        self.layout: Layout = layout
         self.image_size = image_size
         self.cache_dir = Path(cache_dir).expanduser()
         self.batch_size = batch_size
@@ -85,7 +91,8 @@ class FeatureDataModule(LightningDataModule):
         )
         self._extractor: FeatureExtractor | None = None
         self._train_features: FeatureCache | None = None
-        self._samples: dict[str, list[Sample]] | None = None
+        self._index: Index | None = None
+        self._samples: dict[str, list[Sample]] = {}
 
     def setup(self, stage: str | None = None) -> None:
         """List the files, build the extractor and, for training, open or build the cache.
@@ -116,11 +123,21 @@ class FeatureDataModule(LightningDataModule):
 
     def samples(self, split: Literal["train", "test"]) -> list[Sample]:
         """Return the samples of a split; `index` in the batches counts in this list."""
-        if self._samples is None:
-            self._samples = {"train": [], "test": []}
-            for sample in index_mvtec(self.root):
-                self._samples[sample.split].append(sample)
+        if not self._samples:
+            samples = self.index.samples
+            self._samples = {
+                name: [sample for sample in samples if sample.split == name]
+                for name in ("train", "test")
+            }
         return self._samples[split]
+
+    @property
+    def index(self) -> Index:
+        """What the root holds, listed when first asked for."""
+        if self._index is None:
+            self._index = index_dataset(self.root, self.layout)
+            logger.info("data: %s", describe(self._index))
+        return self._index
 
     def reference(self, category: str) -> Path:
         """Return the first normal training image of a category, to show beside its defects."""
@@ -161,8 +178,8 @@ class FeatureDataModule(LightningDataModule):
 
     @property
     def dataset_name(self) -> str:
-        """Name of the root folder."""
-        return self.root.resolve().name
+        """Name of the published data set where it is one, otherwise of the root folder."""
+        return self.index.dataset
 
     @property
     def autocast_dtype(self) -> torch.dtype | None:
