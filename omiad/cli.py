@@ -1,4 +1,4 @@
-"""The command line: `omiad fit`, `test`, `predict`, `synthesize` and `demo`."""
+"""The command line: `omiad fit`, `test`, `predict`, `data` and `demo`."""
 
 import argparse
 import inspect
@@ -27,7 +27,8 @@ commands
   fit         train: stage 1 (AMDM), or stage 2 (OmiAD) from a stage-1 checkpoint
   test        score the test split of a data set: seven metrics, results.json, pictures
   predict     score photographs: predictions.csv and a heat-map for each
-  synthesize  write a small synthetic data set in the MVTec layout
+  data check       look for faults in a data set before it is used
+  data synthesize  write a small synthetic data set in the MVTec layout
   demo        the whole road on synthetic data, in a few minutes on a CPU
 
 examples
@@ -45,9 +46,9 @@ def _run_function(function: Callable[..., object]) -> Callable[[Sequence[str]], 
 
     def run(args: Sequence[str]) -> None:
         about = (inspect.getdoc(function) or "").partition("\n\nArgs:")[0]
-        parser = ArgumentParser(prog=f"omiad {args[0]}", description=about)
+        parser = ArgumentParser(prog=f"omiad {name}", description=about)
         parser.add_function_arguments(function, as_positional=False)
-        config: Namespace = parser.parse_args(list(args[1:]))
+        config: Namespace = parser.parse_args(list(args[len(name.split()) :]))
         function(**vars(parser.instantiate_classes(config)))
 
     return run
