@@ -61,21 +61,25 @@ def read_mask(path: Path, size: int, *, image: Path) -> Tensor:
         MissingInputError: If a file does not exist.
         InputError: If a file is corrupt, or mask and image differ in size.
     """
+    binary = Image.fromarray(load_mask(path, image=image).astype(np.uint8))
+    resized = binary.resize((size, size), Image.Resampling.NEAREST)
+    return torch.from_numpy(np.array(resized)) != 0
+
+
+def load_mask(path: Path, *, image: Path) -> NDArray[np.bool_]:
+    """Read a defect mask (H, W) at its own size, under the conditions of `read_mask`."""
     with _opened(path) as opened:
-        mask = ImageOps.exif_transpose(opened)
-        defective = _defective(mask)
+        defective = _defective(ImageOps.exif_transpose(opened))
     with _opened(image) as opened:
         width, height = opened.size
         if opened.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS:
             width, height = height, width
-    if mask.size != (width, height):
+    if defective.shape != (height, width):
         raise InputError(
-            f"The mask '{path}' is {mask.width} x {mask.height} pixels, but its image '{image}' "
-            f"is {width} x {height}. Give the mask its image's size."
+            f"The mask '{path}' is {defective.shape[1]} x {defective.shape[0]} pixels, but its "
+            f"image '{image}' is {width} x {height}. Give the mask its image's size."
         )
-    binary = Image.fromarray(defective.astype(np.uint8))
-    resized = binary.resize((size, size), Image.Resampling.NEAREST)
-    return torch.from_numpy(np.array(resized)) != 0
+    return defective
 
 
 class ImageDataset(Dataset[ImageBatch]):
