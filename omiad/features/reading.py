@@ -11,6 +11,9 @@ from omiad.errors import InputError
 
 T = TypeVar("T")
 
+READING_RULES = 1
+"""Number of the rules that turn an image file into pixels; a change of theirs must raise it."""
+
 
 class ImageFiles(Dataset[Tensor]):
     """Image files as pixels (3, size, size), uint8.
