@@ -12,6 +12,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from rich.logging import RichHandler
 
+from omiad.caching import build_cache, cache_info, prune_cache, verify_cache
 from omiad.data.check import check
 from omiad.data.layouts.synthetic import synthesize
 from omiad.demo import demo
@@ -30,6 +31,8 @@ commands
   predict          score photographs: predictions.csv and a heat-map for each
   data check       look for faults in a data set before it is used
   data synthesize  write a small synthetic data set in the MVTec layout
+  cache build      compute the features of a data set before a run needs them
+  cache info       list the feature caches; cache verify, cache prune look after them
   demo             the whole road on synthetic data, in a few minutes on a CPU
 
 examples
@@ -74,6 +77,10 @@ COMMANDS: dict[str, Callable[[Sequence[str]], object]] = {
     "predict": _run_function(predict, "predict"),
     "data check": _check_data,
     "data synthesize": _run_function(synthesize, "data synthesize", positional=True),
+    "cache build": lambda args: build_cache(args[2:]),
+    "cache info": _run_function(cache_info, "cache info"),
+    "cache verify": _run_function(verify_cache, "cache verify"),
+    "cache prune": _run_function(prune_cache, "cache prune"),
     "demo": _run_function(demo, "demo"),
 }
 

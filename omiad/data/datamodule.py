@@ -3,7 +3,7 @@
 import logging
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning import LightningDataModule
@@ -11,18 +11,31 @@ from torch.utils.data import DataLoader
 
 from omiad.data.images import ImageDataset, read_image
 from omiad.data.layouts import Index, Layout, describe, index_dataset
-from omiad.data.loading import CachedFeatures, EpochSampler, ResumableLoader
+from omiad.data.loading import (
+    CachedFeatures,
+    PhotographBatch,
+    ResumableLoader,
+    TrainingPhotographs,
+)
+from omiad.data.sampling import EpochSampler, EvaluationSampler, Sampling
 from omiad.errors import InputError
-from omiad.features import FeatureCache, FeatureExtractor, FeatureStatistics
+from omiad.features import (
+    Build,
+    CacheKey,
+    FeatureCache,
+    FeatureExtractor,
+    FeatureStatistics,
+    StreamedFeatures,
+)
 from omiad.features.reading import FileLoader
-from omiad.types import ImageBatch, Sample
+from omiad.types import FeatureBatch, ImageBatch, Sample
 
 EXTRACTION_BATCH_SIZE = 32
 """Images per forward pass of the cache; fixed, so that the cache does not depend on the run's."""
 
 logger = logging.getLogger(__name__)
 
-_AUTOCAST_DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+AUTOCAST_DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 class FeatureDataModule(LightningDataModule):
@@ -42,7 +55,14 @@ class FeatureDataModule(LightningDataModule):
         feature_size: Side of the feature grid in cells.
         stages: Feature maps of the backbone to use, in timm's numbering; by default the first four.
         antialias: Average where a feature map shrinks to the grid, instead of picking values.
+        cache: Keep the training features on disk; without, the backbone runs in every step, to
+            the same numbers.
         cache_dir: Folder of the feature caches; a cache takes images x channels x grid x 2 bytes.
+        cache_budget: GiB that all caches in the folder may take, None for what the disk has.
+        cache_key: What tells that an image has changed: stat (path, size and time of change) or
+            content (its bytes, which are read at each start).
+        sampling: natural shows every training image once in an epoch; balanced shows of every
+            category as many as the smallest has, other ones in each epoch.
         batch_size: Images per batch and device.
         num_workers: Processes that read images or cached features.
         seed: Of the order of training images, and of random backbone weights.
@@ -59,7 +79,11 @@ class FeatureDataModule(LightningDataModule):
         feature_size: int = 32,
         stages: list[int] | None = None,
         antialias: bool = False,
+        cache: bool = True,
         cache_dir: str = "~/.cache/omiad",
+        cache_budget: float | None = None,
+        cache_key: CacheKey = "stat",
+        sampling: Sampling = "natural",
         batch_size: int = 32,
         num_workers: int = 0,
         seed: int = 0,
@@ -75,7 +99,11 @@ class FeatureDataModule(LightningDataModule):
         self.root = Path(root).expanduser()
         self.layout: Layout = layout
         self.image_size = image_size
+        self.cache = cache
         self.cache_dir = Path(cache_dir).expanduser()
+        self.cache_budget = cache_budget
+        self.cache_key: CacheKey = cache_key
+        self.sampling: Sampling = sampling
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
@@ -90,7 +118,7 @@ class FeatureDataModule(LightningDataModule):
             seed=seed,
         )
         self._extractor: FeatureExtractor | None = None
-        self._train_features: FeatureCache | None = None
+        self._train_features: FeatureCache | StreamedFeatures | None = None
         self._index: Index | None = None
         self._samples: dict[str, list[Sample]] = {}
 
@@ -106,20 +134,47 @@ class FeatureDataModule(LightningDataModule):
                 f"'{self.root}' has no test images. Put some in <category>/test/good and "
                 f"<category>/test/<defect>."
             )
-        extractor = self.extractor
+        _ = self.extractor  # a test needs it too; weights that are missing are named here
         if stage in ("fit", None) and self._train_features is None:
             trainer = self.trainer
-            self._train_features = FeatureCache.open_or_build(
-                self.samples("train"),
-                extractor,
-                root=self.root,
-                cache_dir=self.cache_dir,
-                read=read_image,
-                batch_size=EXTRACTION_BATCH_SIZE,
-                num_workers=self.num_workers,
-                device="cpu" if trainer is None else trainer.strategy.root_device,
-                autocast_dtype=self.autocast_dtype,
+            device = "cpu" if trainer is None else trainer.strategy.root_device
+            self._train_features = self.features(
+                "train", device=device, autocast_dtype=self.autocast_dtype
             )
+
+    def features(
+        self,
+        split: Literal["train", "test"],
+        *,
+        device: torch.device | str = "cpu",
+        autocast_dtype: torch.dtype | None = None,
+    ) -> FeatureCache | StreamedFeatures:
+        """Return the features of a split, computing what the cache lacks.
+
+        Args:
+            split: Which images.
+            device: Where the backbone runs.
+            autocast_dtype: Precision of the backbone, None for that of its weights.
+        """
+        build = Build(
+            self.extractor,
+            read=read_image,
+            batch_size=EXTRACTION_BATCH_SIZE,
+            num_workers=self.num_workers,
+            device=device,
+            autocast_dtype=autocast_dtype,
+        )
+        samples, root, cache_dir = self.samples(split), self.root, self.cache_dir
+        if not self.cache:
+            return StreamedFeatures(samples, build, root=root, cache_dir=cache_dir)
+        return FeatureCache.open_or_build(
+            samples,
+            build,
+            root=root,
+            cache_dir=cache_dir,
+            key=self.cache_key,
+            budget=self.cache_budget,
+        )
 
     def samples(self, split: Literal["train", "test"]) -> list[Sample]:
         """Return the samples of a split; `index` in the batches counts in this list."""
@@ -151,8 +206,8 @@ class FeatureDataModule(LightningDataModule):
         return self._extractor
 
     @property
-    def train_features(self) -> FeatureCache:
-        """The cached features of the training images, in the order of `samples("train")`.
+    def train_features(self) -> FeatureCache | StreamedFeatures:
+        """The features of the training images, in the order of `samples("train")`.
 
         Raises:
             InputError: Before `setup("fit")`.
@@ -184,34 +239,60 @@ class FeatureDataModule(LightningDataModule):
     @property
     def autocast_dtype(self) -> torch.dtype | None:
         """Precision of the backbone under the trainer's, None for that of its weights."""
-        return None if self.trainer is None else _AUTOCAST_DTYPES.get(str(self.trainer.precision))
+        return None if self.trainer is None else AUTOCAST_DTYPES.get(str(self.trainer.precision))
 
     def train_dataloader(self) -> ResumableLoader:
-        """Return the shuffled batches of all categories, as `FeatureBatch`."""
-        trainer, samples = self.trainer, self.samples("train")
+        """Return the shuffled batches of all categories, as `FeatureBatch` when on the device."""
+        samples, features = self.samples("train"), self.train_features
+        numbers = {name: number for number, name in enumerate(self.categories)}
+        category = torch.tensor([numbers[sample.category] for sample in samples])
+        dataset = (
+            CachedFeatures(features, category)
+            if isinstance(features, FeatureCache)
+            else TrainingPhotographs(samples, self.image_size, category)
+        )
         sampler = EpochSampler(
             len(samples),
             seed=self.seed,
-            rank=0 if trainer is None else trainer.global_rank,
-            world_size=1 if trainer is None else trainer.world_size,
+            groups=category.numpy() if self.sampling == "balanced" else None,
+            **self._share,
         )
         return ResumableLoader(
-            CachedFeatures(self.train_features, samples, self.categories),
+            dataset,
             sampler,
             batch_size=self.batch_size,
             num_workers=self.num_workers,
             pin_memory=self._pin_memory,
         )
 
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Run the backbone on training photographs, where there is no cache."""
+        if isinstance(batch, PhotographBatch) and isinstance(self.train_features, StreamedFeatures):
+            features = self.train_features.build.features(batch.images)
+            return FeatureBatch(features, batch.index, batch.category)
+        return batch
+
     def test_dataloader(self) -> DataLoader[ImageBatch]:
-        """Return the test photographs in the order of `samples("test")`, as `ImageBatch`."""
+        """Return the test photographs in the order of `samples("test")`, as `ImageBatch`.
+
+        Of several processes each gets its share, and none an image twice.
+        """
+        samples = self.samples("test")
         return FileLoader(
-            ImageDataset(self.samples("test"), self.image_size),
+            ImageDataset(samples, self.image_size),
             batch_size=self.batch_size,
+            sampler=EvaluationSampler(len(samples), **self._share),
             num_workers=self.num_workers,
             pin_memory=self._pin_memory,
             generator=torch.Generator(),  # leave torch's global random state alone
         )
+
+    @property
+    def _share(self) -> dict[str, int]:
+        trainer = self.trainer
+        if trainer is None:
+            return {"rank": 0, "world_size": 1}
+        return {"rank": trainer.global_rank, "world_size": trainer.world_size}
 
     @property
     def _pin_memory(self) -> bool:

@@ -11,6 +11,7 @@ from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from omiad.data.packing import PackedSamples
 from omiad.errors import InputError, MissingInputError
 from omiad.types import ImageBatch, Sample
 
@@ -24,8 +25,10 @@ def read_image(path: Path, size: int) -> Tensor:
     """Read a photograph as 8-bit RGB and resize it, bilinear, to a square.
 
     The EXIF orientation is applied. Grayscale is repeated to three channels; 16-bit grayscale is
-    scaled from 0..65535 to 0..255. Palettes and CMYK are converted. Transparency is dropped: the
-    stored colour counts. Aspect ratio is not kept, as in the protocols of MVTec AD.
+    scaled from 0..65535 to 0..255, of 16-bit colour the high byte counts. Palettes and CMYK are
+    converted. Transparency is dropped: the stored colour counts. Of several pages the first is
+    read. Aspect ratio is not kept, as in the protocols of MVTec AD. JPEG is decoded at full size:
+    its draft mode changes pixels by more than a level.
 
     Args:
         path: Image file.
@@ -36,7 +39,8 @@ def read_image(path: Path, size: int) -> Tensor:
 
     Raises:
         MissingInputError: If the file does not exist.
-        InputError: If it is corrupt, truncated or holds floating-point pixels.
+        InputError: If it is corrupt, truncated, holds floating-point pixels, or has more than 179
+            million pixels (Pillow's limit against decompression bombs).
     """
     with _opened(path) as image:
         rgb = _to_rgb(ImageOps.exif_transpose(image), path)
@@ -93,7 +97,7 @@ class ImageDataset(Dataset[ImageBatch]):
     """
 
     def __init__(self, samples: Sequence[Sample], image_size: int) -> None:
-        self.samples = samples
+        self.samples = PackedSamples(samples)
         self.image_size = image_size
 
     def __len__(self) -> int:

@@ -4,6 +4,7 @@ import errno
 import logging
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,12 +40,13 @@ class Missing(NamedTuple):
     name: str
 
 
-class Build(NamedTuple):
+@dataclass(frozen=True)
+class Build:
     """How features are computed.
 
     Attributes:
         extractor: Moved to the device.
-        read: Reads an image file as uint8 (3, size, size).
+        read: Reads an image file as uint8 (3, size, size); picklable if there are workers.
         batch_size: Images per forward pass.
         num_workers: Processes that read images.
         device: Where the extractor runs.
@@ -54,11 +56,11 @@ class Build(NamedTuple):
 
     extractor: FeatureExtractor
     read: Callable[[Path, int], Tensor]
-    batch_size: int
-    num_workers: int
-    device: torch.device
-    autocast_dtype: torch.dtype | None
-    progress: bool
+    batch_size: int = 32
+    num_workers: int = 0
+    device: torch.device | str = "cpu"
+    autocast_dtype: torch.dtype | None = None
+    progress: bool = True
 
     def batches(self, images: Sequence[Path]) -> Iterator[Tensor]:
         """Yield the features (B, C, h, w) of images, half precision, on the CPU."""
@@ -73,17 +75,21 @@ class Build(NamedTuple):
         for pixels in shown:
             yield self.features(pixels).cpu().contiguous()
 
-    @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
-        """Compute the features (B, C, h, w), half precision, of at most `batch_size` images.
+        """Compute the features (B, C, h, w), half precision, of images (B, 3, S, S), uint8.
 
-        A smaller batch is filled up: a kernel chosen for another shape may round differently, and
-        the features of an image shall not depend on where a build was stopped.
+        The extractor always sees `batch_size` images: a kernel chosen for another shape may round
+        differently, and the features of an image shall not depend on its company.
         """
+        starts = range(0, len(images), self.batch_size)
+        return torch.cat([self._full_batch(images[i : i + self.batch_size]) for i in starts])
+
+    @torch.no_grad()
+    def _full_batch(self, images: Tensor) -> Tensor:
         count = len(images)
         filled = torch.cat([images, images[-1:].expand(self.batch_size - count, -1, -1, -1)])
-        enabled = self.autocast_dtype is not None
-        with torch.autocast(self.device.type, dtype=self.autocast_dtype, enabled=enabled):
+        kind, enabled = torch.device(self.device).type, self.autocast_dtype is not None
+        with torch.autocast(kind, dtype=self.autocast_dtype, enabled=enabled):
             features: Tensor = self.extractor(filled.to(self.device))
         return features[:count].half()
 

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,6 @@ from torch.utils.data import Dataset
 
 from omiad.errors import InputError, MissingInputError
 from omiad.features.building import Build, Missing, add_missing, measure, mend
-from omiad.features.extractor import FeatureExtractor
 from omiad.features.shards import ROWS, content_of, map_rows
 from omiad.features.store import FeatureStatistics, FeatureStore, Place
 from omiad.types import Sample
@@ -25,6 +24,7 @@ CacheKey = Literal["stat", "content"]
 """What an image is known by: its path below the root, size and time of change, or its bytes."""
 
 _CHUNK_BYTES = 64 * 2**20
+_NUM_RECENT = 64
 
 
 class FeatureCache(Dataset[Tensor]):
@@ -52,11 +52,14 @@ class FeatureCache(Dataset[Tensor]):
         self._places = np.array(
             [(numbers[shard], position, crc) for shard, position, crc in places], dtype=np.int64
         )
-        self._forget_mappings()
+        self._map()
         self.statistics = measure(self._chunks()) if statistics is None else statistics
 
-    def _forget_mappings(self) -> None:
-        self._mapped: dict[int, Tensor] = {}
+    def _map(self) -> None:
+        # All at once: a shard may be removed from the folder while its pages are in use.
+        self._mapped = [
+            map_rows(self.path / f"{shard}{ROWS}", self._shape) for shard in self._shards
+        ]
         # Shared, so that workers do not check again what another epoch's workers checked.
         self._is_checked = torch.zeros(len(self._places), dtype=torch.bool)
         self._is_checked.share_memory_()  # type: ignore[no-untyped-call]
@@ -66,10 +69,7 @@ class FeatureCache(Dataset[Tensor]):
 
     def __getitem__(self, index: int) -> Tensor:
         shard, position, crc = self._places[index].tolist()
-        if shard not in self._mapped:
-            path = self.path / f"{self._shards[shard]}{ROWS}"
-            self._mapped[shard] = map_rows(path, self._shape)
-        row = self._mapped[shard][position]
+        row: Tensor = self._mapped[shard][position]
         if not self._is_checked[index]:
             if zlib.crc32(content_of(row)) != crc:
                 raise InputError(
@@ -92,24 +92,18 @@ class FeatureCache(Dataset[Tensor]):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._forget_mappings()
+        self._map()
 
     @classmethod
     def open_or_build(
         cls,
         samples: Sequence[Sample],
-        extractor: FeatureExtractor,
+        build: Build,
         *,
         root: Path,
         cache_dir: Path,
-        read: Callable[[Path, int], Tensor],
-        batch_size: int = 32,
-        num_workers: int = 0,
-        device: torch.device | str = "cpu",
-        autocast_dtype: torch.dtype | None = None,
         key: CacheKey = "stat",
         budget: float | None = None,
-        progress: bool = True,
     ) -> "FeatureCache":
         """Open the cached features of images, after computing those that are not there yet.
 
@@ -120,28 +114,19 @@ class FeatureCache(Dataset[Tensor]):
 
         Args:
             samples: Images, in the order of the cache's rows; at least one.
-            extractor: Moved to the device if there is something to build.
+            build: How features are computed.
             root: Folder of the data set.
             cache_dir: Folder of all caches.
-            read: Reads an image file as uint8 (3, size, size); picklable if there are workers.
-            batch_size: Images per forward pass.
-            num_workers: Processes that read images.
-            device: Where the extractor runs.
-            autocast_dtype: Precision of the backbone, None for the weights' own.
             key: What tells that an image has changed.
             budget: GiB that all caches in the folder may take, None for what the disk has.
-            progress: Whether to draw a progress bar.
 
         Raises:
             MissingInputError: If an image is gone.
             InputError: If an image cannot be read or has no finite features, or the features do
                 not fit on the disk or in the budget.
         """
-        store = FeatureStore.open(cache_dir.expanduser(), extractor, autocast_dtype)
+        store = FeatureStore.open(cache_dir, build.extractor, build.autocast_dtype)
         keys = [row_key(sample.image, root, key) for sample in samples]
-        build = Build(
-            extractor, read, batch_size, num_workers, torch.device(device), autocast_dtype, progress
-        )
         places = store.index()
         if not all(k in places for k in keys):
             with store.locked():
@@ -160,8 +145,54 @@ class FeatureCache(Dataset[Tensor]):
                     places = store.index()
         cache = cls(store, [places[k] for k in keys], store.statistics(keys))
         if not store.view_path(keys).exists():
-            store.keep_statistics(keys, cache.statistics, root=root)
+            store.keep_statistics(
+                keys, cache.statistics, name=f"{samples[0].split} of {root.resolve()}"
+            )
         return cache
+
+
+class StreamedFeatures(Dataset[Tensor]):
+    """The features of a list of images computed whenever they are asked for; the same numbers.
+
+    Only their statistics are kept on disk, since they take a pass over all images.
+
+    Args:
+        samples: Images, at least one.
+        build: How features are computed.
+        root: Folder of the data set.
+        cache_dir: Folder of all caches.
+
+    Raises:
+        MissingInputError: If an image is gone.
+        InputError: If an image cannot be read.
+    """
+
+    def __init__(
+        self, samples: Sequence[Sample], build: Build, *, root: Path, cache_dir: Path
+    ) -> None:
+        self.build = build
+        self._images = [sample.image for sample in samples]
+        self._recent: dict[int, Tensor] = {}
+        store = FeatureStore.open(cache_dir, build.extractor, build.autocast_dtype)
+        keys = [row_key(image, root, "stat") for image in self._images]
+        statistics = store.statistics(keys)
+        if statistics is None:
+            logger.info("features: reading %d images for their statistics", len(keys))
+            statistics = measure(build.batches(self._images))
+            store.keep_statistics(keys, statistics, name=f"{samples[0].split} of {root.resolve()}")
+        self.statistics = statistics
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        # A few are asked for again and again, to calibrate with.
+        if index not in self._recent:
+            image = self.build.read(self._images[index], self.build.extractor.image_size)
+            if len(self._recent) == _NUM_RECENT:
+                self._recent.clear()
+            self._recent[index] = self.build.features(image[None])[0].cpu()
+        return self._recent[index]
 
 
 def row_key(image: Path, root: Path, key: CacheKey) -> str:

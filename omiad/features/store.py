@@ -92,7 +92,7 @@ class FeatureStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        record: dict[str, Any] = json.loads((folder / RECORD).read_text())
+        record = read_json(folder / RECORD)
         self.made_of: dict[str, Any] = record["made_of"]
         channels, height, width = record["shape"]
         self.shape: tuple[int, int, int] = (channels, height, width)
@@ -156,7 +156,7 @@ class FeatureStore:
         path = self.view_path(keys)
         if not path.exists():
             return None
-        stored = json.loads(path.read_text())["statistics"]
+        stored = read_json(path)["statistics"]
         with suppress(OSError):  # a cache that others may only read
             os.utime(path)
         return FeatureStatistics(
@@ -166,11 +166,11 @@ class FeatureStore:
         )
 
     def keep_statistics(
-        self, keys: Sequence[str], statistics: FeatureStatistics, *, root: Path
+        self, keys: Sequence[str], statistics: FeatureStatistics, *, name: str
     ) -> None:
-        """Write the statistics of a list of rows of a data set."""
+        """Write the statistics of a list of rows, and a name for people."""
         record = {
-            "root": str(root.resolve()),
+            "name": name,
             "statistics": {
                 "mean": statistics.mean.tolist(),
                 "std": statistics.std.tolist(),
@@ -196,6 +196,12 @@ class FeatureStore:
 def stores(cache_dir: Path) -> list[FeatureStore]:
     """Return all stores in a folder, by name."""
     return [FeatureStore(path.parent) for path in sorted(cache_dir.glob(f"*/{RECORD}"))]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object."""
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

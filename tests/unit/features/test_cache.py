@@ -16,7 +16,7 @@ from PIL import Image
 from omiad.data.images import read_image
 from omiad.data.layouts.mvtec import index
 from omiad.errors import InputError, MissingInputError
-from omiad.features import FeatureCache, FeatureExtractor
+from omiad.features import Build, FeatureCache, FeatureExtractor, StreamedFeatures
 
 
 @pytest.fixture(scope="module")
@@ -32,15 +32,12 @@ def root(mvtec_root, tmp_path):
 @pytest.fixture
 def build(root, extractor, tmp_path):
     def build(**kwargs) -> FeatureCache:
-        samples = [s for s in index(root) if s.split == "train"]
-        defaults = {
-            "root": root,
-            "cache_dir": tmp_path / "cache",
-            "read": read_image,
-            "batch_size": 3,
-            "progress": False,
-        }
-        return FeatureCache.open_or_build(samples, extractor, **{**defaults, **kwargs})
+        samples = [s for s in index(kwargs.get("root", root)) if s.split == "train"]
+        names = ("root", "cache_dir", "key", "budget")
+        place = {"root": root, "cache_dir": tmp_path / "cache"}
+        place |= {name: kwargs.pop(name) for name in names if name in kwargs}
+        how = {"read": read_image, "batch_size": 3, "progress": False, **kwargs}
+        return FeatureCache.open_or_build(samples, Build(extractor, **how), **place)
 
     return build
 
@@ -102,13 +99,7 @@ def test_a_finished_cache_is_used_without_opening_an_image(build, root):
 def test_the_data_set_may_move_and_the_cache_is_still_found(build, root, tmp_path):
     cache = build()
     moved = root.rename(tmp_path / "moved")
-    samples = [s for s in index(moved) if s.split == "train"]
-    extractor = FeatureExtractor(
-        "test_efficientnet", weights="random", image_size=32, feature_size=4
-    )
-    again = FeatureCache.open_or_build(
-        samples, extractor, root=moved, cache_dir=tmp_path / "cache", read=refuse
-    )
+    again = build(root=moved, read=refuse)
     assert again.path == cache.path
 
 
@@ -171,7 +162,7 @@ def test_a_part_of_the_images_is_a_cache_of_its_own(root, extractor, tmp_path, b
     whole = build()
     some = [s for s in index(root) if s.split == "train"][::-3]
     part = FeatureCache.open_or_build(
-        some, extractor, root=root, cache_dir=tmp_path / "cache", read=refuse
+        some, Build(extractor, refuse), root=root, cache_dir=tmp_path / "cache"
     )
     assert [torch.equal(part[i], whole[7 - 3 * i]) for i in range(3)] == [True] * 3
     x = torch.stack([part[i] for i in range(3)]).double()
@@ -326,7 +317,7 @@ def test_an_image_that_is_gone_is_named(root, extractor, tmp_path):
     samples[0].image.unlink()
     with pytest.raises(MissingInputError, match=r"image '.*000.png' is gone"):
         FeatureCache.open_or_build(
-            samples, extractor, root=root, cache_dir=tmp_path / "cache", read=read_image
+            samples, Build(extractor, read_image), root=root, cache_dir=tmp_path / "cache"
         )
 
 
@@ -370,3 +361,37 @@ def test_16_bit_images_pass_through_the_cache(build, root):
     wide = np.full((32, 32), 40000, np.uint16)
     Image.fromarray(wide).save(images_of(root)[0])
     assert build()[0].isfinite().all()
+
+
+def test_streamed_features_are_the_cached_ones(build, root, extractor, tmp_path):
+    cache = build()
+    samples = [s for s in index(root) if s.split == "train"]
+    how = Build(extractor, read_image, batch_size=3, progress=False)
+    place = {"root": root, "cache_dir": tmp_path / "other"}
+    streamed = StreamedFeatures(samples, how, **place)
+    assert len(streamed) == len(cache)
+    assert all(torch.equal(streamed[i], cache[i]) for i in (5, 0, 5))
+    torch.testing.assert_close(streamed.statistics, cache.statistics)
+    assert not list(tmp_path.glob("other/*/*.rows"))
+    counting = Counting(0)
+    known = StreamedFeatures(samples, Build(extractor, counting, progress=False), **place)
+    assert known.statistics.rms == streamed.statistics.rms
+
+
+def test_few_streamed_features_are_kept(build, root, extractor, tmp_path, monkeypatch):
+    monkeypatch.setattr("omiad.features.cache._NUM_RECENT", 2)
+    samples = [s for s in index(root) if s.split == "train"]
+    how = Build(extractor, read_image, batch_size=3, progress=False)
+    streamed = StreamedFeatures(samples, how, root=root, cache_dir=tmp_path / "cache")
+    first = [streamed[i].clone() for i in range(8)]
+    assert len(streamed._recent) <= 2
+    assert all(torch.equal(streamed[i], first[i]) for i in range(8))
+
+
+def test_the_features_of_an_image_do_not_depend_on_its_company(root, extractor):
+    images = torch.stack([read_image(path, 32) for path in images_of(root)])
+    how = Build(extractor, read_image, batch_size=3)
+    together = how.features(images)
+    alone = torch.cat([how.features(image[None]) for image in images])
+    assert torch.equal(together, alone)
+    assert torch.equal(how.features(images[2:7]), together[2:7])
