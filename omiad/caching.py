@@ -4,12 +4,12 @@ import json as json_format
 import logging
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import ActionConfigFile, ArgumentParser  # type: ignore[attr-defined]
 from rich.console import Console
-from rich.table import Table
 
 from omiad.data import FeatureDataModule
 from omiad.data.datamodule import AUTOCAST_DTYPES
@@ -60,7 +60,7 @@ def cache_info(*, cache_dir: str = "~/.cache/omiad", json: bool = False) -> None
 
     Args:
         cache_dir: Folder of all caches.
-        json: Print one JSON array instead of a table.
+        json: Print one JSON array instead of lines.
 
     Raises:
         MissingInputError: If there is no such folder.
@@ -70,25 +70,19 @@ def cache_info(*, cache_dir: str = "~/.cache/omiad", json: bool = False) -> None
     if json:
         console.print(json_format.dumps(records, indent=2), markup=False, soft_wrap=True)
         return
-    table = Table(box=None, pad_edge=False)
-    for heading in ("store", "backbone", "pixels", "features", "dtype", "images", "size", "used"):
-        table.add_column(heading, overflow="fold")
+    show = partial(console.print, highlight=False, soft_wrap=True)
     for record in records:
         made_of, used = record["made_of"], record["last_used"]
-        image = made_of["extractor"]["image_size"]
-        table.add_row(
-            record["store"][:8],
-            made_of["extractor"]["backbone"],
-            str(image),
-            "x".join(map(str, record["shape"])),
-            made_of["autocast_dtype"].removeprefix("torch.").replace("None", "float32"),
-            f"{record['images']}{' (unfinished)' if record['unfinished'] else ''}",
-            readable(record["bytes"]),
-            "never" if used is None else time.strftime("%Y-%m-%d", time.localtime(used)),
+        day = "never" if used is None else time.strftime("%Y-%m-%d", time.localtime(used))
+        precision = made_of["autocast_dtype"].removeprefix("torch.").replace("None", "float32")
+        show(
+            f"{record['store'][:8]}  {made_of['extractor']['backbone']} in {precision}, "
+            f"{made_of['extractor']['image_size']} pixels, {'x'.join(map(str, record['shape']))}: "
+            f"{record['images']} images, {readable(record['bytes'])}, last used {day}"
+            f"{', unfinished' if record['unfinished'] else ''}"
         )
-    console.print(table)
     total = sum(record["bytes"] for record in records)
-    console.print(f"{readable(total)} in all", highlight=False)
+    show(f"{readable(total)} in all")
 
 
 def verify_cache(*, cache_dir: str = "~/.cache/omiad") -> None:

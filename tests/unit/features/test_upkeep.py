@@ -105,8 +105,7 @@ def test_the_commands_build_list_verify_and_prune(root, cache_dir, capsys):
     assert "8 images are there" in said(capsys)
     main(["cache", "info", where])
     listed = said(capsys)
-    assert "test_efficientnet" in listed
-    assert "120x4x4 float32 8" in listed
+    assert "test_efficientnet in float32, 32 pixels, 120x4x4: 8 images, 0.0 MiB" in listed
     main(["cache", "info", where, "--json=true"])
     assert json.loads(capsys.readouterr().out)[0]["images"] == 8
     main(["cache", "verify", where])
