@@ -71,8 +71,9 @@ def opened(log: Path) -> int:
 
 def kill_at_random(root: Path, reference: FeatureCache, folder: Path, kills: int) -> None:
     rng = random.Random(0)
-    began = time.monotonic()
-    start(root, folder / "calm", folder / "calm.log").join()
+    for name in ("first", "calm"):  # the first waits for the server of processes
+        began = time.monotonic()
+        start(root, folder / name, folder / f"{name}.log").join()
     duration = time.monotonic() - began
     done = rounds = 0
     while done < kills:
