@@ -123,8 +123,11 @@ def recover(folder: Path, row_bytes: int, *, check: bool = True) -> int:
         with source.open("r+b") as file:
             file.truncate(len(whole) * row_bytes)
             os.fsync(file.fileno())
-        write_index(index.with_name(f"{name}{INDEX}"), whole, rows_file=(source, sealed))
-        index.unlink()
+        write_index(index, whole)
+        # The last step is one renaming: a shard is sealed or it is not.
+        os.replace(source, sealed)
+        os.replace(index, folder / f"{name}{INDEX}")
+        sync_folder(folder)
         recovered += len(whole)
     for rows in (*folder.glob(f"*{ROWS}{PART}"), *folder.glob(f"*{ROWS}")):
         if not (folder / f"{rows.name.partition('.')[0]}{INDEX}").exists():
@@ -142,17 +145,13 @@ def _whole_rows(path: Path, rows: Sequence[Row], row_bytes: int, *, check: bool)
             yield row
 
 
-def write_index(
-    path: Path, rows: Iterable[Row], *, rows_file: tuple[Path, Path] | None = None
-) -> None:
-    """Write an index, whole or not at all; before it, give the rows' file its final name."""
+def write_index(path: Path, rows: Iterable[Row]) -> None:
+    """Write an index, whole or not at all."""
     temporary = path.with_name(path.name + ".new")
     with temporary.open("w") as file:
         file.writelines(map(_line, rows))
         file.flush()
         os.fsync(file.fileno())
-    if rows_file is not None:
-        os.replace(*rows_file)
     os.replace(temporary, path)
     sync_folder(path.parent)
 

@@ -69,7 +69,7 @@ def prune(store: FeatureStore, unused_days: float | None = None) -> int:
     before = store.num_bytes()
     with store.locked():
         mend(store)
-        for path in stale_views(store, unused_days):
+        for path in (*stale_views(store, unused_days), *(store.folder / VIEWS).glob("*.new")):
             path.unlink()
         needed: set[str] = set()
         for path in (store.folder / VIEWS).glob("*.json"):
