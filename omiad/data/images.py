@@ -28,7 +28,7 @@ def read_image(path: Path, size: int) -> Tensor:
     scaled from 0..65535 to 0..255, of 16-bit colour the high byte counts. Palettes and CMYK are
     converted. Transparency is dropped: the stored colour counts. Of several pages the first is
     read. Aspect ratio is not kept, as in the protocols of MVTec AD. JPEG is decoded at full size:
-    its draft mode changes pixels by more than a level.
+    its draft mode would save half of the time, and change pixels by up to two levels.
 
     Args:
         path: Image file.

@@ -6,10 +6,9 @@ asserts a time.
 
 import json
 import multiprocessing
-import resource
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,16 @@ import torch
 from PIL import Image
 from rich.console import Console
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import Dataset
 
-from omiad.data.images import ImageDataset, read_image
+from omiad.data.images import read_image
 from omiad.data.layouts import realiad
 from omiad.data.layouts.published import PUBLISHED
 from omiad.data.loading import CachedFeatures, ResumableLoader
 from omiad.data.packing import PackedSamples
 from omiad.data.sampling import EpochSampler
 from omiad.features import Build, FeatureCache, FeatureExtractor
+from omiad.features.reading import FileLoader
 from omiad.features.shards import ShardWriter
 from omiad.features.store import RECORD, VIEWS, FeatureStatistics, FeatureStore, write_json
 from omiad.types import Sample
@@ -212,7 +212,7 @@ def test_a_loop_that_only_touches_its_batches(rows: Tensor, cache: FeatureCache)
     def epoch(name: str, source: FeatureCache) -> None:
         for batch in loader(source):
             began = time.perf_counter()
-            float(batch[0].view(torch.int16).sum())  # touches every value
+            int(batch[0].view(torch.int64).sum())  # touches every value
             steps[name].append(time.perf_counter() - began)
 
     took = medians(
@@ -257,21 +257,21 @@ def realiad_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def _private_bytes() -> int:
-    """Memory of this process that it shares with no other."""
-    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
-    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Private_"))
+def _memory(name: str, file: str = "status") -> int:
+    """Memory of this process in bytes: the lines of that name that Linux tells."""
+    lines = Path(f"/proc/self/{file}").read_text().splitlines()
+    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
 
 
 def _measure_index(root: Path, queue: Any) -> None:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _memory("VmRSS")
     began = time.perf_counter()
     samples = realiad.index(root)
     took = time.perf_counter() - began
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    grown = _memory("VmHWM") - before
     began = time.perf_counter()
     packed = PackedSamples(samples)
-    queue.put((len(samples), took, 1024 * grown, time.perf_counter() - began, packed.nbytes))
+    queue.put((len(samples), took, grown, time.perf_counter() - began, packed.nbytes))
 
 
 def test_the_index_of_real_iad(realiad_root: Path) -> None:
@@ -288,37 +288,31 @@ def test_the_index_of_real_iad(realiad_root: Path) -> None:
     )
 
 
-class _Visits(ImageDataset):
-    """Looks at each sample and returns the private memory of its worker."""
+class Visits(Dataset[int]):
+    """Looks at samples, a thousand an item, and returns the private memory of its worker."""
 
-    def __getitem__(self, index: int) -> Any:
-        return self.samples[index].is_anomalous and _private_bytes()
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self.samples = samples
 
+    def __len__(self) -> int:
+        return len(self.samples) // 1000
 
-class _ListVisits(_Visits):
-    """The same from a list of Python."""
-
-    def __init__(self, samples: list[Sample], image_size: int) -> None:
-        self.samples = samples  # type: ignore[assignment]
+    def __getitem__(self, index: int) -> int:
+        for i in range(1000 * index, 1000 * (index + 1)):
+            assert self.samples[i].category
+        return _memory("Private_", "smaps_rollup")
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="Linux tells")
 def test_what_a_worker_copies_of_the_index(realiad_root: Path) -> None:
     samples = realiad.index(realiad_root)
 
-    def grown(dataset: _Visits) -> int:
-        loader: DataLoader[Any] = DataLoader(
-            dataset, batch_size=None, num_workers=1, sampler=_every(len(samples), 50)
-        )
-        sizes = [int(size) for size in loader if size]
-        return max(sizes) - min(sizes)
+    def grown(held: Sequence[Sample]) -> int:
+        sizes = list(FileLoader(Visits(held), batch_size=None, num_workers=1))
+        return int(max(sizes)) - int(sizes[0])
 
     say(
-        f"\na worker that visits {len(samples) // 50} of {len(samples)} samples copies "
-        f"{grown(_Visits(samples, 224)) / 1e6:.1f} MB of packed ones, "
-        f"{grown(_ListVisits(samples, 224)) / 1e6:.1f} MB of a list"
+        f"\na worker that visits all of {len(samples)} samples copies "
+        f"{grown(PackedSamples(samples)) / 1e6:.1f} MB where they are packed, "
+        f"{grown(samples) / 1e6:.1f} MB where they are a list"
     )
-
-
-def _every(count: int, step: int) -> Iterator[int]:
-    return iter(range(0, count, step))
