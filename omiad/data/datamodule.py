@@ -1,7 +1,8 @@
 """The data of a run: cached features to train on, photographs to test on."""
 
 import logging
-from functools import partial
+from collections.abc import Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,13 +11,14 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from omiad.data.images import ImageDataset, read_image
-from omiad.data.layouts import Index, Layout, describe, index_dataset
+from omiad.data.layouts import Layout, describe, index_dataset
 from omiad.data.loading import (
     CachedFeatures,
     PhotographBatch,
     ResumableLoader,
     TrainingPhotographs,
 )
+from omiad.data.packing import PackedSamples
 from omiad.data.sampling import EpochSampler, EvaluationSampler, Sampling
 from omiad.errors import InputError
 from omiad.features import (
@@ -119,8 +121,6 @@ class FeatureDataModule(LightningDataModule):
         )
         self._extractor: FeatureExtractor | None = None
         self._train_features: FeatureCache | StreamedFeatures | None = None
-        self._index: Index | None = None
-        self._samples: dict[str, list[Sample]] = {}
 
     def setup(self, stage: str | None = None) -> None:
         """List the files, build the extractor and, for training, open or build the cache.
@@ -176,23 +176,19 @@ class FeatureDataModule(LightningDataModule):
             budget=self.cache_budget,
         )
 
-    def samples(self, split: Literal["train", "test"]) -> list[Sample]:
+    def samples(self, split: Literal["train", "test"]) -> Sequence[Sample]:
         """Return the samples of a split; `index` in the batches counts in this list."""
-        if not self._samples:
-            samples = self.index.samples
-            self._samples = {
-                name: [sample for sample in samples if sample.split == name]
-                for name in ("train", "test")
-            }
-        return self._samples[split]
+        return self._listed[split]
 
-    @property
-    def index(self) -> Index:
-        """What the root holds, listed when first asked for."""
-        if self._index is None:
-            self._index = index_dataset(self.root, self.layout)
-            logger.info("data: %s", describe(self._index))
-        return self._index
+    @cached_property
+    def _listed(self) -> dict[str, PackedSamples]:
+        index = index_dataset(self.root, self.layout)
+        logger.info("data: %s", describe(index))
+        self._dataset_name = index.dataset
+        return {
+            split: PackedSamples(sample for sample in index.samples if sample.split == split)
+            for split in ("train", "test")
+        }
 
     def reference(self, category: str) -> Path:
         """Return the first normal training image of a category, to show beside its defects."""
@@ -226,7 +222,7 @@ class FeatureDataModule(LightningDataModule):
         """Channels of the features."""
         return self.extractor.num_channels
 
-    @property
+    @cached_property
     def categories(self) -> list[str]:
         """Names of the categories, sorted."""
         return sorted({sample.category for sample in self.samples("train")})
@@ -234,7 +230,8 @@ class FeatureDataModule(LightningDataModule):
     @property
     def dataset_name(self) -> str:
         """Name of the published data set where it is one, otherwise of the root folder."""
-        return self.index.dataset
+        _ = self._listed
+        return self._dataset_name
 
     @property
     def autocast_dtype(self) -> torch.dtype | None:

@@ -11,7 +11,7 @@ from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from omiad.data.packing import PackedSamples
+from omiad.data.packing import packed
 from omiad.errors import InputError, MissingInputError
 from omiad.types import ImageBatch, Sample
 
@@ -97,7 +97,7 @@ class ImageDataset(Dataset[ImageBatch]):
     """
 
     def __init__(self, samples: Sequence[Sample], image_size: int) -> None:
-        self.samples = PackedSamples(samples)
+        self.samples = packed(samples)
         self.image_size = image_size
 
     def __len__(self) -> int:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate, get_worker_info
 
 from omiad.data.images import read_image
-from omiad.data.packing import PackedSamples
+from omiad.data.packing import packed
 from omiad.data.sampling import EpochSampler
 from omiad.errors import InputError
 from omiad.features import FeatureCache
@@ -60,7 +60,7 @@ class TrainingPhotographs(Dataset[PhotographBatch]):
     """
 
     def __init__(self, samples: Sequence[Sample], image_size: int, category: Tensor) -> None:
-        self.samples = PackedSamples(samples)
+        self.samples = packed(samples)
         self.image_size = image_size
         self.category = category
 

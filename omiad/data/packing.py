@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from omiad.types import Sample
 
@@ -22,8 +23,8 @@ class PackedSamples(Sequence[Sample]):
 
     def __init__(self, samples: Iterable[Sample]) -> None:
         lines = [_pack(sample) for sample in samples]
-        self._ends = np.cumsum([len(line) for line in lines], dtype=np.int64)
-        self._content = np.frombuffer(b"".join(lines), dtype=np.uint8)
+        self._ends: NDArray[np.int64] = np.cumsum([len(line) for line in lines], dtype=np.int64)
+        self._content: NDArray[np.uint8] = np.frombuffer(b"".join(lines), dtype=np.uint8)
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -47,6 +48,11 @@ class PackedSamples(Sequence[Sample]):
         index %= len(self)
         start = int(self._ends[index - 1]) if index else 0
         return _unpack(self._content[start : self._ends[index]].tobytes())
+
+
+def packed(samples: Sequence[Sample]) -> PackedSamples:
+    """Pack samples that are not packed yet."""
+    return samples if isinstance(samples, PackedSamples) else PackedSamples(samples)
 
 
 def _pack(sample: Sample) -> bytes:
