@@ -1,4 +1,4 @@
-"""The command line: `omiad fit`, `test`, `predict`, `synthesize` and `demo`."""
+"""The command line: `omiad fit`, `test`, `predict`, `data` and `demo`."""
 
 import argparse
 import inspect
@@ -12,6 +12,8 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from rich.logging import RichHandler
 
+from omiad.caching import build_cache, cache_info, prune_cache, verify_cache
+from omiad.data.check import check
 from omiad.data.layouts.synthetic import synthesize
 from omiad.demo import demo
 from omiad.errors import InputError
@@ -24,11 +26,14 @@ omiad - one model for every product, any defect in one denoising step
 usage: omiad COMMAND [options]        `omiad COMMAND --help` explains every option
 
 commands
-  fit         train: stage 1 (AMDM), or stage 2 (OmiAD) from a stage-1 checkpoint
-  test        score the test split of a data set: seven metrics, results.json, pictures
-  predict     score photographs: predictions.csv and a heat-map for each
-  synthesize  write a small synthetic data set in the MVTec layout
-  demo        the whole road on synthetic data, in a few minutes on a CPU
+  fit              train: stage 1 (AMDM), or stage 2 (OmiAD) from a stage-1 checkpoint
+  test             score the test split of a data set: seven metrics, results.json, pictures
+  predict          score photographs: predictions.csv and a heat-map for each
+  data check       look for faults in a data set before it is used
+  data synthesize  write a small synthetic data set in the MVTec layout
+  cache build      compute the features of a data set before a run needs them
+  cache info       list the feature caches; cache verify, cache prune look after them
+  demo             the whole road on synthetic data, in a few minutes on a CPU
 
 examples
   omiad fit --config configs/amdm_folder.yaml --data.root my_parts/
@@ -40,25 +45,43 @@ examples
 """
 
 
-def _run_function(function: Callable[..., object]) -> Callable[[Sequence[str]], None]:
+def _run_function(
+    function: Callable[..., object], name: str, *, positional: bool = False
+) -> Callable[[Sequence[str]], None]:
     """Make a command of a function: its parameters are the options."""
 
     def run(args: Sequence[str]) -> None:
         about = (inspect.getdoc(function) or "").partition("\n\nArgs:")[0]
-        parser = ArgumentParser(prog=f"omiad {args[0]}", description=about)
-        parser.add_function_arguments(function, as_positional=False)
-        config: Namespace = parser.parse_args(list(args[1:]))
+        parser = ArgumentParser(prog=f"omiad {name}", description=about)
+        parser.add_function_arguments(function, as_positional=positional)
+        config: Namespace = parser.parse_args(list(args[len(name.split()) :]))
         function(**vars(parser.instantiate_classes(config)))
 
     return run
 
 
+def _check_data(args: Sequence[str]) -> None:
+    """Run `check` with the options that a fit has for the same things."""
+    about = (inspect.getdoc(check) or "").partition("\n\nArgs:")[0]
+    parser = ArgumentParser(prog="omiad data check", description=about)
+    parser.add_function_arguments(check, "data", as_positional=False, skip={"json"})
+    parser.add_argument("--json", action="store_true", help="Print one JSON object.")
+    config: Namespace = parser.parse_args(list(args[2:]))
+    if not check(**vars(config.data), json=config.json):
+        raise SystemExit(1)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], object]] = {
     "fit": OmiadCLI,
     "test": OmiadCLI,
-    "predict": _run_function(predict),
-    "synthesize": _run_function(synthesize),
-    "demo": _run_function(demo),
+    "predict": _run_function(predict, "predict"),
+    "data check": _check_data,
+    "data synthesize": _run_function(synthesize, "data synthesize", positional=True),
+    "cache build": lambda args: build_cache(args[2:]),
+    "cache info": _run_function(cache_info, "cache info"),
+    "cache verify": _run_function(verify_cache, "cache verify"),
+    "cache prune": _run_function(prune_cache, "cache prune"),
+    "demo": _run_function(demo, "demo"),
 }
 
 
@@ -68,12 +91,13 @@ def main(args: Sequence[str] | None = None) -> None:
     if not args or args[0] in ("-h", "--help"):
         Console().print(USAGE, markup=False, highlight=False, soft_wrap=True)
         return
-    if args[0] not in COMMANDS:
+    name = args[0] if args[0] in COMMANDS else " ".join(args[:2])
+    if name not in COMMANDS:
         parser = argparse.ArgumentParser(prog="omiad", add_help=False)
-        parser.error(f"unknown command '{args[0]}'; choose one of {', '.join(COMMANDS)}")
+        parser.error(f"unknown command '{name}'; choose one of {', '.join(COMMANDS)}")
     _configure_output()
     try:
-        COMMANDS[args[0]](args)
+        COMMANDS[name](args)
     except InputError as error:
         _fail(str(error))
     except MisconfigurationException as error:  # Lightning: no such device, strategy, precision

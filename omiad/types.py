@@ -20,6 +20,8 @@ class Sample:
         category: Product the image shows, the name of its folder.
         defect: Name of the defect, "good" for a normal image.
         split: The split the layout puts the image in.
+        sample_id: Name of the part where several views show one, as in Real-IAD.
+        view: Number of the view, from 1.
     """
 
     image: Path
@@ -27,6 +29,8 @@ class Sample:
     category: str
     defect: str
     split: Literal["train", "test"]
+    sample_id: str | None = None
+    view: int | None = None
 
     @property
     def is_anomalous(self) -> bool:

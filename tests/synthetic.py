@@ -1,10 +1,30 @@
-"""Tiny data sets on disk."""
+"""Tiny data sets on disk, each with the quirks of the real one's layout."""
 
-from collections.abc import Sequence
+import csv
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+Pixels = np.ndarray
+
+
+def pictures(
+    rng: np.random.Generator, count: int, *, stripe: int, size: int, defective: bool
+) -> Iterator[tuple[Pixels, Pixels]]:
+    """Yield noisy stripes (S, S, 3) with masks (S, S) of a dark square where there is a defect."""
+    stripes = 128 + 60 * np.sin(np.arange(size) * stripe / 3)
+    for _ in range(count):
+        noise = rng.normal(0, 8, (size, size, 3))
+        pixels = (stripes[None, :, None] + noise).clip(0, 255).astype(np.uint8)
+        mask = np.zeros((size, size), np.uint8)
+        if defective:
+            top, left = rng.integers(0, size - 8, 2)
+            mask[top : top + 8, left : left + 8] = 255
+            pixels[mask > 0] = 0
+        yield pixels, mask
 
 
 def write_mvtec(
@@ -16,24 +36,116 @@ def write_mvtec(
     num_good: int = 3,
     num_bad: int = 3,
     size: int = 32,
+    defect: str = "hole",
 ) -> None:
-    """Write noisy stripes in the MVTec layout; the defect "hole" is a dark square with a mask."""
+    """Write noisy stripes in the MVTec layout; the defect is a dark square with a mask."""
     for number, category in enumerate(categories):
-        stripes = 128 + 60 * np.sin(np.arange(size) * (number + 1) / 3)
-        counts = {"train/good": num_train, "test/good": num_good, "test/hole": num_bad}
+        counts = {"train/good": num_train, "test/good": num_good, f"test/{defect}": num_bad}
         for folder, count in counts.items():
-            for i in range(count):
-                noise = rng.normal(0, 8, (size, size, 3))
-                pixels = (stripes[None, :, None] + noise).clip(0, 255).astype(np.uint8)
-                if folder == "test/hole":
-                    top, left = rng.integers(0, size - 8, 2)
-                    mask = np.zeros((size, size), np.uint8)
-                    mask[top : top + 8, left : left + 8] = 255
-                    pixels[mask > 0] = 0
-                    _save(mask, root / category / "ground_truth" / "hole" / f"{i:03}_mask.png")
+            bad = folder == f"test/{defect}"
+            drawn = pictures(rng, count, stripe=number + 1, size=size, defective=bad)
+            for i, (pixels, mask) in enumerate(drawn):
+                if bad:
+                    _save(mask, root / category / "ground_truth" / defect / f"{i:03}_mask.png")
                 _save(pixels, root / category / folder / f"{i:03}.png")
 
 
-def _save(pixels: np.ndarray, path: Path) -> None:
+def write_mpdd(root: Path, rng: np.random.Generator) -> None:
+    """Write MPDD: MVTec's layout, .PNG now and then, and empty masks of good images in copies."""
+    write_mvtec(root, rng, categories=("connector", "metal_plate", "tubes"), defect="scratches")
+    for category in sorted(path for path in root.iterdir()):
+        empty = np.zeros((32, 32), np.uint8)
+        _save(empty, category / "ground_truth" / "good" / "000_mask.png")
+        image = category / "train" / "good" / "000.png"
+        image.rename(image.with_suffix(".PNG"))
+
+
+def write_visa(root: Path, rng: np.random.Generator, *, size: int = 32) -> None:
+    """Write raw VisA: .JPG, four- and three-digit stems, masks of class numbers, CRLF."""
+    rows = []
+    for number, category in enumerate(("candle", "pcb1")):
+        for split, label, count in (
+            ("train", "normal", 4),
+            ("test", "normal", 3),
+            ("test", "anomaly", 3),
+        ):
+            bad = label == "anomaly"
+            drawn = pictures(rng, count, stripe=number + 1, size=size, defective=bad)
+            for i, (pixels, mask) in enumerate(drawn):
+                name = f"{i:03}" if bad else f"{i + 4 * (split == 'test'):04}"
+                image = f"{category}/Data/Images/{label.capitalize()}/{name}.JPG"
+                mask_path = f"{category}/Data/Masks/Anomaly/{name}.png" if bad else ""
+                _save(pixels, root / image)
+                if bad:
+                    _save(mask // 255 * (1 + i), root / mask_path)
+                rows.append([category, split, label, image, mask_path])
+    rng.shuffle(rows)
+    (root / "split_csv").mkdir()
+    with (root / "split_csv" / "1cls.csv").open("w", newline="") as file:
+        table = csv.writer(file, lineterminator="\r\n")
+        table.writerows([["object", "split", "label", "image", "mask"], *rows])
+
+
+def write_visa_prepared(root: Path, rng: np.random.Generator, *, folder: str = "1cls") -> None:
+    """Write prepared VisA: MVTec's layout with masks called like their images, of 3 channels."""
+    categories = ("candle", "pcb1")
+    write_mvtec(root / folder, rng, categories=categories, defect="bad")
+    for category in categories:
+        for mask in sorted((root / folder / category / "ground_truth" / "bad").iterdir()):
+            pixels = np.asarray(Image.open(mask).convert("RGB"))
+            mask.unlink()
+            _save(pixels, mask.with_name(mask.name.replace("_mask", "")))
+
+
+def write_realiad(
+    root: Path,
+    rng: np.random.Generator,
+    *,
+    jsons: str = "realiad_jsons/realiad_jsons",
+    images: str = "realiad_256",
+    size: int = 32,
+) -> None:
+    """Write Real-IAD: parts with five views; of a defective part one view shows no defect."""
+    for number, category in enumerate(("audiojack", "bottle_cap")):
+        split: dict[str, list[dict[str, str | None]]] = {"train": [], "test": []}
+        for part, (listed, kind) in enumerate(
+            (("train", "OK"), ("train", "OK"), ("test", "OK"), ("test", "NG/AK"))
+        ):
+            for view in range(1, 6):
+                bad = kind != "OK" and view != 3
+                ((pixels, mask),) = pictures(rng, 1, stripe=number + 1, size=size, defective=bad)
+                stem = f"{category}_{part:04}_{kind.replace('/', '_')}_C{view}_20231013{view:06}"
+                image = f"{kind}/S{part:04}/{stem}.jpg"
+                _save(pixels, root / images / category / image)
+                mask_path = image.replace(".jpg", ".png") if bad else None
+                if mask_path:
+                    _save(mask, root / images / category / mask_path)
+                row = {
+                    "category": category,
+                    "anomaly_class": "AK" if bad else "OK",
+                    "image_path": image,
+                    "mask_path": mask_path,
+                }
+                split[listed].append(row)
+        path = root / jsons / f"{category}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        meta = {"prefix": f"{category}/", "normal_class": "OK"}
+        path.write_text(json.dumps({"meta": meta, **split}))
+
+
+def write_folder(root: Path, rng: np.random.Generator) -> None:
+    """Write photographs sorted by hand: one category flat, one with defects, some masks."""
+    for i, (pixels, _) in enumerate(pictures(rng, 4, stripe=1, size=32, defective=False)):
+        _save(pixels, root / "bolt" / f"{i}.png")
+    for folder, count in (("Good", 10), ("scratch", 3), ("dent", 2)):
+        bad = folder != "Good"
+        drawn = pictures(rng, count, stripe=2, size=32, defective=bad)
+        for i, (pixels, mask) in enumerate(drawn):
+            _save(pixels, root / "nut" / folder / f"{i}.jpg")
+            if folder == "scratch":
+                _save(mask, root / "nut" / "masks" / folder / f"{i}.png")
+
+
+def _save(pixels: Pixels, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)

@@ -2,6 +2,7 @@
 
 import logging
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -74,7 +75,7 @@ class Panels(Callback):
         logger.info("panels: %s", folder)
 
 
-def pick(samples: list[Sample], num_per_category: int) -> set[int]:
+def pick(samples: Sequence[Sample], num_per_category: int) -> set[int]:
     """Choose images for each category, taking its defects (and normal) in turn; indices."""
     groups: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for index, sample in enumerate(samples):

@@ -1,36 +1,55 @@
 """The data of a run: cached features to train on, photographs to test on."""
 
-from functools import partial
+import logging
+from collections.abc import Sequence
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from omiad.data.images import ImageDataset, read_image
-from omiad.data.layouts import index_mvtec
-from omiad.data.loading import CachedFeatures, EpochSampler, ResumableLoader
+from omiad.data.layouts import Layout, describe, index_dataset
+from omiad.data.loading import (
+    CachedFeatures,
+    PhotographBatch,
+    ResumableLoader,
+    TrainingPhotographs,
+)
+from omiad.data.packing import PackedSamples
+from omiad.data.sampling import EpochSampler, EvaluationSampler, Sampling
 from omiad.errors import InputError
-from omiad.features import FeatureCache, FeatureExtractor, FeatureStatistics
+from omiad.features import (
+    Build,
+    CacheKey,
+    FeatureCache,
+    FeatureExtractor,
+    FeatureStatistics,
+    StreamedFeatures,
+)
 from omiad.features.reading import FileLoader
-from omiad.types import ImageBatch, Sample
+from omiad.types import FeatureBatch, ImageBatch, Sample
 
 EXTRACTION_BATCH_SIZE = 32
 """Images per forward pass of the cache; fixed, so that the cache does not depend on the run's."""
 
-_AUTOCAST_DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+logger = logging.getLogger(__name__)
+
+AUTOCAST_DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 class FeatureDataModule(LightningDataModule):
-    """Images of all categories in the MVTec layout, as features of a frozen backbone.
+    """Images of all categories, as features of a frozen backbone.
 
     The features of the training images are computed once and kept in a cache on disk; training
     reads only those. Test images are read as photographs.
 
     Args:
-        root: Folder of the data set: <category>/train/good, <category>/test/<defect or good>,
-            <category>/ground_truth/<defect>.
+        root: Folder of the data set.
+        layout: How it lies there: mvtec (also mpdd and synthetic), visa, realiad, folder (your own
+            photographs), or auto, which looks at the sub-folders.
         backbone: Model name of timm.
         weights: Weights of the backbone: pretrained (downloaded once by timm), random, or a file
             (.safetensors, .pth, .pt, .bin in timm's naming, or an omiad .ckpt).
@@ -38,7 +57,14 @@ class FeatureDataModule(LightningDataModule):
         feature_size: Side of the feature grid in cells.
         stages: Feature maps of the backbone to use, in timm's numbering; by default the first four.
         antialias: Average where a feature map shrinks to the grid, instead of picking values.
+        cache: Keep the training features on disk; without, the backbone runs in every step, to
+            the same numbers.
         cache_dir: Folder of the feature caches; a cache takes images x channels x grid x 2 bytes.
+        cache_budget: GiB that all caches in the folder may take, None for what the disk has.
+        cache_key: What tells that an image has changed: stat (path, size and time of change) or
+            content (its bytes, which are read at each start).
+        sampling: natural shows every training image once in an epoch; balanced shows of every
+            category as many as the smallest has, other ones in each epoch.
         batch_size: Images per batch and device.
         num_workers: Processes that read images or cached features.
         seed: Of the order of training images, and of random backbone weights.
@@ -48,13 +74,18 @@ class FeatureDataModule(LightningDataModule):
         self,
         root: str,
         *,
+        layout: Layout = "auto",
         backbone: str = "tf_efficientnet_b4.aa_in1k",
         weights: str = "pretrained",
         image_size: int = 224,
         feature_size: int = 32,
         stages: list[int] | None = None,
         antialias: bool = False,
+        cache: bool = True,
         cache_dir: str = "~/.cache/omiad",
+        cache_budget: float | None = None,
+        cache_key: CacheKey = "stat",
+        sampling: Sampling = "natural",
         batch_size: int = 32,
         num_workers: int = 0,
         seed: int = 0,
@@ -68,8 +99,13 @@ class FeatureDataModule(LightningDataModule):
                 f"least 0, but got {batch_size}, {num_workers} and {seed}."
             )
         self.root = Path(root).expanduser()
+        self.layout: Layout = layout
         self.image_size = image_size
+        self.cache = cache
         self.cache_dir = Path(cache_dir).expanduser()
+        self.cache_budget = cache_budget
+        self.cache_key: CacheKey = cache_key
+        self.sampling: Sampling = sampling
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
@@ -84,8 +120,7 @@ class FeatureDataModule(LightningDataModule):
             seed=seed,
         )
         self._extractor: FeatureExtractor | None = None
-        self._train_features: FeatureCache | None = None
-        self._samples: dict[str, list[Sample]] | None = None
+        self._train_features: FeatureCache | StreamedFeatures | None = None
 
     def setup(self, stage: str | None = None) -> None:
         """List the files, build the extractor and, for training, open or build the cache.
@@ -99,28 +134,61 @@ class FeatureDataModule(LightningDataModule):
                 f"'{self.root}' has no test images. Put some in <category>/test/good and "
                 f"<category>/test/<defect>."
             )
-        extractor = self.extractor
+        _ = self.extractor  # a test needs it too; weights that are missing are named here
         if stage in ("fit", None) and self._train_features is None:
             trainer = self.trainer
-            self._train_features = FeatureCache.open_or_build(
-                self.samples("train"),
-                extractor,
-                root=self.root,
-                cache_dir=self.cache_dir,
-                read=read_image,
-                batch_size=EXTRACTION_BATCH_SIZE,
-                num_workers=self.num_workers,
-                device="cpu" if trainer is None else trainer.strategy.root_device,
-                autocast_dtype=self.autocast_dtype,
+            device = "cpu" if trainer is None else trainer.strategy.root_device
+            self._train_features = self.features(
+                "train", device=device, autocast_dtype=self.autocast_dtype
             )
 
-    def samples(self, split: Literal["train", "test"]) -> list[Sample]:
+    def features(
+        self,
+        split: Literal["train", "test"],
+        *,
+        device: torch.device | str = "cpu",
+        autocast_dtype: torch.dtype | None = None,
+    ) -> FeatureCache | StreamedFeatures:
+        """Return the features of a split, computing what the cache lacks.
+
+        Args:
+            split: Which images.
+            device: Where the backbone runs.
+            autocast_dtype: Precision of the backbone, None for that of its weights.
+        """
+        build = Build(
+            self.extractor,
+            read=read_image,
+            batch_size=EXTRACTION_BATCH_SIZE,
+            num_workers=self.num_workers,
+            device=device,
+            autocast_dtype=autocast_dtype,
+        )
+        samples, root, cache_dir = self.samples(split), self.root, self.cache_dir
+        if not self.cache:
+            return StreamedFeatures(samples, build, root=root, cache_dir=cache_dir)
+        return FeatureCache.open_or_build(
+            samples,
+            build,
+            root=root,
+            cache_dir=cache_dir,
+            key=self.cache_key,
+            budget=self.cache_budget,
+        )
+
+    def samples(self, split: Literal["train", "test"]) -> Sequence[Sample]:
         """Return the samples of a split; `index` in the batches counts in this list."""
-        if self._samples is None:
-            self._samples = {"train": [], "test": []}
-            for sample in index_mvtec(self.root):
-                self._samples[sample.split].append(sample)
-        return self._samples[split]
+        return self._listed[split]
+
+    @cached_property
+    def _listed(self) -> dict[str, PackedSamples]:
+        index = index_dataset(self.root, self.layout)
+        logger.info("data: %s", describe(index))
+        self._dataset_name = index.dataset
+        return {
+            split: PackedSamples(sample for sample in index.samples if sample.split == split)
+            for split in ("train", "test")
+        }
 
     def reference(self, category: str) -> Path:
         """Return the first normal training image of a category, to show beside its defects."""
@@ -134,8 +202,8 @@ class FeatureDataModule(LightningDataModule):
         return self._extractor
 
     @property
-    def train_features(self) -> FeatureCache:
-        """The cached features of the training images, in the order of `samples("train")`.
+    def train_features(self) -> FeatureCache | StreamedFeatures:
+        """The features of the training images, in the order of `samples("train")`.
 
         Raises:
             InputError: Before `setup("fit")`.
@@ -154,47 +222,74 @@ class FeatureDataModule(LightningDataModule):
         """Channels of the features."""
         return self.extractor.num_channels
 
-    @property
+    @cached_property
     def categories(self) -> list[str]:
         """Names of the categories, sorted."""
         return sorted({sample.category for sample in self.samples("train")})
 
     @property
     def dataset_name(self) -> str:
-        """Name of the root folder."""
-        return self.root.resolve().name
+        """Name of the published data set where it is one, otherwise of the root folder."""
+        _ = self._listed
+        return self._dataset_name
 
     @property
     def autocast_dtype(self) -> torch.dtype | None:
         """Precision of the backbone under the trainer's, None for that of its weights."""
-        return None if self.trainer is None else _AUTOCAST_DTYPES.get(str(self.trainer.precision))
+        return None if self.trainer is None else AUTOCAST_DTYPES.get(str(self.trainer.precision))
 
     def train_dataloader(self) -> ResumableLoader:
-        """Return the shuffled batches of all categories, as `FeatureBatch`."""
-        trainer, samples = self.trainer, self.samples("train")
+        """Return the shuffled batches of all categories, as `FeatureBatch` when on the device."""
+        samples, features = self.samples("train"), self.train_features
+        numbers = {name: number for number, name in enumerate(self.categories)}
+        category = torch.tensor([numbers[sample.category] for sample in samples])
+        dataset = (
+            CachedFeatures(features, category)
+            if isinstance(features, FeatureCache)
+            else TrainingPhotographs(samples, self.image_size, category)
+        )
         sampler = EpochSampler(
             len(samples),
             seed=self.seed,
-            rank=0 if trainer is None else trainer.global_rank,
-            world_size=1 if trainer is None else trainer.world_size,
+            groups=category.numpy() if self.sampling == "balanced" else None,
+            **self._share,
         )
         return ResumableLoader(
-            CachedFeatures(self.train_features, samples, self.categories),
+            dataset,
             sampler,
             batch_size=self.batch_size,
             num_workers=self.num_workers,
             pin_memory=self._pin_memory,
         )
 
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Run the backbone on training photographs, where there is no cache."""
+        if isinstance(batch, PhotographBatch) and isinstance(self.train_features, StreamedFeatures):
+            features = self.train_features.build.features(batch.images)
+            return FeatureBatch(features, batch.index, batch.category)
+        return batch
+
     def test_dataloader(self) -> DataLoader[ImageBatch]:
-        """Return the test photographs in the order of `samples("test")`, as `ImageBatch`."""
+        """Return the test photographs in the order of `samples("test")`, as `ImageBatch`.
+
+        Of several processes each gets its share, and none an image twice.
+        """
+        samples = self.samples("test")
         return FileLoader(
-            ImageDataset(self.samples("test"), self.image_size),
+            ImageDataset(samples, self.image_size),
             batch_size=self.batch_size,
+            sampler=EvaluationSampler(len(samples), **self._share),
             num_workers=self.num_workers,
             pin_memory=self._pin_memory,
             generator=torch.Generator(),  # leave torch's global random state alone
         )
+
+    @property
+    def _share(self) -> dict[str, int]:
+        trainer = self.trainer
+        if trainer is None:
+            return {"rank": 0, "world_size": 1}
+        return {"rank": trainer.global_rank, "world_size": trainer.world_size}
 
     @property
     def _pin_memory(self) -> bool:

@@ -11,6 +11,7 @@ from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from omiad.data.packing import packed
 from omiad.errors import InputError, MissingInputError
 from omiad.types import ImageBatch, Sample
 
@@ -24,8 +25,10 @@ def read_image(path: Path, size: int) -> Tensor:
     """Read a photograph as 8-bit RGB and resize it, bilinear, to a square.
 
     The EXIF orientation is applied. Grayscale is repeated to three channels; 16-bit grayscale is
-    scaled from 0..65535 to 0..255. Palettes and CMYK are converted. Transparency is dropped: the
-    stored colour counts. Aspect ratio is not kept, as in the protocols of MVTec AD.
+    scaled from 0..65535 to 0..255, of 16-bit colour the high byte counts. Palettes and CMYK are
+    converted. Transparency is dropped: the stored colour counts. Of several pages the first is
+    read. Aspect ratio is not kept, as in the protocols of MVTec AD. JPEG is decoded at full size:
+    its draft mode would save half of the time, and change pixels by up to two levels.
 
     Args:
         path: Image file.
@@ -36,7 +39,8 @@ def read_image(path: Path, size: int) -> Tensor:
 
     Raises:
         MissingInputError: If the file does not exist.
-        InputError: If it is corrupt, truncated or holds floating-point pixels.
+        InputError: If it is corrupt, truncated, holds floating-point pixels, or has more than 179
+            million pixels (Pillow's limit against decompression bombs).
     """
     with _opened(path) as image:
         rgb = _to_rgb(ImageOps.exif_transpose(image), path)
@@ -61,21 +65,25 @@ def read_mask(path: Path, size: int, *, image: Path) -> Tensor:
         MissingInputError: If a file does not exist.
         InputError: If a file is corrupt, or mask and image differ in size.
     """
+    binary = Image.fromarray(load_mask(path, image=image).astype(np.uint8))
+    resized = binary.resize((size, size), Image.Resampling.NEAREST)
+    return torch.from_numpy(np.array(resized)) != 0
+
+
+def load_mask(path: Path, *, image: Path) -> NDArray[np.bool_]:
+    """Read a defect mask (H, W) at its own size, under the conditions of `read_mask`."""
     with _opened(path) as opened:
-        mask = ImageOps.exif_transpose(opened)
-        defective = _defective(mask)
+        defective = _defective(ImageOps.exif_transpose(opened))
     with _opened(image) as opened:
         width, height = opened.size
         if opened.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS:
             width, height = height, width
-    if mask.size != (width, height):
+    if defective.shape != (height, width):
         raise InputError(
-            f"The mask '{path}' is {mask.width} x {mask.height} pixels, but its image '{image}' "
-            f"is {width} x {height}. Give the mask its image's size."
+            f"The mask '{path}' is {defective.shape[1]} x {defective.shape[0]} pixels, but its "
+            f"image '{image}' is {width} x {height}. Give the mask its image's size."
         )
-    binary = Image.fromarray(defective.astype(np.uint8))
-    resized = binary.resize((size, size), Image.Resampling.NEAREST)
-    return torch.from_numpy(np.array(resized)) != 0
+    return defective
 
 
 class ImageDataset(Dataset[ImageBatch]):
@@ -89,7 +97,7 @@ class ImageDataset(Dataset[ImageBatch]):
     """
 
     def __init__(self, samples: Sequence[Sample], image_size: int) -> None:
-        self.samples = samples
+        self.samples = packed(samples)
         self.image_size = image_size
 
     def __len__(self) -> int:

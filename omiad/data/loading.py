@@ -1,31 +1,47 @@
-"""Training batches in an order that depends on seed and epoch alone, and can be taken up again."""
+"""Training batches that can be taken up again where a run was interrupted."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate, get_worker_info
 
+from omiad.data.images import read_image
+from omiad.data.packing import packed
+from omiad.data.sampling import EpochSampler
 from omiad.errors import InputError
 from omiad.features import FeatureCache
+from omiad.features.reading import FileLoader
 from omiad.types import FeatureBatch, Sample
+
+
+class PhotographBatch(NamedTuple):
+    """Training photographs whose features are computed on the device.
+
+    Attributes:
+        images: RGB pixels (B, 3, S, S), uint8.
+        index: Position of each sample in the training list (B,), int64.
+        category: Index into the sorted list of categories (B,), int64.
+    """
+
+    images: Tensor
+    index: Tensor  # type: ignore[assignment] # nobody searches a batch as a tuple
+    category: Tensor
 
 
 class CachedFeatures(Dataset[FeatureBatch]):
     """Items of a feature cache with their category: a `FeatureBatch` without the batch axis.
 
     Args:
-        cache: Features of the samples, in the same order.
-        samples: The training samples.
-        categories: Sorted names of the categories.
+        cache: Features of the samples.
+        category: Index of each sample's category (N,), int64.
     """
 
-    def __init__(
-        self, cache: FeatureCache, samples: Sequence[Sample], categories: Sequence[str]
-    ) -> None:
+    def __init__(self, cache: FeatureCache, category: Tensor) -> None:
         self.cache = cache
-        self.category = torch.tensor([categories.index(sample.category) for sample in samples])
+        self.category = category
 
     def __len__(self) -> int:
         return len(self.cache)
@@ -34,51 +50,26 @@ class CachedFeatures(Dataset[FeatureBatch]):
         return FeatureBatch(self.cache[index], torch.tensor(index), self.category[index])
 
 
-class EpochSampler(Sampler[int]):
-    """Every index once per epoch, in an order drawn from (seed, epoch), shared among processes.
-
-    Of an epoch's order, process `rank` takes every `world_size`-th index. All take equally many,
-    so that up to `world_size - 1` indices rest for an epoch, others in the next.
+class TrainingPhotographs(Dataset[PhotographBatch]):
+    """Training images as pixels: a `PhotographBatch` without the batch axis.
 
     Args:
-        num_samples: Number of indices.
-        seed: Of the order.
-        rank: This process.
-        world_size: Number of processes.
-
-    Raises:
-        InputError: If there are fewer samples than processes.
+        samples: The training samples.
+        image_size: Side of the images in pixels.
+        category: Index of each sample's category (N,), int64.
     """
 
-    def __init__(self, num_samples: int, *, seed: int, rank: int = 0, world_size: int = 1) -> None:
-        if num_samples < world_size:
-            raise InputError(
-                f"{num_samples} training images cannot be shared among {world_size} processes. "
-                f"Use fewer --trainer.devices."
-            )
-        self.num_samples = num_samples
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
-        self.epoch = 0
-        self.start = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; Lightning calls this before each. A start set for another is void."""
-        if epoch != self.epoch:
-            self.start = 0
-        self.epoch = epoch
+    def __init__(self, samples: Sequence[Sample], image_size: int, category: Tensor) -> None:
+        self.samples = packed(samples)
+        self.image_size = image_size
+        self.category = category
 
     def __len__(self) -> int:
-        return self.num_samples // self.world_size
+        return len(self.samples)
 
-    def __iter__(self) -> Iterator[int]:
-        # A spawn key, since numpy pads seeds with zeros: [2**32, 0] would be the same as [0, 1].
-        seeds = np.random.SeedSequence(self.seed, spawn_key=(self.epoch,))
-        order = np.random.default_rng(seeds).permutation(self.num_samples)
-        mine = order[self.rank :: self.world_size][: len(self)]
-        start, self.start = self.start, 0
-        return iter(mine[start:].tolist())
+    def __getitem__(self, index: int) -> PhotographBatch:
+        image = read_image(self.samples[index].image, self.image_size)
+        return PhotographBatch(image, torch.tensor(index), self.category[index])
 
 
 class ResumableLoader:
@@ -99,7 +90,7 @@ class ResumableLoader:
 
     def __init__(
         self,
-        dataset: CachedFeatures,
+        dataset: CachedFeatures | TrainingPhotographs,
         sampler: EpochSampler,
         *,
         batch_size: int,
@@ -110,12 +101,13 @@ class ResumableLoader:
         self.batch_size = batch_size
         self._batches_given = 0
         self._num_batches = max(1, len(sampler) // batch_size)
-        self._loader: DataLoader[FeatureBatch] = DataLoader(
+        self._loader: FileLoader[FeatureBatch | PhotographBatch] = FileLoader(
             dataset,
             batch_size=batch_size,
             sampler=sampler,
             num_workers=num_workers,
             pin_memory=pin_memory,
+            collate_fn=partial(_collate, pinned=pin_memory),
             drop_last=len(sampler) >= batch_size,
             generator=torch.Generator(),  # leave torch's global random state alone
         )
@@ -124,7 +116,7 @@ class ResumableLoader:
         """Batches of a whole epoch, also while taking one up again."""
         return self._num_batches
 
-    def __iter__(self) -> Iterator[FeatureBatch]:
+    def __iter__(self) -> Iterator[FeatureBatch | PhotographBatch]:
         self._batches_given = self.sampler.start // self.batch_size
         for batch in self._loader:
             self._batches_given += 1
@@ -140,6 +132,7 @@ class ResumableLoader:
         Raises:
             InputError: If it lies within an epoch of other batches than these.
         """
+        state = {"balanced": 0, **state}  # older checkpoints know no other order
         for name, value in self._order().items():
             if state[name] != value and 0 < state["batches"] < state["num_batches"]:
                 raise InputError(
@@ -158,4 +151,18 @@ class ResumableLoader:
             "seed": self.sampler.seed,
             "world_size": self.sampler.world_size,
             "num_batches": len(self),
+            "balanced": int(self.sampler.is_balanced),
         }
+
+
+def _collate(
+    items: list[FeatureBatch] | list[PhotographBatch], *, pinned: bool
+) -> FeatureBatch | PhotographBatch:
+    """Stack items; in the main process straight into memory that a GPU copies from faster."""
+    if not pinned or get_worker_info() is not None:
+        stacked: FeatureBatch | PhotographBatch = default_collate(items)
+        return stacked
+    first, index, category = zip(*items, strict=True)
+    batch = torch.empty((len(first), *first[0].shape), dtype=first[0].dtype, pin_memory=True)
+    torch.stack(first, out=batch)
+    return type(items[0])(batch, torch.stack(index), torch.stack(category))

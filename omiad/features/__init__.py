@@ -1,13 +1,18 @@
 """Backbone features: extraction, the cache on disk, normalisation."""
 
-from omiad.features.cache import FeatureCache, FeatureStatistics
+from omiad.features.building import Build
+from omiad.features.cache import CacheKey, FeatureCache, StreamedFeatures
 from omiad.features.extractor import FeatureExtractor
 from omiad.features.normalization import FeatureNorm, FeatureNormalizer
+from omiad.features.store import FeatureStatistics
 
 __all__ = [
+    "Build",
+    "CacheKey",
     "FeatureCache",
     "FeatureExtractor",
     "FeatureNorm",
     "FeatureNormalizer",
     "FeatureStatistics",
+    "StreamedFeatures",
 ]

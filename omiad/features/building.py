@@ -1,169 +1,198 @@
-"""The files of a feature cache while it is built."""
+"""Computing the rows that a feature store lacks, and the statistics of rows."""
 
-import json
+import errno
 import logging
-import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
+from rich.progress import track
 from torch import Tensor
 
 from omiad.errors import InputError
 from omiad.features.extractor import FeatureExtractor
+from omiad.features.reading import FileLoader, ImageFiles
+from omiad.features.shards import ROWS, ShardWriter, recover
+from omiad.features.store import FeatureStatistics, FeatureStore, stores
 
 logger = logging.getLogger(__name__)
-
-Shape = tuple[int, int, int, int]
-
-FEATURES = "features.bin"
-"""Rows of half-precision features (C, h, w), one after the other, without a header."""
-
-META = "meta.json"
-"""What the cache was made of, and its statistics; present means finished."""
 
 STD_FLOOR = 1e-3
 """Least standard deviation of a channel, as a share of the features' root mean square."""
 
-_BYTES_PER_VALUE = 2  # half precision
-_CHUNK_BYTES = 64 * 2**20
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-def num_bytes(shape: Shape) -> int:
-    """Size of a cache's rows (N, C, h, w)."""
-    return shape[0] * shape[1] * shape[2] * shape[3] * _BYTES_PER_VALUE
+class Missing(NamedTuple):
+    """An image whose features are to be computed.
 
-
-def map_features(path: Path, shape: Shape) -> Tensor:
-    """Map the rows of the cache in a folder as a tensor (N, C, h, w), half precision."""
-    # A private mapping: writing to it by accident changes memory, never the file.
-    size = num_bytes(shape) // _BYTES_PER_VALUE
-    mapped = torch.from_file(str(path / FEATURES), shared=False, size=size, dtype=torch.half)
-    return mapped.view(shape)
-
-
-class Part:
-    """The rows of an unfinished cache; whole rows on disk are not computed again.
-
-    Args:
-        path: Folder of the cache.
-        shape: Of all rows (N, C, h, w).
-
-    Raises:
-        InputError: If the rows to come do not fit on the disk.
+    Attributes:
+        key: Key of its row.
+        image: Its file.
+        name: Its path below the root of the data set.
     """
 
-    def __init__(self, path: Path, shape: Shape) -> None:
-        self._final = path / FEATURES
-        self._part = path / f"{FEATURES}.part"
-        self._row_bytes = num_bytes(shape) // shape[0]
-        if self._final.exists():  # stopped between the rows and their statistics
-            os.replace(self._final, self._part)
-        on_disk = self._part.stat().st_size if self._part.exists() else 0
-        self.rows_done = min(on_disk // self._row_bytes, shape[0])
-        logger.info(
-            "feature cache: %d images, %s in '%s'%s",
-            shape[0],
-            _readable(num_bytes(shape)),
-            path,
-            f", {self.rows_done} images done by an earlier run" if self.rows_done else "",
+    key: str
+    image: Path
+    name: str
+
+
+@dataclass(frozen=True)
+class Build:
+    """How features are computed.
+
+    Attributes:
+        extractor: Moved to the device.
+        read: Reads an image file as uint8 (3, size, size); picklable if there are workers.
+        batch_size: Images per forward pass.
+        num_workers: Processes that read images.
+        device: Where the extractor runs.
+        autocast_dtype: Precision of the backbone, None for the weights' own.
+        progress: Whether to draw a progress bar.
+    """
+
+    extractor: FeatureExtractor
+    read: Callable[[Path, int], Tensor]
+    batch_size: int = 32
+    num_workers: int = 0
+    device: torch.device | str = "cpu"
+    autocast_dtype: torch.dtype | None = None
+    progress: bool = True
+
+    def batches(self, images: Sequence[Path]) -> Iterator[Tensor]:
+        """Yield the features (B, C, h, w) of images, half precision, on the CPU."""
+        loader: FileLoader[Tensor] = FileLoader(
+            ImageFiles(images, self.extractor.image_size, self.read),
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            generator=torch.Generator(),  # leave torch's global random state alone
         )
-        needed, free = num_bytes(shape) - on_disk, shutil.disk_usage(path).free
-        if free < needed:
-            raise InputError(
-                f"The feature cache needs {_readable(needed)} in '{path.parent}', but only "
-                f"{_readable(free)} are free. Free some space, or choose another --data.cache_dir."
+        self.extractor.to(self.device)
+        shown = track(loader, "features", total=len(loader), disable=not self.progress)
+        for pixels in shown:
+            yield self.features(pixels).cpu().contiguous()
+
+    def features(self, images: Tensor) -> Tensor:
+        """Compute the features (B, C, h, w), half precision, of images (B, 3, S, S), uint8.
+
+        The extractor always sees `batch_size` images: a kernel chosen for another shape may round
+        differently, and the features of an image shall not depend on its company.
+        """
+        starts = range(0, len(images), self.batch_size)
+        return torch.cat([self._full_batch(images[i : i + self.batch_size]) for i in starts])
+
+    @torch.no_grad()
+    def _full_batch(self, images: Tensor) -> Tensor:
+        count = len(images)
+        filled = torch.cat([images, images[-1:].expand(self.batch_size - count, -1, -1, -1)])
+        kind, enabled = torch.device(self.device).type, self.autocast_dtype is not None
+        with torch.autocast(kind, dtype=self.autocast_dtype, enabled=enabled):
+            features: Tensor = self.extractor(filled.to(self.device))
+        return features[:count].half()
+
+
+def add_missing(
+    store: FeatureStore, build: Build, missing: Sequence[Missing], budget: float | None
+) -> None:
+    """Compute rows and write them; what was written stays, whatever happens.
+
+    Args:
+        store: Locked by the caller, without unfinished shards.
+        build: How features are computed.
+        missing: Images without a row; each key once.
+        budget: GiB that all stores of the folder may take, None for what the disk has.
+
+    Raises:
+        InputError: If the rows do not fit, the disk is full after all, an image cannot be read, or
+            its features are not finite.
+    """
+    _check_space(store, len(missing) * store.row_bytes, budget)
+    written, batches = 0, build.batches([m.image for m in missing])
+    try:
+        while written < len(missing):
+            with ShardWriter(store.folder, store.row_bytes) as shard:
+                for features in batches:
+                    rows = missing[written : written + len(features)]
+                    _check_finite(features, rows)
+                    shard.append(features, ((m.key, m.name) for m in rows))
+                    written += len(rows)
+                    if shard.is_full:
+                        break
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        rest = readable((len(missing) - written) * store.row_bytes)
+        raise InputError(
+            f"The disk is full at '{store.folder}' ({error.strerror}). {written} of "
+            f"{len(missing)} images are kept. Free {rest}, then start again: it goes on from there."
+        ) from error
+
+
+def mend(store: FeatureStore) -> None:
+    """Take over what a killed process left, and forget lost rows; the store must be locked."""
+    if recovered := recover(store.folder, store.row_bytes):
+        logger.info("feature cache: %d images of a build that was stopped are kept", recovered)
+    for index, rows in store.rows():
+        fit = store.rows_that_fit(index)
+        if lost := {row.position for row in rows if row.position >= fit}:
+            store.drop(index, lost)
+            logger.warning(
+                "The shard '%s' is truncated; %d of its images have to be computed again.",
+                index.with_suffix(ROWS),
+                len(lost),
             )
 
-    def write(self, batches: Iterable[Tensor], images: Sequence[Path]) -> None:
-        """Append rows and give the file its final name.
 
-        Args:
-            batches: Features (B, C, h, w), half precision, of the images not done yet.
-            images: Their files.
-
-        Raises:
-            InputError: If features of an image are not finite.
-        """
-        with self._part.open("ab") as file:
-            file.truncate(self.rows_done * self._row_bytes)
-            written = 0
-            for features in batches:
-                finite = features.isfinite().flatten(1).all(1)
-                if not finite.all():
-                    bad = images[written + int(finite.int().argmin())]
-                    raise InputError(
-                        f"The features of '{bad}' are not finite in half precision. Remove the "
-                        f"image if it is unlike the others, or set --trainer.precision 32-true."
-                    )
-                file.write(features.numpy().data)
-                file.flush()
-                written += len(features)
-            os.fsync(file.fileno())
-        os.replace(self._part, self._final)
-
-
-@torch.no_grad()
-def extract(
-    batches: Iterable[Tensor],
-    extractor: FeatureExtractor,
-    device: torch.device,
-    autocast_dtype: torch.dtype | None,
-) -> Iterator[Tensor]:
-    """Yield the features (B, C, h, w) of batches of images, half precision, on the CPU."""
-    for images in batches:
-        enabled = autocast_dtype is not None
-        with torch.autocast(device.type, dtype=autocast_dtype, enabled=enabled):
-            features = extractor(images.to(device))
-        yield features.half().cpu().contiguous()
-
-
-def measure(path: Path, shape: Shape) -> dict[str, Any]:
-    """Compute the statistics of a cache's rows, in float64: mean, std and rms as plain numbers."""
-    features = map_features(path, shape)
-    sums = torch.zeros(2, shape[1], dtype=torch.float64)
-    rows = max(1, _CHUNK_BYTES * shape[0] // num_bytes(shape))
-    for start in range(0, shape[0], rows):
-        x = features[start : start + rows].double()
-        sums += torch.stack([x.sum((0, 2, 3)), x.square().sum((0, 2, 3))])
-    mean, second_moment = sums / (shape[0] * shape[2] * shape[3])
+def measure(batches: Iterable[Tensor]) -> FeatureStatistics:
+    """Compute the statistics of features (B, C, h, w) in float64."""
+    total, values = None, 0
+    for batch in batches:
+        x = batch.double()
+        sums = torch.stack([x.sum((0, 2, 3)), x.square().sum((0, 2, 3))])
+        total = sums if total is None else total + sums
+        values += x.numel() // x.shape[1]
+    assert total is not None  # there is at least one image
+    mean, second_moment = total / values
     rms = float(second_moment.mean().sqrt())
     variance = (second_moment - mean.square()).clamp(min=0)
     # The second bound keeps a division possible where all features are zero.
     std = variance.sqrt().clamp(min=max(STD_FLOOR * rms, 1e-12))
-    return {"mean": mean.tolist(), "std": std.tolist(), "rms": rms}
+    return FeatureStatistics(mean, std, rms)
 
 
-def write_meta(path: Path, meta: dict[str, Any]) -> None:
-    """Write the meta data of a cache, whole or not at all; this finishes it."""
-    temporary = path / f"{META}.part"
-    with temporary.open("w") as file:
-        json.dump(meta, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path / META)
-
-
-def is_finished(path: Path, shape: Shape) -> bool:
-    """Whether a folder holds a finished cache; one of another size is removed with a warning."""
-    meta, features = path / META, path / FEATURES
-    if not meta.exists():
-        return False
-    on_disk = features.stat().st_size if features.exists() else 0
-    if on_disk == num_bytes(shape):
-        return True
-    logger.warning(
-        "The feature cache '%s' is damaged (%d bytes instead of %d) and is built again.",
-        path,
-        on_disk,
-        num_bytes(shape),
-    )
-    meta.unlink()
-    features.unlink(missing_ok=True)
-    return False
-
-
-def _readable(size: int) -> str:
+def readable(size: float) -> str:
+    """Write a number of bytes for people."""
     return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
+
+
+def _check_finite(features: Tensor, rows: Sequence[Missing]) -> None:
+    finite = features.isfinite().flatten(1).all(1)
+    if not finite.all():
+        bad = rows[int(finite.int().argmin())].image
+        raise InputError(
+            f"The features of '{bad}' are not finite in half precision. Remove the image if it is "
+            f"unlike the others, or set --trainer.precision 32-true."
+        )
+
+
+def _check_space(store: FeatureStore, needed: int, budget: float | None) -> None:
+    cache_dir = store.folder.parent
+    logger.info("feature cache: %s to add in '%s'", readable(needed), store.folder)
+    free = shutil.disk_usage(store.folder).free
+    if free < needed:
+        raise InputError(
+            f"The feature cache needs {readable(needed)} in '{cache_dir}', but only "
+            f"{readable(free)} are free. Free some space, choose another --data.cache_dir, or do "
+            f"without by --data.cache false."
+        )
+    if budget is not None:
+        held = sum(other.num_bytes() for other in stores(cache_dir))
+        if held + needed > budget * 2**30:
+            raise InputError(
+                f"The feature caches in '{cache_dir}' take {readable(held)} and need "
+                f"{readable(needed)} more, above --data.cache_budget {budget:g} GiB. Raise it, "
+                f"remove what is stale by `omiad cache prune`, or do without by --data.cache false."
+            )

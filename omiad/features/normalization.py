@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from omiad.errors import InputError
-from omiad.features.cache import FeatureStatistics
+from omiad.features.store import FeatureStatistics
 
 FeatureNorm = Literal["none", "scalar", "channel"]
 

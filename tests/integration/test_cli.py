@@ -470,5 +470,5 @@ def test_a_test_split_without_defects_ends_with_nulls_and_a_sentence(
 def test_the_installed_command_prints_its_manual() -> None:
     command = Path(sys.executable).with_name("omiad")
     out = subprocess.run([command, "--help"], capture_output=True, text=True, check=True).stdout
-    for name in ("fit", "test", "predict", "demo", "synthesize"):
+    for name in ("fit", "test", "predict", "demo", "data check", "data synthesize"):
         assert f"\n  {name}" in out

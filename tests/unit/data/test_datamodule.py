@@ -8,7 +8,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from omiad.data import FeatureDataModule
-from omiad.data.loading import EpochSampler, ResumableLoader
+from omiad.data.loading import PhotographBatch, ResumableLoader
+from omiad.data.sampling import EpochSampler
 from omiad.errors import InputError, MissingInputError
 from omiad.types import FeatureBatch, ImageBatch
 
@@ -93,19 +94,6 @@ def test_categories_are_mixed_in_the_batches(make):
     assert batch.index.tolist() != sorted(batch.index.tolist())
 
 
-def test_the_order_depends_on_seed_and_epoch_alone():
-    def order(seed: int, epoch: int) -> list[int]:
-        torch.rand(1)
-        sampler = EpochSampler(20, seed=seed)
-        sampler.set_epoch(epoch)
-        return list(sampler)
-
-    orders = [order(seed, epoch) for seed in (0, 1, 2**32) for epoch in (0, 1)]
-    assert all(sorted(o) == list(range(20)) for o in orders)
-    assert len({tuple(o) for o in orders}) == 6
-    assert order(1, 1) == orders[3]
-
-
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_the_order_does_not_depend_on_the_number_of_workers(make, num_workers):
     data = make(num_workers=num_workers)
@@ -117,18 +105,6 @@ def test_the_order_does_not_depend_on_the_number_of_workers(make, num_workers):
     expected.set_epoch(3)
     seen = [i for batch in iterator for i in batch.index.tolist()]
     assert seen == list(expected)[:6]
-
-
-def test_processes_share_an_epoch_without_overlap_and_equally():
-    shares = [list(EpochSampler(11, seed=0, rank=r, world_size=3)) for r in range(3)]
-    assert [len(share) for share in shares] == [3, 3, 3]
-    assert len({i for share in shares for i in share}) == 9
-    assert len(EpochSampler(11, seed=0, rank=1, world_size=3)) == 3
-
-
-def test_fewer_images_than_processes_are_refused():
-    with pytest.raises(InputError, match="2 training images cannot be shared among 3 processes"):
-        EpochSampler(2, seed=0, world_size=3)
 
 
 def test_a_smaller_last_batch_is_kept_only_if_it_is_the_only_one(make):
@@ -183,6 +159,16 @@ def test_a_position_within_an_epoch_of_other_batches_is_refused(make):
     with pytest.raises(InputError, match=r"within an epoch with batch_size 5, but now it is 2\."):
         loader.load_state_dict({**state, "batch_size": 5})
     loader.load_state_dict({**state, "batches": 0, "batch_size": 5})
+    del state["balanced"]  # as older versions wrote it
+    loader.load_state_dict(state)
+
+
+def test_a_position_of_natural_sampling_is_none_of_balanced(make):
+    state = {**data_loader(make).state_dict(), "batches": 1}
+    data = make(batch_size=2, sampling="balanced")
+    data.setup("fit")
+    with pytest.raises(InputError, match=r"with balanced 0, but now it is 1\."):
+        data.train_dataloader().load_state_dict(state)
 
 
 # Each case stops a run of 3 epochs of 4 batches after so many of them.
@@ -271,6 +257,70 @@ def test_the_rank_and_number_of_processes_come_from_the_trainer(make, tmp_path, 
     assert len(loader) == 2
     seen = [i for batch in loader for i in batch.index.tolist()]
     assert seen == list(EpochSampler(8, seed=0))[1::2]
+
+
+def test_without_a_cache_the_backbone_runs_to_the_same_numbers(make, tmp_path):
+    def batches_of(**kwargs) -> list[FeatureBatch]:
+        data = make(batch_size=3, **kwargs)
+        seen: list[FeatureBatch] = []
+
+        class Keeper(Recorder):
+            def training_step(self, batch: FeatureBatch, batch_idx: int) -> Tensor:
+                seen.append(batch)
+                return super().training_step(batch, batch_idx)
+
+        keep_none = {"enable_checkpointing": False, "max_epochs": 2}
+        trainer(tmp_path, **keep_none).fit(Keeper(), datamodule=data)
+        return seen
+
+    elsewhere = tmp_path / "cache"
+    cached, streamed = batches_of(), batches_of(cache=False, cache_dir=str(elsewhere))
+    assert len(cached) == len(streamed) == 4
+    for a, b in zip(cached, streamed, strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+    assert not list(elsewhere.glob("*/*.rows"))
+
+
+def test_without_a_cache_the_loader_gives_photographs(make):
+    data = make(cache=False)
+    data.setup("fit")
+    batch = next(iter(data.train_dataloader()))
+    assert isinstance(batch, PhotographBatch)
+    assert batch.images.shape == (3, 3, 32, 32)
+    assert batch.images.dtype == torch.uint8
+    on_device = data.on_after_batch_transfer(batch, 0)
+    assert torch.equal(on_device.features[0], data.train_features[int(batch.index[0])])
+    assert torch.equal(on_device.category, batch.category)
+    assert data.on_after_batch_transfer(on_device, 0) is on_device
+
+
+def test_balanced_batches_show_every_category_as_often(make, mvtec_root, tmp_path):
+    root = tmp_path / "uneven"
+    shutil.copytree(mvtec_root, root)
+    for i in (2, 3):
+        (root / f"cable/train/good/00{i}.png").unlink()
+    data = make(root=str(root), sampling="balanced", batch_size=1)
+    data.setup("fit")
+    loader = data.train_dataloader()
+    seen = []
+    for epoch in range(8):
+        loader.sampler.set_epoch(epoch)
+        epoch_batches = list(loader)
+        assert sorted(int(b.category[0]) for b in epoch_batches) == [0, 0, 1, 1]
+        seen += [int(b.index[0]) for b in epoch_batches]
+    assert set(seen) == set(range(6))  # all images, over the epochs
+
+
+def test_features_of_the_test_split_can_be_had_too(make):
+    data = make()
+    features = data.features("test")
+    assert len(features) == 12
+
+
+def test_the_layout_can_be_given(make, mvtec_root):
+    assert len(make(layout="folder").samples("train")) == 8
+    with pytest.raises(InputError, match="No splits of Real-IAD"):
+        make(layout="realiad").samples("train")
 
 
 def test_features_before_setup_are_refused(make):

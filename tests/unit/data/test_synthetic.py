@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from omiad.data.layouts import index_mvtec
+from omiad.data.layouts import mvtec
 from omiad.data.layouts.synthetic import DEFECTS, SCENES, render, synthesize
 from omiad.errors import InputError
 
@@ -17,7 +17,7 @@ def pixels(root: Path) -> dict[str, bytes]:
 
 def test_the_data_set_is_indexed_with_all_its_defects(tmp_path: Path) -> None:
     synthesize(tmp_path / "data", **SMALL)
-    samples = index_mvtec(tmp_path / "data")
+    samples = mvtec.index(tmp_path / "data")
     assert len({s.category for s in samples}) >= 4
     assert len({s.defect for s in samples}) >= 4
     assert all(s.mask is not None for s in samples if s.is_anomalous)

@@ -1,0 +1,135 @@
+"""The layout of Real-IAD: five views of each part, split and labelled by JSON files.
+
+    Real-IAD/realiad_{256,512,1024}/<category>/OK/S0001/<category>_0001_OK_C1_<time>.jpg
+    Real-IAD/realiad_{256,512,1024}/<category>/NG/<defect>/S0001/..._C1_<time>.{jpg,png}
+    Real-IAD/realiad_jsons/<category>.json                  or realiad_jsons/realiad_jsons/
+
+The root is `Real-IAD`, or one of its resolutions where there are several. A root that holds
+`<category>.json` beside each `<category>/` is read as well. Paths and labels come from the JSON:
+a view that shows no defect is labelled OK though its file lies under NG.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from omiad.data.layouts.listing import check_root, folders
+from omiad.errors import InputError
+from omiad.types import NORMAL, Sample
+
+RESOLUTION = re.compile(r"realiad_(\d+|raw)")
+"""Names of the folders of images."""
+
+JSONS = "realiad_jsons"
+"""Folder of the splits of the multi-class tables; the archive unpacks it into itself."""
+
+# The data set's README, section 3, with the number of the view.
+_SAMPLE = re.compile(r"([a-zA-Z][a-zA-Z0-9_]*_[0-9]{4}_[A-Z][A-Z_]*[A-Z])_C([0-9])_")
+
+_KEYS = {"category", "anomaly_class", "image_path", "mask_path"}
+
+
+def matches(root: Path) -> bool:
+    """Whether a folder looks like Real-IAD, one of its resolutions, or categories with JSONs."""
+    return bool(
+        (root / JSONS).is_dir()
+        or RESOLUTION.fullmatch(root.resolve().name)
+        or any(RESOLUTION.fullmatch(folder.name) for folder in folders(root))
+        or any((root / f"{folder.name}.json").is_file() for folder in folders(root))
+    )
+
+
+def index(root: Path) -> list[Sample]:
+    """List the images: by category, train before test, in the order of the JSON.
+
+    A sample is normal where its `anomaly_class` is the `normal_class`. `sample_id` names the part
+    and `view` the camera, 1 to 5.
+
+    Raises:
+        MissingInputError: If the root does not exist.
+        InputError: If images or splits are missing, there are several resolutions, or a JSON does
+            not have the official structure.
+    """
+    check_root(root)
+    images = _image_folder(root)
+    samples: list[Sample] = []
+    for path in _splits(root, images):
+        samples += _category(path, images)
+    return samples
+
+
+def _image_folder(root: Path) -> Path:
+    """Return the folder of the categories."""
+    found = [folder for folder in folders(root) if RESOLUTION.fullmatch(folder.name)]
+    if len(found) > 1:
+        names = ", ".join(f"'{folder}'" for folder in found)
+        raise InputError(
+            f"'{root}' holds several resolutions. Give one of them as --data.root: {names}; the "
+            f"smallest that is at least --data.image_size reads fastest."
+        )
+    return found[0] if found else root
+
+
+def _splits(root: Path, images: Path) -> list[Path]:
+    """Return the JSON files, one for each category that has images."""
+    beside = images.resolve().parent / JSONS
+    parents = [root / JSONS, beside]
+    places = [place for parent in parents for place in (parent / JSONS, parent)]
+    for place in (*places, images):
+        found = sorted(place.glob("*.json")) if place.is_dir() else []
+        here = [path for path in found if (images / path.stem).is_dir()]
+        if here:
+            return here
+        if found:
+            raise InputError(
+                f"'{images}' holds no folder of a category that '{place}' splits, such as "
+                f"'{found[0].stem}'. Unpack the images of Real-IAD there."
+            )
+    raise InputError(
+        f"No splits of Real-IAD for '{images}'. Unpack realiad_jsons.zip to "
+        f"'{beside}', or put <category>.json beside each category."
+    )
+
+
+def _category(path: Path, images: Path) -> Iterator[Sample]:
+    try:
+        split = json.loads(path.read_text())
+        folder = images / split["meta"]["prefix"]
+        normal = split["meta"]["normal_class"]
+        rows: dict[Literal["train", "test"], list[dict[str, Any]]]
+        rows = {"train": split["train"], "test": split["test"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"'{path}' is not a split of Real-IAD ({type(error).__name__}: {error}). Unpack "
+            f"realiad_jsons.zip again."
+        ) from error
+    for part, listed in rows.items():
+        for row in listed:
+            if set(row) != _KEYS:
+                raise InputError(
+                    f"A row under '{part}' of '{path}' has the keys {sorted(row)} instead of "
+                    f"{sorted(_KEYS)}. Unpack realiad_jsons.zip again."
+                )
+            defect = NORMAL if row["anomaly_class"] == normal else row["anomaly_class"]
+            if part == "train" and defect != NORMAL:
+                raise InputError(
+                    f"'{path}' lists the defective '{row['image_path']}' ({defect}) for training. "
+                    f"Use the folder realiad_jsons; realiad_jsons_fuiad_* are for noisy training."
+                )
+            sample_id, view = _part_and_view(row["image_path"])
+            yield Sample(
+                image=folder / row["image_path"],
+                mask=folder / row["mask_path"] if defect != NORMAL and row["mask_path"] else None,
+                category=row["category"],
+                defect=defect,
+                split=part,
+                sample_id=sample_id,
+                view=view,
+            )
+
+
+def _part_and_view(image_path: str) -> tuple[str | None, int | None]:
+    match = _SAMPLE.match(image_path.rpartition("/")[2])
+    return (match[1], int(match[2])) if match else (None, None)

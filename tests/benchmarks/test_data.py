@@ -1,0 +1,316 @@
+"""What the data room costs, against what it could cost at best: `make bench-data`.
+
+Each ratio comes from one run in which both sides take turns; figures are medians. Nothing here
+asserts a time.
+"""
+
+import json
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from omiad.data.images import read_image
+from omiad.data.layouts import realiad
+from omiad.data.layouts.published import PUBLISHED
+from omiad.data.loading import CachedFeatures, ResumableLoader
+from omiad.data.packing import PackedSamples
+from omiad.data.sampling import EpochSampler
+from omiad.features import Build, FeatureCache, FeatureExtractor
+from omiad.features.reading import FileLoader
+from omiad.features.shards import ShardWriter
+from omiad.features.store import RECORD, VIEWS, FeatureStatistics, FeatureStore, write_json
+from omiad.types import Sample
+
+pytestmark = pytest.mark.benchmark
+
+BACKBONES = {
+    "EfficientNet-b4, 272 x 32 x 32": ("tf_efficientnet_b4.aa_in1k", 32, 32),
+    "MobileNetV2, 168 x 16 x 16": ("mobilenetv2_100", 16, 96),
+}
+"""Backbone, feature size and number of images to build with."""
+
+NUM_ROWS = 1000
+BATCH_SIZE = 32
+ROUNDS = 5
+
+
+def say(text: str) -> None:
+    Console().print(text, highlight=False, soft_wrap=True)
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def medians(calls: dict[str, Callable[[], Any]], rounds: int = ROUNDS) -> dict[str, float]:
+    """Time calls in turn, after one turn that does not count; return their median seconds."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(rounds + 1):
+        for name, call in calls.items():
+            took = seconds(call)
+            if turn:
+                times[name].append(took)
+    return {name: statistics.median(t) for name, t in times.items()}
+
+
+def photographs(folder: Path, count: int) -> list[Sample]:
+    """Write JPEGs of 1024 x 1024 pixels with the spectrum of photographs."""
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    samples = []
+    for i in range(count):
+        coarse = Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8))
+        smooth = np.asarray(coarse.resize((1024, 1024), Image.Resampling.BICUBIC), np.float32)
+        pixels = (smooth + rng.normal(0, 4, smooth.shape)).clip(0, 255).astype(np.uint8)
+        path = folder / f"{i:03}.jpg"
+        Image.fromarray(pixels).save(path, quality=90)
+        samples.append(Sample(path, None, "photo", "good", "train"))
+    return samples
+
+
+@pytest.mark.parametrize("title", BACKBONES)
+def test_a_build_against_the_bare_backbone(title: str, tmp_path: Path) -> None:
+    name, feature_size, count = BACKBONES[title]
+    samples = photographs(tmp_path / "data", count)
+    extractor = FeatureExtractor(name, weights="random", image_size=224, feature_size=feature_size)
+    pixels = {sample.image: read_image(sample.image, 224) for sample in samples}
+    stacked = torch.stack(list(pixels.values()))
+    stores = iter(range(1000))
+
+    def bare() -> None:
+        for images in stacked.split(BATCH_SIZE):
+            extractor(images).half()
+
+    def build(read: Callable[[Path, int], Tensor]) -> None:
+        how = Build(extractor, read, batch_size=BATCH_SIZE, progress=False)
+        cache_dir = tmp_path / f"cache{next(stores)}"
+        FeatureCache.open_or_build(samples, how, root=tmp_path, cache_dir=cache_dir)
+
+    took = medians(
+        {
+            "bare": bare,
+            "store": lambda: build(lambda path, _: pixels[path]),
+            "all": lambda: build(read_image),
+            "decode": lambda: [read_image(sample.image, 224) for sample in samples],
+        },
+        rounds=3,
+    )
+    say(
+        f"\n{title}: bare backbone from memory {count / took['bare']:.1f} images/s, build without "
+        f"decoding {count / took['store']:.1f} ({took['bare'] / took['store']:.3f} of it), with "
+        f"decoding of 1024 x 1024 JPEG {count / took['all']:.1f}; decoding is "
+        f"{took['decode'] / took['all']:.1%} of a build"
+    )
+
+
+def test_draft_mode_of_jpeg(tmp_path: Path) -> None:
+    samples = photographs(tmp_path / "data", 16)
+
+    def drafted(path: Path) -> np.ndarray:
+        with Image.open(path) as image:
+            image.draft("RGB", (448, 448))
+            return np.asarray(image.resize((224, 224), Image.Resampling.BILINEAR), np.int16)
+
+    took = medians(
+        {
+            "full": lambda: [read_image(sample.image, 224) for sample in samples],
+            "draft": lambda: [drafted(sample.image) for sample in samples],
+        }
+    )
+    gaps = [
+        np.abs(drafted(s.image) - read_image(s.image, 224).permute(1, 2, 0).numpy().astype(int))
+        for s in samples
+    ]
+    say(
+        f"\nJPEG 1024 to 224: full {1000 * took['full'] / 16:.1f} ms, draft "
+        f"{1000 * took['draft'] / 16:.1f} ms an image; draft changes pixels by up to "
+        f"{max(int(gap.max()) for gap in gaps)} levels, {np.mean(gaps):.2f} on average"
+    )
+
+
+@pytest.fixture(scope="module")
+def rows() -> Tensor:
+    """Features of NUM_ROWS images of the default model: 557 MB."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(NUM_ROWS, 272, 32, 32, generator=generator).half()
+
+
+@pytest.fixture(scope="module")
+def cache(rows: Tensor, tmp_path_factory: pytest.TempPathFactory) -> FeatureCache:
+    folder = tmp_path_factory.mktemp("store")
+    (folder / VIEWS).mkdir()
+    write_json(folder / RECORD, {"made_of": {}, "shape": list(rows.shape[1:])})
+    store = FeatureStore(folder)
+    for start in range(0, NUM_ROWS, 480):  # shards of 256 MiB
+        with ShardWriter(folder, store.row_bytes) as shard:
+            part = rows[start : start + 480]
+            shard.append(part, [(str(start + i), "") for i in range(len(part))])
+    places = store.index()
+    known = FeatureStatistics(torch.zeros(272), torch.ones(272), 1.0)
+    return FeatureCache(store, [places[str(i)] for i in range(NUM_ROWS)], known)
+
+
+def test_random_reading_against_a_plain_mapped_tensor(
+    rows: Tensor, cache: FeatureCache, tmp_path: Path
+) -> None:
+    path = tmp_path / "plain.bin"
+    path.write_bytes(rows.numpy().tobytes())
+    plain = torch.from_file(str(path), shared=False, size=rows.numel(), dtype=torch.half)
+    plain = plain.view(rows.shape)
+    order = torch.randperm(NUM_ROWS, generator=torch.Generator().manual_seed(0))
+
+    def read(source: Any) -> None:
+        for batch in order.split(BATCH_SIZE):
+            torch.stack([source[i] for i in batch.tolist()])
+
+    first = seconds(lambda: read(cache))  # compares every checksum
+    took = medians({"store": lambda: read(cache), "plain": lambda: read(plain)})
+    gigabytes = rows.numel() * 2 / 1e9
+    say(
+        f"\nrandom batches of {BATCH_SIZE}: store {NUM_ROWS / took['store']:.0f} images/s, "
+        f"{gigabytes / took['store']:.2f} GB/s; plain mapped tensor "
+        f"{NUM_ROWS / took['plain']:.0f} images/s, {gigabytes / took['plain']:.2f} GB/s; ratio "
+        f"{took['plain'] / took['store']:.3f}. First pass, with checksums: "
+        f"{NUM_ROWS / first:.0f} images/s"
+    )
+
+
+class InMemory(FeatureCache):
+    """Rows of a tensor with the interface of a cache."""
+
+    def __init__(self, rows: Tensor) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self._rows[index]
+
+
+def test_a_loop_that_only_touches_its_batches(rows: Tensor, cache: FeatureCache) -> None:
+    category = torch.zeros(NUM_ROWS, dtype=torch.int64)
+    steps: dict[str, list[float]] = {"store": [], "memory": []}
+
+    def loader(source: FeatureCache) -> ResumableLoader:
+        sampler = EpochSampler(NUM_ROWS, seed=0)
+        return ResumableLoader(CachedFeatures(source, category), sampler, batch_size=BATCH_SIZE)
+
+    def epoch(name: str, source: FeatureCache) -> None:
+        for batch in loader(source):
+            began = time.perf_counter()
+            int(batch[0].view(torch.int64).sum())  # touches every value
+            steps[name].append(time.perf_counter() - began)
+
+    took = medians(
+        {
+            "store": lambda: epoch("store", cache),
+            "memory": lambda: epoch("memory", InMemory(rows)),
+        }
+    )
+    step = 1000 * statistics.median(steps["store"])
+    say(
+        f"\nepoch of {NUM_ROWS} images with a step of {step:.1f} ms: {took['store']:.3f} s from "
+        f"the store, {took['memory']:.3f} s from tensors in memory; ratio "
+        f"{took['store'] / took['memory']:.3f}"
+    )
+
+
+@pytest.fixture(scope="module")
+def realiad_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The splits of Real-IAD in its size, without images: 30 categories of 5,035 views."""
+    root = tmp_path_factory.mktemp("Real-IAD")
+    for category in PUBLISHED["realiad"].categories:
+        (root / "realiad_256" / category).mkdir(parents=True)
+        split: dict[str, list[dict[str, str | None]]] = {"train": [], "test": []}
+        for i in range(5035):
+            part, view = divmod(i, 5)
+            bad = i >= 1215 and i % 9 < 4
+            kind = "NG/AK" if bad else "OK"
+            stem = f"{category}_{part:04}_{kind.replace('/', '_')}_C{view + 1}_20231013{i:06}"
+            path = f"{kind}/S{part:04}/{stem}"
+            split["train" if i < 1215 else "test"].append(
+                {
+                    "category": category,
+                    "anomaly_class": "AK" if bad else "OK",
+                    "image_path": f"{path}.jpg",
+                    "mask_path": f"{path}.png" if bad else None,
+                }
+            )
+        meta = {"prefix": f"{category}/", "normal_class": "OK"}
+        file = root / "realiad_jsons" / "realiad_jsons" / f"{category}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps({"meta": meta, **split}))
+    return root
+
+
+def _memory(name: str, file: str = "status") -> int:
+    """Memory of this process in bytes: the lines of that name that Linux tells."""
+    lines = Path(f"/proc/self/{file}").read_text().splitlines()
+    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
+
+
+def _measure_index(root: Path, queue: Any) -> None:
+    before = _memory("VmRSS")
+    began = time.perf_counter()
+    samples = realiad.index(root)
+    took = time.perf_counter() - began
+    grown = _memory("VmHWM") - before
+    began = time.perf_counter()
+    packed = PackedSamples(samples)
+    queue.put((len(samples), took, grown, time.perf_counter() - began, packed.nbytes))
+
+
+def test_the_index_of_real_iad(realiad_root: Path) -> None:
+    # A fresh process, since its peak of memory is measured.
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    process = context.Process(target=_measure_index, args=(realiad_root, queue))
+    process.start()
+    count, took, grown, packing, nbytes = queue.get()
+    process.join()
+    say(
+        f"\nindex of {count} entries: {took:.2f} s, {grown / 1e6:.0f} MB; packed for workers in "
+        f"{packing:.2f} s, {nbytes / 1e6:.0f} MB"
+    )
+
+
+class Visits(Dataset[int]):
+    """Looks at samples, a thousand an item, and returns the private memory of its worker."""
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples) // 1000
+
+    def __getitem__(self, index: int) -> int:
+        for i in range(1000 * index, 1000 * (index + 1)):
+            assert self.samples[i].category
+        return _memory("Private_", "smaps_rollup")
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="Linux tells")
+def test_what_a_worker_copies_of_the_index(realiad_root: Path) -> None:
+    def grown(held: Sequence[Sample]) -> int:
+        sizes = list(FileLoader(Visits(held), batch_size=None, num_workers=1))
+        return int(max(sizes)) - int(sizes[0])
+
+    say(
+        f"\na worker that visits all samples of Real-IAD copies "
+        f"{grown(PackedSamples(realiad.index(realiad_root))) / 1e6:.1f} MB where they are packed, "
+        f"{grown(realiad.index(realiad_root)) / 1e6:.1f} MB where they are a list"
+    )

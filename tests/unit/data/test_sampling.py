@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+import torch
+
+from omiad.data.sampling import EpochSampler, EvaluationSampler
+from omiad.errors import InputError
+
+
+def test_the_order_depends_on_seed_and_epoch_alone():
+    def order(seed: int, epoch: int) -> list[int]:
+        torch.rand(1)
+        sampler = EpochSampler(20, seed=seed)
+        sampler.set_epoch(epoch)
+        return list(sampler)
+
+    orders = [order(seed, epoch) for seed in (0, 1, 2**32) for epoch in (0, 1)]
+    assert all(sorted(o) == list(range(20)) for o in orders)
+    assert len({tuple(o) for o in orders}) == 6
+    assert order(1, 1) == orders[3]
+
+
+def test_processes_share_an_epoch_without_overlap_and_equally():
+    shares = [list(EpochSampler(11, seed=0, rank=r, world_size=3)) for r in range(3)]
+    assert [len(share) for share in shares] == [3, 3, 3]
+    assert len({i for share in shares for i in share}) == 9
+    assert len(EpochSampler(11, seed=0, rank=1, world_size=3)) == 3
+
+
+def test_fewer_images_than_processes_are_refused():
+    with pytest.raises(InputError, match="2 training images cannot be shared among 3 processes"):
+        EpochSampler(2, seed=0, world_size=3)
+
+
+def test_balanced_epochs_draw_of_every_group_as_many_as_the_smallest_has():
+    groups = np.array([0] * 10 + [1] * 3 + [2] * 50)
+    sampler = EpochSampler(63, seed=0, groups=groups)
+    assert len(sampler) == sampler.num_samples == 9
+    seen = set()
+    for epoch in range(300):
+        sampler.set_epoch(epoch)
+        order = list(sampler)
+        assert len(set(order)) == 9
+        assert np.bincount(groups[order]).tolist() == [3, 3, 3]
+        seen |= set(order)
+    assert seen == set(range(63))
+    sampler.set_epoch(7)
+    again = EpochSampler(63, seed=0, groups=groups)
+    again.set_epoch(7)
+    assert list(sampler) == list(again)
+
+
+def test_balanced_epochs_are_shared_like_natural_ones():
+    groups = np.array([0] * 10 + [1] * 3)
+    shares = [list(EpochSampler(13, seed=0, groups=groups, rank=r, world_size=2)) for r in (0, 1)]
+    whole = list(EpochSampler(13, seed=0, groups=groups))
+    assert [len(share) for share in shares] == [3, 3]
+    assert sorted(shares[0] + shares[1]) == sorted(whole)
+
+
+@pytest.mark.parametrize(("num_samples", "world_size"), [(12, 1), (10, 3), (2, 4), (0, 2)])
+def test_evaluation_visits_every_image_exactly_once(num_samples, world_size):
+    shares = [
+        EvaluationSampler(num_samples, rank=rank, world_size=world_size)
+        for rank in range(world_size)
+    ]
+    visited = [i for share in shares for i in share]
+    assert sorted(visited) == list(range(num_samples))
+    assert [len(share) for share in shares] == [len(list(share)) for share in shares]
