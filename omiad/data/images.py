@@ -61,6 +61,13 @@ def read_mask(path: Path, size: int, *, image: Path) -> Tensor:
         MissingInputError: If a file does not exist.
         InputError: If a file is corrupt, or mask and image differ in size.
     """
+    binary = Image.fromarray(read_whole_mask(path, image=image).astype(np.uint8))
+    resized = binary.resize((size, size), Image.Resampling.NEAREST)
+    return torch.from_numpy(np.array(resized)) != 0
+
+
+def read_whole_mask(path: Path, *, image: Path) -> NDArray[np.bool_]:
+    """Read a defect mask at its own size (H, W); else as `read_mask`."""
     with _opened(path) as opened:
         mask = ImageOps.exif_transpose(opened)
         defective = _defective(mask)
@@ -73,9 +80,7 @@ def read_mask(path: Path, size: int, *, image: Path) -> Tensor:
             f"The mask '{path}' is {mask.width} x {mask.height} pixels, but its image '{image}' "
             f"is {width} x {height}. Give the mask its image's size."
         )
-    binary = Image.fromarray(defective.astype(np.uint8))
-    resized = binary.resize((size, size), Image.Resampling.NEAREST)
-    return torch.from_numpy(np.array(resized)) != 0
+    return defective
 
 
 class ImageDataset(Dataset[ImageBatch]):

@@ -47,10 +47,10 @@ class Figure(NamedTuple):
 
 
 class Ranked:
-    """Bins from the highest score to the lowest.
+    """Bins from the highest score to the lowest; of one sample of scores, or of R at once.
 
     Args:
-        counts: Normal, defective and weighted defective scores of each bin (3, K).
+        counts: Normal, defective and weighted defective scores of each bin (3, K) or (3, R, K).
         is_tied: Whether all scores of a bin are equal (K,).
 
     Raises:
@@ -60,20 +60,20 @@ class Ranked:
     def __init__(self, counts: Array, is_tied: NDArray[np.bool_]) -> None:
         self.normal, self.defective, self.overlap = counts
         self.is_tied = is_tied
-        ends = np.cumsum(counts, axis=1)
+        ends = np.cumsum(counts, axis=-1)
         # Scores above each bin.
         self.false, self.true, self.covered = ends - counts
-        self.num_normal, self.num_defective, self.num_regions = ends[:, -1:].sum(axis=1)
-        if not (self.num_normal and self.num_defective):
+        self.num_normal, self.num_defective, self.num_regions = counts.sum(-1, keepdims=True)
+        if not (self.num_normal.all() and self.num_defective.all()):
             raise InputError(
                 f"Ranking metrics need both normal and anomalous labels, but got "
-                f"{self.num_normal:.0f} normal and {self.num_defective:.0f} anomalous."
+                f"{self.num_normal.min():.0f} normal and {self.num_defective.min():.0f} anomalous."
             )
 
     def figure(self, low: Array, high: Array, tied: Array) -> Figure:
         """Sum what each bin adds in the worst order, in the best, and where it is one tie (K,)."""
         low, high = np.where(self.is_tied, tied, low), np.where(self.is_tied, tied, high)
-        return Figure(Interval(float(low.sum()), float(high.sum())), high - low)
+        return Figure(Interval(low.sum(-1), high.sum(-1)), high - low)
 
 
 def auroc(bins: Ranked) -> Figure:
@@ -103,9 +103,9 @@ def f1_max(bins: Ranked) -> Figure:
     true, false = bins.true + bins.defective, bins.false + bins.normal
     at_end = 2 * true / (bins.num_defective + true + false)
     best = 2 * true / (bins.num_defective + true + bins.false)
-    low = float(at_end.max())
-    spread = np.where(bins.is_tied, 0, np.maximum(best - low, 0))
-    return Figure(Interval(low, low + float(spread.max())), spread)
+    low = at_end.max(-1)
+    spread = np.where(bins.is_tied, 0, np.maximum(best - low[..., None], 0))
+    return Figure(Interval(low, low + spread.max(-1)), spread)
 
 
 def au_pro(bins: Ranked, *, fpr_limit: float) -> Figure:
@@ -127,21 +127,22 @@ def au_pro(bins: Ranked, *, fpr_limit: float) -> Figure:
 
 
 def fpr_at_recall(bins: Ranked, *, recall: float) -> Figure:
-    """Lowest false-positive rate of a threshold with at least that recall."""
+    """Lowest false-positive rate of a threshold with at least that recall, of one sample."""
     needed = recall * bins.num_defective - _SLACK
     k = int(np.argmax(bins.true + bins.defective >= needed))
-    fpr = bins.false[k] / bins.num_normal, (bins.false[k] + bins.normal[k]) / bins.num_normal
-    return _at(bins, k, *fpr, tied=fpr[1])
+    low = bins.false[k] / bins.num_normal[0]
+    high = (bins.false[k] + bins.normal[k]) / bins.num_normal[0]
+    return _at(bins, k, low, high, tied=high)
 
 
 def recall_at_fpr(bins: Ranked, *, fpr: float) -> Figure:
-    """Highest recall of a threshold with at most that false-positive rate."""
+    """Highest recall of a threshold with at most that false-positive rate, of one sample."""
     exceeds = bins.false + bins.normal > fpr * bins.num_normal + _SLACK
     if not exceeds.any():
         return Figure(Interval(1.0, 1.0), np.zeros_like(bins.normal))
     k = int(np.argmax(exceeds))
-    low = bins.true[k] / bins.num_defective
-    high = (bins.true[k] + bins.defective[k]) / bins.num_defective
+    low = bins.true[k] / bins.num_defective[0]
+    high = (bins.true[k] + bins.defective[k]) / bins.num_defective[0]
     return _at(bins, k, low, high, tied=low)
 
 

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
 from omiad.errors import InputError
 from omiad.metrics.bounds import PIXEL_FIGURES, Interval
+from omiad.metrics.image_counts import ImageCounts
 from omiad.metrics.images import IMAGE_FIGURES, ImageDetection, Images
 from omiad.metrics.pixels import TOLERANCE, PixelDetection, is_finite
 from omiad.types import ImageBatch, Prediction
@@ -36,6 +38,7 @@ class Results:
         further_mean: Mean of each over the categories that have it.
         bounds: How far each pixel figure of a category may be from the exact one.
         images: The images of each category with their scores.
+        counts: The pixels of each of them, counted in a few bins.
     """
 
     categories: dict[str, Figures]
@@ -46,6 +49,23 @@ class Results:
     further_mean: Figures = field(default_factory=dict)
     bounds: dict[str, dict[str, float]] = field(default_factory=dict)
     images: dict[str, Images] = field(default_factory=dict)
+    counts: dict[str, ImageCounts] = field(default_factory=dict)
+
+    @property
+    def bound(self) -> float:
+        """Largest of the bounds."""
+        return max((bound for row in self.bounds.values() for bound in row.values()), default=0.0)
+
+    def as_record(self) -> dict[str, Any]:
+        """Return the figures as plain data, for results.json."""
+        return {
+            "categories": self.categories,
+            "mean": self.mean,
+            "n": self.n,
+            "notes": self.notes,
+            "further": {"categories": self.further, "mean": self.further_mean},
+            "bounds": self.bounds,
+        }
 
 
 class _Category:
@@ -155,6 +175,8 @@ class AnomalyMetrics:
             self._refined = unsettled
             replay()
         self._refined = None
+        for category in self._categories.values():
+            category.pixel.images.share()
         results = self._results()
         self._categories = {name: _Category() for name in self._categories}
         return results
@@ -180,6 +202,7 @@ class AnomalyMetrics:
                 for name, category in self._categories.items()
             },
             images={name: category.image.images for name, category in self._categories.items()},
+            counts={name: category.pixel.images for name, category in self._categories.items()},
         )
 
 

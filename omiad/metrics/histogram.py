@@ -83,6 +83,8 @@ def tally(
 
 def merge(tallies: Sequence[Tally], *, max_bins: int = MAX_BINS) -> Tally:
     """Add tallies up, in bins as fine as fit; the same whatever their order and grouping."""
+    if len(tallies) == 1 and len(tallies[0].keys) <= max_bins:
+        return tallies[0]
     shift = max((each.shift for each in tallies), default=0)
     keys = np.concatenate(
         [Tally.empty().keys, *(each.keys >> np.int32(shift - each.shift) for each in tallies)]

@@ -29,7 +29,7 @@ def fpr_at_num_anomalous(images: Ranked) -> Figure:
             images.true + images.defective + images.false + images.normal >= images.num_defective
         )
     )
-    fpr = float((images.false[k] + images.normal[k]) / images.num_normal)
+    fpr = float((images.false[k] + images.normal[k]) / images.num_normal[0])
     return Figure(Interval(fpr, fpr), np.zeros_like(images.normal))
 
 

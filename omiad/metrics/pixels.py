@@ -12,6 +12,7 @@ from omiad.errors import InputError
 from omiad.metrics.bounds import PIXEL_FIGURES, Interval, Ranked
 from omiad.metrics.gathering import ListMetric
 from omiad.metrics.histogram import MAX_BINS, Bins, Tally, merge, score_codes, tally
+from omiad.metrics.image_counts import ImageCounts
 from omiad.metrics.region_overlap import region_weights
 
 TOLERANCE = 1e-4
@@ -57,6 +58,7 @@ class PixelDetection(ListMetric):
         self._bins = Bins.of(Tally.empty())
         self._coarse: tuple[Bins, NDArray[np.bool_]] | None = None
         self._room = self.max_bins
+        self.images = ImageCounts()
         self.is_repeatable = True
 
     def update(self, anomaly_map: Tensor, masks: Tensor, *, index: Tensor | None = None) -> None:
@@ -83,6 +85,8 @@ class PixelDetection(ListMetric):
             return
         codes = score_codes(anomaly_map)[rows].reshape(len(rows), -1)
         weights = region_weights(masks.bool().cpu()[rows]).numpy().reshape(len(rows), -1)
+        if self._coarse is None:
+            self.images.add(codes, weights, [images[row] for row in rows])
         self._settle()
         self.index.append(torch.tensor([images[row] for row in rows[:-1]], dtype=torch.long))
         self._count(codes[:-1], weights[:-1], _MANY)

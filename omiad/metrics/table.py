@@ -16,10 +16,20 @@ _HEADINGS = {
 }
 
 
-def results_table(results: Results, *, title: str | None = None) -> Table:
-    """Lay out figures in percent, one row for each category and the mean over categories."""
-    notes = [f"{name}: {note}" for name, note in results.notes.items()]
-    table = Table(title=title, caption="\n".join(notes) or None, caption_justify="left")
+def results_table(results: Results, *, title: str | None = None, steps: str = "") -> Table:
+    """Lay out figures in percent, one row for each category and the mean over categories.
+
+    Args:
+        results: All figures.
+        title: What stands above the table.
+        steps: How maps, masks and image scores were prepared, to stand below it.
+    """
+    captions = [f"{name}: {note}" for name, note in results.notes.items()]
+    if results.bounds:
+        captions.append(f"pixel figures are exact to {100 * results.bound:.1g} of 100")
+    if steps:
+        captions.append(steps)
+    table = Table(title=title, caption="\n".join(captions) or None, caption_justify="left")
     table.add_column("category (%)")
     for heading in _HEADINGS.values():
         table.add_column(heading, justify="right")

@@ -238,6 +238,7 @@ def share_of(rank: int, folder: str) -> None:
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_figures_of_one(tmp_path: Path) -> None:
     torch.multiprocessing.spawn(share_of, args=(str(tmp_path),), nprocs=2)
     prediction, batch = batch_of([False, True] * 3, torch.Generator().manual_seed(0))

@@ -1,0 +1,1 @@
+"""Scoring the maps of any method, and comparing results."""
