@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO_DIR ?= runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check lint format clean
+.PHONY: help demo test test-slow bench-metrics check lint format clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -24,6 +24,9 @@ test: $(BIN)/omiad ## Install, then run the tests
 
 test-slow: $(BIN)/omiad ## Install, then run the slow tests (the default model on the CPU)
 	$(BIN)/pytest -m slow
+
+bench-metrics: $(BIN)/omiad ## Speed, memory and error of the pixel figures (about 5 minutes)
+	$(BIN)/python tests/benchmarks/metrics.py
 
 check: lint test ## Everything CI runs
 

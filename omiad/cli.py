@@ -1,4 +1,4 @@
-"""The command line: `omiad fit`, `test`, `predict`, `synthesize` and `demo`."""
+"""The command line: `omiad fit`, `test`, `predict`, `evaluate`, `compare` and more."""
 
 import argparse
 import inspect
@@ -15,6 +15,7 @@ from rich.logging import RichHandler
 from omiad.data.layouts.synthetic import synthesize
 from omiad.demo import demo
 from omiad.errors import InputError
+from omiad.evaluation import compare, evaluate
 from omiad.prediction import predict
 from omiad.training import OmiadCLI
 
@@ -27,6 +28,8 @@ commands
   fit         train: stage 1 (AMDM), or stage 2 (OmiAD) from a stage-1 checkpoint
   test        score the test split of a data set: seven metrics, results.json, pictures
   predict     score photographs: predictions.csv and a heat-map for each
+  evaluate    score the anomaly maps of any method, without a model
+  compare     say which differences between two results.json are real
   synthesize  write a small synthetic data set in the MVTec layout
   demo        the whole road on synthetic data, in a few minutes on a CPU
 
@@ -40,13 +43,23 @@ examples
 """
 
 
-def _run_function(function: Callable[..., object]) -> Callable[[Sequence[str]], None]:
-    """Make a command of a function: its parameters are the options."""
+def _run_function(
+    function: Callable[..., object], *, files: str | None = None
+) -> Callable[[Sequence[str]], None]:
+    """Make a command of a function: its parameters are the options.
+
+    Args:
+        function: What to run.
+        files: Parameter whose values are given without an option's name.
+    """
 
     def run(args: Sequence[str]) -> None:
         about = (inspect.getdoc(function) or "").partition("\n\nArgs:")[0]
         parser = ArgumentParser(prog=f"omiad {args[0]}", description=about)
-        parser.add_function_arguments(function, as_positional=False)
+        if files is not None:
+            parser.add_argument(files, nargs="+", help=f"Files {files}.json.")
+        skip: set[str | int] = {files} if files else set()
+        parser.add_function_arguments(function, as_positional=False, skip=skip)
         config: Namespace = parser.parse_args(list(args[1:]))
         function(**vars(parser.instantiate_classes(config)))
 
@@ -57,6 +70,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], object]] = {
     "fit": OmiadCLI,
     "test": OmiadCLI,
     "predict": _run_function(predict),
+    "evaluate": _run_function(evaluate),
+    "compare": _run_function(compare, files="results"),
     "synthesize": _run_function(synthesize),
     "demo": _run_function(demo),
 }

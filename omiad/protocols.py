@@ -37,6 +37,7 @@ class Protocol:
         blur_kernel: Side of a kernel that pads with zeros; None cuts at 4 sigma and reflects.
         pool_size: Side of the window whose highest mean is the image score; 1 is the maximum.
         top_fraction: Share of pixels whose mean is the image score instead; 0 is not used.
+        estimators: How the source's own figures differ from exact ones; for the record.
         upsampling: How the method's own code makes maps of its grid; for the record.
     """
 
@@ -50,6 +51,7 @@ class Protocol:
     blur_kernel: int | None
     pool_size: int
     top_fraction: float
+    estimators: str
     upsampling: str = "bilinear, corners aligned"
 
     def __post_init__(self) -> None:
@@ -117,7 +119,10 @@ class Protocol:
     def sentence(self) -> str:
         """Name and steps in one line."""
         steps = "; ".join(f"{name}: {step}" for name, step in self.steps.items())
-        return f"protocol {self.name}{' (changed)' if self.changes else ''}: {steps}"
+        return (
+            f"protocol {self.name}{' (changed)' if self.changes else ''}: {steps}; "
+            f"the source's own estimators (--estimator source): {self.estimators}"
+        )
 
     def as_record(self) -> dict[str, Any]:
         """Return name, steps and changes as plain data, for results.json."""
@@ -180,6 +185,7 @@ UNIAD = Protocol(
     blur_kernel=None,
     pool_size=16,
     top_fraction=0.0,
+    estimators="no pixel AP, F1-max and AU-PRO",
 )
 """UniAD (utils/eval_helper.py, datasets/base_dataset.py), the paper's lineage."""
 
@@ -194,6 +200,7 @@ ADER = Protocol(
     blur_kernel=None,
     pool_size=1,
     top_fraction=0.0,
+    estimators="50 bins, AP as a trapezoid, F1-max over 21 thresholds",
 )
 """ADer (util/metric.py): blur and pooling vary by model there, e.g. none and 16 for UniAD."""
 
@@ -208,6 +215,7 @@ DINOMALY = Protocol(
     blur_kernel=5,
     pool_size=1,
     top_fraction=0.01,
+    estimators="AU-PRO over 200 thresholds, divided by the last rate below 0.3",
 )
 """Dinomaly (utils.py, evaluation_batch; dataset.py)."""
 

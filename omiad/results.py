@@ -13,6 +13,7 @@ import torch
 from omiad.errors import InputError, MissingInputError
 from omiad.metrics import Results
 from omiad.metrics.bootstrap import LEVEL, ScoredImages, deviations, draw, interval, means
+from omiad.metrics.views import view_figures
 from omiad.protocols import Protocol
 from omiad.version import __version__
 
@@ -38,6 +39,7 @@ def write_results(
     dataset: str,
     device: torch.device,
     bootstrap: Bootstrap = Bootstrap(),  # noqa: B008 (immutable)
+    estimator: str = "exact",
     **about: Any,
 ) -> None:
     """Write results.json: figures as fractions of 1, null where one is undefined.
@@ -50,6 +52,7 @@ def write_results(
         dataset: Name of the data set.
         device: That the model ran on.
         bootstrap: How the intervals are drawn.
+        estimator: Exact, or the protocol's source.
         about: What else is known, e.g. of the model.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,9 +60,11 @@ def write_results(
     record = {
         "dataset": dataset,
         **protocol.as_record(),
+        "estimator": estimator,
         **about,
         **results.as_record(),
         "intervals": _intervals(results, read_images(images_path(path)), bootstrap),
+        "views": _views(read_images(images_path(path))),
         "hardware": _hardware(device),
         "versions": {"omiad": __version__, "torch": torch.__version__},
     }
@@ -135,11 +140,24 @@ def _intervals(
         moved[category] = deviations(images, draw(images.is_anomalous, num=bootstrap.num, rng=rng))
     figures = {**results.categories, "mean": results.mean}
     rows = {
-        name: {key: interval(figures[name][key] or 0.0, row[key]) for key in row}
+        name: {
+            key: np.clip(interval(figure, row[key]), 0, 1).tolist()
+            for key in row
+            if (figure := figures[name][key]) is not None
+        }
         for name, row in means(moved).items()
     }
     mean = rows.pop("mean")
     return {"level": LEVEL, **bootstrap._asdict(), "categories": rows, "mean": mean}
+
+
+def _views(categories: Iterator[tuple[str, ScoredImages]]) -> dict[str, Any] | None:
+    """Return image figures by sample and by view where images are named as in Real-IAD."""
+    rows = {
+        category: view_figures(images.name.tolist(), images.score, images.is_anomalous)
+        for category, images in categories
+    }
+    return {category: row for category, row in rows.items() if row} or None
 
 
 def _hardware(device: torch.device) -> str:

@@ -38,6 +38,17 @@ class ScoredImages(NamedTuple):
     has_mask: NDArray[np.bool_]
     counts: NDArray[np.float32]
 
+    def sorted(self) -> "ScoredImages":
+        """Return the images by name."""
+        rows = np.argsort(self.name)
+        return ScoredImages(
+            self.name[rows],
+            self.score[rows],
+            self.is_anomalous[rows],
+            self.has_mask[rows],
+            self.counts[rows],
+        )
+
 
 def draw(is_anomalous: NDArray[np.bool_], *, num: int, rng: np.random.Generator) -> Array:
     """Draw images with replacement within each label; how often each is taken (num, N)."""

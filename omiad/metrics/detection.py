@@ -8,6 +8,8 @@ import torch
 
 from omiad.errors import InputError
 from omiad.metrics.bounds import PIXEL_FIGURES, Interval
+from omiad.metrics.estimators import SOURCE_ESTIMATORS
+from omiad.metrics.histogram import MAX_BINS
 from omiad.metrics.image_counts import ImageCounts
 from omiad.metrics.images import IMAGE_FIGURES, ImageDetection, Images
 from omiad.metrics.pixels import TOLERANCE, PixelDetection, is_finite
@@ -71,8 +73,8 @@ class Results:
 class _Category:
     """The metrics of one category."""
 
-    def __init__(self) -> None:
-        self.image, self.pixel = ImageDetection(), PixelDetection()
+    def __init__(self, max_bins: int) -> None:
+        self.image, self.pixel = ImageDetection(), PixelDetection(max_bins=max_bins)
         self.image_figures: Figures = {}
         self.pixel_figures: dict[str, Interval | None] = {}
 
@@ -117,11 +119,22 @@ class AnomalyMetrics:
     Args:
         categories: Names of the categories, in the order of the results.
         tolerance: Largest error of a pixel figure, as a fraction of 1.
+        max_bins: Most bins of a category in the first pass over the maps.
+        source: Protocol whose own estimators of pixel figures to use; by default all are exact.
     """
 
-    def __init__(self, categories: Sequence[str], *, tolerance: float = TOLERANCE) -> None:
-        self._categories = {name: _Category() for name in categories}
+    def __init__(
+        self,
+        categories: Sequence[str],
+        *,
+        tolerance: float = TOLERANCE,
+        max_bins: int = MAX_BINS,
+        source: str | None = None,
+    ) -> None:
+        self._categories = {name: _Category(max_bins) for name in categories}
         self._tolerance = tolerance
+        self._max_bins = max_bins
+        self._source = source
         self._refined: list[str] | None = None
 
     def update(self, prediction: Prediction, batch: ImageBatch, categories: Sequence[str]) -> None:
@@ -135,22 +148,24 @@ class AnomalyMetrics:
         Raises:
             InputError: If a score is NaN or infinite.
         """
+        prediction = Prediction(*(tensor.detach().cpu() for tensor in prediction))
+        labels, masks, has_mask, index = (tensor.cpu() for tensor in batch[1:])
         for name in dict.fromkeys(categories):
             if self._refined is not None and name not in self._refined:
                 continue
             rows = torch.tensor([i for i, other in enumerate(categories) if other == name])
             category = self._categories[name]
-            score, maps = prediction.score.cpu()[rows], prediction.anomaly_map.cpu()[rows]
+            score, maps = (tensor[rows] for tensor in prediction)
             if not (is_finite(score) and is_finite(maps)):
                 raise InputError(
                     f"A score of category '{name}' is NaN or infinite. Was the model trained in a "
                     f"precision its features overflow? Try --trainer.precision 32-true."
                 )
-            index, has_mask = batch.index.cpu()[rows], batch.has_mask.cpu()[rows]
-            category.pixel.update(maps, batch.masks.cpu()[rows], index=index)
+            category.pixel.update(maps, masks[rows], index=index[rows])
             if self._refined is None:
-                labels = batch.is_anomalous.cpu()[rows]
-                category.image.update(score, labels, has_mask=has_mask, index=index)
+                category.image.update(
+                    score, labels[rows], has_mask=has_mask[rows], index=index[rows]
+                )
 
     def compute(self, *, replay: Callable[[], None] | None = None) -> Results:
         """Return all figures and forget the predictions.
@@ -178,11 +193,20 @@ class AnomalyMetrics:
         for category in self._categories.values():
             category.pixel.images.share()
         results = self._results()
-        self._categories = {name: _Category() for name in self._categories}
+        self._categories = {name: _Category(self._max_bins) for name in self._categories}
         return results
 
+    def _figures(self, category: _Category) -> Figures:
+        figures = category.figures()
+        if self._source is not None and figures["pixel_auroc"] is not None:
+            estimates = SOURCE_ESTIMATORS[self._source](category.pixel.bins)
+            figures |= estimates
+            for name in estimates:
+                del category.pixel_figures[name]  # they have no bound
+        return figures
+
     def _results(self) -> Results:
-        figures = {name: category.figures() for name, category in self._categories.items()}
+        figures = {name: self._figures(category) for name, category in self._categories.items()}
         seven = {name: _pick(row, METRICS) for name, row in figures.items()}
         for row in seven.values():
             values = [value for value in row.values() if value is not None]

@@ -51,6 +51,11 @@ def score_codes(scores: Tensor) -> NDArray[np.int32]:
     return bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))
 
 
+def scores_of(codes: NDArray[np.int32]) -> NDArray[np.float32]:
+    """Return the scores of codes: the inverse of `score_codes`."""
+    return (codes ^ ((codes >> 31) & np.int32(0x7FFFFFFF))).view(np.float32)
+
+
 def tally(
     codes: NDArray[np.int32],
     weights: NDArray[np.float32],

@@ -24,11 +24,8 @@ from omiad.metrics.gathering import ListMetric
 
 def fpr_at_num_anomalous(images: Ranked) -> Figure:
     """False-positive rate at the score ranked as high as there are anomalies (Table 12)."""
-    k = int(
-        np.argmax(
-            images.true + images.defective + images.false + images.normal >= images.num_defective
-        )
-    )
+    ranked = images.true + images.defective + images.false + images.normal
+    k = int(np.argmax(ranked >= images.num_defective))
     fpr = float((images.false[k] + images.normal[k]) / images.num_normal[0])
     return Figure(Interval(fpr, fpr), np.zeros_like(images.normal))
 

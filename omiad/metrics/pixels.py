@@ -34,6 +34,11 @@ class PixelDetection(ListMetric):
 
     Args:
         max_bins: Most bins of a pass over the maps; fewer scores than that are counted exactly.
+
+    Attributes:
+        bins: The counts of all processes, after `compute`.
+        images: The counts of each image by itself, of those given with an index.
+        is_repeatable: Whether the last pass saw the maps of the one before.
     """
 
     keys: list[Tensor]
@@ -55,7 +60,7 @@ class PixelDetection(ListMetric):
         self._forget()
 
     def _forget(self) -> None:
-        self._bins = Bins.of(Tally.empty())
+        self.bins = Bins.of(Tally.empty())
         self._coarse: tuple[Bins, NDArray[np.bool_]] | None = None
         self._room = self.max_bins
         self.images = ImageCounts()
@@ -85,7 +90,7 @@ class PixelDetection(ListMetric):
             return
         codes = score_codes(anomaly_map)[rows].reshape(len(rows), -1)
         weights = region_weights(masks.bool().cpu()[rows]).numpy().reshape(len(rows), -1)
-        if self._coarse is None:
+        if self._coarse is None and index is not None:
             self.images.add(codes, weights, [images[row] for row in rows])
         self._settle()
         self.index.append(torch.tensor([images[row] for row in rows[:-1]], dtype=torch.long))
@@ -100,13 +105,13 @@ class PixelDetection(ListMetric):
         """
         bins = Bins.of(merge(self._distinct_tallies(), max_bins=self._room))
         if self._coarse is None:
-            self._bins = bins
+            self.bins = bins
         else:
             before, rows = self._coarse
             same = np.array_equal(bins.counts[:2].sum(1), before.counts[:2, rows].sum(1))
             self.is_repeatable = bool(same)
-            self._bins = before.with_finer(rows, bins) if same else before
-        if not (self._bins.counts[:2].sum(axis=1) > 0).all():
+            self.bins = before.with_finer(rows, bins) if same else before
+        if not (self.bins.counts[:2].sum(axis=1) > 0).all():
             return dict.fromkeys(PIXEL_FIGURES)
         ranked = self._ranked()
         return {name: figure(ranked).interval for name, figure in PIXEL_FIGURES.items()}
@@ -122,10 +127,10 @@ class PixelDetection(ListMetric):
         Returns:
             Whether that pass is needed. If so, nothing but the picked bins counts from now on.
         """
-        if not (self.is_repeatable and (self._bins.counts[:2].sum(axis=1) > 0).all()):
+        if not (self.is_repeatable and (self.bins.counts[:2].sum(axis=1) > 0).all()):
             return False
         ranked = self._ranked()
-        rows = np.zeros(len(self._bins.start), np.bool_)
+        rows = np.zeros(len(self.bins.start), np.bool_)
         for figure in PIXEL_FIGURES.values():
             interval, spread = figure(ranked)
             if interval.bound > tolerance:
@@ -133,12 +138,12 @@ class PixelDetection(ListMetric):
         if not rows.any():
             return False
         super().reset()
-        self._coarse = self._bins, rows
+        self._coarse = self.bins, rows
         self._room *= 2  # so that every pass sees more than the one before
         return True
 
     def _ranked(self) -> Ranked:
-        return Ranked(self._bins.counts[:, ::-1], self._bins.shift[::-1] == 0)
+        return Ranked(self.bins.counts[:, ::-1], self.bins.shift[::-1] == 0)
 
     def _new(self, images: list[int]) -> list[int]:
         """Return the rows of a batch whose images are not there yet."""

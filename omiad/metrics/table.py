@@ -4,7 +4,7 @@ from rich.table import Table
 
 from omiad.metrics.detection import METRICS, Results
 
-_HEADINGS = {
+HEADINGS = {
     "image_auroc": "I-AUROC",
     "image_ap": "I-AP",
     "image_f1_max": "I-F1max",
@@ -14,6 +14,7 @@ _HEADINGS = {
     "aupro": "AU-PRO",
     "mad": "mAD",
 }
+"""Column of each figure."""
 
 
 def results_table(results: Results, *, title: str | None = None, steps: str = "") -> Table:
@@ -31,7 +32,7 @@ def results_table(results: Results, *, title: str | None = None, steps: str = ""
         captions.append(steps)
     table = Table(title=title, caption="\n".join(captions) or None, caption_justify="left")
     table.add_column("category (%)")
-    for heading in _HEADINGS.values():
+    for heading in HEADINGS.values():
         table.add_column(heading, justify="right")
     keys = (*METRICS, "mad")
     for name, figures in results.categories.items():

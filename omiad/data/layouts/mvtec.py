@@ -20,7 +20,7 @@ from omiad.types import NORMAL, Sample
 _PARTS = ("train", "test", "ground_truth")
 
 
-def index(root: Path) -> list[Sample]:
+def index(root: Path, *, test_only: bool = False) -> list[Sample]:
     """List the images of a data set: by category, train before test, by defect, by file name.
 
     A sub-folder of the root with a `train`, `test` or `ground_truth` folder is a category. Hidden
@@ -28,6 +28,7 @@ def index(root: Path) -> list[Sample]:
 
     Args:
         root: Folder of the categories.
+        test_only: Leave the training images out; there need not be any.
 
     Raises:
         MissingInputError: If the root does not exist.
@@ -44,7 +45,7 @@ def index(root: Path) -> list[Sample]:
     samples: list[Sample] = []
     for category in _folders(root):
         if any((category / part).is_dir() for part in _PARTS):
-            samples += _train(category)
+            samples += [] if test_only else _train(category)
             samples += _test(category)
     if not samples:
         raise InputError(

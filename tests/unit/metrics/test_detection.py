@@ -159,21 +159,15 @@ def test_the_table_shows_percent_with_one_decimal(generator: torch.Generator) ->
     assert cells[7] == ["-", "-", "0"]  # AU-PRO: the category, the mean, categories behind it
 
 
-def coarse_metrics(monkeypatch: pytest.MonkeyPatch) -> AnomalyMetrics:
-    """Return metrics whose first pass is too coarse for the tolerance."""
-    monkeypatch.setattr(PixelDetection.__init__, "__kwdefaults__", {"max_bins": 8})
-    return AnomalyMetrics(["a", "b"])
-
-
 def test_a_coarse_pass_is_followed_by_finer_ones_where_the_maps_can_be_had_again(
-    generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+    generator: torch.Generator,
 ) -> None:
     prediction, batch = batch_of([False, True] * 6, generator)
     names = ["a", "a", "b", "b"] * 3
     exact = AnomalyMetrics(["a", "b"])
     exact.update(prediction, batch, names)
     expected = exact.compute()
-    metrics = coarse_metrics(monkeypatch)
+    metrics = AnomalyMetrics(["a", "b"], max_bins=8)
     metrics.update(prediction, batch, names)
     results = metrics.compute(replay=lambda: metrics.update(prediction, batch, names))
     for name, row in results.bounds.items():
@@ -182,7 +176,7 @@ def test_a_coarse_pass_is_followed_by_finer_ones_where_the_maps_can_be_had_again
             assert results.categories[name][key] == pytest.approx(
                 expected.categories[name][key], abs=1e-4
             )
-    once = coarse_metrics(monkeypatch)
+    once = AnomalyMetrics(["a", "b"], max_bins=8)
     once.update(prediction, batch, names)
     assert max(once.compute().bounds["a"].values()) > 1e-4
 
