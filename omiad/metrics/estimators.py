@@ -5,6 +5,7 @@ category, so that a single hot image moves every figure.
 """
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import torch
@@ -29,9 +30,10 @@ class _Counts:
 
     def at(self, thresholds: Array, *, inclusive: bool) -> Array:
         """Count scores >= or > each threshold (T,): normal, defective, weighted (3, T)."""
-        codes = score_codes(torch.from_numpy(thresholds.astype(np.float32)))
-        side = "left" if inclusive else "right"
-        return self.above[:, np.searchsorted(self.start, codes.astype(np.int64), side=side)]
+        codes = score_codes(torch.from_numpy(thresholds.astype(np.float32))).astype(np.int64)
+        side: Literal["left", "right"] = "left" if inclusive else "right"
+        first = np.searchsorted(self.start, codes, side=side)
+        return np.take(self.above, first, axis=1)
 
 
 def uniad(bins: Bins) -> Estimates:
