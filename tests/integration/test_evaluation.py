@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from references import slow_pixel_figures, slow_ranking
+from references import PROTOCOL_STEPS, slow_pixel_figures, slow_ranking
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from omiad.cli import main
 from omiad.data.images import read_mask
@@ -77,6 +78,57 @@ def test_any_methods_maps_get_the_figures_of_slow_definitions(
     for name, row in record["intervals"]["categories"].items():
         for key, (low, high) in row.items():
             assert low <= high, (name, key)
+
+
+@pytest.mark.parametrize("name", PROTOCOL_STEPS)
+def test_a_protocols_figures_are_those_of_its_sources_steps(
+    mvtec_root: Path, tmp_path: Path, name: str
+) -> None:
+    steps, side = PROTOCOL_STEPS[name]
+    rng = np.random.default_rng(0)
+    prepared = []
+    for image in images_of(mvtec_root):
+        mask = mask_of(image)
+        mask = np.zeros((SIZE, SIZE), bool) if mask is None else mask
+        scores = rng.random((side, side), np.float32)
+        scores += np.kron(mask, np.ones((side // SIZE + 1,) * 2, np.float32))[:side, :side]
+        path = (tmp_path / "maps" / image.relative_to(mvtec_root)).with_suffix(".npy")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, scores)
+        if "bottle" in image.parts:
+            prepared.append(steps(scores, mask))
+    given = [f"--maps={tmp_path / 'maps'}", f"--data.root={mvtec_root}", f"--protocol={name}"]
+    main(["evaluate", *given, f"--output={tmp_path / 'r.json'}", "--num_resamples=0"])
+    record = json.loads((tmp_path / "r.json").read_text())
+    figures = record["categories"]["bottle"]
+    maps, masks, scores = (np.stack(column) for column in zip(*prepared, strict=True))
+    truth = masks.any((1, 2))
+    assert figures["pixel_auroc"] == pytest.approx(
+        roc_auc_score(masks.ravel(), maps.ravel()), abs=1e-4
+    )
+    assert figures["pixel_ap"] == pytest.approx(
+        average_precision_score(masks.ravel(), maps.ravel()), abs=1e-4
+    )
+    assert figures["image_ap"] == pytest.approx(average_precision_score(truth, scores))
+    assert record["protocol"] == name
+    assert record["protocol_changes"] == {}
+    assert record["intervals"] is None
+
+
+def test_a_sources_estimators_are_at_hand(mvtec_root: Path, tmp_path: Path) -> None:
+    write_maps(mvtec_root, tmp_path / "maps", quality=2)
+    exact = evaluate(mvtec_root, tmp_path / "maps", tmp_path / "e.json", "--protocol=ader")
+    source = evaluate(
+        mvtec_root,
+        tmp_path / "maps",
+        tmp_path / "s.json",
+        "--protocol=ader",
+        "--estimator=source",
+    )
+    assert (exact["estimator"], source["estimator"]) == ("exact", "source")
+    assert source["mean"]["pixel_f1_max"] < exact["mean"]["pixel_f1_max"]  # fewer thresholds
+    assert source["mean"]["image_ap"] == exact["mean"]["image_ap"]
+    assert "pixel_ap" not in source["bounds"]["bottle"]
 
 
 def test_neither_a_model_nor_training_images_are_needed(mvtec_root: Path, tmp_path: Path) -> None:

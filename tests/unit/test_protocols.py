@@ -1,14 +1,11 @@
 """Each preset against a re-implementation from the steps of its source."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from references import PROTOCOL_STEPS
 from scipy import ndimage
 from torch.nn import functional as F  # noqa: N812
-from torchvision import transforms as T  # noqa: N812
 
 from omiad.errors import InputError
 from omiad.protocols import ADER, DINOMALY, PROTOCOLS, UNIAD, find_protocol
@@ -22,34 +19,22 @@ def mask() -> np.ndarray:
     return mask
 
 
-def white(mask: np.ndarray) -> Image.Image:
-    return Image.fromarray((255 * mask).astype(np.uint8))
-
-
 def maps_of(size: int) -> torch.Tensor:
     return torch.rand(3, size, size, generator=torch.Generator().manual_seed(0)) - 0.5
 
 
-def test_uniad_picks_mask_pixels_and_takes_the_highest_window(mask: np.ndarray) -> None:
-    rows = np.floor((np.arange(224) + 0.5) * 301 / 224).astype(int)
-    columns = np.floor((np.arange(224) + 0.5) * 517 / 224).astype(int)
-    np.testing.assert_array_equal(UNIAD.prepare_mask(mask), mask[np.ix_(rows, columns)])
-    maps = maps_of(224)
-    assert torch.equal(UNIAD.prepare_map(maps), maps)
-    windows = np.lib.stride_tricks.sliding_window_view(maps.numpy(), (16, 16), axis=(1, 2))
-    expected = windows.mean((-1, -2), dtype=np.float64).max((1, 2))
-    np.testing.assert_allclose(UNIAD.image_score(maps), expected, rtol=1e-4)
-
-
-def test_ader_binarises_at_half_and_blurs_by_scipy(mask: np.ndarray) -> None:
-    steps = T.Compose([T.Resize((256, 256)), T.ToTensor()])
-    expected = steps(white(mask))[0] > 0.5
-    np.testing.assert_array_equal(ADER.prepare_mask(mask), expected)
-    maps = maps_of(256)
-    blurred = np.stack([ndimage.gaussian_filter(x, sigma=4) for x in maps.numpy()])
-    np.testing.assert_allclose(ADER.prepare_map(maps), blurred, atol=1e-6)
-    scores = ADER.image_score(ADER.prepare_map(maps))
-    np.testing.assert_allclose(scores, blurred.max((1, 2)), atol=1e-6)
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_a_preset_does_what_its_source_does(name: str, mask: np.ndarray) -> None:
+    protocol, (steps, side) = PROTOCOLS[name], PROTOCOL_STEPS[name]
+    assert protocol.given_size == side
+    maps = maps_of(side)
+    prepared = protocol.prepare_map(maps)
+    scores = protocol.image_score(prepared)
+    for i, pixels in enumerate(maps.numpy()):
+        expected_map, expected_mask, expected_score = steps(pixels, mask)
+        np.testing.assert_allclose(prepared[i], expected_map, atol=1e-6)
+        np.testing.assert_array_equal(protocol.prepare_mask(mask), expected_mask)
+        assert scores[i].item() == pytest.approx(expected_score, abs=1e-5)
 
 
 def test_aders_blur_and_pooling_are_arguments() -> None:
@@ -59,25 +44,6 @@ def test_aders_blur_and_pooling_are_arguments() -> None:
     expected = F.avg_pool2d(maps[:, None], 16, stride=1).amax((1, 2, 3))
     torch.testing.assert_close(protocol.image_score(maps), expected)
     assert protocol.changes == {"blur_sigma": 0, "pool_size": 16}
-
-
-def test_dinomaly_crops_and_compares_at_256(mask: np.ndarray) -> None:
-    steps = T.Compose([T.Resize((448, 448)), T.CenterCrop(392), T.ToTensor()])
-    grey = F.interpolate(steps(white(mask))[None], size=256, mode="nearest")
-    np.testing.assert_array_equal(DINOMALY.prepare_mask(mask), grey[0, 0].bool())
-    maps = maps_of(392)
-    small = F.interpolate(maps[:, None], size=256, mode="bilinear", align_corners=False)
-    kernel = torch.tensor(
-        [
-            [math.exp(-((x - 2) ** 2 + (y - 2) ** 2) / (2 * 4**2)) for x in range(5)]
-            for y in range(5)
-        ]
-    )
-    blurred = F.conv2d(small, (kernel / kernel.sum())[None, None], padding=2)[:, 0]
-    prepared = DINOMALY.prepare_map(maps)
-    torch.testing.assert_close(prepared, blurred, atol=1e-6, rtol=1e-5)
-    top = blurred.flatten(1).sort(dim=1, descending=True).values[:, : int(256 * 256 * 0.01)]
-    torch.testing.assert_close(DINOMALY.image_score(prepared), top.mean(1))
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
