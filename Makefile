@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO_DIR ?= runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow bench-data check lint format clean
+.PHONY: help demo test test-slow bench-data bench-metrics check lint format clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -27,6 +27,9 @@ test-slow: $(BIN)/omiad ## Install, then run the slow tests (the default model o
 
 bench-data: $(BIN)/omiad ## Install, then measure indexing, decoding, the feature store and its reading
 	$(BIN)/pytest -m benchmark -s tests/benchmarks/test_data.py
+
+bench-metrics: $(BIN)/omiad ## Speed, memory and error of the pixel figures (about 5 minutes)
+	$(BIN)/python tests/benchmarks/metrics.py
 
 check: lint test ## Everything CI runs
 

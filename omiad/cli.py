@@ -1,4 +1,4 @@
-"""The command line: `omiad fit`, `test`, `predict`, `data` and `demo`."""
+"""The command line: `omiad fit`, `test`, `predict`, `evaluate`, `data`, `cache` and more."""
 
 import argparse
 import inspect
@@ -17,6 +17,7 @@ from omiad.data.check import check
 from omiad.data.layouts.synthetic import synthesize
 from omiad.demo import demo
 from omiad.errors import InputError
+from omiad.evaluation import compare, evaluate
 from omiad.prediction import predict
 from omiad.training import OmiadCLI
 
@@ -29,6 +30,8 @@ commands
   fit              train: stage 1 (AMDM), or stage 2 (OmiAD) from a stage-1 checkpoint
   test             score the test split of a data set: seven metrics, results.json, pictures
   predict          score photographs: predictions.csv and a heat-map for each
+  evaluate         score the anomaly maps of any method, without a model
+  compare          say which differences between two results.json are real
   data check       look for faults in a data set before it is used
   data synthesize  write a small synthetic data set in the MVTec layout
   cache build      compute the features of a data set before a run needs them
@@ -46,14 +49,28 @@ examples
 
 
 def _run_function(
-    function: Callable[..., object], name: str, *, positional: bool = False
+    function: Callable[..., object],
+    name: str,
+    *,
+    positional: bool = False,
+    files: str | None = None,
 ) -> Callable[[Sequence[str]], None]:
-    """Make a command of a function: its parameters are the options."""
+    """Make a command of a function: its parameters are the options.
+
+    Args:
+        function: What to run.
+        name: The command.
+        positional: Whether parameters without a default are given without an option's name.
+        files: Parameter that takes any number of files, given without an option's name.
+    """
 
     def run(args: Sequence[str]) -> None:
         about = (inspect.getdoc(function) or "").partition("\n\nArgs:")[0]
         parser = ArgumentParser(prog=f"omiad {name}", description=about)
-        parser.add_function_arguments(function, as_positional=positional)
+        if files is not None:
+            parser.add_argument(files, nargs="+", help=f"Files {files}.json.")
+        skip: set[str | int] = {files} if files else set()
+        parser.add_function_arguments(function, as_positional=positional, skip=skip)
         config: Namespace = parser.parse_args(list(args[len(name.split()) :]))
         function(**vars(parser.instantiate_classes(config)))
 
@@ -75,6 +92,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], object]] = {
     "fit": OmiadCLI,
     "test": OmiadCLI,
     "predict": _run_function(predict, "predict"),
+    "evaluate": _run_function(evaluate, "evaluate"),
+    "compare": _run_function(compare, "compare", files="results"),
     "data check": _check_data,
     "data synthesize": _run_function(synthesize, "data synthesize", positional=True),
     "cache build": lambda args: build_cache(args[2:]),

@@ -1,4 +1,4 @@
-"""From a reconstruction error to an anomaly map and an image score (the `uniad` protocol)."""
+"""From a reconstruction error to an anomaly map and an image score."""
 
 import math
 from dataclasses import dataclass
@@ -8,9 +8,6 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 (the field's spelling)
 
 from omiad.errors import InputError
-
-PROTOCOL = "uniad"
-"""Name of the steps below with their defaults, those of UniAD's evaluation."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +82,11 @@ def image_score(anomaly_map: Tensor, scoring: Scoring) -> Tensor:
             f"scoring.pool_size {side} is larger than the map of {anomaly_map.shape[-2]} x "
             f"{anomaly_map.shape[-1]} pixels. Lower --model.scoring.pool_size."
         )
+    return highest_window(anomaly_map, side)
+
+
+def highest_window(anomaly_map: Tensor, side: int) -> Tensor:
+    """Return the highest mean (B,) over a square window of maps (B, H, W)."""
     return F.avg_pool2d(anomaly_map[:, None], side, stride=1).amax(dim=(1, 2, 3))
 
 

@@ -76,6 +76,11 @@ class OmiadCLI(LightningCLI):
             default=None,
             help="Folder of this run; by default a fresh one under runs/.",
         )
+        parser.add_argument(
+            "--save_maps",
+            action="store_true",
+            help="Write the anomaly maps of `test` too, for `omiad evaluate`.",
+        )
         parser.add_lightning_class_args(LastCheckpoint, "checkpoint")
         parser.add_lightning_class_args(Panels, "panels")
         parser.link_arguments("seed_everything", "model.init_args.seed", compute_fn=int)
@@ -92,7 +97,8 @@ class OmiadCLI(LightningCLI):
         folder = run_folder(given, kind if command == "fit" else command)
         kwargs["logger"] = [CSVLogger(save_dir=folder, name="", version="")]
         trainer = super().instantiate_trainer(**kwargs)
-        trainer.callbacks.extend([TrainingCurves(), Evaluation()])  # type: ignore[attr-defined]
+        evaluation = Evaluation(save_maps=self._get(self.config, "save_maps"))
+        trainer.callbacks.extend([TrainingCurves(), evaluation])  # type: ignore[attr-defined]
         logger.info("run folder: %s", folder)
         return trainer
 

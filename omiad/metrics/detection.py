@@ -1,82 +1,28 @@
-"""The seven metrics of the field, per category and averaged over categories."""
+"""The figures of every category of a data set, and their means over categories."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
 
 from omiad.errors import InputError
-from omiad.metrics.ranking import Ranking, area_up_to, auroc, average_precision, f1_max
-from omiad.metrics.region_overlap import region_weights
+from omiad.metrics.bounds import PIXEL_FIGURES, Interval
+from omiad.metrics.estimators import SOURCE_ESTIMATORS
+from omiad.metrics.histogram import MAX_BINS
+from omiad.metrics.image_counts import ImageCounts
+from omiad.metrics.images import IMAGE_FIGURES, ImageDetection, Images
+from omiad.metrics.pixels import TOLERANCE, PixelDetection, is_finite
 from omiad.types import ImageBatch, Prediction
 
 IMAGE_METRICS = ("image_auroc", "image_ap", "image_f1_max")
 PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro")
 METRICS = IMAGE_METRICS + PIXEL_METRICS
-FPR_LIMIT = 0.3
-"""False-positive rate that AU-PRO integrates to."""
+FURTHER = tuple(name for name in (*IMAGE_FIGURES, *PIXEL_FIGURES) if name not in METRICS)
+"""Figures beside the seven: operating points, and AU-PRO at tighter limits."""
 
-
-class ImageDetection(Metric):
-    """AUROC, average precision and F1-max of image scores."""
-
-    scores: list[Tensor]
-    labels: list[Tensor]
-
-    is_differentiable = False
-    higher_is_better = True
-    full_state_update = False
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(compute_on_cpu=True, **kwargs)
-        self.add_state("scores", default=[], dist_reduce_fx="cat")
-        self.add_state("labels", default=[], dist_reduce_fx="cat")
-
-    def update(self, score: Tensor, is_anomalous: Tensor) -> None:
-        """Add scores (B,), of any range, and labels (B,), bool."""
-        self.scores.append(score.detach().float().cpu())
-        self.labels.append(is_anomalous.bool().cpu())
-
-    def compute(self) -> dict[str, float]:
-        """Return the image metrics as fractions of 1."""
-        counts = Ranking(dim_zero_cat(self.scores), dim_zero_cat(self.labels)).counts()
-        figures = (auroc(counts), average_precision(counts), f1_max(counts))
-        return dict(zip(IMAGE_METRICS, figures, strict=True))
-
-
-class PixelDetection(Metric):
-    """AUROC, average precision, F1-max and AU-PRO of anomaly maps."""
-
-    maps: list[Tensor]
-    masks: list[Tensor]
-
-    is_differentiable = False
-    higher_is_better = True
-    full_state_update = False
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(compute_on_cpu=True, **kwargs)
-        self.add_state("maps", default=[], dist_reduce_fx="cat")
-        self.add_state("masks", default=[], dist_reduce_fx="cat")
-
-    def update(self, anomaly_map: Tensor, masks: Tensor) -> None:
-        """Add maps (B, H, W), of any range, and defective pixels (B, H, W), bool."""
-        self.maps.append(anomaly_map.detach().float().cpu())
-        self.masks.append(masks.bool().cpu())
-
-    def compute(self) -> dict[str, float]:
-        """Return the pixel metrics as fractions of 1; the pixels are sorted once."""
-        masks = dim_zero_cat(self.masks)
-        ranking = Ranking(dim_zero_cat(self.maps), masks)
-        counts = ranking.counts()
-        overlap = area_up_to(ranking.counts(region_weights(masks)), FPR_LIMIT)
-        figures = (auroc(counts), average_precision(counts), f1_max(counts), overlap)
-        return dict(zip(PIXEL_METRICS, figures, strict=True))
-
+MAX_PASSES = 5
+"""Passes over the maps at most; each may use twice the bins of the one before."""
 
 Figures = dict[str, float | None]
 
@@ -90,56 +36,106 @@ class Results:
         mean: Mean of each over the categories that have it; `mad` over those with all seven.
         n: Number of categories behind each mean.
         notes: For a category without some figures, why.
+        further: The figures beside the seven for each category.
+        further_mean: Mean of each over the categories that have it.
+        bounds: How far each pixel figure of a category may be from the exact one.
+        images: The images of each category with their scores.
+        counts: The pixels of each of them, counted in a few bins.
     """
 
     categories: dict[str, Figures]
     mean: Figures
     n: dict[str, int]
     notes: dict[str, str] = field(default_factory=dict)
+    further: dict[str, Figures] = field(default_factory=dict)
+    further_mean: Figures = field(default_factory=dict)
+    bounds: dict[str, dict[str, float]] = field(default_factory=dict)
+    images: dict[str, Images] = field(default_factory=dict)
+    counts: dict[str, ImageCounts] = field(default_factory=dict)
+
+    @property
+    def bound(self) -> float:
+        """Largest of the bounds."""
+        return max((bound for row in self.bounds.values() for bound in row.values()), default=0.0)
+
+    def as_record(self) -> dict[str, Any]:
+        """Return the figures as plain data, for results.json."""
+        return {
+            "categories": self.categories,
+            "mean": self.mean,
+            "n": self.n,
+            "notes": self.notes,
+            "further": {"categories": self.further, "mean": self.further_mean},
+            "bounds": self.bounds,
+        }
 
 
 class _Category:
-    """The metrics of one category and what decides which of them are defined."""
+    """The metrics of one category."""
 
-    def __init__(self) -> None:
-        self.image, self.pixel = ImageDetection(), PixelDetection()
-        self.num_normal = self.num_anomalous = self.num_without_mask = 0
-        self.has_defective_pixels = False
+    def __init__(self, max_bins: int) -> None:
+        self.image, self.pixel = ImageDetection(), PixelDetection(max_bins=max_bins)
+        self.image_figures: Figures = {}
+        self.pixel_figures: dict[str, Interval | None] = {}
+
+    def compute(self) -> None:
+        """Take the figures of all processes; each must call it."""
+        self.image_figures = self.image.compute()
+        self.pixel_figures = self.pixel.compute()
+        if not self.has_masks:
+            self.pixel_figures = dict.fromkeys(PIXEL_FIGURES)
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether the labels of all pixels are known."""
+        return bool(self.image.images.has_mask.all())
+
+    def figures(self) -> Figures:
+        values = {name: f and f.value for name, f in self.pixel_figures.items()}
+        return self.image_figures | values
 
     def missing(self) -> str | None:
         """Say why figures are missing, None if none is."""
-        if not self.num_anomalous:
+        images = self.image.images
+        if not images.is_anomalous.any():
             return "no defective test image: nothing to measure"
         reasons = []
-        if not self.num_normal:
+        if images.is_anomalous.all():
             reasons.append("no normal test image: no image figures")
-        if self.num_without_mask:
-            count = f"{self.num_without_mask} of {self.num_anomalous}"
+        if not self.has_masks:
+            count = f"{(~images.has_mask).sum()} of {images.is_anomalous.sum()}"
             reasons.append(f"{count} defective test images have no mask: no pixel figures")
-        elif not self.has_defective_pixels:
+        elif None in self.pixel_figures.values():
             reasons.append("every mask is empty: no pixel figures")
         return "; ".join(reasons) or None
 
-    def figures(self) -> Figures:
-        figures: Figures = dict.fromkeys(METRICS)
-        if self.num_anomalous and self.num_normal:
-            figures |= self.image.compute()
-        if self.num_anomalous and not self.num_without_mask and self.has_defective_pixels:
-            figures |= self.pixel.compute()
-        values = [value for value in figures.values() if value is not None]
-        figures["mad"] = sum(values) / len(values) if len(values) == len(METRICS) else None
-        return figures
-
 
 class AnomalyMetrics:
-    """The seven metrics of every category of a data set, fed batch by batch.
+    """The figures of every category of a data set, fed batch by batch in any order.
+
+    The maps are counted and forgotten. Under torch.distributed each process feeds its share; an
+    image that several of them were given counts once.
 
     Args:
         categories: Names of the categories, in the order of the results.
+        tolerance: Largest error of a pixel figure, as a fraction of 1.
+        max_bins: Most bins of a category in the first pass over the maps.
+        source: Protocol whose own estimators of pixel figures to use; by default all are exact.
     """
 
-    def __init__(self, categories: Sequence[str]) -> None:
-        self._categories = {name: _Category() for name in categories}
+    def __init__(
+        self,
+        categories: Sequence[str],
+        *,
+        tolerance: float = TOLERANCE,
+        max_bins: int = MAX_BINS,
+        source: str | None = None,
+    ) -> None:
+        self._categories = {name: _Category(max_bins) for name in categories}
+        self._tolerance = tolerance
+        self._max_bins = max_bins
+        self._source = source
+        self._refined: list[str] | None = None
 
     def update(self, prediction: Prediction, batch: ImageBatch, categories: Sequence[str]) -> None:
         """Add the predictions of a batch.
@@ -152,36 +148,98 @@ class AnomalyMetrics:
         Raises:
             InputError: If a score is NaN or infinite.
         """
+        prediction = Prediction(*(tensor.detach().cpu() for tensor in prediction))
+        labels, masks, has_mask, index = (tensor.cpu() for tensor in batch[1:])
         for name in dict.fromkeys(categories):
+            if self._refined is not None and name not in self._refined:
+                continue
             rows = torch.tensor([i for i, other in enumerate(categories) if other == name])
             category = self._categories[name]
-            score, maps = prediction.score[rows].cpu(), prediction.anomaly_map[rows].cpu()
-            if not (torch.isfinite(score).all() and torch.isfinite(maps).all()):
+            score, maps = (tensor[rows] for tensor in prediction)
+            if not (is_finite(score) and is_finite(maps)):
                 raise InputError(
                     f"A score of category '{name}' is NaN or infinite. Was the model trained in a "
                     f"precision its features overflow? Try --trainer.precision 32-true."
                 )
-            labels, masks = batch.is_anomalous[rows].cpu(), batch.masks[rows].cpu()
-            category.image.update(score, labels)
-            category.pixel.update(maps, masks)
-            category.num_anomalous += int(labels.sum())
-            category.num_normal += int((~labels).sum())
-            category.num_without_mask += int((~batch.has_mask[rows].cpu()).sum())
-            category.has_defective_pixels |= bool(masks.any())
+            category.pixel.update(maps, masks[rows], index=index[rows])
+            if self._refined is None:
+                category.image.update(
+                    score, labels[rows], has_mask=has_mask[rows], index=index[rows]
+                )
 
-    def compute(self) -> Results:
-        """Return all figures and forget the predictions."""
-        figures: dict[str, Figures] = {}
-        notes: dict[str, str] = {}
-        for name, category in list(self._categories.items()):
-            figures[name] = category.figures()
-            if (note := category.missing()) is not None:
-                notes[name] = note
-            self._categories[name] = _Category()  # frees the maps before the next one is sorted
-        mean: Figures = {}
-        n: dict[str, int] = {}
-        for key in (*METRICS, "mad"):
-            values = [f for row in figures.values() if (f := row[key]) is not None]
-            n[key] = len(values)
-            mean[key] = sum(values) / len(values) if values else None
-        return Results(figures, mean, n, notes)
+    def compute(self, *, replay: Callable[[], None] | None = None) -> Results:
+        """Return all figures and forget the predictions.
+
+        Args:
+            replay: Feeds the same batches to `update` once more; called while a figure's error
+                may exceed the tolerance.
+        """
+        unsettled = list(self._categories)
+        for _ in range(MAX_PASSES):
+            for name in unsettled:
+                self._categories[name].compute()
+            unsettled = [
+                name
+                for name in unsettled
+                if replay is not None
+                and None not in self._categories[name].pixel_figures.values()
+                and self._categories[name].pixel.refine(self._tolerance)
+            ]
+            if replay is None or not unsettled:
+                break
+            self._refined = unsettled
+            replay()
+        self._refined = None
+        for category in self._categories.values():
+            category.pixel.images.share()
+        results = self._results()
+        self._categories = {name: _Category(self._max_bins) for name in self._categories}
+        return results
+
+    def _figures(self, category: _Category) -> Figures:
+        figures = category.figures()
+        if self._source is not None and figures["pixel_auroc"] is not None:
+            estimates = SOURCE_ESTIMATORS[self._source](category.pixel.bins)
+            figures |= estimates
+            for name in estimates:
+                del category.pixel_figures[name]  # they have no bound
+        return figures
+
+    def _results(self) -> Results:
+        figures = {name: self._figures(category) for name, category in self._categories.items()}
+        seven = {name: _pick(row, METRICS) for name, row in figures.items()}
+        for row in seven.values():
+            values = [value for value in row.values() if value is not None]
+            row["mad"] = sum(values) / len(values) if len(values) == len(METRICS) else None
+        further = {name: _pick(row, FURTHER) for name, row in figures.items()}
+        mean, n = _mean(seven)
+        reasons = {name: category.missing() for name, category in self._categories.items()}
+        return Results(
+            categories=seven,
+            mean=mean,
+            n=n,
+            notes={name: reason for name, reason in reasons.items() if reason is not None},
+            further=further,
+            further_mean=_mean(further)[0],
+            bounds={
+                name: {k: f.bound for k, f in category.pixel_figures.items() if f is not None}
+                for name, category in self._categories.items()
+            },
+            images={name: category.image.images for name, category in self._categories.items()},
+            counts={name: category.pixel.images for name, category in self._categories.items()},
+        )
+
+
+def _pick(figures: Figures, names: Sequence[str]) -> Figures:
+    return {name: figures[name] for name in names}
+
+
+def _mean(categories: dict[str, Figures]) -> tuple[Figures, dict[str, int]]:
+    """Return the mean of each figure over the categories that have it, and how many those are."""
+    mean: Figures = {}
+    n: dict[str, int] = {}
+    for key in dict.fromkeys(key for row in categories.values() for key in row):
+        values = [value for row in categories.values() if (value := row[key]) is not None]
+        n[key] = len(values)
+        mean[key] = sum(values) / len(values) if values else None
+    return mean, n

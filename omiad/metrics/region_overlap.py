@@ -28,11 +28,12 @@ def region_weights(masks: Tensor) -> Tensor:
     if masks.ndim != 3:
         raise InputError(f"masks must be (N, H, W), but got shape {tuple(masks.shape)}.")
     weights = torch.zeros(masks.shape)
-    for weight, mask in zip(weights, masks, strict=True):
-        regions, _ = ndimage.label(mask.numpy(), structure=_EIGHT_CONNECTED)
-        areas = np.bincount(regions.ravel()).astype(np.float32)
-        areas[0] = np.inf  # the background
-        weight.copy_(torch.from_numpy(1 / areas[regions]))
+    for i in masks.flatten(1).any(1).nonzero().flatten().tolist():
+        mask = masks[i].numpy()
+        regions, _ = ndimage.label(mask, structure=_EIGHT_CONNECTED)
+        inside = regions[mask]
+        areas = np.bincount(inside).astype(np.float32)
+        weights[i][masks[i]] = torch.from_numpy(1 / areas[inside])
     return weights
 
 

@@ -4,7 +4,7 @@ from rich.table import Table
 
 from omiad.metrics.detection import METRICS, Results
 
-_HEADINGS = {
+HEADINGS = {
     "image_auroc": "I-AUROC",
     "image_ap": "I-AP",
     "image_f1_max": "I-F1max",
@@ -14,14 +14,25 @@ _HEADINGS = {
     "aupro": "AU-PRO",
     "mad": "mAD",
 }
+"""Column of each figure."""
 
 
-def results_table(results: Results, *, title: str | None = None) -> Table:
-    """Lay out figures in percent, one row for each category and the mean over categories."""
-    notes = [f"{name}: {note}" for name, note in results.notes.items()]
-    table = Table(title=title, caption="\n".join(notes) or None, caption_justify="left")
+def results_table(results: Results, *, title: str | None = None, steps: str = "") -> Table:
+    """Lay out figures in percent, one row for each category and the mean over categories.
+
+    Args:
+        results: All figures.
+        title: What stands above the table.
+        steps: How maps, masks and image scores were prepared, to stand below it.
+    """
+    captions = [f"{name}: {note}" for name, note in results.notes.items()]
+    if results.bounds:
+        captions.append(f"pixel figures are exact to {100 * results.bound:.1g} of 100")
+    if steps:
+        captions.append(steps)
+    table = Table(title=title, caption="\n".join(captions) or None, caption_justify="left")
     table.add_column("category (%)")
-    for heading in _HEADINGS.values():
+    for heading in HEADINGS.values():
         table.add_column(heading, justify="right")
     keys = (*METRICS, "mad")
     for name, figures in results.categories.items():

@@ -125,6 +125,20 @@ def test_test_needs_nothing_but_the_checkpoint(road: dict[str, Path], tmp_path: 
     assert len(list((tmp_path / "run" / "panels").glob("*.png"))) == 2
 
 
+def test_saved_maps_get_the_same_figures_to_the_last_digit(
+    road: dict[str, Path], tmp_path: Path
+) -> None:
+    tested = run_test(road["omiad"], tmp_path / "run", "--save_maps")
+    output = tmp_path / "evaluated.json"
+    given = [f"--maps={tmp_path / 'run' / 'maps'}", f"--data.root={road['data']}"]
+    main(["evaluate", *given, f"--output={output}", "--image_size=32", "--pool_size=4"])
+    evaluated = json.loads(output.read_text())
+    shared = {"categories", "mean", "n", "notes", "further", "bounds", "intervals", "protocol"}
+    assert shared < tested.keys() == evaluated.keys()
+    for key in (*shared, "protocol_steps", "protocol_changes", "dataset"):
+        assert evaluated[key] == tested[key], key
+
+
 def test_a_checkpoint_stands_alone(road: dict[str, Path], tmp_path: Path) -> None:
     expected = run_test(road["omiad"], tmp_path / "before")
     alone = tmp_path / "alone.ckpt"

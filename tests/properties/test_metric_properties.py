@@ -9,6 +9,7 @@ from hypothesis.extra import numpy as npst
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from omiad.metrics import PixelDetection, au_pro
+from omiad.metrics.detection import PIXEL_METRICS
 from omiad.metrics.ranking import Ranking, auroc, average_precision, f1_max
 
 SHAPE = (3, 6, 7)
@@ -33,7 +34,9 @@ def figures_of(maps: torch.Tensor, masks: torch.Tensor, batches: list[int]) -> d
     metric = PixelDetection()
     for rows in torch.arange(len(maps)).split(batches):
         metric.update(maps[rows], masks[rows])
-    return metric.compute()
+    figures = metric.compute()
+    assert all(figure is not None and figure.bound == 0 for figure in figures.values())
+    return {name: figures[name].value for name in PIXEL_METRICS}
 
 
 @theorem
@@ -73,6 +76,44 @@ def test_neither_order_nor_batches_of_images_change_a_figure(
     maps, labels = torch.from_numpy(levels).float(), torch.from_numpy(masks)
     other = figures_of(maps[order], labels[order], batches)
     assert other == pytest.approx(figures_of(maps, labels, [3]), abs=1e-9)
+
+
+@theorem
+@given(
+    npst.arrays(np.float32, SHAPE, elements=st.floats(-100, 100, width=32)),
+    MASKS,
+    st.permutations(range(3)),
+    st.integers(2, 40),
+)
+def test_no_split_into_batches_or_order_changes_a_coarse_figure_or_its_bound(
+    maps: np.ndarray, masks: np.ndarray, order: list[int], max_bins: int
+) -> None:
+    assume(masks.any() and not masks.all())
+    whole, parts = PixelDetection(max_bins=max_bins), PixelDetection(max_bins=max_bins)
+    scores, labels = torch.from_numpy(maps), torch.from_numpy(masks)
+    whole.update(scores, labels)
+    for row in order:
+        parts.update(scores[row : row + 1], labels[row : row + 1])
+    for name, (low, high) in parts.compute().items():
+        assert (low, high) == pytest.approx(whole.compute()[name], abs=1e-12)
+
+
+@theorem
+@given(
+    npst.arrays(np.float32, SHAPE, elements=st.floats(-100, 100, width=32)),
+    MASKS,
+    st.integers(2, 40),
+)
+def test_the_exact_figure_lies_within_every_bound(
+    maps: np.ndarray, masks: np.ndarray, max_bins: int
+) -> None:
+    assume(masks.any() and not masks.all())
+    coarse, fine = PixelDetection(max_bins=max_bins), PixelDetection()
+    for metric in (coarse, fine):
+        metric.update(torch.from_numpy(maps), torch.from_numpy(masks))
+    exact = fine.compute()
+    for name, (low, high) in coarse.compute().items():
+        assert low - 1e-9 <= exact[name].value <= high + 1e-9, name
 
 
 @theorem

@@ -37,15 +37,24 @@ class Index(NamedTuple):
     samples: list[Sample]
 
 
-def index_dataset(root: Path, layout: Layout = "auto") -> Index:
+def index_dataset(root: Path, layout: Layout = "auto", *, test_only: bool = False) -> Index:
     """List the images of a data set in a layout, by default the one its folders suggest.
+
+    Args:
+        root: Folder of the data set.
+        layout: Name of its layout.
+        test_only: Leave the training images out, which then need not be there.
 
     Raises:
         MissingInputError: If the root does not exist.
         InputError: If no layout fits, or the data set is incomplete.
     """
     name = detect(root) if layout == "auto" else layout
-    samples = INDEXES[name](root)
+    index = INDEXES[name]
+    if test_only and index is mvtec.index:  # the others know the test split by itself
+        samples = mvtec.index(root, test_only=True)
+    else:
+        samples = [s for s in index(root) if s.split == "test" or not test_only]
     if name in ("visa", "realiad"):
         return Index(name, name, samples)
     known = recognise({sample.category for sample in samples})

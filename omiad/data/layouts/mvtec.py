@@ -20,7 +20,7 @@ PARTS = ("train", "test", "ground_truth")
 """Folders that make their parent a category."""
 
 
-def index(root: Path) -> list[Sample]:
+def index(root: Path, *, test_only: bool = False) -> list[Sample]:
     """List the images of a data set: by category, train before test, by defect, by file name.
 
     A sub-folder of the root with a `train`, `test` or `ground_truth` folder is a category. Hidden
@@ -28,6 +28,7 @@ def index(root: Path) -> list[Sample]:
 
     Args:
         root: Folder of the categories.
+        test_only: Leave the training images out; there need not be any.
 
     Raises:
         MissingInputError: If the root does not exist.
@@ -43,7 +44,7 @@ def index(root: Path) -> list[Sample]:
         sample
         for category in folders(root)
         if is_category(category)
-        for sample in (*_train(category), *_test(category))
+        for sample in (*(() if test_only else _train(category)), *_test(category))
     ]
     if not samples:
         raise InputError(

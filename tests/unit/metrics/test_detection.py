@@ -1,5 +1,10 @@
+import json
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from references import slow_ranking
 from sklearn.metrics import roc_auc_score
 
 from omiad.errors import InputError
@@ -103,10 +108,11 @@ def test_a_score_that_is_no_number_is_refused(generator: torch.Generator) -> Non
 
 def test_metrics_reset_like_any_torchmetric(generator: torch.Generator) -> None:
     prediction, batch = batch_of([False, True], generator)
-    for metric, inputs in (
+    metrics: list[tuple[ImageDetection | PixelDetection, tuple[torch.Tensor, torch.Tensor]]] = [
         (ImageDetection(), (prediction.score, batch.is_anomalous)),
         (PixelDetection(), (prediction.anomaly_map, batch.masks)),
-    ):
+    ]
+    for metric, inputs in metrics:
         metric.update(*inputs)
         before = metric.compute()
         metric.reset()
@@ -151,3 +157,93 @@ def test_the_table_shows_percent_with_one_decimal(generator: torch.Generator) ->
     cells = [list(column.cells) for column in results_table(results).columns]
     assert cells[1][:2] == [f"{100 * results.mean['image_auroc']:.1f}"] * 2
     assert cells[7] == ["-", "-", "0"]  # AU-PRO: the category, the mean, categories behind it
+
+
+def test_a_coarse_pass_is_followed_by_finer_ones_where_the_maps_can_be_had_again(
+    generator: torch.Generator,
+) -> None:
+    prediction, batch = batch_of([False, True] * 6, generator)
+    names = ["a", "a", "b", "b"] * 3
+    exact = AnomalyMetrics(["a", "b"])
+    exact.update(prediction, batch, names)
+    expected = exact.compute()
+    metrics = AnomalyMetrics(["a", "b"], max_bins=8)
+    metrics.update(prediction, batch, names)
+    results = metrics.compute(replay=lambda: metrics.update(prediction, batch, names))
+    for name, row in results.bounds.items():
+        assert 0 <= max(row.values()) <= 1e-4
+        for key in METRICS:
+            assert results.categories[name][key] == pytest.approx(
+                expected.categories[name][key], abs=1e-4
+            )
+    once = AnomalyMetrics(["a", "b"], max_bins=8)
+    once.update(prediction, batch, names)
+    assert max(once.compute().bounds["a"].values()) > 1e-4
+
+
+def test_an_image_that_comes_twice_counts_once(generator: torch.Generator) -> None:
+    prediction, batch = batch_of([False, True, True, False], generator)
+    once, twice = AnomalyMetrics(["a"]), AnomalyMetrics(["a"])
+    once.update(prediction, batch, ["a"] * 4)
+    twice.update(prediction, batch, ["a"] * 4)
+    twice.update(
+        Prediction(*(x[:3] for x in prediction)), ImageBatch(*(x[:3] for x in batch)), ["a"] * 3
+    )
+    assert twice.compute().categories == once.compute().categories
+
+
+def test_operating_points_of_images_worked_by_hand() -> None:
+    # Ranked: + + - + - - - - - - (three anomalies, seven normals).
+    labels = torch.tensor([1, 1, 0, 1, 0, 0, 0, 0, 0, 0]).bool()
+    metric = ImageDetection()
+    metric.update(torch.arange(10, 0, -1), labels)
+    figures = metric.compute()
+    assert figures["image_fpr_at_num_anomalous"] == pytest.approx(1 / 7)  # one in the first three
+    assert figures["image_fpr_at_recall_0.95"] == pytest.approx(1 / 7)
+    assert figures["image_recall_at_fpr_0.01"] == pytest.approx(2 / 3)
+
+
+def test_image_figures_equal_slow_definitions_on_scores_in_double_precision() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.random(200) < 0.3
+    scores = 1e6 + 1e-9 * (rng.normal(size=200) + labels).round(1)  # one float32
+    metric = ImageDetection()
+    metric.update(torch.from_numpy(scores), torch.from_numpy(labels))
+    figures = metric.compute()
+    for name, value in slow_ranking(scores, labels).items():
+        assert figures[f"image_{name}"] == pytest.approx(value, abs=1e-12), name
+
+
+def share_of(rank: int, folder: str) -> None:
+    """Score a padded share of five images in one of two processes."""
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2
+    )
+    prediction, batch = batch_of([False, True] * 3, torch.Generator().manual_seed(0))
+    metrics = AnomalyMetrics(["a", "b"])
+    for i in ([0, 2, 4], [1, 3, 0])[rank]:  # "b" is scored by the first process alone
+        row = slice(i, i + 1)
+        name = "b" if i in (2, 4) else "a"
+        metrics.update(
+            Prediction(*(x[row] for x in prediction)), ImageBatch(*(x[row] for x in batch)), [name]
+        )
+    results = metrics.compute()
+    (Path(folder) / f"{rank}.json").write_text(json.dumps([results.categories, results.notes]))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_figures_of_one(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(share_of, args=(str(tmp_path),), nprocs=2)
+    prediction, batch = batch_of([False, True] * 3, torch.Generator().manual_seed(0))
+    metrics = AnomalyMetrics(["a", "b"])
+    rows = [0, 1, 2, 3, 4]
+    metrics.update(
+        Prediction(*(x[rows] for x in prediction)),
+        ImageBatch(*(x[rows] for x in batch)),
+        ["a", "a", "b", "a", "b"],
+    )
+    results = metrics.compute()
+    for rank in range(2):
+        written = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert written == [results.categories, results.notes]

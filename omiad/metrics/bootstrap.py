@@ -1,0 +1,124 @@
+"""How far figures would move with other test images: bootstrap over images, alone and paired.
+
+Normal and anomalous images are drawn with replacement, each as many as there are. Pixels come from
+the coarse counts of each image; what they serve for is the deviation from the same figure of all
+images, which is added to the exact one.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omiad.metrics.bounds import PIXEL_FIGURES, Figure, Ranked
+from omiad.metrics.detection import IMAGE_METRICS, METRICS, PIXEL_METRICS
+from omiad.metrics.images import IMAGE_FIGURES
+
+Array = NDArray[np.float64]
+
+LEVEL = 0.95
+"""Share of the draws that an interval holds."""
+
+
+class ScoredImages(NamedTuple):
+    """The images of a category with what resampling needs.
+
+    Attributes:
+        name: Path of each image below the root of the data set (N,).
+        score: Image scores (N,).
+        is_anomalous: Labels (N,).
+        has_mask: Whether the pixels' labels are known (N,).
+        counts: Normal, defective and weighted defective pixels per bin, lowest first (N, 3, K).
+    """
+
+    name: NDArray[np.str_]
+    score: NDArray[np.float64]
+    is_anomalous: NDArray[np.bool_]
+    has_mask: NDArray[np.bool_]
+    counts: NDArray[np.float32]
+
+    def sorted(self) -> "ScoredImages":
+        """Return the images by name."""
+        rows = np.argsort(self.name)
+        return ScoredImages(
+            self.name[rows],
+            self.score[rows],
+            self.is_anomalous[rows],
+            self.has_mask[rows],
+            self.counts[rows],
+        )
+
+
+def draw(is_anomalous: NDArray[np.bool_], *, num: int, rng: np.random.Generator) -> Array:
+    """Draw images with replacement within each label; how often each is taken (num, N)."""
+    times = np.zeros((num, len(is_anomalous)))
+    for label in (False, True):
+        rows = np.flatnonzero(is_anomalous == label)
+        if len(rows):
+            times[:, rows] = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), num)
+    return times
+
+
+def deviations(images: ScoredImages, times: Array) -> dict[str, Array]:
+    """Return by how much each metric moves when images count that often; undefined ones left out.
+
+    Args:
+        images: Of one category.
+        times: How often each image counts in each draw (R, N).
+    """
+    all_once = np.ones((1, times.shape[1]))
+    moved: dict[str, Array] = {}
+    for part, names in ((_image_metrics, IMAGE_METRICS), (_pixel_metrics, PIXEL_METRICS)):
+        whole = part(images, all_once)
+        drawn = part(images, times) if whole else {}
+        moved |= {name: drawn[name] - whole[name] for name in names if whole}
+    return moved
+
+
+def means(categories: Mapping[str, dict[str, Array]]) -> dict[str, dict[str, Array]]:
+    """Add `mad` to the deviations of each category, and their "mean" over categories."""
+    rows = {name: dict(row) for name, row in categories.items()}
+    for row in rows.values():
+        if len(row) == len(METRICS):
+            row["mad"] = np.mean(list(row.values()), axis=0)
+    mean = {}
+    for key in (*METRICS, "mad"):
+        values = [row[key] for row in rows.values() if key in row]
+        if values:
+            mean[key] = np.mean(values, axis=0)
+    return {**rows, "mean": mean}
+
+
+def interval(figure: float, moved: Array, *, level: float = LEVEL) -> tuple[float, float]:
+    """Return the interval around a figure that holds that share of the draws."""
+    low, high = np.nanquantile(moved, [(1 - level) / 2, (1 + level) / 2])
+    return float(figure + low), float(figure + high)
+
+
+def _image_metrics(images: ScoredImages, times: Array) -> dict[str, Array]:
+    if images.is_anomalous.all() or not images.is_anomalous.any():
+        return {}
+    order = np.argsort(-images.score, kind="stable")
+    score, anomalous = images.score[order], images.is_anomalous[order]
+    starts = np.flatnonzero(np.append(True, score[1:] != score[:-1]))
+    counts = times[:, order] * np.stack([~anomalous, anomalous, anomalous])[:, None]
+    tied = np.add.reduceat(counts, starts, axis=2)
+    return {name: _values(IMAGE_FIGURES[name], tied) for name in IMAGE_METRICS}
+
+
+def _pixel_metrics(images: ScoredImages, times: Array) -> dict[str, Array]:
+    if not images.has_mask.all() or not images.counts[:, 1].any():
+        return {}
+    counts = times.astype(np.float32) @ images.counts.reshape(len(times[0]), -1)
+    stacked = counts.reshape(len(times), 3, -1).swapaxes(0, 1)[..., ::-1].astype(np.float64)
+    return {name: _values(PIXEL_FIGURES[name], stacked) for name in PIXEL_METRICS}
+
+
+def _values(figure: Callable[[Ranked], Figure], counts: Array) -> Array:
+    """Return a figure of each draw from its counts (3, R, K), NaN without both classes."""
+    values = np.full(counts.shape[1], np.nan)
+    rows = (counts[:2].sum(-1) > 0).all(0)
+    ranked = Ranked(counts[:, rows], np.ones(counts.shape[-1], np.bool_))
+    values[rows] = figure(ranked).interval.value
+    return values

@@ -1,0 +1,166 @@
+"""What an evaluation leaves: results.json, and beside it the images that the figures rest on."""
+
+import json
+import platform
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from omiad.errors import InputError, MissingInputError
+from omiad.metrics import Results
+from omiad.metrics.bootstrap import LEVEL, ScoredImages, deviations, draw, interval, means
+from omiad.metrics.views import view_figures
+from omiad.protocols import Protocol
+from omiad.version import __version__
+
+
+class Bootstrap(NamedTuple):
+    """How the intervals are drawn.
+
+    Attributes:
+        num: Draws of the images; 0 is no interval.
+        seed: Of the draws.
+    """
+
+    num: int = 1000
+    seed: int = 0
+
+
+def write_results(
+    path: Path,
+    results: Results,
+    names: Sequence[str],
+    *,
+    protocol: Protocol,
+    dataset: str,
+    device: torch.device,
+    bootstrap: Bootstrap = Bootstrap(),  # noqa: B008 (immutable)
+    estimator: str = "exact",
+    **about: Any,
+) -> None:
+    """Write results.json: figures as fractions of 1, null where one is undefined.
+
+    Args:
+        path: The file; the images go beside it, see `images_path`.
+        results: All figures.
+        names: Path of each test image below the root, by its index.
+        protocol: How maps, masks and image scores were prepared.
+        dataset: Name of the data set.
+        device: That the model ran on.
+        bootstrap: How the intervals are drawn.
+        estimator: Exact, or the protocol's source.
+        about: What else is known, e.g. of the model.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_images(images_path(path), results, names)
+    record = {
+        "dataset": dataset,
+        **protocol.as_record(),
+        "estimator": estimator,
+        **about,
+        **results.as_record(),
+        "intervals": _intervals(results, read_images(images_path(path)), bootstrap),
+        "views": _views(read_images(images_path(path))),
+        "hardware": _hardware(device),
+        "versions": {"omiad": __version__, "torch": torch.__version__},
+    }
+    path.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """Read a results.json.
+
+    Raises:
+        MissingInputError: If there is no such file.
+        InputError: If it holds something else.
+    """
+    if not path.is_file():
+        raise MissingInputError(
+            f"No results at '{path}'. `omiad test` and `omiad evaluate` write results.json."
+        )
+    try:
+        record = json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"'{path}' is not JSON ({error}). Give a results.json.") from error
+    if not isinstance(record, dict) or not {"categories", "mean", "protocol"} <= set(record):
+        raise InputError(f"'{path}' holds no results of omiad. Give a results.json.")
+    return record
+
+
+def images_path(results: Path) -> Path:
+    """Return where the images behind a results.json lie."""
+    return results.with_suffix(".images.npz")
+
+
+def write_images(path: Path, results: Results, names: Sequence[str]) -> None:
+    """Write the images of all categories, one category in memory at a time."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for category, images in results.images.items():
+            columns = {
+                "name": np.array([names[i] for i in images.index.tolist()], dtype=np.str_),
+                "score": images.score,
+                "is_anomalous": images.is_anomalous,
+                "has_mask": images.has_mask,
+                "counts": results.counts[category].read().counts,
+            }
+            for column, array in columns.items():
+                with archive.open(f"{category}/{column}.npy", "w", force_zip64=True) as file:
+                    np.lib.format.write_array(file, array, allow_pickle=False)
+
+
+def read_images(path: Path) -> Iterator[tuple[str, ScoredImages]]:
+    """Read the images of one category after the other.
+
+    Raises:
+        MissingInputError: If there is no such file.
+    """
+    if not path.is_file():
+        raise MissingInputError(
+            f"No '{path}'. It is written beside each results.json; keep the two together."
+        )
+    with np.load(path, allow_pickle=False) as archive:
+        for category in dict.fromkeys(key.rpartition("/")[0] for key in archive.files):
+            columns = [archive[f"{category}/{name}"] for name in ScoredImages._fields]
+            yield category, ScoredImages(*columns)
+
+
+def _intervals(
+    results: Results, categories: Iterator[tuple[str, ScoredImages]], bootstrap: Bootstrap
+) -> dict[str, Any] | None:
+    """Return the interval of each of the seven metrics, for each category and the mean."""
+    if not bootstrap.num:
+        return None
+    moved = {}
+    for number, (category, images) in enumerate(categories):
+        rng = np.random.default_rng([bootstrap.seed, number])
+        moved[category] = deviations(images, draw(images.is_anomalous, num=bootstrap.num, rng=rng))
+    figures = {**results.categories, "mean": results.mean}
+    rows = {
+        name: {
+            key: np.clip(interval(figure, row[key]), 0, 1).tolist()
+            for key in row
+            if (figure := figures[name][key]) is not None
+        }
+        for name, row in means(moved).items()
+    }
+    mean = rows.pop("mean")
+    return {"level": LEVEL, **bootstrap._asdict(), "categories": rows, "mean": mean}
+
+
+def _views(categories: Iterator[tuple[str, ScoredImages]]) -> dict[str, Any] | None:
+    """Return image figures by sample and by view where images are named as in Real-IAD."""
+    rows = {
+        category: view_figures(images.name.tolist(), images.score, images.is_anomalous)
+        for category, images in categories
+    }
+    return {category: row for category, row in rows.items() if row} or None
+
+
+def _hardware(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"

@@ -1,0 +1,230 @@
+"""Speed, memory and error of the pixel figures, against scikit-learn and adeval.
+
+    python tests/benchmarks/metrics.py                  # all, in processes of their own
+    python tests/benchmarks/metrics.py --method omiad   # one of them
+
+The maps are synthetic: noise on a grid of 28 x 28, raised where one to three rectangles are
+defective, upsampled to 224 x 224; 15 categories of 115 images, 73 % of them defective, as many
+pixels as MVTec AD's test set. Seconds are the processor's, on one thread, without making the maps.
+
+adeval (pip install adeval opencv-python-headless) is left out where it is not installed.
+"""
+
+import argparse
+import json
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from omiad.metrics import PixelDetection, au_pro
+
+NUM_CATEGORIES, NUM_IMAGES, SIZE, GRID = 15, 115, 224, 28
+BATCH_SIZE = 32
+REAL_IAD = (30, 114_585)
+"""Categories and test images of Real-IAD."""
+
+Figures = dict[str, float]
+
+
+def category(
+    seed: int, *, num_images: int = NUM_IMAGES, size: int = SIZE
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return maps (N, size, size) and masks of a category."""
+    generator = torch.Generator().manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    masks = torch.zeros(num_images, size, size, dtype=torch.bool)
+    for mask in masks[: int(0.73 * num_images)]:
+        for _ in range(rng.integers(1, 4)):
+            height, width = rng.integers(4, 40, 2)
+            top, left = rng.integers(0, size - height), rng.integers(0, size - width)
+            mask[top : top + height, left : left + width] = True
+    shape = (num_images, 1, GRID, GRID)
+    noise = 5 * torch.exp(0.35 * torch.randn(shape, generator=generator))
+    raised = F.avg_pool2d(F.interpolate(masks[:, None].float(), (GRID, GRID), mode="area"), 3, 1, 1)
+    strength = 3 * torch.rand(num_images, 1, 1, 1, generator=generator)
+    grid = noise * (1 + strength * raised)
+    maps = F.interpolate(grid, (size, size), mode="bilinear", align_corners=True)[:, 0]
+    return maps, masks
+
+
+def run_omiad(maps: torch.Tensor, masks: torch.Tensor) -> tuple[Figures, int, float]:
+    metric = PixelDetection()
+    for rows in torch.arange(len(maps)).split(BATCH_SIZE):
+        metric.update(maps[rows], masks[rows], index=rows)
+    state = sum(x.nbytes for name in ("keys", "counts") for x in getattr(metric, name))
+    figures = metric.compute()
+    seven = {name: figures[name] for name in ("pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro")}
+    bound = max(interval.bound for interval in figures.values())
+    return {name: float(interval.value) for name, interval in seven.items()}, state, bound
+
+
+def run_sklearn(maps: torch.Tensor, masks: torch.Tensor) -> tuple[Figures, int, float]:
+    from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
+
+    truth, scores = masks.numpy().ravel(), maps.numpy().ravel()
+    precision, recall, _ = precision_recall_curve(truth, scores)
+    figures = {
+        "pixel_auroc": float(roc_auc_score(truth, scores)),
+        "pixel_ap": float(average_precision_score(truth, scores)),
+        "pixel_f1_max": float(
+            (2 * precision * recall / np.maximum(precision + recall, 1e-12)).max()
+        ),
+        "aupro": au_pro(maps, masks),  # exact: every score is a threshold
+    }
+    return figures, 0, 0.0
+
+
+def run_adeval(maps: torch.Tensor, masks: torch.Tensor) -> tuple[Figures, int, float]:
+    np.trapz = getattr(np, "trapezoid", None) or np.trapz  # adeval 1.1 needs the old name
+    from adeval.mem_effic import auroc_aupr_aupro
+
+    figures = auroc_aupr_aupro(maps.numpy(), masks.numpy().astype(np.uint8), nstrips=1000)
+    return dict(zip(("pixel_auroc", "pixel_ap", "aupro"), figures, strict=True)), 0, 0.0
+
+
+METHODS: dict[str, Callable[..., tuple[Figures, int, float]]] = {
+    "omiad": run_omiad,
+    "sklearn": run_sklearn,
+    "adeval": run_adeval,
+}
+
+
+def measure(method: str) -> dict[str, object]:
+    """Score all categories; in a process of its own, so that its peak memory is the method's."""
+    seconds, state, bound, figures = 0.0, 0, 0.0, []
+    data = [category(seed) for seed in range(NUM_CATEGORIES)]
+    METHODS[method](*(x[:2] for x in data[0]))  # imports
+    before = peak_mb()
+    for maps, masks in data:
+        start = time.process_time()
+        row, size, error = METHODS[method](maps, masks)
+        seconds += time.process_time() - start
+        state, bound = state + size, max(bound, error)
+        figures.append(row)
+    return {
+        "seconds": seconds,
+        "peak_mb": peak_mb() - before,
+        "state_mb": state / 2**20,
+        "bound": bound,
+        "figures": figures,
+    }
+
+
+def measure_stream(fraction: float) -> dict[str, object]:
+    """Stream Real-IAD's test images, made on the fly, and watch the memory of the process."""
+    from omiad.metrics import AnomalyMetrics
+    from omiad.types import ImageBatch, Prediction
+
+    num_categories, num_images = REAL_IAD
+    per_category = int(fraction * num_images / num_categories)
+    names = [f"category_{i:02}" for i in range(num_categories)]
+    metrics = AnomalyMetrics(names)
+    maps, masks = category(0, num_images=BATCH_SIZE)
+    generator = torch.Generator().manual_seed(0)
+    start, seconds, index = rss_mb(), 0.0, 0
+    memory: list[list[float]] = []  # of each category, after each of its batches
+    for name in names:
+        memory.append([])
+        for _ in range(0, per_category, BATCH_SIZE):
+            change = 0.8 + 0.4 * torch.rand(BATCH_SIZE, 1, 1, generator=generator)
+            rows = torch.arange(index, index + BATCH_SIZE)
+            prediction = Prediction(change.flatten(), maps * change)
+            batch = ImageBatch(
+                images=torch.empty(BATCH_SIZE, 0),
+                is_anomalous=masks.flatten(1).any(1),
+                masks=masks,
+                has_mask=torch.ones(BATCH_SIZE, dtype=torch.bool),
+                index=rows,
+            )
+            before = time.process_time()
+            metrics.update(prediction, batch, [name] * BATCH_SIZE)
+            seconds += time.process_time() - before
+            index += BATCH_SIZE
+            memory[-1].append(rss_mb() - start)
+    before = time.process_time()
+    results = metrics.compute()
+    half = len(memory[0]) // 2
+    slopes = [
+        np.polyfit(BATCH_SIZE * np.arange(len(row) - half), row[half:], 1)[0] for row in memory
+    ]
+    return {
+        "images": index,
+        "seconds": seconds,
+        "compute_seconds": time.process_time() - before,
+        "peak_mb": max(*(max(row) for row in memory), rss_mb() - start),
+        "kb_per_image": 1024 * float(np.median(slopes)),
+        "mb_per_category": (memory[-1][-1] - memory[0][-1]) / (num_categories - 1),
+        "bound": results.bound,
+    }
+
+
+def peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def rss_mb() -> float:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize() / 2**20
+
+
+def report(fraction: float) -> None:
+    """Run every method in a process of its own and print how they compare."""
+    results = {}
+    for method in METHODS:
+        command = [sys.executable, __file__, "--method", method]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            print(f"{method}: left out ({done.stderr.strip().splitlines()[-1]})", flush=True)
+            continue
+        results[method] = json.loads(done.stdout.splitlines()[-1])
+        print(f"{method}: {results[method]['seconds']:.1f} s", flush=True)
+    ours, exact = results["omiad"], results["sklearn"]
+    pixels = NUM_CATEGORIES * NUM_IMAGES * SIZE**2
+    print(f"{platform.machine()} CPU, one thread; {pixels / 1e6:.0f} million pixels with masks")
+    print(f"{'':10}{'seconds':>10}{'ratio':>8}{'peak MB':>10}{'largest error':>16}")
+    for method, result in results.items():
+        errors = [
+            abs(row[name] - truth[name])
+            for row, truth in zip(result["figures"], exact["figures"], strict=True)
+            for name in row
+        ]
+        print(
+            f"{method:10}{result['seconds']:10.1f}{result['seconds'] / ours['seconds']:8.1f}"
+            f"{result['peak_mb']:10.0f}{max(errors):16.1e}"
+        )
+    print(f"omiad: state {ours['state_mb']:.0f} MB, stated bound {ours['bound']:.1e}")
+    command = [sys.executable, __file__, "--stream", str(fraction)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    stream = json.loads(done.stdout.splitlines()[-1])
+    print(
+        f"Real-IAD's scale: {stream['images']} maps in {REAL_IAD[0]} categories, "
+        f"{stream['seconds']:.0f} s and {stream['compute_seconds']:.0f} s at the end; at most "
+        f"{stream['peak_mb']:.0f} MB: {stream['mb_per_category']:.1f} MB for each category, "
+        f"{stream['kb_per_image']:.2f} kB for each image in the second half of one"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--method", choices=METHODS)
+    parser.add_argument("--stream", type=float, metavar="FRACTION")
+    parser.add_argument("--fraction", type=float, default=0.2, help="of Real-IAD's test images")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.method:
+        print(json.dumps(measure(arguments.method)))
+    elif arguments.stream:
+        print(json.dumps(measure_stream(arguments.stream)))
+    else:
+        report(arguments.fraction)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""Slow definitions that the metrics are held against, written from the definitions alone."""
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import torch
+from PIL import Image
+from scipy import ndimage
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
+from torch.nn import functional as F  # noqa: N812
+from torchvision import transforms as T  # noqa: N812
+
+Prepared = tuple[np.ndarray, np.ndarray, float]
+"""A map, its mask and the image score."""
+
+
+def slow_au_pro(scores: np.ndarray, masks: np.ndarray, limit: float) -> float:
+    """Follow the definition literally: every threshold, every region."""
+    regions = []
+    for image, mask in enumerate(masks):
+        labelled, count = ndimage.label(mask, structure=np.ones((3, 3)))
+        regions += [(image, labelled == k) for k in range(1, count + 1)]
+    fprs, overlaps = [0.0], [0.0]
+    for threshold in sorted(set(scores.ravel().tolist()), reverse=True):
+        found = scores >= threshold
+        fprs.append(found[~masks].mean())
+        overlaps.append(np.mean([found[image][region].mean() for image, region in regions]))
+    grid = np.unique(np.concatenate([[f for f in fprs if f <= limit], [limit]]))
+    # At a repeated false-positive rate the curve is vertical: integrate below and above it.
+    area = 0.0
+    for left, right in pairwise(grid):
+        start = max(o for f, o in zip(fprs, overlaps, strict=True) if f <= left)
+        after = [(f, o) for f, o in zip(fprs, overlaps, strict=True) if f > left]
+        next_f, next_o = after[0]
+        end = start + (next_o - start) * (right - left) / (next_f - left)
+        area += (right - left) * (start + end) / 2
+    return area / limit
+
+
+def slow_ranking(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Return AUROC, AP and F1-max by scikit-learn, and operating points threshold by threshold."""
+    scores, labels = scores.ravel(), labels.ravel()
+    precision, recall, _ = precision_recall_curve(labels, scores)
+    figures = {
+        "auroc": roc_auc_score(labels, scores),
+        "ap": average_precision_score(labels, scores),
+        "f1_max": (2 * precision * recall / np.maximum(precision + recall, 1e-12)).max(),
+    }
+    points = [(0.0, 0.0)]
+    for threshold in np.unique(scores):
+        found = scores >= threshold
+        points.append((found[labels].mean(), found[~labels].mean()))
+    for wanted in (0.95, 0.99):
+        figures[f"fpr_at_recall_{wanted}"] = min(f for r, f in points if r >= wanted - 1e-9)
+    for limit in (0.001, 0.01):
+        figures[f"recall_at_fpr_{limit}"] = max(r for r, f in points if f <= limit + 1e-9)
+    return figures
+
+
+def slow_pixel_figures(scores: np.ndarray, masks: np.ndarray) -> dict[str, float]:
+    """Return every pixel figure by its name in the results."""
+    figures = {f"pixel_{name}": value for name, value in slow_ranking(scores, masks).items()}
+    figures["aupro"] = slow_au_pro(scores, masks, 0.3)
+    for limit in (0.05, 0.01):
+        figures[f"aupro_{limit}"] = slow_au_pro(scores, masks, limit)
+    return figures
+
+
+def uniad_steps(scores: np.ndarray, mask: np.ndarray) -> Prepared:
+    """Prepare a map of 224 x 224 and a mask (H, W) as UniAD does."""
+    rows, columns = (np.floor((np.arange(224) + 0.5) * n / 224).astype(int) for n in mask.shape)
+    windows = np.lib.stride_tricks.sliding_window_view(scores, (16, 16))
+    return scores, mask[np.ix_(rows, columns)], windows.mean((-1, -2), dtype=np.float64).max()
+
+
+def ader_steps(scores: np.ndarray, mask: np.ndarray) -> Prepared:
+    """Prepare a map of 256 x 256 and a mask (H, W) as ADer does by default."""
+    steps = T.Compose([T.Resize((256, 256)), T.ToTensor()])
+    blurred = ndimage.gaussian_filter(scores, sigma=4)
+    return blurred, (steps(_white(mask))[0] > 0.5).numpy(), blurred.max()
+
+
+def dinomaly_steps(scores: np.ndarray, mask: np.ndarray) -> Prepared:
+    """Prepare a map of 392 x 392 and a mask (H, W) as Dinomaly does."""
+    steps = T.Compose([T.Resize((448, 448)), T.CenterCrop(392), T.ToTensor()])
+    grey = F.interpolate(steps(_white(mask))[None], size=256, mode="nearest")[0, 0]
+    maps = torch.from_numpy(scores)[None, None]
+    small = F.interpolate(maps, size=256, mode="bilinear", align_corners=False)
+    offsets = range(-2, 3)
+    kernel = torch.tensor(
+        [[math.exp(-(x**2 + y**2) / (2 * 4**2)) for x in offsets] for y in offsets]
+    )
+    blurred = F.conv2d(small, (kernel / kernel.sum())[None, None], padding=2)[0, 0].numpy()
+    top = np.sort(blurred.ravel())[::-1][: int(256 * 256 * 0.01)]
+    return blurred, grey.bool().numpy(), top.mean()
+
+
+PROTOCOL_STEPS = {
+    "uniad": (uniad_steps, 224),
+    "ader": (ader_steps, 256),
+    "dinomaly": (dinomaly_steps, 392),
+}
+"""Steps of each preset, and the side of the maps they take."""
+
+
+def _white(mask: np.ndarray) -> Image.Image:
+    return Image.fromarray((255 * mask).astype(np.uint8))

@@ -1,0 +1,131 @@
+"""Resampled figures against figures of images that were really drawn again and again."""
+
+import numpy as np
+import pytest
+import torch
+from references import slow_pixel_figures, slow_ranking
+from scipy import ndimage
+
+from omiad.metrics.bootstrap import ScoredImages, deviations, draw, interval, means
+from omiad.metrics.detection import IMAGE_METRICS, PIXEL_METRICS
+from omiad.metrics.histogram import score_codes
+from omiad.metrics.image_counts import ImageCounts
+from omiad.metrics.region_overlap import region_weights
+
+NUM_IMAGES = 8
+
+
+@pytest.fixture
+def maps() -> np.ndarray:
+    """Scores of few levels, so that coarse bins lose nothing."""
+    return np.random.default_rng(0).integers(0, 9, (NUM_IMAGES, 7, 7)).astype(np.float32)
+
+
+@pytest.fixture
+def masks() -> np.ndarray:
+    masks = np.random.default_rng(1).random((NUM_IMAGES, 7, 7)) > 0.8
+    masks = ndimage.binary_opening(masks, np.ones((1, 1, 2)))
+    masks[:3] = False
+    return masks
+
+
+def images_of(maps: np.ndarray, masks: np.ndarray) -> ScoredImages:
+    counts = ImageCounts()
+    codes = score_codes(torch.from_numpy(maps)).reshape(len(maps), -1)
+    weights = region_weights(torch.from_numpy(masks)).numpy().reshape(len(maps), -1)
+    counts.add(codes, weights, list(range(len(maps))))
+    return ScoredImages(
+        name=np.array([f"{i}.png" for i in range(len(maps))]),
+        score=maps.max((1, 2)).astype(float) + maps[:, 0, 0],
+        is_anomalous=masks.any((1, 2)),
+        has_mask=np.ones(len(maps), bool),
+        counts=counts.read().counts,
+    )
+
+
+def test_a_draw_counts_like_images_that_were_repeated(maps: np.ndarray, masks: np.ndarray) -> None:
+    images = images_of(maps, masks)
+    times = draw(images.is_anomalous, num=5, rng=np.random.default_rng(0))
+    moved = deviations(images, times)
+    assert set(moved) == {*IMAGE_METRICS, *PIXEL_METRICS}
+
+    def figures(rows: np.ndarray) -> dict[str, float]:
+        pixel = slow_pixel_figures(maps[rows], masks[rows])
+        image = slow_ranking(images.score[rows], images.is_anomalous[rows])
+        return pixel | {f"image_{name}": value for name, value in image.items()}
+
+    whole = figures(np.arange(NUM_IMAGES))
+    for number, row in enumerate(times):
+        drawn = figures(np.repeat(np.arange(NUM_IMAGES), row.astype(int)))
+        for name, values in moved.items():
+            assert values[number] == pytest.approx(drawn[name] - whole[name], abs=1e-5), name
+
+
+def test_a_draw_keeps_the_number_of_each_label_and_depends_on_its_seed() -> None:
+    labels = np.arange(10) < 3
+    times = draw(labels, num=50, rng=np.random.default_rng(0))
+    assert (times[:, labels].sum(1) == 3).all()
+    assert (times[:, ~labels].sum(1) == 7).all()
+    np.testing.assert_array_equal(times, draw(labels, num=50, rng=np.random.default_rng(0)))
+    assert (times != draw(labels, num=50, rng=np.random.default_rng(1))).any()
+
+
+def test_undefined_metrics_are_left_out(maps: np.ndarray, masks: np.ndarray) -> None:
+    images = images_of(maps, masks)
+    times = np.ones((2, NUM_IMAGES))
+    without = images._replace(has_mask=~images.is_anomalous)
+    assert set(deviations(without, times)) == set(IMAGE_METRICS)
+    normal = images._replace(
+        is_anomalous=np.zeros(NUM_IMAGES, bool), counts=np.zeros_like(images.counts)
+    )
+    assert deviations(normal, times) == {}
+
+
+def test_a_draw_without_defective_pixels_is_no_number(maps: np.ndarray, masks: np.ndarray) -> None:
+    images = images_of(maps, masks)
+    times = np.ones((2, NUM_IMAGES))
+    times[1, masks.any((1, 2))] = 0
+    values = deviations(images, times)["pixel_ap"]
+    assert values[0] == 0
+    assert np.isnan(values[1])
+    assert interval(0.5, values) == (0.5, 0.5)
+
+
+def test_means_are_those_of_each_draw() -> None:
+    rows = {
+        "a": {name: np.array([0.0, 0.1]) for name in (*IMAGE_METRICS, *PIXEL_METRICS)},
+        "b": {name: np.array([0.2, 0.5]) for name in IMAGE_METRICS},
+    }
+    result = means(rows)
+    np.testing.assert_allclose(result["a"]["mad"], [0.0, 0.1])
+    np.testing.assert_allclose(result["mean"]["image_ap"], [0.1, 0.3])
+    np.testing.assert_allclose(result["mean"]["mad"], [0.0, 0.1])
+    assert "mad" not in result["b"]
+
+
+def test_an_interval_lies_around_the_figure() -> None:
+    assert interval(0.5, np.linspace(-0.1, 0.3, 101), level=0.9) == pytest.approx((0.42, 0.78))
+
+
+def test_images_keep_their_counts_when_bins_grow_coarser(
+    maps: np.ndarray, masks: np.ndarray
+) -> None:
+    rng = np.random.default_rng(2)
+    wide = np.exp(8 * rng.normal(size=(NUM_IMAGES, 30, 30))).astype(np.float32)
+    labels = rng.random(wide.shape) > 0.9
+    counts = ImageCounts()
+    for i in (3, 1, 0, 2, 7, 6, 5, 4, 4):  # the last one comes twice
+        codes = score_codes(torch.from_numpy(wide[i : i + 1])).reshape(1, -1)
+        counts.add(codes, labels[i].reshape(1, -1).astype(np.float32), [i])
+    read = counts.read()
+    np.testing.assert_array_equal(read.index, np.arange(NUM_IMAGES))
+    assert read.counts.shape[2] <= 256
+    np.testing.assert_array_equal(read.counts[:, 0].sum(1), (~labels).sum((1, 2)))
+    np.testing.assert_array_equal(read.counts[:, 1].sum(1), labels.sum((1, 2)))
+    codes = score_codes(torch.from_numpy(wide))
+    shift = next(s for s in range(32) if len(np.unique(codes >> s)) <= 256)
+    bins = np.unique(codes >> shift)
+    for image in range(NUM_IMAGES):
+        normal = (codes[image] >> shift)[~labels[image]]
+        expected = np.bincount(np.searchsorted(bins, normal), minlength=len(bins))
+        np.testing.assert_array_equal(read.counts[image, 0], expected)
