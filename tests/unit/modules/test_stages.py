@@ -207,7 +207,7 @@ def test_each_phase_moves_exactly_its_own_parameters(
         (module.generator, "average", of_generator),
     ):
         pushed = {n for n, p in network.named_parameters() if p.grad.abs().max() > 1e-6}
-        assert len(pushed) > 0.8 * len(names)
+        assert len(pushed) > 0.6 * len(names)
         assert {f"{part}.{name}" for name in pushed} <= moved
 
 
