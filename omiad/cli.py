@@ -147,6 +147,8 @@ def _configure_output() -> None:
 IGNORED_WARNINGS = (
     ".*does not have many workers.*",  # features come from a memory-mapped file
     ".*is already saved during checkpointing.*",
+    ".*decompression bomb.*",  # large photographs; Pillow refuses what is too large
+    ".*Using `DistributedSampler` with the dataloaders.*",  # ours repeats no image
     ".*args parameter is intended to run from within Python.*",
     ".*in eval mode at the start of training.*",  # frozen on purpose
     ".*LeafSpec.*is deprecated.*",  # Lightning's own call

@@ -130,8 +130,16 @@ class FeatureStore:
         return rows.stat().st_size // self.row_bytes if rows.exists() else 0
 
     def drop(self, index: Path, lost: set[int]) -> None:
-        """Take rows out of an index, by their positions, so that they are computed again."""
-        write_index(index, [row for row in read_index(index) if row.position not in lost])
+        """Take rows out of a shard, by their positions, so that they are computed again."""
+        if kept := [row for row in read_index(index) if row.position not in lost]:
+            write_index(index, kept)
+        else:
+            self.remove(index)
+
+    def remove(self, index: Path) -> None:
+        """Remove a shard."""
+        index.unlink()  # first, since rows without an index are removed by whoever comes next
+        index.with_suffix(ROWS).unlink(missing_ok=True)
 
     def rows(self) -> Iterator[tuple[Path, list[Row]]]:
         """Yield the index of each shard with its rows."""

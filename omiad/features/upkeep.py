@@ -100,13 +100,11 @@ def describe(store: FeatureStore) -> dict[str, Any]:
 
 
 def _rewrite(store: FeatureStore, index: Path, kept: list[Row]) -> None:
-    rows = index.with_suffix(ROWS)
     if kept:
-        mapped = map_rows(rows, store.shape)
+        mapped = map_rows(index.with_suffix(ROWS), store.shape)
         with ShardWriter(store.folder, store.row_bytes) as shard:
             for row in kept:
                 content = mapped[row.position : row.position + 1]
                 if zlib.crc32(content_of(content)) == row.crc:
                     shard.append(content, [(row.key, row.image)])
-    index.unlink()  # first, since rows without an index are removed by whoever comes next
-    rows.unlink()
+    store.remove(index)

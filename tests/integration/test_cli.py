@@ -256,6 +256,11 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(
     assert_same_run(whole, tmp_path / "go" / "checkpoints" / "last.ckpt")
 
 
+def test_without_a_cache_the_weights_are_the_same(road: dict[str, Path], tmp_path: Path) -> None:
+    assert_same_run(fit_amdm(road["data"], tmp_path, "--data.cache=false"), road["amdm"])
+    assert not list((tmp_path / "cache").glob("*/*.rows"))
+
+
 def test_an_interrupted_distillation_goes_on_to_the_same_weights(
     road: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -123,6 +123,10 @@ def _stray_masks(root: Path, index: Index) -> Iterator[Fault]:
     if index.layout == "realiad":  # masks lie among the images, named by the split
         return
     used = {sample.mask for sample in index.samples}
+    bare: dict[str, list[str]] = defaultdict(list)
+    for sample in index.samples:
+        if sample.is_anomalous and sample.mask is None:
+            bare[f"{sample.category}/{sample.defect}"].append(sample.image.stem)
     stems = {(s.category, s.defect, s.image.stem) for s in index.samples if s.split == "test"}
     for folder, _, _ in os.walk(root):
         parts = Path(folder).relative_to(root).parts
@@ -133,7 +137,9 @@ def _stray_masks(root: Path, index: Index) -> Iterator[Fault]:
             twin = any(s == stem and defect == parts[-1] for _, defect, s in stems)
             if path not in used and not twin:
                 what = "No test image belongs to this mask."
-                fix = "Name it like its image, with or without _mask, or remove it."
+                alone = bare.get(f"{parts[0]}/{parts[-1]}", [])
+                name = f"'{alone[0]}_mask{path.suffix}'" if len(alone) == 1 else "like its image"
+                fix = f"Name it {name}, or remove it."
                 yield Fault("error", "stray mask", _below(root, path), what, fix)
 
 

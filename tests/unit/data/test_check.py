@@ -189,6 +189,16 @@ def test_a_planted_fault_is_named_with_its_place_and_fix(
     assert len(kinds - {"no mask", "cannot be measured"}) <= 1 or plant is rename_mask
 
 
+def test_a_stray_mask_is_told_the_name_of_the_only_image_without_one(root):
+    rename_mask(root)
+    (fault,) = [f for f in faults_of(root) if f.kind == "stray mask"]
+    assert fault.fix == "Name it '000_mask.png', or remove it."
+    path = root / "cable/ground_truth/hole/001_mask.png"
+    path.rename(path.with_name("8_mask.png"))
+    fixes = {f.fix for f in faults_of(root) if f.kind == "stray mask"}
+    assert fixes == {"Name it like its image, or remove it."}
+
+
 def test_a_listed_image_that_is_not_there_is_named(tmp_path):
     write_visa(tmp_path / "VisA", np.random.default_rng(0))
     (tmp_path / "VisA/candle/Data/Images/Anomaly/001.JPG").unlink()

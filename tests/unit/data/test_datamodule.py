@@ -68,7 +68,8 @@ class Recorder(LightningModule):
 
 def trainer(folder: Path, **kwargs) -> Trainer:
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    return Trainer(accelerator="cpu", devices=1, default_root_dir=folder, **{**quiet, **kwargs})
+    given = {"accelerator": "cpu", "devices": 1, "default_root_dir": folder, **quiet, **kwargs}
+    return Trainer(**given)
 
 
 def test_training_batches_hold_cached_features_with_index_and_category(make):
@@ -349,3 +350,28 @@ def test_an_empty_test_split_is_named(make, mvtec_root, tmp_path):
 def test_numbers_out_of_range_are_refused(make, wrong):
     with pytest.raises(InputError, match=r"--data.batch_size must be at least 1.* but got"):
         make(**wrong)
+
+
+class Visitor(LightningModule):
+    """Notes which images its process tests."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def test_step(self, batch: ImageBatch, batch_idx: int) -> None:
+        with (self.folder / f"rank{self.global_rank}").open("a") as file:
+            file.writelines(f"{i}\n" for i in batch.index.tolist())
+
+
+# Lightning's advice, for samplers that repeat images.
+@pytest.mark.filterwarnings("ignore:Using `DistributedSampler` with the dataloaders")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork")
+@pytest.mark.parametrize("processes", [2, 5])
+def test_processes_test_every_image_exactly_once(make, tmp_path, processes):
+    data = make(batch_size=5, layout="mvtec")
+    several = trainer(tmp_path, strategy="ddp_fork", devices=processes)
+    several.test(Visitor(tmp_path), datamodule=data, verbose=False)
+    seen = [path.read_text().split() for path in sorted(tmp_path.glob("rank*"))]
+    assert len(seen) == processes
+    assert sorted(int(i) for share in seen for i in share) == list(range(12))

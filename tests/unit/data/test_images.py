@@ -1,4 +1,6 @@
 import shutil
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -156,3 +158,37 @@ def test_an_error_in_a_worker_stays_one_sentence(mvtec_root, tmp_path):
     dataset = ImageDataset(index(tmp_path / "data")[:2], 16)
     with pytest.raises(InputError, match=r"^'.*000.png' cannot be read.*remove it\.$"):
         list(FileLoader(dataset, batch_size=2, num_workers=1))
+
+
+def png_of_16_bit_colour(pixels: np.ndarray) -> bytes:
+    """Encode (H, W, 3), uint16, which Pillow reads but does not write (RFC 2083)."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        body = kind + content
+        return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+
+    height, width, _ = pixels.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in pixels)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(lines)), chunk(b"IEND", b"")]
+    )
+
+
+def test_of_16_bit_colour_the_high_byte_counts(tmp_path):
+    high = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint16)
+    (tmp_path / "a.png").write_bytes(png_of_16_bit_colour(high * 256 + 7))
+    assert np.array_equal(read_image(tmp_path / "a.png", 8).permute(1, 2, 0).numpy(), high)
+
+
+def test_of_several_pages_the_first_is_read(tmp_path):
+    pages = [Image.fromarray(GRADIENT), Image.new("L", (8, 8))]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    assert np.array_equal(read_image(tmp_path / "a.tif", 8)[0].numpy(), GRADIENT)
+
+
+def test_an_image_of_too_many_pixels_is_named(tmp_path, monkeypatch):
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(InputError, match=r"a.png' cannot be read as an image .*4096 pixels"):
+        read_image(tmp_path / "a.png", 8)

@@ -395,3 +395,12 @@ def test_the_features_of_an_image_do_not_depend_on_its_company(root, extractor):
     alone = torch.cat([how.features(image[None]) for image in images])
     assert torch.equal(together, alone)
     assert torch.equal(how.features(images[2:7]), together[2:7])
+
+
+def test_an_error_of_the_system_that_is_no_full_disk_stays_what_it_is(build, monkeypatch):
+    def append(*_: object) -> None:
+        raise PermissionError("not yours")
+
+    monkeypatch.setattr("omiad.features.shards.ShardWriter.append", append)
+    with pytest.raises(PermissionError, match="not yours"):
+        build()
