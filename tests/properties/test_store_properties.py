@@ -64,14 +64,15 @@ class StoreMachine(RuleBasedStateMachine):
             with suppress(Interrupted, InputError):
                 self.build(images, read, key)
 
-    @rule(position=st.integers(0, 10_000))
-    def damage(self, position: int) -> None:
+    @rule(position=st.integers(0, 10_000), key=st.sampled_from(["stat", "content"]))
+    def damaged_bytes_are_never_served(self, position: int, key: str) -> None:
         for rows in sorted(self.cache_dir.glob("*/*.rows"))[:1]:
             with rows.open("r+b") as file:
                 file.seek(position % max(1, rows.stat().st_size))
                 byte = file.read(1)
                 file.seek(-len(byte), os.SEEK_CUR)
                 file.write(bytes(value ^ 255 for value in byte))
+        self.served_features_are_right(key)
 
     @rule(share=st.floats(0, 1))
     def truncate(self, share: float) -> None:
