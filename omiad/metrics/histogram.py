@@ -58,6 +58,7 @@ def scores_of(codes: NDArray[np.int32]) -> NDArray[np.float32]:
 
 def tally(
     codes: NDArray[np.int32],
+    defective: NDArray[np.intp],
     weights: NDArray[np.float32],
     *,
     shift: int = 0,
@@ -67,21 +68,27 @@ def tally(
 
     Args:
         codes: Codes of the scores (N,).
-        weights: 1 / area of the region of each defective pixel, 0 for a normal one (N,).
+        defective: Positions of the defective pixels among them (M,).
+        weights: 1 / area of the region of each of those (M,).
         shift: Binary logarithm of the least number of codes in a bin.
         max_bins: Most bins that may hold scores.
     """
+    if not codes.size:
+        return Tally.empty()
+    low, high = (int(code) >> shift for code in torch.aminmax(torch.from_numpy(codes)))
+    if high - low > 4 * max_bins:
+        # A part of the scores never needs wider bins than all of them.
+        part = codes[:: 1 + codes.size // (4 * max_bins)] >> np.int32(shift)
+        more = _shift_for(np.sort(part), max_bins)
+        shift, low, high = shift + more, low >> more, high >> more
     keys = codes >> np.int32(shift)
-    if keys.size and _span(keys) > 4 * max_bins:
-        more = _shift_for(np.sort(keys), max_bins)
-        shift, keys = shift + more, keys >> np.int32(more)
-    distinct, total = _count(keys)
+    keys_defective = keys[defective]
+    distinct, total = _count(keys, low, high)
     counts = np.zeros((3, len(distinct)))
-    defective = np.flatnonzero(weights != 0)
     if len(defective):
-        bins = np.searchsorted(distinct, keys[defective])
+        bins = np.searchsorted(distinct, keys_defective)
         counts[1] = np.bincount(bins, minlength=len(distinct))
-        counts[2] = np.bincount(bins, weights=weights[defective], minlength=len(distinct))
+        counts[2] = np.bincount(bins, weights=weights, minlength=len(distinct))
     counts[0] = total - counts[1]
     return merge([Tally(shift, distinct, counts)], max_bins=max_bins)
 
@@ -156,16 +163,14 @@ def _shift_for(keys: NDArray[np.int32], max_bins: int) -> int:
     return int(np.partition(changes, -max_bins)[-max_bins]).bit_length()
 
 
-def _span(keys: NDArray[np.int32]) -> int:
-    return int(keys.max()) - int(keys.min())
-
-
-def _count(keys: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Return the distinct keys, ascending, and how often each occurs."""
-    if not keys.size or _span(keys) > 4 * keys.size:
+def _count(
+    keys: NDArray[np.int32], low: int, high: int
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Return the distinct keys, ascending, and how often each occurs; may use up the keys."""
+    if high - low > 4 * keys.size:
         distinct, counts = np.unique(keys, return_counts=True)
         return distinct, counts
-    low = keys.min()
-    counts = torch.bincount(torch.from_numpy(keys - low)).numpy()
+    keys -= np.int32(low)
+    counts = torch.bincount(torch.from_numpy(keys)).numpy()
     is_there = counts != 0
-    return np.flatnonzero(is_there).astype(np.int32) + low, counts[is_there]
+    return np.flatnonzero(is_there).astype(np.int32) + np.int32(low), counts[is_there]

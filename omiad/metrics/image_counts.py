@@ -35,23 +35,34 @@ class ImageCounts:
         self._file: IO[bytes] | None = None
         self._all = Tally.empty()
 
-    def add(self, codes: NDArray[np.int32], weights: NDArray[np.float32], index: list[int]) -> None:
+    def add(
+        self,
+        codes: NDArray[np.int32],
+        defective: NDArray[np.intp],
+        weights: NDArray[np.float32],
+        index: list[int],
+    ) -> None:
         """Add images.
 
         Args:
             codes: Codes of their pixels' scores (B, N).
-            weights: 1 / area of the region of each defective pixel, 0 for a normal one (B, N).
+            defective: Positions of the defective ones among all of them, ascending (M,).
+            weights: 1 / area of the region of each of those (M,).
             index: Position of each image in its split (B).
         """
         file = self._open() if self._file is None else self._file
-        shift = self._all.shift
-        rows = zip(codes, weights, strict=True)
-        tallies = [tally(*row, shift=shift, max_bins=MAX_BINS) for row in rows]
-        self._all = merge([self._all, *tallies], max_bins=MAX_BINS)
-        for image, counted in zip(index, tallies, strict=True):
+        tallies, shift = [], self._all.shift
+        starts = np.searchsorted(defective, np.arange(len(codes) + 1) * codes.shape[1])
+        for row, image in enumerate(index):
+            mine = slice(starts[row], starts[row + 1])
+            pixels = defective[mine] - row * codes.shape[1]
+            counted = tally(codes[row], pixels, weights[mine], shift=shift, max_bins=MAX_BINS)
+            shift = counted.shift
+            tallies.append(counted)
             head = np.array([image, counted.shift, len(counted.keys)], np.int64)
             for array in (head, counted.keys, counted.counts.astype(np.float32)):
                 file.write(array.tobytes())
+        self._all = merge([self._all, *tallies], max_bins=MAX_BINS)
 
     def share(self) -> None:
         """Take in the images of all processes; each must call it."""

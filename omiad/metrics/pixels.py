@@ -13,7 +13,7 @@ from omiad.metrics.bounds import PIXEL_FIGURES, Interval, Ranked
 from omiad.metrics.gathering import ListMetric
 from omiad.metrics.histogram import MAX_BINS, Bins, Tally, merge, score_codes, tally
 from omiad.metrics.image_counts import ImageCounts
-from omiad.metrics.region_overlap import region_weights
+from omiad.metrics.region_overlap import weigh_regions
 
 TOLERANCE = 1e-4
 """Largest error of a figure, as a fraction of 1, that needs no finer bins."""
@@ -88,14 +88,19 @@ class PixelDetection(ListMetric):
         rows = self._new(images)
         if not rows:
             return
-        codes = score_codes(anomaly_map)[rows].reshape(len(rows), -1)
-        weights = region_weights(masks.bool().cpu()[rows]).numpy().reshape(len(rows), -1)
+        codes, labels = score_codes(anomaly_map), masks.bool().cpu().numpy()
+        if len(rows) < len(images):
+            codes, labels = codes[rows], labels[rows]
+        codes = codes.reshape(len(rows), -1)
+        pixels, weights = weigh_regions(labels)
         if self._coarse is None and index is not None:
-            self.images.add(codes, weights, [images[row] for row in rows])
+            self.images.add(codes, pixels, weights, [images[row] for row in rows])
         self._settle()
         self.index.append(torch.tensor([images[row] for row in rows[:-1]], dtype=torch.long))
-        self._count(codes[:-1], weights[:-1], _MANY)
-        self._count(codes[-1:], weights[-1:], images[rows[-1]])
+        start = codes[:-1].size
+        last = int(np.searchsorted(pixels, start))
+        self._count(codes[:-1].ravel(), pixels[:last], weights[:last], _MANY)
+        self._count(codes[-1], pixels[last:] - start, weights[last:], images[rows[-1]])
 
     def compute(self) -> dict[str, Interval | None]:
         """Return each pixel figure as a fraction of 1, None where normals or defects lack.
@@ -167,14 +172,22 @@ class PixelDetection(ListMetric):
             self.keys, self.counts, self.tags = [], [], []
             self._append(whole, _MANY)
 
-    def _count(self, codes: NDArray[np.int32], weights: NDArray[np.float32], image: int) -> None:
-        codes, weights = codes.ravel(), weights.ravel()
+    def _count(
+        self,
+        codes: NDArray[np.int32],
+        defective: NDArray[np.intp],
+        weights: NDArray[np.float32],
+        image: int,
+    ) -> None:
         if self._coarse is not None:
             before, rows = self._coarse
             inside = before.take(rows).contain(codes)
-            codes, weights = codes[inside], weights[inside]
+            kept = inside[defective]
+            defective, weights = (np.cumsum(inside) - 1)[defective[kept]], weights[kept]
+            codes = codes[inside]
         shift = int(self.tags[0][1]) if self.tags else 0
-        self._append(tally(codes, weights, shift=shift, max_bins=self._room), image)
+        counted = tally(codes, defective, weights, shift=shift, max_bins=self._room)
+        self._append(counted, image)
 
     def _append(self, counted: Tally, image: int) -> None:
         self.keys.append(torch.from_numpy(counted.keys))

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
@@ -27,14 +28,33 @@ def region_weights(masks: Tensor) -> Tensor:
     """
     if masks.ndim != 3:
         raise InputError(f"masks must be (N, H, W), but got shape {tuple(masks.shape)}.")
-    weights = torch.zeros(masks.shape)
-    for i in masks.flatten(1).any(1).nonzero().flatten().tolist():
-        mask = masks[i].numpy()
-        regions, _ = ndimage.label(mask, structure=_EIGHT_CONNECTED)
-        inside = regions[mask]
-        areas = np.bincount(inside).astype(np.float32)
-        weights[i][masks[i]] = torch.from_numpy(1 / areas[inside])
-    return weights
+    pixels, weights = weigh_regions(masks.numpy())
+    dense = np.zeros(masks.numel(), np.float32)
+    dense[pixels] = weights
+    return torch.from_numpy(dense).view(masks.shape)
+
+
+def weigh_regions(masks: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Return the positions of defective pixels in flat masks (N, H, W), ascending, and weights."""
+    pixels = np.flatnonzero(masks)
+    weights = np.empty(len(pixels), np.float32)
+    ends = np.searchsorted(pixels, np.arange(1, len(masks) + 1) * masks[:1].size)
+    start = 0
+    for mask, end in zip(masks, ends.tolist(), strict=True):
+        if end > start:
+            box = mask[_box(mask)]
+            regions, _ = ndimage.label(box, structure=_EIGHT_CONNECTED)
+            inside = regions[box]
+            areas = np.bincount(inside).astype(np.float32)
+            weights[start:end] = 1 / areas[inside]
+            start = end
+    return pixels, weights
+
+
+def _box(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
+    """Return the rectangle that holds all defective pixels of a mask (H, W)."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
 def au_pro(scores: Tensor, masks: Tensor, *, fpr_limit: float = 0.3) -> float:

@@ -56,8 +56,9 @@ def category(
 
 def run_omiad(maps: torch.Tensor, masks: torch.Tensor) -> tuple[Figures, int, float]:
     metric = PixelDetection()
-    for rows in torch.arange(len(maps)).split(BATCH_SIZE):
-        metric.update(maps[rows], masks[rows], index=rows)
+    for i in range(0, len(maps), BATCH_SIZE):
+        batch = slice(i, i + BATCH_SIZE)
+        metric.update(maps[batch], masks[batch], index=torch.arange(len(maps))[batch])
     state = sum(x.nbytes for name in ("keys", "counts") for x in getattr(metric, name))
     figures = metric.compute()
     seven = {name: figures[name] for name in ("pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro")}

@@ -10,7 +10,7 @@ from omiad.metrics.bootstrap import ScoredImages, deviations, draw, interval, me
 from omiad.metrics.detection import IMAGE_METRICS, PIXEL_METRICS
 from omiad.metrics.histogram import score_codes
 from omiad.metrics.image_counts import ImageCounts
-from omiad.metrics.region_overlap import region_weights
+from omiad.metrics.region_overlap import weigh_regions
 
 NUM_IMAGES = 8
 
@@ -32,8 +32,7 @@ def masks() -> np.ndarray:
 def images_of(maps: np.ndarray, masks: np.ndarray) -> ScoredImages:
     counts = ImageCounts()
     codes = score_codes(torch.from_numpy(maps)).reshape(len(maps), -1)
-    weights = region_weights(torch.from_numpy(masks)).numpy().reshape(len(maps), -1)
-    counts.add(codes, weights, list(range(len(maps))))
+    counts.add(codes, *weigh_regions(masks), list(range(len(maps))))
     return ScoredImages(
         name=np.array([f"{i}.png" for i in range(len(maps))]),
         score=maps.max((1, 2)).astype(float) + maps[:, 0, 0],
@@ -116,7 +115,8 @@ def test_images_keep_their_counts_when_bins_grow_coarser(
     counts = ImageCounts()
     for i in (3, 1, 0, 2, 7, 6, 5, 4, 4):  # the last one comes twice
         codes = score_codes(torch.from_numpy(wide[i : i + 1])).reshape(1, -1)
-        counts.add(codes, labels[i].reshape(1, -1).astype(np.float32), [i])
+        pixels = np.flatnonzero(labels[i])
+        counts.add(codes, pixels, np.ones(len(pixels), np.float32), [i])
     read = counts.read()
     np.testing.assert_array_equal(read.index, np.arange(NUM_IMAGES))
     assert read.counts.shape[2] <= 256

@@ -12,7 +12,8 @@ SPECIAL = [0.0, -0.0, 1e-45, -1e-45, 1.0, -1.0, 3.4e38, -3.4e38, 40.0, 40.000004
 def counted(scores: np.ndarray, max_bins: int, defective: np.ndarray | None = None) -> Tally:
     codes = score_codes(torch.from_numpy(scores.astype(np.float32)))
     weights = np.zeros(len(codes)) if defective is None else defective
-    return tally(codes, weights.astype(np.float32), max_bins=max_bins)
+    pixels = np.flatnonzero(weights)
+    return tally(codes, pixels, weights[pixels].astype(np.float32), max_bins=max_bins)
 
 
 def assert_same(a: Tally, b: Tally) -> None:
