@@ -39,6 +39,9 @@ class StoreMachine(RuleBasedStateMachine):
         self.root, self.cache_dir = self.folder / "data", self.folder / "cache"
         self.root.mkdir()
         self.time = 0
+        for colour, name in enumerate(NAMES[:3]):
+            self.write(name, 40 * colour)
+        self.served_features_are_right("stat")
 
     @rule(name=st.sampled_from(NAMES), colour=st.integers(0, 255))
     def write(self, name: str, colour: int) -> None:
