@@ -86,11 +86,13 @@ class Detector(nn.Module):
         """
         super().__init__()
         denoiser.schedule.check_step(t_init, "t_init")
-        ddim_timesteps(t_init, num_steps)
         if sampler not in get_args(Sampler):
             raise InputError(
                 f"sampler must be one of {', '.join(get_args(Sampler))}, but got '{sampler}'."
             )
+        if sampler == "ddpm":
+            num_steps = t_init
+        ddim_timesteps(t_init, num_steps)
         if not 0 <= eta <= 1:
             raise InputError(f"eta must lie in 0..1, but got {eta}.")
         if num_noise_draws < 1:
@@ -157,7 +159,8 @@ class Detector(nn.Module):
 
     def _step_noise(self) -> Iterator[Tensor]:
         """Yield the noise of a stochastic sampler's steps: for every batch the same maps."""
-        generator = torch.Generator().manual_seed(self.seed + 1)  # not those of `noise` again
+        generator = torch.Generator().manual_seed(self.seed)
+        torch.randn(self.noise.shape, generator=generator)  # the first draws are `noise`
         while True:
             yield torch.randn(self.noise.shape[1:], generator=generator).to(self.noise.device)
 

@@ -15,10 +15,7 @@ class TimestepBands:
     """
 
     def __init__(self, last: int, num_bands: int = 4) -> None:
-        self._sums = torch.zeros(
-            2,
-            num_bands,
-        )
+        self._sums = torch.zeros(2, num_bands)
         edges = [round(last * i / num_bands) for i in range(num_bands + 1)]
         self.names = [f"t{low + 1}_{high}" for low, high in pairwise(edges)]
         self._edges = torch.tensor(edges[1:-1])

@@ -13,6 +13,7 @@ from typing import Literal, cast
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
@@ -62,7 +63,8 @@ class OmiADModule(DetectionModule):
     Args:
         teacher: Checkpoint of the AMDM to distil.
         student_optimizer: Optimiser of the student score psi.
-        generator_optimizer: Optimiser of the generator theta.
+        generator_optimizer: Optimiser of the generator theta; for an epsilon-network, whose output
+            is amplified at t_init, take a tenth of the default rate.
         t_init: Step that images are noised to (eq. 12); the teacher's if not given.
         t_max: Noisiest step the scores are compared at.
         alpha: Weight of the squared term in eq. 15.
@@ -112,6 +114,11 @@ class OmiADModule(DetectionModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
+        if lambda_generator_adv and not lambda_student_adv:
+            raise InputError(
+                f"lambda_generator_adv {lambda_generator_adv} needs a discriminator, but "
+                f"lambda_student_adv is 0 and trains none. Set both to 0, or neither."
+            )
         self.automatic_optimization = False
         self.teacher_path = teacher
         self.student_optimizer = student_optimizer
@@ -140,11 +147,23 @@ class OmiADModule(DetectionModule):
             self._build()
         if stage == "fit":
             self.check_precision()
+            self._check_strategy()
             self.check_t_init(self.detector.normalizer.normalized_rms(self.data.statistics))
             extractor = self.detector.extractor
             shape = (extractor.num_channels, extractor.feature_size, extractor.feature_size)
             network = cast(Network, self.generator.network)
             logger.info("generator: %s", describe(network, shape))
+
+    def _check_strategy(self) -> None:
+        strategy = self.trainer.strategy
+        if isinstance(strategy, DDPStrategy) and not strategy._ddp_kwargs.get(
+            "find_unused_parameters"
+        ):
+            raise InputError(
+                "Each step of OmiAD trains one of two networks, which several processes share only "
+                "if they look for the other's parameters. Set --trainer.strategy "
+                "ddp_find_unused_parameters_true."
+            )
 
     def on_fit_start(self) -> None:
         """Refuse a teacher that is none, except for the run's own checkpoint it goes on from.
@@ -264,6 +283,8 @@ class OmiADModule(DetectionModule):
             return distillation
         fooling = generator_adversarial_loss(discriminator_logits(encoding))
         self.log("train/generator_adversarial_loss", fooling.mean())
+        if self.generator_weighting == "one":
+            weight = torch.ones_like(weight)  # it was the way from x_0 space to noise space
         adversarial = self.lambda_generator_adv * (weight * fooling).mean()
         self._log_gradient("output_gradient_adversarial", adversarial, [x_g])
         return distillation + adversarial

@@ -10,6 +10,7 @@ photograph (cosine above 0) or away from it?
 
 import argparse
 import copy
+from itertools import pairwise
 
 import torch
 from rich.console import Console
@@ -29,8 +30,6 @@ from omiad.diffusion.losses import (
 )
 from omiad.diffusion.masking import apply_mask
 from omiad.diffusion.sampling import ddim_reconstruct, one_step_reconstruct
-
-BANDS = [(1, 248), (249, 495), (496, 742), (743, 990)]
 
 
 def denoisers(path: str, detector: Detector) -> dict[str, Denoiser]:
@@ -57,7 +56,9 @@ def features_of(detector: Detector, root: str, ckpt: str, count: int) -> tuple[T
 
 
 @torch.no_grad()
-def reconstruction_table(nets: dict[str, Denoiser], detector: Detector, x_0: Tensor, bad: Tensor):  # type: ignore[no-untyped-def]
+def reconstruction_table(
+    nets: dict[str, Denoiser], detector: Detector, x_0: Tensor, bad: Tensor
+) -> Table:
     """Compare reconstructions: mean squared error per element, and spread of the output."""
     schedule, noise, t_init = detector.denoiser.schedule, detector.noise[0], detector.t_init
     table = Table(title=f"reconstruction from t {t_init}, mean over elements")
@@ -117,66 +118,82 @@ def denoising_table(teacher: Denoiser, x_0: Tensor, seed: int) -> Table:
     return table
 
 
-def band_table(nets: dict[str, Denoiser], detector: Detector, x_0: Tensor, seed: int) -> Table:
-    """Compare scores and gradients in each band of timesteps, on normal images."""
+def band_table(
+    nets: dict[str, Denoiser],
+    detector: Detector,
+    x_0: Tensor,
+    *,
+    alpha: float,
+    t_max: int,
+    num_draws: int,
+    seed: int,
+) -> Table:
+    """Compare scores and gradients in each band of timesteps.
+
+    An image's gradient is averaged over many draws of t and noise before its cosine is taken: that
+    of a single draw is mostly noise, and at right angles to anything.
+    """
     schedule = detector.denoiser.schedule
-    table = Table(title="at the generator's output, normal images, mean over elements")
-    headings = (
-        "t",
-        "teacher error",
-        "student error",
-        "score gap",
-        "distillation: size",
-        "cosine",
-        "adversarial: size",
-        "cosine",
-    )
-    for heading in headings:
+    table = Table(title=f"at the generator's output, {len(x_0)} normal images")
+    for heading in ("t", "teacher error", "student error", "score gap"):
         table.add_column(heading, justify="right")
+    for loss in ("distillation", "adversarial"):
+        for heading in ("norm", f"cosine, {num_draws // 2} draws", f"cosine, {num_draws} draws"):
+            table.add_column(f"{loss}: {heading}", justify="right")
     with torch.no_grad():
-        made = one_step_reconstruct(
+        x_g = one_step_reconstruct(
             nets["generator"], schedule, x_0, detector.noise[0], t_init=detector.t_init
         )
+    away = (x_g - x_0).flatten(1)
     generator = torch.Generator().manual_seed(seed)
-    for low, high in BANDS:
-        t = torch.randint(low, high + 1, (len(x_0),), generator=generator)
-        noise = torch.randn(x_0.shape, generator=generator)
-        rows: list[list[float]] = []
-        for part in torch.arange(len(x_0)).split(16):
-            x_g = made[part].requires_grad_()
-            x_t = schedule.add_noise(x_g, noise[part], t[part])
-            teacher = nets["teacher"](x_t, t[part])
-            output, encoding = nets["student"].network.forward_and_encode(x_t, t[part])  # type: ignore[operator]
-            student = nets["student"].interpret(output, x_t, t[part])
-            weight = distillation_weight(x_g, teacher)
-            losses = (
-                score_distillation_loss(x_g, teacher, student, weight=weight),
-                weight * generator_adversarial_loss(discriminator_logits(encoding)),
-            )
-            away = (x_g - x_0[part]).detach()
-            figures = [
-                (teacher.x_0 - x_g).square().mean((1, 2, 3)),
-                (student.x_0 - x_g).square().mean((1, 2, 3)),
-                (teacher.x_0 - student.x_0).square().mean((1, 2, 3)),
+    edges = [round(t_max * i / 4) for i in range(5)]
+    for low, high in pairwise(edges):
+        errors, pulls = torch.zeros(3), torch.zeros(2, *away.shape)
+        halfway = pulls
+        for draw in range(num_draws):
+            t = torch.randint(low + 1, high + 1, (len(x_0),), generator=generator)
+            noise = torch.randn(x_0.shape, generator=generator)
+            drawn = gradients(nets, x_g, noise, t, alpha=alpha)
+            errors, pulls = errors + drawn[0], pulls + drawn[1].flatten(2)
+            if draw + 1 == num_draws // 2:
+                halfway = pulls
+        figures = (errors / num_draws).tolist()
+        for half, whole in zip(halfway, pulls, strict=True):
+            figures += [
+                float((whole / num_draws).norm(dim=1).mean()),
+                float(F.cosine_similarity(half, away).mean()),
+                float(F.cosine_similarity(whole, away).mean()),
             ]
-            for loss in losses:
-                (pull,) = torch.autograd.grad(loss.sum(), x_g, retain_graph=True)
-                figures += [
-                    pull.flatten(1).norm(dim=1),
-                    F.cosine_similarity(pull.flatten(1), away.flatten(1)),
-                ]
-            rows += torch.stack([f.detach() for f in figures], dim=1).tolist()
-        means = torch.tensor(rows).mean(0)
-        table.add_row(f"{low}..{high}", *(f"{float(m):.3g}" for m in means))
+        table.add_row(f"{low + 1}..{high}", *(f"{f:.3g}" for f in figures))
     return table
 
 
+def gradients(
+    nets: dict[str, Denoiser], x_g: Tensor, noise: Tensor, t: Tensor, *, alpha: float
+) -> tuple[Tensor, Tensor]:
+    """Return errors of teacher, student and between them (3,), and both losses' d / d x_g."""
+    x_g = x_g.detach().requires_grad_()
+    x_t = nets["teacher"].schedule.add_noise(x_g, noise, t)
+    teacher = nets["teacher"](x_t, t)
+    output, encoding = nets["student"].network.forward_and_encode(x_t, t)  # type: ignore[operator]
+    student = nets["student"].interpret(output, x_t, t)
+    weight = distillation_weight(x_g, teacher)
+    losses = (
+        score_distillation_loss(x_g, teacher, student, weight=weight, alpha=alpha),
+        weight * generator_adversarial_loss(discriminator_logits(encoding)),
+    )
+    pulls = [torch.autograd.grad(loss.sum(), x_g, retain_graph=True)[0] for loss in losses]
+    gaps = (teacher.x_0 - x_g, student.x_0 - x_g, teacher.x_0 - student.x_0)
+    return torch.stack([gap.detach().square().mean() for gap in gaps]), torch.stack(pulls)
+
+
 def main() -> None:
-    """Print both tables."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--ckpt_path", required=True)
     parser.add_argument("--root", required=True)
     parser.add_argument("--num_images", type=int, default=64)
+    parser.add_argument("--num_draws", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     detector = Detector.load(options.ckpt_path)
@@ -187,7 +204,18 @@ def main() -> None:
     console = Console()
     console.print(reconstruction_table(nets, detector, x_0, bad))
     console.print(denoising_table(nets["teacher"], x_0[~bad], options.seed))
-    console.print(band_table(nets, detector, x_0[~bad], options.seed))
+    trained = read_checkpoint(options.ckpt_path)["hyper_parameters"]
+    console.print(
+        band_table(
+            nets,
+            detector,
+            x_0[~bad],
+            alpha=trained["alpha"],
+            t_max=trained["t_max"],
+            num_draws=options.num_draws,
+            seed=options.seed,
+        )
+    )
 
 
 if __name__ == "__main__":

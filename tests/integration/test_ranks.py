@@ -38,6 +38,7 @@ def checkpoint_of(
         max_steps=steps,
         default_root_dir=folder / str(ranks),
         callbacks=[LastCheckpoint()],
+        log_every_n_steps=1,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -19,12 +19,12 @@ from omiad.errors import InputError
 SCHEDULE = NoiseSchedule(dtype=torch.float64)
 
 
-def gaussian_denoiser(std: float):  # type: ignore[no-untyped-def]
-    """Return the optimal denoiser of data N(0, std^2)."""
+def gaussian_denoiser(std: float, mean: float = 0.0):  # type: ignore[no-untyped-def]
+    """Return the optimal denoiser of data N(mean, std^2)."""
 
     def denoise(x_t: Tensor, t: Tensor) -> Denoised:
         a, sigma = SCHEDULE.amplitudes(t)
-        noise = sigma * x_t / (a**2 * std**2 + sigma**2)
+        noise = sigma * (x_t - a * mean) / (a**2 * std**2 + sigma**2)
         return Denoised((x_t - sigma * noise) / a, noise)
 
     return denoise
@@ -77,13 +77,13 @@ def test_deterministic_ddim_converges_to_the_flow_with_first_order() -> None:
 
 @pytest.mark.parametrize("eta", [0.5, 1.0])
 def test_stochastic_ddim_keeps_the_datas_spread(eta: float, generator: torch.Generator) -> None:
-    std, count = 0.6, 20_000
+    mean, std, count = 0.8, 0.6, 20_000
     shape = (count, 1, 1, 1)
     x_0, noise = torch.randn(2, *shape, generator=generator, dtype=torch.float64)
     out = ddim_reconstruct(
-        gaussian_denoiser(std),
+        gaussian_denoiser(std, mean),
         SCHEDULE,
-        std * x_0,
+        mean + std * x_0,
         noise,
         t_init=900,
         num_steps=450,
@@ -92,21 +92,26 @@ def test_stochastic_ddim_keeps_the_datas_spread(eta: float, generator: torch.Gen
     )
     # Standard error of the deviation: 0.6 / sqrt(40,000) = 0.003; the rest is discretisation.
     assert out.std().item() == pytest.approx(std, abs=0.02)
-    assert out.mean().item() == pytest.approx(0, abs=0.02)
+    assert out.mean().item() == pytest.approx(mean, abs=0.02)
 
 
 def test_the_ancestral_sampler_reproduces_the_datas_mean_and_spread(
     generator: torch.Generator,
 ) -> None:
-    std, count = 0.6, 20_000
+    mean, std, count = 0.8, 0.6, 20_000
     x_0, noise = torch.randn(2, count, 1, 1, 1, generator=generator, dtype=torch.float64)
     fresh = (torch.randn(x_0.shape, generator=generator, dtype=torch.float64) for _ in range(1000))
     out = ddpm_reconstruct(
-        gaussian_denoiser(std), SCHEDULE, std * x_0, noise, t_init=1000, step_noise=fresh
+        gaussian_denoiser(std, mean),
+        SCHEDULE,
+        mean + std * x_0,
+        noise,
+        t_init=1000,
+        step_noise=fresh,
     )
     # Standard error of the deviation: 0.003.
     assert out.std().item() == pytest.approx(std, abs=0.015)
-    assert out.mean().item() == pytest.approx(0, abs=0.015)
+    assert out.mean().item() == pytest.approx(mean, abs=0.015)
 
 
 def test_the_ancestral_sampler_is_eqs_3_and_4_to_the_letter(generator: torch.Generator) -> None:
