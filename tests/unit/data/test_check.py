@@ -221,7 +221,8 @@ def listed(**counts: tuple[int, int, int]) -> Index:
     return Index("mvtec", "mvtec", samples)
 
 
-def test_counts_are_compared_with_the_published_ones():
+def test_counts_are_compared_with_the_published_ones(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the paths below are relative to an empty folder
     published = {name: tuple(c) for name, c in PUBLISHED["mvtec"].categories.items()}
     assert [f for f in find(Path(), listed(**published), []) if f.level == "error"] == []
     published["bottle"] = (208, 20, 64)
