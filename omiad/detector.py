@@ -218,6 +218,7 @@ class Detector(nn.Module):
             scoring=Scoring(**spec["scoring"]),
             t_init=spec["t_init"],
             num_steps=spec["num_steps"],
+            # The first checkpoints knew deterministic DDIM alone.
             sampler=spec.get("sampler", "ddim"),
             eta=spec.get("eta", 0.0),
             num_noise_draws=spec["num_noise_draws"],

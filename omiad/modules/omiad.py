@@ -251,10 +251,11 @@ class OmiADModule(DetectionModule):
             return score
         fake = discriminator_logits(encoding)
         real = discriminator_logits(self._student_network.encode(y_t, t))
-        adversarial = self.lambda_student_adv * discriminator_loss(real, fake).mean()
-        self.log("train/discriminator_loss", adversarial / self.lambda_student_adv)
+        telling = discriminator_loss(real, fake).mean()
+        self.log("train/discriminator_loss", telling)
         self.log("train/discriminator_accuracy_real", (real > 0).float().mean())
         self.log("train/discriminator_accuracy_fake", (fake < 0).float().mean())
+        adversarial = self.lambda_student_adv * telling
         self._log_gradient("encoder_gradient_discriminator", adversarial, self._encoder_parameters)
         return score + adversarial
 
