@@ -14,6 +14,7 @@ from rich.logging import RichHandler
 
 from omiad.caching import build_cache, cache_info, prune_cache, verify_cache
 from omiad.data.check import check
+from omiad.data.holdout import hold_out
 from omiad.data.layouts.synthetic import synthesize
 from omiad.demo import demo
 from omiad.errors import InputError
@@ -33,6 +34,7 @@ commands
   evaluate         score the anomaly maps of any method, without a model
   compare          say which differences between two results.json are real
   data check       look for faults in a data set before it is used
+  data holdout     write a validation set made of training images and artificial defects
   data synthesize  write a small synthetic data set in the MVTec layout
   cache build      compute the features of a data set before a run needs them
   cache info       list the feature caches; cache verify, cache prune look after them
@@ -95,6 +97,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], object]] = {
     "evaluate": _run_function(evaluate, "evaluate"),
     "compare": _run_function(compare, "compare", files="results"),
     "data check": _check_data,
+    "data holdout": _run_function(hold_out, "data holdout", positional=True),
     "data synthesize": _run_function(synthesize, "data synthesize", positional=True),
     "cache build": lambda args: build_cache(args[2:]),
     "cache info": _run_function(cache_info, "cache info"),

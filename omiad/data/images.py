@@ -42,10 +42,13 @@ def read_image(path: Path, size: int) -> Tensor:
         InputError: If it is corrupt, truncated, holds floating-point pixels, or has more than 179
             million pixels (Pillow's limit against decompression bombs).
     """
-    with _opened(path) as image:
-        rgb = _to_rgb(ImageOps.exif_transpose(image), path)
-    resized = rgb.resize((size, size), Image.Resampling.BILINEAR)
+    resized = _read_rgb(path).resize((size, size), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous()
+
+
+def load_image(path: Path) -> NDArray[np.uint8]:
+    """Read a photograph (H, W, 3) at its own size, under the conditions of `read_image`."""
+    return np.array(_read_rgb(path))
 
 
 def read_mask(path: Path, size: int, *, image: Path) -> Tensor:
@@ -117,6 +120,11 @@ class ImageDataset(Dataset[ImageBatch]):
             has_mask=torch.tensor(sample.mask is not None or not sample.is_anomalous),
             index=torch.tensor(index),
         )
+
+
+def _read_rgb(path: Path) -> Image.Image:
+    with _opened(path) as image:
+        return _to_rgb(ImageOps.exif_transpose(image), path)
 
 
 @contextmanager

@@ -1,0 +1,157 @@
+"""Artificial defects on real photographs, for choosing settings where no defect may be looked at.
+
+Each changes a photograph (H, W, 3), RGB in 0..255, inside a shape (H, W) of opacities in 0..1. The
+kinds follow what defects do to a surface, not what any data set holds: material from elsewhere
+(CutPaste, Li et al. 2021), foreign texture (DRAEM, Zavrtanik et al. 2021), lines, spots, parts that
+are missing, and parts out of place.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+Picture = NDArray[np.float32]
+Shape = NDArray[np.float32]
+
+
+class Canvas(NamedTuple):
+    """What a defect is made from.
+
+    Attributes:
+        picture: The normal photograph (H, W, 3).
+        other: Another normal photograph (H, W, 3), of any product.
+        shape: Opacity of a blot (H, W).
+        rng: Source of everything random.
+    """
+
+    picture: Picture
+    other: Picture
+    shape: Shape
+    rng: np.random.Generator
+
+
+def misplaced(canvas: Canvas) -> Picture:
+    """Put the product's own material where it does not belong, turned and a little brighter."""
+    height, width = canvas.shape.shape
+    shift = canvas.rng.integers([height // 8, width // 8], [7 * height // 8, 7 * width // 8])
+    moved = np.roll(canvas.picture, tuple(shift), axis=(0, 1))
+    return _mix(canvas, _flipped(moved, canvas.rng) * np.float32(canvas.rng.uniform(0.8, 1.2)))
+
+
+def foreign(canvas: Canvas) -> Picture:
+    """Lay texture of another photograph over the product."""
+    return _mix(canvas, canvas.other, canvas.rng.uniform(0.5, 1.0))
+
+
+def spot(canvas: Canvas) -> Picture:
+    """Darken, lighten or tint."""
+    strength = canvas.rng.uniform(40, 110) * canvas.rng.choice([-1, 1])
+    tint = strength + canvas.rng.uniform(-25, 25, 3)
+    return _mix(canvas, canvas.picture + tint.astype(np.float32))
+
+
+def missing(canvas: Canvas) -> Picture:
+    """Take away the detail: what is left has the colour of its surroundings."""
+    reach = 0.06 * max(canvas.shape.shape)
+    return _mix(canvas, ndimage.gaussian_filter(canvas.picture, (reach, reach, 0)))
+
+
+def distorted(canvas: Canvas) -> Picture:
+    """Pull the material aside."""
+    height, width = canvas.shape.shape
+    inside = ndimage.gaussian_filter(canvas.shape, 0.01 * max(height, width))
+    pull = canvas.rng.uniform(0.04, 0.1) * max(height, width)
+    angle = canvas.rng.uniform(0, 2 * np.pi)
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    where = y + pull * np.sin(angle) * inside, x + pull * np.cos(angle) * inside
+    pulled = [
+        ndimage.map_coordinates(canvas.picture[..., channel], where, order=1, mode="nearest")
+        for channel in range(3)
+    ]
+    return np.stack(pulled, axis=-1)
+
+
+def line(canvas: Canvas) -> Picture:
+    """Draw a scratch or crack in place of the blot: bent, thin, dark or light."""
+    height, width = canvas.shape.shape
+    side = max(height, width)
+    rows, columns = np.nonzero(canvas.shape > 0.5)
+    y, x = np.mgrid[:height, :width]
+    y, x = (y - rows.mean()) / side, (x - columns.mean()) / side
+    angle = canvas.rng.uniform(0, np.pi)
+    along = x * np.cos(angle) + y * np.sin(angle)
+    wave = 0.02 * np.sin(along * canvas.rng.uniform(10, 60) + canvas.rng.uniform(0, 2 * np.pi))
+    across = y * np.cos(angle) - x * np.sin(angle) - wave - canvas.rng.uniform(-2, 2) * along**2
+    length, thickness = canvas.rng.uniform(0.05, 0.3), canvas.rng.uniform(0.004, 0.015)
+    distance = np.maximum(np.abs(across) - thickness / 2, np.abs(along) - length / 2) * side
+    drawn = canvas._replace(shape=np.clip(0.5 - distance, 0, 1).astype(np.float32))
+    return spot(drawn)
+
+
+DEFECTS: dict[str, Callable[[Canvas], Picture]] = {
+    "distorted": distorted,
+    "foreign": foreign,
+    "line": line,
+    "misplaced": misplaced,
+    "missing": missing,
+    "spot": spot,
+}
+"""Every kind of artificial defect."""
+
+
+def blot(foreground: NDArray[np.bool_], rng: np.random.Generator) -> Shape:
+    """Draw a ragged blot on the product.
+
+    Its diameter is between 3 and 25 % of the longer side, small ones as likely as large ones on a
+    scale of ratios.
+
+    Args:
+        foreground: Where the product is (H, W).
+        rng: Source of everything random.
+
+    Returns:
+        Opacities (H, W), about a pixel soft at the edge.
+    """
+    height, width = foreground.shape
+    side = max(height, width)
+    rows, columns = np.nonzero(foreground)
+    centre = rng.integers(len(rows))
+    radius = 0.5 * np.exp(rng.uniform(np.log(0.03), np.log(0.25)))
+    aspect = np.exp(rng.uniform(-0.7, 0.7))
+    turn = rng.uniform(0, np.pi)
+    y, x = np.mgrid[:height, :width]
+    y, x = (y - rows[centre]) / side, (x - columns[centre]) / side
+    u, v = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
+    angle = np.arctan2(v, u)
+    ragged = sum(
+        rng.uniform(0, 0.5 / k) * np.sin(k * angle + rng.uniform(0, 2 * np.pi)) for k in range(2, 7)
+    )
+    distance = (np.hypot(u * aspect, v / aspect) - radius * (1 + ragged)) * side
+    return np.asarray(np.clip(0.5 - distance, 0, 1), np.float32)
+
+
+def find_foreground(picture: Picture) -> NDArray[np.bool_]:
+    """Guess where the product is (H, W): what differs from the colour along the image's border.
+
+    Where that is nearly nothing or nearly everything, the product fills the image.
+    """
+    border = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
+    background = np.median(border, axis=0)
+    spread = np.abs(border - background).max(axis=1)
+    differs = np.abs(picture - background).max(axis=2) > max(30.0, float(np.quantile(spread, 0.9)))
+    filled = ndimage.binary_fill_holes(ndimage.binary_opening(differs, iterations=2))
+    if not 0.1 < filled.mean() < 0.9:
+        return np.ones(picture.shape[:2], np.bool_)
+    return np.asarray(filled, np.bool_)
+
+
+def _mix(canvas: Canvas, above: Picture, opacity: float = 1.0) -> Picture:
+    return canvas.picture + (above - canvas.picture) * (opacity * canvas.shape)[..., None]
+
+
+def _flipped(picture: Picture, rng: np.random.Generator) -> Picture:
+    vertical, horizontal = rng.choice([-1, 1], 2)
+    return picture[::vertical, ::horizontal]
