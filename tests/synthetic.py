@@ -104,12 +104,13 @@ def write_realiad(
     jsons: str = "realiad_jsons/realiad_jsons",
     images: str = "realiad_256",
     size: int = 32,
+    num_train: int = 2,
 ) -> None:
     """Write Real-IAD: parts with five views; of a defective part one view shows no defect."""
     for number, category in enumerate(("audiojack", "bottle_cap")):
         split: dict[str, list[dict[str, str | None]]] = {"train": [], "test": []}
         for part, (listed, kind) in enumerate(
-            (("train", "OK"), ("train", "OK"), ("test", "OK"), ("test", "NG/AK"))
+            (*num_train * [("train", "OK")], ("test", "OK"), ("test", "NG/AK"))
         ):
             for view in range(1, 6):
                 bad = kind != "OK" and view != 3

@@ -17,7 +17,9 @@ from omiad.types import NORMAL, Sample
 VISIBLE = 12
 """Least change of a colour channel, of 255, that counts as defective."""
 
-_MIN_AREA = 2e-4  # of the image; a smaller change is drawn anew
+MIN_AREA = 2e-4
+"""Least share of the image that a defect covers; a smaller one is drawn anew."""
+
 _ATTEMPTS = 20
 
 
@@ -35,8 +37,7 @@ def hold_out(
     Of each category a part of the normal training images is held out: they become test/good, and,
     with artificial defects pasted on, the test images of each kind of defect with exact masks. The
     rest is linked as train/good. No test image of the data set is read, so that what is chosen by
-    `omiad test` on the result says nothing false about it. An image's defect depends on its name
-    and the seed alone.
+    `omiad test` on the result says nothing false about it. The same seed gives the same files.
 
     Args:
         root: Folder of the data set.
@@ -112,7 +113,7 @@ def deface(
             continue
         pixels = DEFECTS[kind](canvas).clip(0, 255).round().astype(np.uint8)
         changed = np.abs(pixels - picture).max(axis=2) >= VISIBLE
-        if changed.mean() >= _MIN_AREA:
+        if changed.mean() >= MIN_AREA:
             return pixels, changed
     raise InputError(
         f"No visible defect of kind '{kind}' could be drawn on '{sample.image}' ({width} x "

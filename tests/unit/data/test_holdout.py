@@ -1,0 +1,151 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from synthetic import write_realiad
+
+from omiad.data.holdout import MIN_AREA, VISIBLE, deface, hold_out
+from omiad.data.holdout.pasting import DEFECTS, blot, find_foreground
+from omiad.data.images import load_image, load_mask
+from omiad.data.layouts import index_dataset
+from omiad.data.layouts.synthetic import synthesize
+from omiad.errors import InputError, MissingInputError
+from omiad.types import Sample
+
+
+@pytest.fixture(scope="module")
+def products(tmp_path_factory):
+    root = tmp_path_factory.mktemp("products") / "data"
+    synthesize(
+        root,
+        num_train=8,
+        num_test_good=1,
+        num_test_defective=1,
+        image_size=64,
+        categories=("bricks", "gear"),
+    )
+    return root
+
+
+@pytest.fixture(scope="module")
+def held(products, tmp_path_factory):
+    output = tmp_path_factory.mktemp("held") / "out"
+    hold_out(products, output, num_defective=12)
+    return output
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.*"))
+    }
+
+
+def test_training_images_are_shared_out_and_no_test_image_is_used(products, held):
+    samples = index_dataset(held).samples
+    for category in ("bricks", "gear"):
+        normal = [s for s in samples if s.category == category and not s.is_anomalous]
+        origin = [path.image.resolve() for path in normal]
+        assert sorted(origin) == sorted(
+            (products / category / "train" / "good").resolve().iterdir()
+        )
+        assert [s.split for s in normal].count("test") == 2
+        defects = [s.defect for s in samples if s.category == category and s.is_anomalous]
+        assert sorted(defects) == sorted([*DEFECTS, *DEFECTS])
+
+
+def test_a_defect_lies_where_its_mask_says(products, held):
+    normal = [load_image(s.image) for s in index_dataset(products).samples if s.split == "train"]
+    for sample in index_dataset(held).samples:
+        if not sample.is_anomalous:
+            continue
+        changed = load_image(sample.image).astype(int)
+        mask = load_mask(sample.mask, image=sample.image)
+        change = min((np.abs(changed - x).max(axis=2) for x in normal), key=np.sum)
+        np.testing.assert_array_equal(change >= VISIBLE, mask)
+        assert mask.mean() >= MIN_AREA
+
+
+def test_the_seed_decides(products, held, tmp_path):
+    hold_out(products, tmp_path / "same", num_defective=12)
+    hold_out(products, tmp_path / "other", num_defective=12, seed=1)
+    assert files(tmp_path / "same") == files(held)
+    assert files(tmp_path / "other") != files(held)
+
+
+def test_all_views_of_a_part_are_held_out_together(tmp_path):
+    write_realiad(tmp_path / "realiad", np.random.default_rng(0), num_train=4)
+    hold_out(tmp_path / "realiad", tmp_path / "out", num_defective=1)
+    parts = {"train": set(), "test": set()}
+    origins = {s.image.resolve(): s for s in index_dataset(tmp_path / "realiad").samples}
+    for sample in index_dataset(tmp_path / "out").samples:
+        if not sample.is_anomalous:
+            origin = origins[sample.image.resolve()]
+            parts[sample.split].add((origin.category, origin.sample_id))
+    assert parts["test"]
+    assert not parts["test"] & parts["train"]
+
+
+@pytest.mark.parametrize("kind", DEFECTS)
+def test_every_kind_changes_little_and_visibly(products, kind):
+    samples = [s for s in index_dataset(products).samples if s.split == "train"]
+    picture, mask = deface(samples[0], kind, samples, seed=3)
+    change = np.abs(picture.astype(int) - load_image(samples[0].image)).max(axis=2)
+    assert change[mask].min() >= VISIBLE
+    assert MIN_AREA <= mask.mean() < 0.2
+
+
+def test_the_foreground_is_what_differs_from_the_border():
+    picture = np.full((60, 80, 3), 200, np.float32)
+    picture[20:40, 30:60] = 20
+    picture[28:32, 40:50] = 200  # a hole belongs to the product
+    expected = np.zeros((60, 80), bool)
+    expected[20:40, 30:60] = True
+    assert (find_foreground(picture) ^ expected).mean() < 0.01
+
+
+def test_a_texture_is_all_foreground():
+    noise = np.random.default_rng(0).uniform(0, 255, (40, 40, 3)).astype(np.float32)
+    assert find_foreground(noise).all()
+
+
+def test_a_blot_touches_the_foreground():
+    foreground = np.zeros((64, 64), bool)
+    foreground[10:20, 40:50] = True
+    for seed in range(20):
+        shape = blot(foreground, np.random.default_rng(seed))
+        rows, columns = np.nonzero(shape > 0.4)
+        assert np.hypot(rows - 15, columns - 45).min() < 12
+
+
+@pytest.mark.parametrize("options", [{"fraction": 0.0}, {"fraction": 1.0}, {"num_defective": 0}])
+def test_numbers_out_of_their_range_are_refused(products, tmp_path, options):
+    with pytest.raises(InputError, match="fraction must lie between 0 and 1 and num_defective"):
+        hold_out(products, tmp_path / "out", **options)
+
+
+def test_an_output_that_holds_something_is_refused(products):
+    with pytest.raises(InputError, match=r"is not empty\. Give a folder that does not exist yet"):
+        hold_out(products, products)
+
+
+def test_a_missing_root_is_named(tmp_path):
+    with pytest.raises(MissingInputError, match="nowhere"):
+        hold_out(tmp_path / "nowhere", tmp_path / "out")
+
+
+def test_a_category_of_few_images_is_named(products, tmp_path):
+    good = tmp_path / "data" / "nut" / "train" / "good"
+    good.mkdir(parents=True)
+    for i in range(3):
+        Image.new("RGB", (32, 32)).save(good / f"{i}.png")
+    with pytest.raises(InputError, match=r"'nut' has 3 normal training images; .* at least 4"):
+        hold_out(tmp_path / "data", tmp_path / "out", layout="mvtec")
+
+
+def test_an_image_without_room_for_a_defect_is_named(tmp_path):
+    path = tmp_path / "dot.png"
+    Image.new("RGB", (1, 1)).save(path)
+    sample = Sample(path, None, "dot", "good", "train")
+    with pytest.raises(InputError, match=r"No visible defect of kind 'missing' .*dot.png"):
+        deface(sample, "missing", [sample], seed=0)
