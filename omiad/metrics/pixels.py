@@ -96,10 +96,11 @@ class PixelDetection(ListMetric):
         if self._coarse is None and index is not None:
             self.images.add(codes, pixels, weights, [images[row] for row in rows])
         self._settle()
-        self.index.append(torch.tensor([images[row] for row in rows[:-1]], dtype=torch.long))
+        self.extend("index", torch.tensor([images[row] for row in rows[:-1]], dtype=torch.long))
         start = codes[:-1].size
         last = int(np.searchsorted(pixels, start))
         self._count(codes[:-1].ravel(), pixels[:last], weights[:last], _MANY)
+        self._compact()
         self._count(codes[-1], pixels[last:] - start, weights[last:], images[rows[-1]])
 
     def compute(self) -> dict[str, Interval | None]:
@@ -163,10 +164,13 @@ class PixelDetection(ListMetric):
         return rows
 
     def _settle(self) -> None:
-        """Put the last image with the others; add up what has become many bins."""
+        """Put the last image with the others."""
         if self.tags:
-            self.index.append(self.tags[-1][:1])
+            self.extend("index", self.tags[-1][:1])
             self.tags[-1] = torch.tensor([_MANY, self.tags[-1][1]])
+
+    def _compact(self) -> None:
+        """Add up what has become many bins."""
         if sum(len(keys) for keys in self.keys) > self._room:
             whole = merge(list(self._tallies()), max_bins=self._room)
             self.keys, self.counts, self.tags = [], [], []
