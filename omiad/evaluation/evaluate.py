@@ -103,7 +103,7 @@ def evaluate(
     )
     samples = data.index()
     root = Path(data.root).expanduser()
-    names = [sample.image.relative_to(root).as_posix() for sample in samples]
+    names = [sample.name(root) for sample in samples]
     files = find_maps(Path(maps), names)
     given = None if scores is None else read_scores(Path(scores), names)
     metrics = AnomalyMetrics(
@@ -122,7 +122,8 @@ def evaluate(
     write_results(
         path,
         results,
-        names,
+        samples,
+        root=root,
         protocol=steps,
         dataset=root.resolve().name,
         device=torch.device("cpu"),

@@ -125,7 +125,7 @@ def measure_stream(fraction: float) -> dict[str, object]:
     from omiad.metrics import AnomalyMetrics
     from omiad.protocols import UNIAD
     from omiad.results import write_results
-    from omiad.types import ImageBatch, Prediction
+    from omiad.types import ImageBatch, Prediction, Sample
 
     num_categories, num_images = REAL_IAD
     per_category = int(fraction * num_images / num_categories)
@@ -161,7 +161,11 @@ def measure_stream(fraction: float) -> dict[str, object]:
         write_results(
             Path(folder) / "results.json",
             results,
-            [f"{i:06}.png" for i in range(index)],
+            [
+                Sample(Path(f"{i:06}.png"), None, names[0], "good", "test", f"{i // 5}", i % 5)
+                for i in range(index)
+            ],
+            root=Path(),
             protocol=UNIAD,
             dataset="synthetic",
             device=torch.device("cpu"),
