@@ -17,6 +17,7 @@ from omiad.data.layouts import Layout, index_dataset
 from omiad.errors import InputError
 from omiad.evaluation.maps import complain, find_maps, read_map, read_scores
 from omiad.metrics import AnomalyMetrics, results_table
+from omiad.metrics.pixels import TOLERANCE
 from omiad.protocols import Protocol, find_protocol
 from omiad.results import Bootstrap, write_results
 from omiad.types import ImageBatch, Prediction, Sample
@@ -63,6 +64,7 @@ def evaluate(
     pool_size: int | None = None,
     top_fraction: float | None = None,
     estimator: Literal["exact", "source"] = "exact",
+    tolerance: float = TOLERANCE,
     num_resamples: int = 1000,
     seed: int = 0,
 ) -> None:
@@ -85,6 +87,7 @@ def evaluate(
         top_fraction: Share of pixels whose mean is the image score, instead of the protocol's.
         estimator: exact, or source: pixel figures as the protocol's source estimates them, to
             reproduce a published number.
+        tolerance: Largest error of a pixel figure, as a fraction of 1, that needs no second pass.
         num_resamples: Draws of images behind the intervals; 0 gives none.
         seed: Seed of the draws.
 
@@ -108,6 +111,7 @@ def evaluate(
     given = None if scores is None else read_scores(Path(scores), names)
     metrics = AnomalyMetrics(
         sorted({sample.category for sample in samples}),
+        tolerance=tolerance,
         source=protocol if estimator == "source" else None,
     )
 
