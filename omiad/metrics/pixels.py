@@ -114,9 +114,8 @@ class PixelDetection(ListMetric):
             self.bins = bins
         else:
             before, rows = self._coarse
-            same = np.array_equal(bins.counts[:2].sum(1), before.counts[:2, rows].sum(1))
-            self.is_repeatable = bool(same)
-            self.bins = before.with_finer(rows, bins) if same else before
+            self.is_repeatable = before.take(rows).are_split_by(bins)
+            self.bins = before.with_finer(rows, bins) if self.is_repeatable else before
         if not (self.bins.counts[:2].sum(axis=1) > 0).all():
             return dict.fromkeys(PIXEL_FIGURES)
         ranked = self._ranked()
@@ -143,6 +142,8 @@ class PixelDetection(ListMetric):
                 rows |= _largest(spread[::-1], but=tolerance)
         if not rows.any():
             return False
+        # The widest alone, lest what they are counted in is wider than what is split already.
+        rows &= self.bins.shift == self.bins.shift[rows].max()
         super().reset()
         self._coarse = self.bins, rows
         self._room *= 2  # so that every pass sees more than the one before

@@ -116,6 +116,19 @@ def test_changed_maps_in_a_second_pass_are_noticed_and_the_first_pass_stands() -
     assert not metric.refine(1e-4)
 
 
+def test_a_pixel_that_moves_to_another_bin_is_noticed_though_their_sum_is_the_same() -> None:
+    rng = np.random.default_rng(3)
+    masks = random_masks(rng)
+    maps = maps_of("random", masks, rng)
+    metric = PixelDetection(max_bins=4)
+    first = fed(metric, maps, masks).compute()
+    assert metric.refine(0)
+    moved = maps.copy()
+    moved[0].flat[maps[0].argmin()] = maps[0].max()
+    assert fed(metric, moved, masks).compute() == first
+    assert not metric.is_repeatable
+
+
 def test_reset_forgets_finer_bins_too() -> None:
     rng = np.random.default_rng(3)
     masks = random_masks(rng)
