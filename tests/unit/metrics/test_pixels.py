@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from references import slow_pixel_figures
+from references import mvtec_au_pro, slow_pixel_figures
 from scipy import ndimage
 
 from omiad.errors import InputError
@@ -68,6 +68,17 @@ def test_few_scores_are_counted_exactly(kind: str) -> None:
     for name, value in slow_pixel_figures(maps, masks).items():
         assert figures[name].bound == 0
         assert figures[name].value == pytest.approx(value, abs=1e-6), name  # float32 weights
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_overlap_curves_are_those_of_mvtecs_definition(kind: str) -> None:
+    rng = np.random.default_rng(5)
+    masks = random_masks(rng)
+    maps = maps_of(kind, masks, rng)
+    figures = fed(PixelDetection(), maps, masks).compute()
+    for name, limit in (("aupro", 0.3), ("aupro_0.05", 0.05), ("aupro_0.01", 0.01)):
+        expected = mvtec_au_pro(maps, masks, limit)
+        assert figures[name].value == pytest.approx(expected, abs=1e-6), name
 
 
 @pytest.mark.parametrize("kind", KINDS)
