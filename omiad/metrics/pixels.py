@@ -171,11 +171,10 @@ class PixelDetection(ListMetric):
             self.tags[-1] = torch.tensor([_MANY, self.tags[-1][1]])
 
     def _compact(self) -> None:
-        """Add up what has become many bins."""
-        if sum(len(keys) for keys in self.keys) > self._room:
-            whole = merge(list(self._tallies()), max_bins=self._room)
-            self.keys, self.counts, self.tags = [], [], []
-            self._append(whole, _MANY)
+        """Add up all tallies, so that no more than two ever wait."""
+        whole = merge(list(self._tallies()), max_bins=self._room)
+        self.keys, self.counts, self.tags = [], [], []
+        self._append(whole, _MANY)
 
     def _count(
         self,

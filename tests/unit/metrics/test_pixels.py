@@ -140,6 +140,19 @@ def test_a_pixel_that_moves_to_another_bin_is_noticed_though_their_sum_is_the_sa
     assert not metric.is_repeatable
 
 
+def test_the_state_is_bounded_whatever_the_number_of_images() -> None:
+    rng = np.random.default_rng(6)
+    metric = PixelDetection(max_bins=100)
+    for start in range(0, 120, 3):
+        rows = torch.arange(start, start + 3)
+        maps = torch.from_numpy(rng.normal(size=(3, 12, 12)).astype(np.float32))
+        metric.update(maps, maps > 1, index=rows)
+        assert [len(part) for part in (metric.keys, metric.counts, metric.index)] == [2, 2, 1]
+        assert max(len(keys) for keys in metric.keys) <= 100
+    assert metric.index[0].tolist() == list(range(119))  # the last one waits
+    assert metric.compute()["pixel_auroc"].value > 0.99
+
+
 def test_reset_forgets_finer_bins_too() -> None:
     rng = np.random.default_rng(3)
     masks = random_masks(rng)
