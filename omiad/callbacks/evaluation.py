@@ -62,7 +62,7 @@ class Evaluation(Callback):
     ) -> None:
         self._takes_model_size = protocol is None and image_size is None
         self._takes_model_window = protocol is None and pool_size is None and top_fraction is None
-        self.protocol = find_protocol(
+        self._preset = find_protocol(
             protocol or "uniad",
             image_size=image_size,
             blur_sigma=blur_sigma,
@@ -82,10 +82,9 @@ class Evaluation(Callback):
         if stage != "test":
             return
         data = cast(DetectionModule, pl_module).data
-        size = data.image_size
+        size, steps = data.image_size, self._preset
         if self._takes_model_size:
-            self.protocol = dataclasses.replace(self.protocol, input_size=size, map_size=size)
-        steps = self.protocol
+            steps = dataclasses.replace(steps, input_size=size, map_size=size)
         if steps.crop is not None or steps.input_size != size:
             cut = f"{steps.crop} x {steps.crop} pixels cut from " if steps.crop else ""
             raise InputError(
@@ -93,6 +92,7 @@ class Evaluation(Callback):
                 f"{steps.input_size} pixels, but this one was trained on whole images of {size} x "
                 f"{size}. Add --image_size {size} to compare at that size."
             )
+        self._steps = steps
         data.prepare_mask = steps.prepare_mask
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -102,30 +102,30 @@ class Evaluation(Callback):
             InputError: If both model and protocol would blur the maps.
         """
         module = cast(DetectionModule, pl_module)
-        self.protocol = self._with_models_own(module.detector)
+        self._steps = self._with_models_own(module.detector)
         self._samples = module.data.samples("test")
         self._categories = [sample.category for sample in self._samples]
         self._metrics = AnomalyMetrics(
             sorted(set(self._categories)),
             tolerance=self.tolerance,
-            source=self.protocol.name if self.estimator == "source" else None,
+            source=self._steps.name if self.estimator == "source" else None,
         )
 
     def _with_models_own(self, detector: Detector) -> Protocol:
         """Return the steps with those that the model takes by itself."""
         scoring, changes = detector.scoring, dict[str, Any]()
         if scoring.blur_sigma > 0:
-            if self.protocol.blur_sigma > 0:
+            if self._steps.blur_sigma > 0:
                 raise InputError(
                     f"The model blurs its maps (sigma {scoring.blur_sigma:g}), and protocol "
-                    f"{self.protocol.name} would blur them again. Give --model.scoring.blur_sigma "
+                    f"{self._steps.name} would blur them again. Give --model.scoring.blur_sigma "
                     f"0 or --blur_sigma 0."
                 )
-            made = f"{self.protocol.upsampling}; Gaussian, sigma {scoring.blur_sigma:g}"
+            made = f"{self._steps.upsampling}; Gaussian, sigma {scoring.blur_sigma:g}"
             changes["upsampling"] = made
         if self._takes_model_window:
             changes["pool_size"] = scoring.pool_size
-        return dataclasses.replace(self.protocol, **changes)
+        return dataclasses.replace(self._steps, **changes)
 
     def on_test_batch_end(
         self,
@@ -148,8 +148,8 @@ class Evaluation(Callback):
                 np.save(path, pixels.numpy())
 
     def _feed(self, maps: Tensor, batch: ImageBatch) -> None:
-        prepared = self.protocol.prepare_map(maps)
-        prediction = Prediction(self.protocol.image_score(prepared), prepared)
+        prepared = self._steps.prepare_map(maps)
+        prediction = Prediction(self._steps.image_score(prepared), prepared)
         categories = [self._categories[i] for i in batch.index.tolist()]
         self._metrics.update(prediction, batch, categories)
 
@@ -168,14 +168,14 @@ class Evaluation(Callback):
         if not trainer.is_global_zero:
             return
         detector = module.detector
-        Console().print(results_table(self.results, steps=self.protocol.sentence))
+        Console().print(results_table(self.results, steps=self._steps.sentence))
         path = _folder(trainer) / "results.json"
         write_results(
             path,
             self.results,
             self._samples,
             root=module.data.root,
-            protocol=self.protocol,
+            protocol=self._steps,
             estimator=self.estimator,
             dataset=module.data.dataset_name,
             device=module.device,
