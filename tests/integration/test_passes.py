@@ -1,4 +1,4 @@
-"""A second pass over the maps, where the first leaves a figure less exact than asked for."""
+"""Maps of more pixels than a category has bins: a second pass where it is needed, masks resized."""
 
 import json
 from functools import partial
@@ -102,6 +102,25 @@ def test_a_test_scores_the_images_once_more_until_its_figures_are_exact(
             assert abs(figure - value) <= bound + 1e-12
             assert records[0]["categories"][category][name] == pytest.approx(value, abs=1e-12)
     assert records[0]["notes"] == {}
+
+
+def test_masks_are_resized_as_the_protocol_says(
+    mvtec_root: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    options = ["--protocol=dinomaly", f"--image_size={SIZE}", "--blur_sigma=0"]
+    given = [f"--ckpt_path={checkpoint}", "--trainer.accelerator=cpu", "--save_maps"]
+    main(["test", *given, f"--run_dir={tmp_path / 'run'}", *options])
+    maps = [f"--maps={tmp_path / 'run' / 'maps'}", f"--data.root={mvtec_root}"]
+    main(["evaluate", *maps, f"--output={tmp_path / 'dinomaly.json'}", *options])
+    # The same, but for masks that are nearest instead of bilinear, which makes them larger.
+    nearest = [f"--image_size={SIZE}", "--top_fraction=0.01"]
+    main(["evaluate", *maps, f"--output={tmp_path / 'uniad.json'}", *nearest])
+    tested, same, other = (
+        json.loads((tmp_path / name).read_text())["categories"]
+        for name in ("run/results.json", "dinomaly.json", "uniad.json")
+    )
+    assert tested == same
+    assert tested["bottle"]["pixel_ap"] != other["bottle"]["pixel_ap"]
 
 
 class Unsteady(AMDMModule):
