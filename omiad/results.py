@@ -15,6 +15,7 @@ from omiad.metrics import Results
 from omiad.metrics.bootstrap import LEVEL, ScoredImages, deviations, draw, interval, means
 from omiad.metrics.views import view_figures
 from omiad.protocols import Protocol
+from omiad.types import Sample
 from omiad.version import __version__
 
 
@@ -33,8 +34,9 @@ class Bootstrap(NamedTuple):
 def write_results(
     path: Path,
     results: Results,
-    names: Sequence[str],
+    samples: Sequence[Sample],
     *,
+    root: Path,
     protocol: Protocol,
     dataset: str,
     device: torch.device,
@@ -47,7 +49,8 @@ def write_results(
     Args:
         path: The file; the images go beside it, see `images_path`.
         results: All figures.
-        names: Path of each test image below the root, by its index.
+        samples: The test images, by their index.
+        root: Folder of the data set.
         protocol: How maps, masks and image scores were prepared.
         dataset: Name of the data set.
         device: That the model ran on.
@@ -56,7 +59,7 @@ def write_results(
         about: What else is known, e.g. of the model.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_images(images_path(path), results, names)
+    write_images(images_path(path), results, [sample.name(root) for sample in samples])
     record = {
         "dataset": dataset,
         **protocol.as_record(),
@@ -64,7 +67,7 @@ def write_results(
         **about,
         **results.as_record(),
         "intervals": _intervals(results, read_images(images_path(path)), bootstrap),
-        "views": _views(read_images(images_path(path))),
+        "views": _views(results, samples),
         "hardware": _hardware(device),
         "versions": {"omiad": __version__, "torch": torch.__version__},
     }
@@ -151,11 +154,13 @@ def _intervals(
     return {"level": LEVEL, **bootstrap._asdict(), "categories": rows, "mean": mean}
 
 
-def _views(categories: Iterator[tuple[str, ScoredImages]]) -> dict[str, Any] | None:
-    """Return image figures by sample and by view where images are named as in Real-IAD."""
+def _views(results: Results, samples: Sequence[Sample]) -> dict[str, Any] | None:
+    """Return image figures by sample and by view where images are views of one."""
     rows = {
-        category: view_figures(images.name.tolist(), images.score, images.is_anomalous)
-        for category, images in categories
+        category: view_figures(
+            [samples[i] for i in images.index.tolist()], images.score, images.is_anomalous
+        )
+        for category, images in results.images.items()
     }
     return {category: row for category, row in rows.items() if row} or None
 

@@ -1,12 +1,13 @@
 """Training and testing from the command line, on LightningCLI."""
 
+import inspect
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml  # a dependency of Lightning and jsonargparse, whose files it reads here
-from lightning import Trainer
+from lightning import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 
@@ -30,9 +31,10 @@ batch in stage 1, two in stage 2 (student, then generator). --ckpt_path goes on 
 """
 
 TEST_HELP = """\
-Score the test split with a checkpoint; model, data, scoring and protocol come from it.
+Score the test split with a checkpoint; model, data and scoring come from it.
 
 A flag beats the checkpoint, e.g. --data.root for the same data elsewhere or --model.num_steps 1.
+Maps are compared by --protocol, as `omiad evaluate` compares the maps that --save_maps writes.
 The run folder holds results.json and panels/.
 """
 
@@ -76,15 +78,24 @@ class OmiadCLI(LightningCLI):
             default=None,
             help="Folder of this run; by default a fresh one under runs/.",
         )
-        parser.add_argument(
-            "--save_maps",
-            action="store_true",
-            help="Write the anomaly maps of `test` too, for `omiad evaluate`.",
-        )
         parser.add_lightning_class_args(LastCheckpoint, "checkpoint")
         parser.add_lightning_class_args(Panels, "panels")
         parser.link_arguments("seed_everything", "model.init_args.seed", compute_fn=int)
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+
+    def _prepare_subcommand_parser(
+        self, klass: type, subcommand: str, **kwargs: Any
+    ) -> LightningArgumentParser:
+        """Add the protocol's options to `test`, named as those of `omiad evaluate`."""
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand == "test":
+            parser.add_class_arguments(Evaluation, skip={"save_maps"})
+            parser.add_argument(
+                "--save_maps",
+                action="store_true",
+                help="Write the anomaly maps too, for `omiad evaluate`.",
+            )
+        return parser
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: the checkpoint's configuration was given before parsing."""
@@ -97,8 +108,11 @@ class OmiadCLI(LightningCLI):
         folder = run_folder(given, kind if command == "fit" else command)
         kwargs["logger"] = [CSVLogger(save_dir=folder, name="", version="")]
         trainer = super().instantiate_trainer(**kwargs)
-        evaluation = Evaluation(save_maps=self._get(self.config, "save_maps"))
-        trainer.callbacks.extend([TrainingCurves(), evaluation])  # type: ignore[attr-defined]
+        callbacks: list[Callback] = [TrainingCurves()]
+        if command == "test":
+            names = inspect.signature(Evaluation).parameters
+            callbacks.append(Evaluation(**{name: self._get(self.config, name) for name in names}))
+        trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]
         logger.info("run folder: %s", folder)
         return trainer
 
@@ -191,7 +205,7 @@ def checkpoint_defaults(path: str) -> dict[str, Any]:
         model["teacher"] = str(path)
     # A module built in Python leaves no configuration of its factories and dataclasses.
     spec = checkpoint[CHECKPOINT_KEY]["detector"]
-    model.setdefault("scoring", spec["scoring"])
+    model["scoring"] = model.get("scoring") or spec["scoring"]  # a stage 2 may leave it out
     if module is AMDMModule:
         arguments = {k: v for k, v in spec["network"]["init_args"].items() if k != "channels"}
         network = {"class_path": spec["network"]["class_path"], "init_args": arguments}
@@ -212,7 +226,7 @@ def _run_config(ckpt_path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     config: dict[str, Any] = yaml.safe_load(path.read_text())
-    for key in ("ckpt_path", "run_dir"):
+    for key in ("ckpt_path", "run_dir", "save_maps"):  # older runs have the last
         config.pop(key, None)
     config["trainer"].pop("logger", None)
     # Backbone and teacher weights are in the checkpoint; their files may be gone.

@@ -37,6 +37,10 @@ class Sample:
         """Label of the image, from the index and never from a resized mask."""
         return self.defect != NORMAL
 
+    def name(self, root: Path) -> str:
+        """Path of the image below the root of its data set, with forward slashes."""
+        return self.image.relative_to(root).as_posix()
+
 
 class ImageBatch(NamedTuple):
     """Images to score, with what is known about them.

@@ -1,19 +1,23 @@
 """The figures of each category, as a table and as results.json, and the maps on demand."""
 
+import dataclasses
 import logging
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
 from rich.console import Console
+from torch import Tensor
 
-from omiad.data import FeatureDataModule
+from omiad.detector import Detector
+from omiad.errors import InputError
 from omiad.metrics import AnomalyMetrics, Results, results_table
+from omiad.metrics.pixels import TOLERANCE
 from omiad.modules import DetectionModule
-from omiad.protocols import find_protocol
+from omiad.protocols import Protocol, find_protocol
 from omiad.results import write_results
 from omiad.types import ImageBatch, Prediction
 
@@ -24,20 +28,104 @@ class Evaluation(Callback):
     """Score the test split while it streams by, then print and write the results.
 
     Args:
-        save_maps: Write each anomaly map as maps/<path of its image>.npy, float32.
+        protocol: How maps, masks and image scores are prepared: uniad, ader or dinomaly; by default
+            uniad at the model's image size, with its own window of the image score.
+        image_size: Side of images and masks in pixels, without a crop, instead of the protocol's;
+            it must be the model's.
+        blur_sigma: Gaussian blur of the maps in pixels, instead of the protocol's.
+        pool_size: Side of the window whose highest mean is the image score, instead of the
+            protocol's; 1 is the maximum.
+        top_fraction: Share of pixels whose mean is the image score, instead of the protocol's.
+        estimator: exact, or source: pixel figures as the protocol's source estimates them, to
+            reproduce a published number.
+        tolerance: Largest error of a pixel figure, as a fraction of 1, that needs no second pass.
+        save_maps: Write each anomaly map as maps/<path of its image>.npy, float32, for `omiad
+            evaluate`.
+
+    Raises:
+        InputError: If there is no such protocol or a step is impossible.
     """
 
     results: Results
 
-    def __init__(self, *, save_maps: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        protocol: str | None = None,
+        image_size: int | None = None,
+        blur_sigma: float | None = None,
+        pool_size: int | None = None,
+        top_fraction: float | None = None,
+        estimator: Literal["exact", "source"] = "exact",
+        tolerance: float = TOLERANCE,
+        save_maps: bool = False,
+    ) -> None:
+        self._takes_model_size = protocol is None and image_size is None
+        self._takes_model_window = protocol is None and pool_size is None and top_fraction is None
+        self._preset = find_protocol(
+            protocol or "uniad",
+            image_size=image_size,
+            blur_sigma=blur_sigma,
+            pool_size=1 if self._takes_model_window else pool_size,  # until the model is known
+            top_fraction=top_fraction,
+        )
+        self.tolerance = tolerance
+        self.estimator = estimator
         self.save_maps = save_maps
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start with empty metrics for the categories of the test split."""
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Prepare the test masks as the protocol does.
+
+        Raises:
+            InputError: If the protocol gives a model other images than this one.
+        """
+        if stage != "test":
+            return
         data = cast(DetectionModule, pl_module).data
-        self._categories = [sample.category for sample in data.samples("test")]
-        self._names = image_names(data)
-        self._metrics = AnomalyMetrics(sorted(set(self._categories)))
+        size, steps = data.image_size, self._preset
+        if self._takes_model_size:
+            steps = dataclasses.replace(steps, input_size=size, map_size=size)
+        if steps.crop is not None or steps.input_size != size:
+            cut = f"{steps.crop} x {steps.crop} pixels cut from " if steps.crop else ""
+            raise InputError(
+                f"Protocol {steps.name} gives a model {cut}{steps.input_size} x "
+                f"{steps.input_size} pixels, but this one was trained on whole images of {size} x "
+                f"{size}. Add --image_size {size} to compare at that size."
+            )
+        self._steps = steps
+        data.prepare_mask = steps.prepare_mask
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start with empty metrics for the categories of the test split.
+
+        Raises:
+            InputError: If both model and protocol would blur the maps.
+        """
+        module = cast(DetectionModule, pl_module)
+        self._steps = self._with_models_own(module.detector)
+        self._samples = module.data.samples("test")
+        self._categories = [sample.category for sample in self._samples]
+        self._metrics = AnomalyMetrics(
+            sorted(set(self._categories)),
+            tolerance=self.tolerance,
+            source=self._steps.name if self.estimator == "source" else None,
+        )
+
+    def _with_models_own(self, detector: Detector) -> Protocol:
+        """Return the steps with those that the model takes by itself."""
+        scoring, changes = detector.scoring, dict[str, Any]()
+        if scoring.blur_sigma > 0:
+            if self._steps.blur_sigma > 0:
+                raise InputError(
+                    f"The model blurs its maps (sigma {scoring.blur_sigma:g}), and protocol "
+                    f"{self._steps.name} would blur them again. Give --model.scoring.blur_sigma "
+                    f"0 or --blur_sigma 0."
+                )
+            made = f"{self._steps.upsampling}; Gaussian, sigma {scoring.blur_sigma:g}"
+            changes["upsampling"] = made
+        if self._takes_model_window:
+            changes["pool_size"] = scoring.pool_size
+        return dataclasses.replace(self._steps, **changes)
 
     def on_test_batch_end(
         self,
@@ -49,15 +137,19 @@ class Evaluation(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Feed the metrics with one batch."""
-        prediction = cast(Prediction, outputs)
-        self._feed(prediction, batch)
+        maps = cast(Prediction, outputs).anomaly_map.float().cpu()
+        self._feed(maps, batch)
         if self.save_maps:
-            for index, pixels in zip(batch.index.tolist(), prediction.anomaly_map, strict=True):
-                path = _folder(trainer) / "maps" / Path(self._names[index]).with_suffix(".npy")
+            root = cast(DetectionModule, pl_module).data.root
+            for index, pixels in zip(batch.index.tolist(), maps, strict=True):
+                name = Path(self._samples[index].name(root))
+                path = _folder(trainer) / "maps" / name.with_suffix(".npy")
                 path.parent.mkdir(parents=True, exist_ok=True)
-                np.save(path, pixels.float().cpu().numpy())
+                np.save(path, pixels.numpy())
 
-    def _feed(self, prediction: Prediction, batch: ImageBatch) -> None:
+    def _feed(self, maps: Tensor, batch: ImageBatch) -> None:
+        prepared = self._steps.prepare_map(maps)
+        prediction = Prediction(self._steps.image_score(prepared), prepared)
         categories = [self._categories[i] for i in batch.index.tolist()]
         self._metrics.update(prediction, batch, categories)
 
@@ -70,25 +162,21 @@ class Evaluation(Callback):
             with torch.inference_mode():
                 for on_cpu in cast(Iterable[ImageBatch], trainer.test_dataloaders):
                     batch = trainer.strategy.batch_to_device(on_cpu)
-                    self._feed(module.test_step(batch, 0), batch)
+                    self._feed(module.test_step(batch, 0).anomaly_map.float().cpu(), batch)
 
         self.results = self._metrics.compute(replay=replay)
         if not trainer.is_global_zero:
             return
         detector = module.detector
-        protocol = find_protocol(
-            "uniad",
-            image_size=detector.extractor.image_size,
-            blur_sigma=detector.scoring.blur_sigma,
-            pool_size=detector.scoring.pool_size,
-        )
-        Console().print(results_table(self.results, steps=protocol.sentence))
+        Console().print(results_table(self.results, steps=self._steps.sentence))
         path = _folder(trainer) / "results.json"
         write_results(
             path,
             self.results,
-            self._names,
-            protocol=protocol,
+            self._samples,
+            root=module.data.root,
+            protocol=self._steps,
+            estimator=self.estimator,
             dataset=module.data.dataset_name,
             device=module.device,
             checkpoint=str(trainer.ckpt_path) if trainer.ckpt_path else None,
@@ -107,11 +195,6 @@ class Evaluation(Callback):
             },
         )
         logger.info("results: %s", path)
-
-
-def image_names(data: FeatureDataModule) -> list[str]:
-    """Return the path of each test image below the root, with forward slashes."""
-    return [sample.image.relative_to(data.root).as_posix() for sample in data.samples("test")]
 
 
 def _folder(trainer: Trainer) -> Path:

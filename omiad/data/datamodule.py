@@ -10,7 +10,7 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from omiad.data.images import ImageDataset, read_image
+from omiad.data.images import ImageDataset, PrepareMask, read_image
 from omiad.data.layouts import Layout, describe, index_dataset
 from omiad.data.loading import (
     CachedFeatures,
@@ -68,6 +68,9 @@ class FeatureDataModule(LightningDataModule):
         batch_size: Images per batch and device.
         num_workers: Processes that read images or cached features.
         seed: Of the order of training images, and of random backbone weights.
+
+    Attributes:
+        prepare_mask: Brings a test mask to the image size; by default as `read_mask` does.
     """
 
     def __init__(
@@ -119,6 +122,7 @@ class FeatureDataModule(LightningDataModule):
             antialias=antialias,
             seed=seed,
         )
+        self.prepare_mask: PrepareMask | None = None
         self._extractor: FeatureExtractor | None = None
         self._train_features: FeatureCache | StreamedFeatures | None = None
 
@@ -276,7 +280,7 @@ class FeatureDataModule(LightningDataModule):
         """
         samples = self.samples("test")
         return FileLoader(
-            ImageDataset(samples, self.image_size),
+            ImageDataset(samples, self.image_size, prepare_mask=self.prepare_mask),
             batch_size=self.batch_size,
             sampler=EvaluationSampler(len(samples), **self._share),
             num_workers=self.num_workers,

@@ -1,6 +1,6 @@
 """Image files to tensors: photographs as uint8 RGB, defect masks as bool."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +17,9 @@ from omiad.types import ImageBatch, Sample
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 """Suffixes of image files, in lower case; compared without regard to case."""
+
+PrepareMask = Callable[[NDArray[np.bool_]], Tensor]
+"""Brings a mask (H, W) to the side at which it is compared, bool."""
 
 _SIDEWAYS = range(5, 9)  # EXIF orientations that swap width and height
 
@@ -97,11 +100,19 @@ class ImageDataset(Dataset[ImageBatch]):
     Args:
         samples: What to read, in this order.
         image_size: Side of images and masks in pixels.
+        prepare_mask: Brings a mask (H, W) to that size; by default as `read_mask` does.
     """
 
-    def __init__(self, samples: Sequence[Sample], image_size: int) -> None:
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        image_size: int,
+        *,
+        prepare_mask: PrepareMask | None = None,
+    ) -> None:
         self.samples = packed(samples)
         self.image_size = image_size
+        self.prepare_mask = prepare_mask
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -111,8 +122,10 @@ class ImageDataset(Dataset[ImageBatch]):
         image = read_image(sample.image, size)
         if sample.mask is None:
             mask = torch.zeros(size, size, dtype=torch.bool)
-        else:
+        elif self.prepare_mask is None:
             mask = read_mask(sample.mask, size, image=sample.image)
+        else:
+            mask = self.prepare_mask(load_mask(sample.mask, image=sample.image))
         return ImageBatch(
             images=image,
             is_anomalous=torch.tensor(sample.is_anomalous),

@@ -12,7 +12,7 @@ from rich.table import Table
 from omiad.errors import InputError
 from omiad.metrics import METRICS
 from omiad.metrics.bootstrap import ScoredImages, deviations, draw, interval, means
-from omiad.metrics.table import HEADINGS
+from omiad.metrics.table import HEADINGS, figures_table
 from omiad.results import images_path, read_images, read_results
 
 _SAME = ("protocol", "protocol_changes", "estimator")
@@ -128,15 +128,11 @@ def _matched(
 
 def _differences_table(found: dict[str, dict[str, Difference]], paths: Sequence[Path]) -> Table:
     real = sum(each.is_real for each in found["mean"].values())
-    table = Table(
+    table = figures_table(
         title=f"{paths[1]} minus {paths[0]}",
-        caption=f"Below each difference the interval of 95 % of the draws; bold where it leaves "
-        f"out zero ({real} of {len(found['mean'])} means).",
-        caption_justify="left",
+        caption=f"Below each difference the interval of 95 % of the draws, from and to; bold where "
+        f"it leaves out zero ({real} of {len(found['mean'])} means).",
     )
-    table.add_column("category (%)")
-    for heading in HEADINGS.values():
-        table.add_column(heading, justify="right")
     for name, row in found.items():
         if name == "mean":
             table.add_section()
@@ -148,18 +144,13 @@ def _cell(difference: Difference | None) -> str:
     if difference is None:
         return "-"
     value, low, high = (100 * number for number in difference)
-    text = f"{value:+.1f}\n{low:.1f}..{high:.1f}"
+    text = f"{value:+.1f}\n{low:.1f}\n{high:.1f}"
     return f"[bold]{text}[/bold]" if difference.is_real else text
 
 
 def _seeds_table(records: Sequence[dict[str, Any]]) -> Table:
     """Lay out mean and standard deviation over runs."""
-    table = Table(
-        title=f"mean and standard deviation over {len(records)} runs", caption_justify="left"
-    )
-    table.add_column("category (%)")
-    for heading in HEADINGS.values():
-        table.add_column(heading, justify="right")
+    table = figures_table(title=f"mean and standard deviation over {len(records)} runs")
     rows = [{**record["categories"], "mean": record["mean"]} for record in records]
     for name in dict.fromkeys(name for row in rows for name in row):
         if name == "mean":
@@ -173,4 +164,4 @@ def _spread(figures: Sequence[float | None]) -> str:
     known = [100 * figure for figure in figures if figure is not None]
     if len(known) < len(figures):
         return "-"
-    return f"{np.mean(known):.1f} ± {np.std(known, ddof=1):.1f}"
+    return f"{np.mean(known):.1f}\n± {np.std(known, ddof=1):.1f}"

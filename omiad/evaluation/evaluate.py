@@ -17,6 +17,7 @@ from omiad.data.layouts import Layout, index_dataset
 from omiad.errors import InputError
 from omiad.evaluation.maps import complain, find_maps, read_map, read_scores
 from omiad.metrics import AnomalyMetrics, results_table
+from omiad.metrics.pixels import TOLERANCE
 from omiad.protocols import Protocol, find_protocol
 from omiad.results import Bootstrap, write_results
 from omiad.types import ImageBatch, Prediction, Sample
@@ -63,6 +64,7 @@ def evaluate(
     pool_size: int | None = None,
     top_fraction: float | None = None,
     estimator: Literal["exact", "source"] = "exact",
+    tolerance: float = TOLERANCE,
     num_resamples: int = 1000,
     seed: int = 0,
 ) -> None:
@@ -85,6 +87,7 @@ def evaluate(
         top_fraction: Share of pixels whose mean is the image score, instead of the protocol's.
         estimator: exact, or source: pixel figures as the protocol's source estimates them, to
             reproduce a published number.
+        tolerance: Largest error of a pixel figure, as a fraction of 1, that needs no second pass.
         num_resamples: Draws of images behind the intervals; 0 gives none.
         seed: Seed of the draws.
 
@@ -103,11 +106,12 @@ def evaluate(
     )
     samples = data.index()
     root = Path(data.root).expanduser()
-    names = [sample.image.relative_to(root).as_posix() for sample in samples]
+    names = [sample.name(root) for sample in samples]
     files = find_maps(Path(maps), names)
     given = None if scores is None else read_scores(Path(scores), names)
     metrics = AnomalyMetrics(
         sorted({sample.category for sample in samples}),
+        tolerance=tolerance,
         source=protocol if estimator == "source" else None,
     )
 
@@ -122,7 +126,8 @@ def evaluate(
     write_results(
         path,
         results,
-        names,
+        samples,
+        root=root,
         protocol=steps,
         dataset=root.resolve().name,
         device=torch.device("cpu"),

@@ -21,6 +21,10 @@ LEVEL = 0.95
 """Share of the draws that an interval holds."""
 
 
+_BLOCK = 2**18
+"""Draws times images that are counted at once, 2 MB for each array."""
+
+
 class ScoredImages(NamedTuple):
     """The images of a category with what resampling needs.
 
@@ -68,11 +72,13 @@ def deviations(images: ScoredImages, times: Array) -> dict[str, Array]:
         times: How often each image counts in each draw (R, N).
     """
     all_once = np.ones((1, times.shape[1]))
+    blocks = np.array_split(times, min(len(times), 1 + times.size // _BLOCK))
     moved: dict[str, Array] = {}
     for part, names in ((_image_metrics, IMAGE_METRICS), (_pixel_metrics, PIXEL_METRICS)):
         whole = part(images, all_once)
-        drawn = part(images, times) if whole else {}
-        moved |= {name: drawn[name] - whole[name] for name in names if whole}
+        drawn = [part(images, block) for block in blocks] if whole else []
+        for name in names if whole else ():
+            moved[name] = np.concatenate([row[name] for row in drawn]) - whole[name]
     return moved
 
 

@@ -35,7 +35,7 @@ class Results:
         categories: The seven metrics and their mean `mad` for each category.
         mean: Mean of each over the categories that have it; `mad` over those with all seven.
         n: Number of categories behind each mean.
-        notes: For a category without some figures, why.
+        notes: For a category without some figures, or with less exact ones, why.
         further: The figures beside the seven for each category.
         further_mean: Mean of each over the categories that have it.
         bounds: How far each pixel figure of a category may be from the exact one.
@@ -94,8 +94,8 @@ class _Category:
         values = {name: f and f.value for name, f in self.pixel_figures.items()}
         return self.image_figures | values
 
-    def missing(self) -> str | None:
-        """Say why figures are missing, None if none is."""
+    def note(self) -> str | None:
+        """Say why figures are missing or less exact than asked for, None if none is."""
         images = self.image.images
         if not images.is_anomalous.any():
             return "no defective test image: nothing to measure"
@@ -107,6 +107,8 @@ class _Category:
             reasons.append(f"{count} defective test images have no mask: no pixel figures")
         elif None in self.pixel_figures.values():
             reasons.append("every mask is empty: no pixel figures")
+        if not self.pixel.is_repeatable:
+            reasons.append("maps changed from pass to pass: pixel figures are those of the first")
         return "; ".join(reasons) or None
 
 
@@ -121,6 +123,9 @@ class AnomalyMetrics:
         tolerance: Largest error of a pixel figure, as a fraction of 1.
         max_bins: Most bins of a category in the first pass over the maps.
         source: Protocol whose own estimators of pixel figures to use; by default all are exact.
+
+    Raises:
+        InputError: If the tolerance is negative or no number.
     """
 
     def __init__(
@@ -131,6 +136,8 @@ class AnomalyMetrics:
         max_bins: int = MAX_BINS,
         source: str | None = None,
     ) -> None:
+        if not tolerance >= 0:
+            raise InputError(f"tolerance must not be negative, but got {tolerance}.")
         self._categories = {name: _Category(max_bins) for name in categories}
         self._tolerance = tolerance
         self._max_bins = max_bins
@@ -213,7 +220,7 @@ class AnomalyMetrics:
             row["mad"] = sum(values) / len(values) if len(values) == len(METRICS) else None
         further = {name: _pick(row, FURTHER) for name, row in figures.items()}
         mean, n = _mean(seven)
-        reasons = {name: category.missing() for name, category in self._categories.items()}
+        reasons = {name: category.note() for name, category in self._categories.items()}
         return Results(
             categories=seven,
             mean=mean,

@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 import torch.distributed
+from torch import Tensor
 from torchmetrics import Metric
 
 
@@ -21,6 +23,14 @@ class ListMetric(Metric):
         """Add states that start empty and grow."""
         for name in names:
             self.add_state(name, default=[], dist_reduce_fx=None)
+
+    def extend(self, name: str, values: Tensor) -> None:
+        """Add values (N,) to a list of one tensor.
+
+        A tensor for each batch would outlive the large arrays beside it on the heap, whose memory
+        the process could then not give back.
+        """
+        setattr(self, name, [torch.cat([*getattr(self, name), values])])
 
     @property
     def update_called(self) -> bool:

@@ -144,6 +144,13 @@ class Bins(NamedTuple):
         end = self.start + (1 << self.shift)
         return (row >= 0) & (codes < end[row])
 
+    def are_split_by(self, finer: "Bins") -> bool:
+        """Return whether finer bins within these hold the same normal and defective pixels."""
+        row = np.searchsorted(self.start, finer.start, side="right") - 1
+        size = len(self.start)
+        counts = [np.bincount(row, weights, minlength=size) for weights in finer.counts[:2]]
+        return np.array_equal(counts, self.counts[:2])
+
     def with_finer(self, rows: NDArray[np.bool_], finer: "Bins") -> "Bins":
         """Return the bins with some of them replaced by finer ones."""
         start, shift = (

@@ -3,7 +3,7 @@
 import tempfile
 import weakref
 from collections.abc import Iterator
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import torch.distributed
@@ -67,40 +67,41 @@ class ImageCounts:
     def share(self) -> None:
         """Take in the images of all processes; each must call it."""
         if torch.distributed.is_initialized():
-            gathered: list[bytes] = [b""] * torch.distributed.get_world_size()
-            torch.distributed.all_gather_object(gathered, self._content())
-            self._open().writelines(gathered)
+            content = b"" if self._file is None else self._rewound(self._file).read()
+            gathered: list[Any] = [None] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(gathered, (self._all, content))
+            self._all = merge([counted for counted, _ in gathered], max_bins=MAX_BINS)
+            self._open().writelines(content for _, content in gathered)
 
     def read(self) -> CountedImages:
         """Return the images, a repeated one once."""
-        images = dict(_parse(self._content()))
-        index = sorted(images)
-        whole = merge(list(images.values()), max_bins=MAX_BINS)
-        counts = np.zeros((len(index), 3, len(whole.keys)), np.float32)
-        for row, image in enumerate(index):
-            shift, keys, values = images[image]
-            bins = np.searchsorted(whole.keys, keys >> np.int32(whole.shift - shift))
-            for total, more in zip(counts[row], values, strict=True):
-                np.add.at(total, bins, more)
+        index = sorted({image for image, _ in self._images()})
+        rows = {image: row for row, image in enumerate(index)}
+        counts = np.zeros((len(index), 3, len(self._all.keys)), np.float32)
+        for image, (shift, keys, values) in self._images():
+            if image in rows:
+                bins = np.searchsorted(self._all.keys, keys >> np.int32(self._all.shift - shift))
+                for total, more in zip(counts[rows.pop(image)], values, strict=True):
+                    np.add.at(total, bins, more)
         return CountedImages(np.array(index, np.int64), counts)
+
+    def _images(self) -> Iterator[tuple[int, Tally]]:
+        """Read one image after the other."""
+        if self._file is None:
+            return
+        file = self._rewound(self._file)
+        while head := file.read(24):
+            image, shift, size = np.frombuffer(head, np.int64).tolist()
+            keys = np.frombuffer(file.read(4 * size), np.int32)
+            counts = np.frombuffer(file.read(12 * size), np.float32)
+            yield image, Tally(shift, keys, counts.reshape(3, size).astype(np.float64))
 
     def _open(self) -> IO[bytes]:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the images count)
         weakref.finalize(self, self._file.close)
         return self._file
 
-    def _content(self) -> bytes:
-        if self._file is None:
-            return b""
-        self._file.seek(0)
-        return self._file.read()
-
-
-def _parse(content: bytes) -> Iterator[tuple[int, Tally]]:
-    start = 0
-    while start < len(content):
-        image, shift, size = np.frombuffer(content, np.int64, 3, start).tolist()
-        keys = np.frombuffer(content, np.int32, size, start + 24)
-        counts = np.frombuffer(content, np.float32, 3 * size, start + 24 + 4 * size)
-        yield image, Tally(shift, keys, counts.reshape(3, size).astype(np.float64))
-        start += 24 + 16 * size
+    @staticmethod
+    def _rewound(file: IO[bytes]) -> IO[bytes]:
+        file.seek(0)
+        return file

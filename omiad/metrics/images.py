@@ -109,11 +109,11 @@ class ImageDetection(ListMetric):
             index: Position of each image in its split (B,); by default no image is repeated.
         """
         unknown = torch.full(score.shape, -1)
-        self.index.append((unknown if index is None else index.detach()).long().cpu())
-        self.score.append(score.detach().double().cpu())
-        self.is_anomalous.append(is_anomalous.bool().cpu())
-        known = torch.ones_like(self.is_anomalous[-1])
-        self.has_mask.append(known if has_mask is None else has_mask.bool().cpu())
+        known = torch.ones(score.shape, dtype=torch.bool)
+        self.extend("index", (unknown if index is None else index.detach()).long().cpu())
+        self.extend("score", score.detach().double().cpu())
+        self.extend("is_anomalous", is_anomalous.bool().cpu())
+        self.extend("has_mask", known if has_mask is None else has_mask.bool().cpu())
 
     def compute(self) -> dict[str, float | None]:
         """Return the image figures as fractions of 1, None where normals or anomalies lack.

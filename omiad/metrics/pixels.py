@@ -96,10 +96,11 @@ class PixelDetection(ListMetric):
         if self._coarse is None and index is not None:
             self.images.add(codes, pixels, weights, [images[row] for row in rows])
         self._settle()
-        self.index.append(torch.tensor([images[row] for row in rows[:-1]], dtype=torch.long))
+        self.extend("index", torch.tensor([images[row] for row in rows[:-1]], dtype=torch.long))
         start = codes[:-1].size
         last = int(np.searchsorted(pixels, start))
         self._count(codes[:-1].ravel(), pixels[:last], weights[:last], _MANY)
+        self._compact()
         self._count(codes[-1], pixels[last:] - start, weights[last:], images[rows[-1]])
 
     def compute(self) -> dict[str, Interval | None]:
@@ -113,9 +114,8 @@ class PixelDetection(ListMetric):
             self.bins = bins
         else:
             before, rows = self._coarse
-            same = np.array_equal(bins.counts[:2].sum(1), before.counts[:2, rows].sum(1))
-            self.is_repeatable = bool(same)
-            self.bins = before.with_finer(rows, bins) if same else before
+            self.is_repeatable = before.take(rows).are_split_by(bins)
+            self.bins = before.with_finer(rows, bins) if self.is_repeatable else before
         if not (self.bins.counts[:2].sum(axis=1) > 0).all():
             return dict.fromkeys(PIXEL_FIGURES)
         ranked = self._ranked()
@@ -142,6 +142,8 @@ class PixelDetection(ListMetric):
                 rows |= _largest(spread[::-1], but=tolerance)
         if not rows.any():
             return False
+        # The widest alone, lest what they are counted in is wider than what is split already.
+        rows &= self.bins.shift == self.bins.shift[rows].max()
         super().reset()
         self._coarse = self.bins, rows
         self._room *= 2  # so that every pass sees more than the one before
@@ -163,14 +165,16 @@ class PixelDetection(ListMetric):
         return rows
 
     def _settle(self) -> None:
-        """Put the last image with the others; add up what has become many bins."""
+        """Put the last image with the others."""
         if self.tags:
-            self.index.append(self.tags[-1][:1])
+            self.extend("index", self.tags[-1][:1])
             self.tags[-1] = torch.tensor([_MANY, self.tags[-1][1]])
-        if sum(len(keys) for keys in self.keys) > self._room:
-            whole = merge(list(self._tallies()), max_bins=self._room)
-            self.keys, self.counts, self.tags = [], [], []
-            self._append(whole, _MANY)
+
+    def _compact(self) -> None:
+        """Add up all tallies, so that no more than two ever wait."""
+        whole = merge(list(self._tallies()), max_bins=self._room)
+        self.keys, self.counts, self.tags = [], [], []
+        self._append(whole, _MANY)
 
     def _count(
         self,

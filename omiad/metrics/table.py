@@ -1,17 +1,18 @@
-"""Results as a table for a terminal."""
+"""Results as a table for a terminal, which fits into 80 columns."""
 
+from rich import box
 from rich.table import Table
 
 from omiad.metrics.detection import METRICS, Results
 
 HEADINGS = {
-    "image_auroc": "I-AUROC",
-    "image_ap": "I-AP",
-    "image_f1_max": "I-F1max",
-    "pixel_auroc": "P-AUROC",
-    "pixel_ap": "P-AP",
-    "pixel_f1_max": "P-F1max",
-    "aupro": "AU-PRO",
+    "image_auroc": "image\nAUROC",
+    "image_ap": "image\nAP",
+    "image_f1_max": "image\nF1max",
+    "pixel_auroc": "pixel\nAUROC",
+    "pixel_ap": "pixel\nAP",
+    "pixel_f1_max": "pixel\nF1max",
+    "aupro": "AU-\nPRO",
     "mad": "mAD",
 }
 """Column of each figure."""
@@ -30,10 +31,7 @@ def results_table(results: Results, *, title: str | None = None, steps: str = ""
         captions.append(f"pixel figures are exact to {100 * results.bound:.1g} of 100")
     if steps:
         captions.append(steps)
-    table = Table(title=title, caption="\n".join(captions) or None, caption_justify="left")
-    table.add_column("category (%)")
-    for heading in HEADINGS.values():
-        table.add_column(heading, justify="right")
+    table = figures_table(title=title, caption="\n".join(captions) or None)
     keys = (*METRICS, "mad")
     for name, figures in results.categories.items():
         table.add_row(name, *(_percent(figures[key]) for key in keys))
@@ -41,6 +39,18 @@ def results_table(results: Results, *, title: str | None = None, steps: str = ""
     table.add_row("mean", *(_percent(results.mean[key]) for key in keys), style="bold")
     if results.notes:
         table.add_row("over categories", *(str(results.n[key]) for key in keys), style="dim")
+    return table
+
+
+def figures_table(*, title: str | None = None, caption: str | None = None) -> Table:
+    """Return an empty table with a column for the category and one for each figure.
+
+    A long name goes on in the next line, so that no figure is cut.
+    """
+    table = Table(title=title, caption=caption, caption_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("category (%)", overflow="fold")
+    for heading in HEADINGS.values():
+        table.add_column(heading, justify="right", no_wrap=True)
     return table
 
 

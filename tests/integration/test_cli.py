@@ -125,18 +125,74 @@ def test_test_needs_nothing_but_the_checkpoint(road: dict[str, Path], tmp_path: 
     assert len(list((tmp_path / "run" / "panels").glob("*.png"))) == 2
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["--protocol=ader", "--image_size=32", "--pool_size=3"],
+        ["--protocol=dinomaly", "--image_size=32", "--estimator=source"],
+    ],
+)
 def test_saved_maps_get_the_same_figures_to_the_last_digit(
-    road: dict[str, Path], tmp_path: Path
+    road: dict[str, Path], tmp_path: Path, options: list[str]
 ) -> None:
-    tested = run_test(road["omiad"], tmp_path / "run", "--save_maps")
+    tested = run_test(road["omiad"], tmp_path / "run", "--save_maps", *options)
     output = tmp_path / "evaluated.json"
     given = [f"--maps={tmp_path / 'run' / 'maps'}", f"--data.root={road['data']}"]
-    main(["evaluate", *given, f"--output={output}", "--image_size=32", "--pool_size=4"])
+    models_own = ["--image_size=32", "--pool_size=4"]  # which `test` takes without a protocol
+    main(["evaluate", *given, f"--output={output}", *(options or models_own)])
     evaluated = json.loads(output.read_text())
     shared = {"categories", "mean", "n", "notes", "further", "bounds", "intervals", "protocol"}
     assert shared < tested.keys() == evaluated.keys()
-    for key in (*shared, "protocol_steps", "protocol_changes", "dataset"):
+    for key in (*shared, "protocol_steps", "protocol_changes", "estimator", "dataset"):
         assert evaluated[key] == tested[key], key
+
+
+def test_a_protocol_is_printed_and_stored_with_each_step(
+    road: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ader = ["--protocol=ader", "--image_size=32"]
+    results = run_test(road["omiad"], tmp_path / "ader", *ader)
+    assert results["protocol"] == "ader"
+    assert results["protocol_changes"] == {"input_size": 32, "map_size": 32}
+    assert results["protocol_steps"]["blur"] == "Gaussian, sigma 4, edges reflected"
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "protocol ader (changed): input resize: 32 x 32, bilinear; mask resize" in printed
+    blurred = run_test(road["omiad"], tmp_path / "blurred", "--model.scoring.blur_sigma=2")
+    assert blurred["protocol_steps"]["upsampling"].endswith("corners aligned; Gaussian, sigma 2")
+    assert blurred["protocol_changes"]["pool_size"] == 4  # the model's own
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (
+            ["--protocol=ader"],
+            "Protocol ader gives a model 256 x 256 pixels, but this one was trained on whole "
+            "images of 32 x 32. Add --image_size 32",
+        ),
+        (["--protocol=dinomaly"], "a model 392 x 392 pixels cut from 448 x 448 pixels, but this"),
+        (["--image_size=64"], "Protocol uniad gives a model 64 x 64 pixels, but this one"),
+        (["--protocol=mine"], "No protocol 'mine'. Choose one of uniad, ader, dinomaly"),
+        (["--pool_size=33"], "pool_size 33 is larger than the maps of 32 pixels"),
+        (["--tolerance=-1"], "tolerance must not be negative, but got -1.0"),
+        (
+            ["--protocol=ader", "--image_size=32", "--model.scoring.blur_sigma=2"],
+            "The model blurs its maps (sigma 2), and protocol ader would blur them again",
+        ),
+    ],
+)
+def test_a_protocol_that_does_not_fit_the_model_is_explained(
+    road: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    sentence: str,
+) -> None:
+    given = [f"--ckpt_path={road['omiad']}", f"--run_dir={tmp_path / 'run'}", *options]
+    quiet = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
+    assert sentence in " ".join(error_of(["test", *given, *quiet], capsys).split())
+    assert not (tmp_path / "run" / "results.json").exists()
 
 
 def test_a_checkpoint_stands_alone(road: dict[str, Path], tmp_path: Path) -> None:

@@ -3,15 +3,19 @@
 import csv
 import json
 import shutil
+from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from references import PROTOCOL_STEPS, slow_pixel_figures, slow_ranking
 from sklearn.metrics import average_precision_score, roc_auc_score
+from synthetic import write_folder, write_mpdd, write_realiad, write_visa
 
 from omiad.cli import main
 from omiad.data.images import read_mask
+from omiad.data.layouts import INDEXES, Layout
 
 SIZE = 32
 
@@ -140,6 +144,57 @@ def test_neither_a_model_nor_training_images_are_needed(mvtec_root: Path, tmp_pa
     assert evaluate(root, tmp_path / "maps", tmp_path / "out.json")["mean"]["mad"] is not None
 
 
+@pytest.mark.parametrize(
+    ("layout", "write"),
+    [
+        ("visa", write_visa),
+        ("mpdd", write_mpdd),
+        ("realiad", write_realiad),
+        ("folder", write_folder),
+    ],
+)
+@pytest.mark.parametrize("is_detected", [False, True])
+def test_maps_of_a_data_set_in_another_layout_are_scored(
+    layout: Layout,
+    write: Callable[[Path, np.random.Generator], None],
+    is_detected: bool,
+    tmp_path: Path,
+) -> None:
+    root, maps = tmp_path / "data", tmp_path / "maps"
+    write(root, np.random.default_rng(0))
+    samples = [sample for sample in INDEXES[layout](root) if sample.split == "test"]
+    rng = np.random.default_rng(1)
+    drawn: dict[str, list[tuple[np.ndarray, np.ndarray, bool]]] = defaultdict(list)
+    for sample in samples:
+        mask = np.zeros((SIZE, SIZE), bool)
+        if sample.mask is not None:
+            mask = read_mask(sample.mask, SIZE, image=sample.image).numpy()
+        scores = (rng.normal(size=mask.shape) + 2 * mask).astype(np.float32)
+        path = (maps / sample.image.relative_to(root)).with_suffix(".npy")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, scores)
+        drawn[sample.category].append((scores, mask, sample.is_anomalous))
+    options = [] if is_detected else [f"--data.layout={layout}"]
+    record = evaluate(root, maps, tmp_path / "results.json", *options)
+    assert set(record["categories"]) == set(drawn)
+    for category, images in drawn.items():
+        pixels, masks, labels = map(np.array, zip(*images, strict=True))
+        figures = record["categories"][category]
+        if labels.any() and not labels.all():
+            expected = roc_auc_score(labels, pixels.max((1, 2)))
+            assert figures["image_auroc"] == pytest.approx(expected)
+        if category == "nut":  # two of its defective images have no mask
+            assert figures["pixel_ap"] is None
+            assert "2 of 5 defective test images have no mask" in record["notes"][category]
+        elif labels.any():
+            expected = average_precision_score(masks.ravel(), pixels.ravel())
+            assert figures["pixel_ap"] == pytest.approx(expected)
+    if layout == "realiad":
+        assert set(record["views"]["audiojack"]) == {"C1", "C2", "C4", "C5", "sample"}
+    else:
+        assert record["views"] is None
+
+
 def test_a_methods_own_image_scores_take_the_place_of_the_protocols(
     mvtec_root: Path, tmp_path: Path
 ) -> None:
@@ -196,7 +251,8 @@ def test_a_data_set_without_test_images_is_named(
         shutil.copytree(category / "train", tmp_path / "data" / category.name / "train")
     given = [f"--maps={tmp_path}", f"--data.root={tmp_path / 'data'}"]
     sentence = error_of(["evaluate", *given, f"--output={tmp_path / 'o.json'}"], capsys)
-    assert "No category in" in sentence or "has no test images" in sentence
+    assert f"'{tmp_path / 'data'}' has no test images. Check --data.root." in sentence
+    assert not (tmp_path / "o.json").exists()
 
 
 def test_a_better_method_is_told_from_chance_and_a_run_from_itself(
@@ -207,7 +263,9 @@ def test_a_better_method_is_told_from_chance_and_a_run_from_itself(
         evaluate(mvtec_root, tmp_path / name, tmp_path / f"{name}.json")
     capsys.readouterr()
     main(["compare", str(tmp_path / "a.json"), str(tmp_path / "b.json")])
-    assert "of 8 means" in " ".join(capsys.readouterr().out.split())
+    printed = capsys.readouterr().out
+    assert "of 8 means" in " ".join(printed.split())
+    assert "…" not in printed  # nothing is cut at 80 columns
     main(["compare", str(tmp_path / "b.json"), str(tmp_path / "b.json")])
     assert "(0 of 8 means)" in " ".join(capsys.readouterr().out.split())
 
@@ -222,7 +280,9 @@ def test_seeds_are_summed_up(
         evaluate(mvtec_root, tmp_path / str(seed), Path(files[-1]))
     capsys.readouterr()
     main(["compare", *files, "--seeds=true"])
-    assert "over 3 runs" in " ".join(capsys.readouterr().out.split())
+    printed = capsys.readouterr().out
+    assert "over 3 runs" in " ".join(printed.split())
+    assert "…" not in printed
 
 
 def test_runs_that_cannot_be_compared_are_refused(

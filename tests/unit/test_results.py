@@ -10,9 +10,12 @@ from omiad.errors import MissingInputError
 from omiad.metrics import AnomalyMetrics
 from omiad.protocols import find_protocol
 from omiad.results import Bootstrap, images_path, read_images, read_results, write_results
-from omiad.types import ImageBatch, Prediction
+from omiad.types import ImageBatch, Prediction, Sample
 
-NAMES = [f"usb/S0001/usb_{i // 2:04}_OK_C{i % 2 + 1}_2023.png" for i in range(8)]
+SAMPLES = [
+    Sample(Path(f"root/usb/{i}.png"), None, "usb", "good", "test", f"usb_{i // 2}", i % 2 + 1)
+    for i in range(8)
+]
 
 
 def write(folder: Path, **options: object) -> Path:
@@ -33,7 +36,8 @@ def write(folder: Path, **options: object) -> Path:
     write_results(
         path,
         metrics.compute(),
-        NAMES,
+        SAMPLES,
+        root=Path("root"),
         protocol=find_protocol("uniad", image_size=6, pool_size=1),
         dataset="tiny",
         device=torch.device("cpu"),
@@ -58,7 +62,7 @@ def test_an_interval_holds_its_figure_and_is_as_long_as_fractions_of_one(tmp_pat
         assert low - 0.05 <= record["mean"][key] <= high + 0.05
 
 
-def test_samples_and_views_have_figures_where_the_names_tell_them(tmp_path: Path) -> None:
+def test_samples_and_views_have_figures_where_images_are_views(tmp_path: Path) -> None:
     record = read_results(write(tmp_path))
     assert set(record["views"]["usb"]) == {"C1", "C2", "sample"}
 
@@ -67,7 +71,7 @@ def test_the_images_lie_beside_the_results(tmp_path: Path) -> None:
     path = write(tmp_path)
     [(category, images)] = read_images(images_path(path))
     assert category == "usb"
-    assert images.name.tolist() == NAMES
+    assert images.name.tolist() == [f"usb/{i}.png" for i in range(8)]
     assert images.counts.sum() == pytest.approx(8 * 36 + 4)  # each region weighs one
     images_path(path).unlink()
     with pytest.raises(MissingInputError, match="keep the two together"):

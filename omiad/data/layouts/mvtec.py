@@ -28,7 +28,7 @@ def index(root: Path, *, test_only: bool = False) -> list[Sample]:
 
     Args:
         root: Folder of the categories.
-        test_only: Leave the training images out; there need not be any.
+        test_only: Leave the training images out; there need not be any image then.
 
     Raises:
         MissingInputError: If the root does not exist.
@@ -46,7 +46,7 @@ def index(root: Path, *, test_only: bool = False) -> list[Sample]:
         if is_category(category)
         for sample in (*(() if test_only else _train(category)), *_test(category))
     ]
-    if not samples:
+    if not samples and not test_only:
         raise InputError(
             f"No category in '{root}'. Expected <category>/train/good/ with images; "
             f"`omiad data synthesize` writes an example."

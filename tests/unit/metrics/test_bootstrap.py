@@ -69,6 +69,15 @@ def test_a_draw_keeps_the_number_of_each_label_and_depends_on_its_seed() -> None
     assert (times != draw(labels, num=50, rng=np.random.default_rng(1))).any()
 
 
+def test_many_draws_are_counted_like_a_few(maps: np.ndarray, masks: np.ndarray) -> None:
+    images = images_of(maps, masks)
+    times = draw(images.is_anomalous, num=2**16, rng=np.random.default_rng(0))
+    few, many = deviations(images, times[-5:]), deviations(images, times)
+    for name, values in many.items():
+        assert len(values) == 2**16
+        np.testing.assert_allclose(values[-5:], few[name], atol=1e-6)
+
+
 def test_undefined_metrics_are_left_out(maps: np.ndarray, masks: np.ndarray) -> None:
     images = images_of(maps, masks)
     times = np.ones((2, NUM_IMAGES))

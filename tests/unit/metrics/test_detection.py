@@ -1,3 +1,4 @@
+import io
 import json
 from pathlib import Path
 
@@ -5,10 +6,18 @@ import numpy as np
 import pytest
 import torch
 from references import slow_ranking
+from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
 from omiad.errors import InputError
-from omiad.metrics import METRICS, AnomalyMetrics, ImageDetection, PixelDetection, results_table
+from omiad.metrics import (
+    METRICS,
+    AnomalyMetrics,
+    ImageDetection,
+    PixelDetection,
+    Results,
+    results_table,
+)
 from omiad.types import ImageBatch, Prediction
 
 
@@ -214,6 +223,13 @@ def test_image_figures_equal_slow_definitions_on_scores_in_double_precision() ->
         assert figures[f"image_{name}"] == pytest.approx(value, abs=1e-12), name
 
 
+def shared_by_all(results: Results) -> list[object]:
+    """Return what each process must know in the end, the counts of every image included."""
+    counts = [results.counts[name].read() for name in results.categories]
+    images = [[each.index.tolist(), each.counts.tolist()] for each in counts]
+    return [results.categories, results.notes, images]
+
+
 def share_of(rank: int, folder: str) -> None:
     """Score a padded share of five images in one of two processes."""
     torch.distributed.init_process_group(
@@ -228,7 +244,7 @@ def share_of(rank: int, folder: str) -> None:
             Prediction(*(x[row] for x in prediction)), ImageBatch(*(x[row] for x in batch)), [name]
         )
     results = metrics.compute()
-    (Path(folder) / f"{rank}.json").write_text(json.dumps([results.categories, results.notes]))
+    (Path(folder) / f"{rank}.json").write_text(json.dumps(shared_by_all(results)))
     torch.distributed.destroy_process_group()
 
 
@@ -246,4 +262,25 @@ def test_two_processes_give_the_figures_of_one(tmp_path: Path) -> None:
     results = metrics.compute()
     for rank in range(2):
         written = json.loads((tmp_path / f"{rank}.json").read_text())
-        assert written == [results.categories, results.notes]
+        assert written == shared_by_all(results)
+
+
+@pytest.mark.parametrize("name", ["pcb", "transistor_with_a_very_long_name_of_its_own"])
+def test_a_terminal_of_80_columns_shows_every_figure_and_the_whole_name(
+    name: str, generator: torch.Generator
+) -> None:
+    metrics = AnomalyMetrics([name, "b"])
+    prediction, batch = batch_of([False, True], generator)
+    perfect = Prediction(batch.is_anomalous.float(), batch.masks.float())
+    metrics.update(perfect, batch, [name] * 2)
+    metrics.update(prediction, batch, ["b"] * 2)
+    console = Console(width=80, file=io.StringIO(), legacy_windows=False)
+    console.print(results_table(metrics.compute(), steps="protocol of many steps; " * 9))
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert max(map(len, lines)) <= 80
+    assert "…" not in "".join(lines)
+    headings = " ".join(" ".join(lines[:3]).split())
+    assert headings.count("AUROC") == headings.count("F1max") == 2
+    first = next(i for i, line in enumerate(lines) if "100.0" in line)
+    assert lines[first].split()[1:] == ["100.0"] * 8
+    assert name in "".join(line.partition(" 100.0")[0].strip() for line in lines[first : first + 4])

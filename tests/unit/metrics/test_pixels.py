@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from references import slow_pixel_figures
+from references import mvtec_au_pro, slow_pixel_figures
 from scipy import ndimage
 
 from omiad.errors import InputError
@@ -71,6 +71,17 @@ def test_few_scores_are_counted_exactly(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_overlap_curves_are_those_of_mvtecs_definition(kind: str) -> None:
+    rng = np.random.default_rng(5)
+    masks = random_masks(rng)
+    maps = maps_of(kind, masks, rng)
+    figures = fed(PixelDetection(), maps, masks).compute()
+    for name, limit in (("aupro", 0.3), ("aupro_0.05", 0.05), ("aupro_0.01", 0.01)):
+        expected = mvtec_au_pro(maps, masks, limit)
+        assert figures[name].value == pytest.approx(expected, abs=1e-6), name
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_coarse_bins_bound_the_error_and_finer_passes_reach_the_tolerance(kind: str) -> None:
     rng = np.random.default_rng(1)
     masks = random_masks(rng)
@@ -114,6 +125,32 @@ def test_changed_maps_in_a_second_pass_are_noticed_and_the_first_pass_stands() -
     assert fed(metric, np.roll(maps, 1, axis=1), masks).compute() == first
     assert not metric.is_repeatable
     assert not metric.refine(1e-4)
+
+
+def test_a_pixel_that_moves_to_another_bin_is_noticed_though_their_sum_is_the_same() -> None:
+    rng = np.random.default_rng(3)
+    masks = random_masks(rng)
+    maps = maps_of("random", masks, rng)
+    metric = PixelDetection(max_bins=4)
+    first = fed(metric, maps, masks).compute()
+    assert metric.refine(0)
+    moved = maps.copy()
+    moved[0].flat[maps[0].argmin()] = maps[0].max()
+    assert fed(metric, moved, masks).compute() == first
+    assert not metric.is_repeatable
+
+
+def test_the_state_is_bounded_whatever_the_number_of_images() -> None:
+    rng = np.random.default_rng(6)
+    metric = PixelDetection(max_bins=100)
+    for start in range(0, 120, 3):
+        rows = torch.arange(start, start + 3)
+        maps = torch.from_numpy(rng.normal(size=(3, 12, 12)).astype(np.float32))
+        metric.update(maps, maps > 1, index=rows)
+        assert [len(part) for part in (metric.keys, metric.counts, metric.index)] == [2, 2, 1]
+        assert max(len(keys) for keys in metric.keys) <= 100
+    assert metric.index[0].tolist() == list(range(119))  # the last one waits
+    assert metric.compute()["pixel_auroc"].value > 0.99
 
 
 def test_reset_forgets_finer_bins_too() -> None:
