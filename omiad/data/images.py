@@ -94,18 +94,25 @@ class ImageDataset(Dataset[ImageBatch]):
     Args:
         samples: What to read, in this order.
         image_size: Side of images and masks in pixels.
+        features: Features of the samples, given out in place of their pixels.
     """
 
-    def __init__(self, samples: Sequence[Sample], image_size: int) -> None:
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        image_size: int,
+        features: Dataset[Tensor] | None = None,
+    ) -> None:
         self.samples = packed(samples)
         self.image_size = image_size
+        self.features = features
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> ImageBatch:
         sample, size = self.samples[index], self.image_size
-        image = read_image(sample.image, size)
+        image = read_image(sample.image, size) if self.features is None else self.features[index]
         if sample.mask is None:
             mask = torch.zeros(size, size, dtype=torch.bool)
         else:
