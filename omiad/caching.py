@@ -21,14 +21,15 @@ from omiad.prediction import pick_device
 
 logger = logging.getLogger(__name__)
 
-_OF_A_RUN = ("model", "checkpoint", "panels", "run_dir", "ckpt_path")
+_OF_A_RUN = ("model", "checkpoint", "panels", "run_dir", "save_maps", "ckpt_path")
 """What else stands in a configuration, and does not concern the cache."""
 
 _BUILD_HELP = """\
 Compute the features that a run will need, before it runs.
 
 --config takes the configuration of the run, or the config.yaml in its folder; --data.* are the
-options of a fit. --trainer.precision is part of what features are kept by.
+options of a fit. --trainer.precision is part of what features are kept by. --data.cache all adds
+the test images; the size of both is printed, and refused where it does not fit, before any work.
 """
 
 
@@ -40,19 +41,17 @@ def build_cache(args: Sequence[str]) -> None:
     """
     parser = ArgumentParser(prog="omiad cache build", description=_BUILD_HELP)
     parser.add_argument("--config", action=ActionConfigFile)
-    parser.add_class_arguments(FeatureDataModule, "data", skip={"seed", "cache"})
+    parser.add_class_arguments(FeatureDataModule, "data", skip={"seed"})
     parser.add_argument("--seed_everything", type=int, default=0, help="Of random weights.")
     parser.add_argument("--trainer", type=dict, default={}, help="Only the precision counts.")
-    parser.add_argument("--split", choices=("train", "test"), default="train")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps, or auto.")
     for name in _OF_A_RUN:
         parser.add_argument(f"--{name}", type=Any, default=None, help="Ignored.")
     config = parser.parse_args(list(args))
     data = FeatureDataModule(**vars(config.data), seed=config.seed_everything)
     precision = str((config.trainer or {}).get("precision", "32-true"))
-    dtype = AUTOCAST_DTYPES.get(precision)
-    features = data.features(config.split, device=pick_device(config.device), autocast_dtype=dtype)
-    logger.info("%d images are there", len(features))
+    data.device, data.autocast_dtype = pick_device(config.device), AUTOCAST_DTYPES.get(precision)
+    logger.info("%d images are there", data.build_caches())
 
 
 def cache_info(*, cache_dir: str = "~/.cache/omiad", json: bool = False) -> None:

@@ -119,7 +119,7 @@ class Detector(nn.Module):
     def forward(self, images: Tensor) -> Prediction:
         """Score photographs: uint8 RGB (B, 3, S, S), S the extractor's image size."""
         with self._autocast(images.device):
-            features = self.extractor(images)
+            features = self.extractor(images).half()  # as the data module has them
         return self.score_features(features)
 
     @torch.no_grad()

@@ -46,7 +46,8 @@ class ImageBatch(NamedTuple):
     """Images to score, with what is known about them.
 
     Attributes:
-        images: RGB pixels (B, 3, H, W), uint8.
+        images: RGB pixels (B, 3, H, W), uint8; in place of them raw features (B, C, h, w), half
+            precision, where those are cached, and in the steps of a run.
         is_anomalous: Image labels (B,), bool.
         masks: Defect pixels (B, H, W), bool; all False where `has_mask` is False.
         has_mask: Whether the pixels' labels are known (B,), bool: True for a normal image (no pixel

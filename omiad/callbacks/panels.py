@@ -55,7 +55,7 @@ class Panels(Callback):
             self._rows[sample.category].append(
                 PanelRow(
                     reference=_pixels(data.reference(sample.category), data.image_size),
-                    image=batch.images[row].permute(1, 2, 0).cpu().numpy(),
+                    image=_pixels(sample.image, data.image_size),
                     mask=batch.masks[row].cpu().numpy() if batch.has_mask[row] else None,
                     anomaly_map=prediction.anomaly_map[row].cpu().numpy(),
                     label=sample.defect,

@@ -28,12 +28,15 @@ from omiad.features import (
     FeatureExtractor,
     FeatureStatistics,
     StreamedFeatures,
+    compute_missing,
 )
 from omiad.features.reading import FileLoader
 from omiad.types import FeatureBatch, ImageBatch, Sample
 
+Split = Literal["train", "test"]
+
 EXTRACTION_BATCH_SIZE = 32
-"""Images per forward pass of the cache; fixed, so that the cache does not depend on the run's."""
+"""Images per forward pass of the backbone; fixed, so that features do not depend on the run's."""
 
 logger = logging.getLogger(__name__)
 
@@ -44,12 +47,12 @@ class FeatureDataModule(LightningDataModule):
     """Images of all categories, as features of a frozen backbone.
 
     The features of the training images are computed once and kept in a cache on disk; training
-    reads only those. Test images are read as photographs.
+    reads only those. Those of the test images are computed as they stream by, or kept as well.
 
     Args:
         root: Folder of the data set.
-        layout: How it lies there: mvtec (also mpdd and synthetic), visa, realiad, folder (your own
-            photographs), or auto, which looks at the sub-folders.
+        layout: How it lies there: mvtec (also mpdd and synthetic), visa, realiad, realiad_sv (its
+            first view alone), folder (your own photographs), or auto, which looks at the folders.
         backbone: Model name of timm.
         weights: Weights of the backbone: pretrained (downloaded once by timm), random, or a file
             (.safetensors, .pth, .pt, .bin in timm's naming, or an omiad .ckpt).
@@ -57,15 +60,16 @@ class FeatureDataModule(LightningDataModule):
         feature_size: Side of the feature grid in cells.
         stages: Feature maps of the backbone to use, in timm's numbering; by default the first four.
         antialias: Average where a feature map shrinks to the grid, instead of picking values.
-        cache: Keep the training features on disk; without, the backbone runs in every step, to
-            the same numbers.
+        cache: Keep the features on disk of the training images (true), of all images (all), or of
+            none (false); of others the backbone computes the same numbers in every step.
         cache_dir: Folder of the feature caches; a cache takes images x channels x grid x 2 bytes.
         cache_budget: GiB that all caches in the folder may take, None for what the disk has.
         cache_key: What tells that an image has changed: stat (path, size and time of change) or
             content (its bytes, which are read at each start).
         sampling: natural shows every training image once in an epoch; balanced shows of every
             category as many as the smallest has, other ones in each epoch.
-        batch_size: Images per batch and device.
+        batch_size: Images per batch and device in training; tests take 32 at a time, so that no
+            score depends on it.
         num_workers: Processes that read images or cached features.
         seed: Of the order of training images, and of random backbone weights.
 
@@ -84,7 +88,7 @@ class FeatureDataModule(LightningDataModule):
         feature_size: int = 32,
         stages: list[int] | None = None,
         antialias: bool = False,
-        cache: bool = True,
+        cache: bool | Literal["all"] = True,
         cache_dir: str = "~/.cache/omiad",
         cache_budget: float | None = None,
         cache_key: CacheKey = "stat",
@@ -104,7 +108,7 @@ class FeatureDataModule(LightningDataModule):
         self.root = Path(root).expanduser()
         self.layout: Layout = layout
         self.image_size = image_size
-        self.cache = cache
+        self.cache: bool | Literal["all"] = cache
         self.cache_dir = Path(cache_dir).expanduser()
         self.cache_budget = cache_budget
         self.cache_key: CacheKey = cache_key
@@ -125,6 +129,9 @@ class FeatureDataModule(LightningDataModule):
         self.prepare_mask: PrepareMask | None = None
         self._extractor: FeatureExtractor | None = None
         self._train_features: FeatureCache | StreamedFeatures | None = None
+        # A run sets them in setup, and a loaded model its own precision.
+        self.device: torch.device | str = "cpu"
+        self.autocast_dtype: torch.dtype | None = None
 
     def setup(self, stage: str | None = None) -> None:
         """List the files, build the extractor and, for training, open or build the cache.
@@ -139,48 +146,63 @@ class FeatureDataModule(LightningDataModule):
                 f"<category>/test/<defect>."
             )
         _ = self.extractor  # a test needs it too; weights that are missing are named here
+        if self.trainer is not None:
+            self.device = self.trainer.strategy.root_device
+            self.autocast_dtype = AUTOCAST_DTYPES.get(str(self.trainer.precision))
         if stage in ("fit", None) and self._train_features is None:
-            trainer = self.trainer
-            device = "cpu" if trainer is None else trainer.strategy.root_device
-            self._train_features = self.features(
-                "train", device=device, autocast_dtype=self.autocast_dtype
-            )
+            self._train_features = self.features("train")
 
-    def features(
-        self,
-        split: Literal["train", "test"],
-        *,
-        device: torch.device | str = "cpu",
-        autocast_dtype: torch.dtype | None = None,
-    ) -> FeatureCache | StreamedFeatures:
-        """Return the features of a split, computing what the cache lacks.
-
-        Args:
-            split: Which images.
-            device: Where the backbone runs.
-            autocast_dtype: Precision of the backbone, None for that of its weights.
-        """
-        build = Build(
+    @property
+    def build(self) -> Build:
+        """How features are computed, on `device` and in `autocast_dtype`."""
+        return Build(
             self.extractor,
             read=read_image,
             batch_size=EXTRACTION_BATCH_SIZE,
             num_workers=self.num_workers,
-            device=device,
-            autocast_dtype=autocast_dtype,
+            device=self.device,
+            autocast_dtype=self.autocast_dtype,
         )
+
+    @property
+    def cached_splits(self) -> tuple[Split, ...]:
+        """The splits whose features are kept on disk."""
+        return ("train", "test") if self.cache == "all" else ("train",) if self.cache else ()
+
+    def features(self, split: Split) -> FeatureCache | StreamedFeatures:
+        """Return the features of a split; where it is cached, after computing what is missing."""
         samples, root, cache_dir = self.samples(split), self.root, self.cache_dir
-        if not self.cache:
-            return StreamedFeatures(samples, build, root=root, cache_dir=cache_dir)
+        if split not in self.cached_splits:
+            return StreamedFeatures(samples, self.build, root=root, cache_dir=cache_dir)
         return FeatureCache.open_or_build(
             samples,
-            build,
+            self.build,
             root=root,
             cache_dir=cache_dir,
             key=self.cache_key,
             budget=self.cache_budget,
         )
 
-    def samples(self, split: Literal["train", "test"]) -> Sequence[Sample]:
+    def build_caches(self) -> int:
+        """Compute all that the cached splits lack, its size told as one; return their images.
+
+        Raises:
+            InputError: If no split is cached, or the features do not fit.
+        """
+        if not self.cached_splits:
+            raise InputError("--data.cache false keeps no features. Give true, or all.")
+        samples = [sample for split in self.cached_splits for sample in self.samples(split)]
+        compute_missing(
+            samples,
+            self.build,
+            root=self.root,
+            cache_dir=self.cache_dir,
+            key=self.cache_key,
+            budget=self.cache_budget,
+        )
+        return sum(len(self.features(split)) for split in self.cached_splits)
+
+    def samples(self, split: Split) -> Sequence[Sample]:
         """Return the samples of a split; `index` in the batches counts in this list."""
         return self._listed[split]
 
@@ -237,11 +259,6 @@ class FeatureDataModule(LightningDataModule):
         _ = self._listed
         return self._dataset_name
 
-    @property
-    def autocast_dtype(self) -> torch.dtype | None:
-        """Precision of the backbone under the trainer's, None for that of its weights."""
-        return None if self.trainer is None else AUTOCAST_DTYPES.get(str(self.trainer.precision))
-
     def train_dataloader(self) -> ResumableLoader:
         """Return the shuffled batches of all categories, as `FeatureBatch` when on the device."""
         samples, features = self.samples("train"), self.train_features
@@ -267,21 +284,27 @@ class FeatureDataModule(LightningDataModule):
         )
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Run the backbone on training photographs, where there is no cache."""
-        if isinstance(batch, PhotographBatch) and isinstance(self.train_features, StreamedFeatures):
-            features = self.train_features.build.features(batch.images)
+        """Run the backbone on photographs, whose features are not cached."""
+        if isinstance(batch, PhotographBatch):
+            features = self.build.features(batch.images)
             return FeatureBatch(features, batch.index, batch.category)
+        if isinstance(batch, ImageBatch) and batch.images.dtype == torch.uint8:
+            return batch._replace(images=self.build.features(batch.images))
         return batch
 
     def test_dataloader(self) -> DataLoader[ImageBatch]:
-        """Return the test photographs in the order of `samples("test")`, as `ImageBatch`.
+        """Return the test images in the order of `samples("test")`, as `ImageBatch`.
 
-        Of several processes each gets its share, and none an image twice.
+        They are photographs, or their features where those are cached. Of several processes each
+        gets its share, and none an image twice.
         """
         samples = self.samples("test")
+        features = self.features("test") if "test" in self.cached_splits else None
         return FileLoader(
-            ImageDataset(samples, self.image_size, prepare_mask=self.prepare_mask),
-            batch_size=self.batch_size,
+            ImageDataset(
+                samples, self.image_size, prepare_mask=self.prepare_mask, features=features
+            ),
+            batch_size=EXTRACTION_BATCH_SIZE,
             sampler=EvaluationSampler(len(samples), **self._share),
             num_workers=self.num_workers,
             pin_memory=self._pin_memory,

@@ -101,6 +101,7 @@ class ImageDataset(Dataset[ImageBatch]):
         samples: What to read, in this order.
         image_size: Side of images and masks in pixels.
         prepare_mask: Brings a mask (H, W) to that size; by default as `read_mask` does.
+        features: Features of the samples, given out in place of their pixels.
     """
 
     def __init__(
@@ -109,17 +110,19 @@ class ImageDataset(Dataset[ImageBatch]):
         image_size: int,
         *,
         prepare_mask: PrepareMask | None = None,
+        features: Dataset[Tensor] | None = None,
     ) -> None:
         self.samples = packed(samples)
         self.image_size = image_size
         self.prepare_mask = prepare_mask
+        self.features = features
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> ImageBatch:
         sample, size = self.samples[index], self.image_size
-        image = read_image(sample.image, size)
+        image = read_image(sample.image, size) if self.features is None else self.features[index]
         if sample.mask is None:
             mask = torch.zeros(size, size, dtype=torch.bool)
         elif self.prepare_mask is None:

@@ -1,7 +1,7 @@
 """Backbone features: extraction, the cache on disk, normalisation."""
 
 from omiad.features.building import Build
-from omiad.features.cache import CacheKey, FeatureCache, StreamedFeatures
+from omiad.features.cache import CacheKey, FeatureCache, StreamedFeatures, compute_missing
 from omiad.features.extractor import FeatureExtractor
 from omiad.features.normalization import FeatureNorm, FeatureNormalizer
 from omiad.features.store import FeatureStatistics
@@ -15,4 +15,5 @@ __all__ = [
     "FeatureNormalizer",
     "FeatureStatistics",
     "StreamedFeatures",
+    "compute_missing",
 ]

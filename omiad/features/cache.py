@@ -125,24 +125,9 @@ class FeatureCache(Dataset[Tensor]):
             InputError: If an image cannot be read or has no finite features, or the features do
                 not fit on the disk or in the budget.
         """
-        store = FeatureStore.open(cache_dir, build.extractor, build.autocast_dtype)
-        keys = [row_key(sample.image, root, key) for sample in samples]
-        places = store.index()
-        if not all(k in places for k in keys):
-            with store.locked():
-                mend(store)
-                places = store.index()
-                missing = {
-                    k: Missing(k, s.image, s.image.relative_to(root).as_posix())
-                    for k, s in zip(keys, samples, strict=True)
-                    if k not in places
-                }
-                logger.info(
-                    "feature cache: %d of %d images are there", len(keys) - len(missing), len(keys)
-                )
-                if missing:
-                    add_missing(store, build, list(missing.values()), budget)
-                    places = store.index()
+        store, keys, places = compute_missing(
+            samples, build, root=root, cache_dir=cache_dir, key=key, budget=budget
+        )
         cache = cls(store, [places[k] for k in keys], store.statistics(keys))
         if not store.view_path(keys).exists():
             store.keep_statistics(
@@ -193,6 +178,41 @@ class StreamedFeatures(Dataset[Tensor]):
                 self._recent.clear()
             self._recent[index] = self.build.features(image[None])[0].cpu()
         return self._recent[index]
+
+
+def compute_missing(
+    samples: Sequence[Sample],
+    build: Build,
+    *,
+    root: Path,
+    cache_dir: Path,
+    key: CacheKey = "stat",
+    budget: float | None = None,
+) -> tuple[FeatureStore, list[str], dict[str, Place]]:
+    """Compute the features of images that are not cached yet, as `FeatureCache.open_or_build`.
+
+    Returns:
+        The store, the key of each image's row, and the places of all rows.
+    """
+    store = FeatureStore.open(cache_dir, build.extractor, build.autocast_dtype)
+    keys = [row_key(sample.image, root, key) for sample in samples]
+    places = store.index()
+    if not all(k in places for k in keys):
+        with store.locked():
+            mend(store)
+            places = store.index()
+            missing = {
+                k: Missing(k, s.image, s.image.relative_to(root).as_posix())
+                for k, s in zip(keys, samples, strict=True)
+                if k not in places
+            }
+            logger.info(
+                "feature cache: %d of %d images are there", len(keys) - len(missing), len(keys)
+            )
+            if missing:
+                add_missing(store, build, list(missing.values()), budget)
+                places = store.index()
+    return store, keys, places
 
 
 def row_key(image: Path, root: Path, key: CacheKey) -> str:

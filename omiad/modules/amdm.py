@@ -117,6 +117,8 @@ class AMDMModule(DetectionModule):
         """Build the networks for the data's features; fit the normalisation before training."""
         if not self.is_built:
             self._build()
+        elif stage == "test":
+            self.data.autocast_dtype = self.detector.autocast_dtype
         if stage == "fit":
             self.check_precision()
             normalizer = self.detector.normalizer

@@ -109,9 +109,8 @@ class DetectionModule(LightningModule):
     def test_step(  # type: ignore[override] # the callbacks take the prediction as it is
         self, batch: ImageBatch, batch_idx: int
     ) -> Prediction:
-        """Score a batch of photographs; the evaluation callback does the rest."""
-        prediction: Prediction = self.detector(batch.images)
-        return prediction
+        """Score a batch by its features; the evaluation callback does the rest."""
+        return self.detector.score_features(batch.images)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what is needed to rebuild the detector without any other file."""
@@ -157,6 +156,7 @@ class DetectionModule(LightningModule):
             # A score is the checkpoint's, whatever precision the tester runs under.
             precision = stored["detector"]["precision"]
             self.detector.autocast_dtype = AUTOCAST_DTYPES[precision]
+            self.data.autocast_dtype = self.detector.autocast_dtype
         self.feature_rms = stored["feature_rms"]
         self.noise_to_signal = stored["noise_to_signal"]
         self.load_progress(stored["progress"])

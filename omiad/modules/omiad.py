@@ -145,6 +145,8 @@ class OmiADModule(DetectionModule):
         """Start generator and student from the teacher, theta <- phi and psi <- phi."""
         if not self.is_built:
             self._build()
+        elif stage == "test":
+            self.data.autocast_dtype = self.detector.autocast_dtype
         if stage == "fit":
             self.check_precision()
             self._check_strategy()

@@ -317,6 +317,24 @@ def test_without_a_cache_the_weights_are_the_same(road: dict[str, Path], tmp_pat
     assert not list((tmp_path / "cache").glob("*/*.rows"))
 
 
+def test_a_cached_test_split_gives_the_same_results(road: dict[str, Path], tmp_path: Path) -> None:
+    def scores_of(name: str, *extra: str) -> dict[str, bytes]:
+        run = [f"--run_dir={tmp_path / name}", "--trainer.accelerator=cpu", "--save_maps"]
+        main(["test", f"--ckpt_path={road['amdm']}", *run, "--panels.num_per_category=1", *extra])
+        maps = sorted((tmp_path / name / "maps").rglob("*.npy"))
+        return {path.relative_to(tmp_path / name).as_posix(): path.read_bytes() for path in maps}
+
+    cached = ["--data.cache=all", f"--data.cache_dir={tmp_path / 'cache'}"]
+    streamed, first, again = scores_of("a"), scores_of("b", *cached), scores_of("c", *cached)
+    assert len(list((tmp_path / "cache").glob("*/*.rows"))) == 1
+    assert streamed
+    assert streamed == first == again
+    for picture in (tmp_path / "a" / "panels").iterdir():
+        assert (tmp_path / "c" / "panels" / picture.name).read_bytes() == picture.read_bytes()
+    a, c = (json.loads((tmp_path / run / "results.json").read_text()) for run in "ac")
+    assert a["categories"] == c["categories"]
+
+
 def test_an_interrupted_distillation_goes_on_to_the_same_weights(
     road: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

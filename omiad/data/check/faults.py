@@ -120,7 +120,7 @@ def _without_mask(root: Path, samples: Sequence[Sample]) -> Iterator[Fault]:
 
 
 def _stray_masks(root: Path, index: Index) -> Iterator[Fault]:
-    if index.layout == "realiad":  # masks lie among the images, named by the split
+    if index.layout in ("realiad", "realiad_sv"):  # masks lie among the images, named by the split
         return
     used = {sample.mask for sample in index.samples}
     bare: dict[str, list[str]] = defaultdict(list)

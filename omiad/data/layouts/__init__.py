@@ -1,6 +1,7 @@
 """Layouts of data sets: each module turns a folder into a list of samples, opening no pixels."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -10,13 +11,14 @@ from omiad.data.layouts.published import recognise
 from omiad.errors import InputError
 from omiad.types import Sample
 
-Layout = Literal["auto", "mvtec", "visa", "mpdd", "realiad", "folder", "synthetic"]
+Layout = Literal["auto", "mvtec", "visa", "mpdd", "realiad", "realiad_sv", "folder", "synthetic"]
 
 INDEXES: dict[str, Callable[[Path], list[Sample]]] = {
     "mvtec": mvtec.index,
     "visa": visa.index,
     "mpdd": mvtec.index,
     "realiad": realiad.index,
+    "realiad_sv": partial(realiad.index, jsons="realiad_jsons_sv"),
     "folder": folder.index,
     "synthetic": mvtec.index,
 }
@@ -55,7 +57,7 @@ def index_dataset(root: Path, layout: Layout = "auto", *, test_only: bool = Fals
         samples = mvtec.index(root, test_only=True)
     else:
         samples = [s for s in index(root) if s.split == "test" or not test_only]
-    if name in ("visa", "realiad"):
+    if name in ("visa", "realiad", "realiad_sv"):
         return Index(name, name, samples)
     known = recognise({sample.category for sample in samples})
     return Index(name, known or root.resolve().name, samples)

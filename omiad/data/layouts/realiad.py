@@ -4,7 +4,8 @@
     Real-IAD/realiad_{256,512,1024}/<category>/NG/<defect>/S0001/..._C1_<time>.{jpg,png}
     Real-IAD/realiad_jsons/<category>.json                  or realiad_jsons/realiad_jsons/
 
-The root is `Real-IAD`, or one of its resolutions where there are several. A root that holds
+The root is `Real-IAD`, or one of its resolutions where there are several. The splits of one view
+lie in `realiad_jsons_sv`, in either place; layout `realiad_sv` takes those. A root that holds
 `<category>.json` beside each `<category>/` is read as well. Paths and labels come from the JSON:
 a view that shows no defect is labelled OK though its file lies under NG.
 """
@@ -41,11 +42,15 @@ def matches(root: Path) -> bool:
     )
 
 
-def index(root: Path) -> list[Sample]:
+def index(root: Path, *, jsons: str = JSONS) -> list[Sample]:
     """List the images: by category, train before test, in the order of the JSON.
 
     A sample is normal where its `anomaly_class` is the `normal_class`. `sample_id` names the part
     and `view` the camera, 1 to 5.
+
+    Args:
+        root: Folder of the data set.
+        jsons: Folder of the splits: realiad_jsons, or realiad_jsons_sv for the first view alone.
 
     Raises:
         MissingInputError: If the root does not exist.
@@ -55,7 +60,7 @@ def index(root: Path) -> list[Sample]:
     check_root(root)
     images = _image_folder(root)
     samples: list[Sample] = []
-    for path in _splits(root, images):
+    for path in _splits(root, images, jsons):
         samples += _category(path, images)
     return samples
 
@@ -72,12 +77,13 @@ def _image_folder(root: Path) -> Path:
     return found[0] if found else root
 
 
-def _splits(root: Path, images: Path) -> list[Path]:
+def _splits(root: Path, images: Path, jsons: str) -> list[Path]:
     """Return the JSON files, one for each category that has images."""
-    beside = images.resolve().parent / JSONS
-    parents = [root / JSONS, beside]
-    places = [place for parent in parents for place in (parent / JSONS, parent)]
-    for place in (*places, images):
+    beside = images.resolve().parent
+    # The archive unpacks all splits into a folder of its own name.
+    places = [parent / inner / jsons for parent in (root, beside) for inner in (JSONS, "")]
+    places += [images] if jsons == JSONS else []
+    for place in places:
         found = sorted(place.glob("*.json")) if place.is_dir() else []
         here = [path for path in found if (images / path.stem).is_dir()]
         if here:
@@ -88,8 +94,8 @@ def _splits(root: Path, images: Path) -> list[Path]:
                 f"'{found[0].stem}'. Unpack the images of Real-IAD there."
             )
     raise InputError(
-        f"No splits of Real-IAD for '{images}'. Unpack realiad_jsons.zip to "
-        f"'{beside}', or put <category>.json beside each category."
+        f"No splits of Real-IAD for '{images}': '{jsons}' is missing. Unpack realiad_jsons.zip to "
+        f"'{beside / JSONS}'; <category>.json beside each category will do for all views."
     )
 
 

@@ -213,8 +213,9 @@ def test_a_run_resumed_at_the_end_of_an_epoch_sees_the_next_epochs(make, tmp_pat
     assert first + resumed == fit("whole", 4)
 
 
-def test_test_batches_stream_the_photographs_in_index_order(make):
-    data = make(batch_size=5)
+def test_test_batches_stream_the_photographs_in_index_order(make, monkeypatch):
+    monkeypatch.setattr("omiad.data.datamodule.EXTRACTION_BATCH_SIZE", 5)
+    data = make(batch_size=2)
     data.setup("test")
     batches = list(data.test_dataloader())
     assert all(isinstance(batch, ImageBatch) for batch in batches)
@@ -245,6 +246,7 @@ def test_the_backbone_runs_in_the_precision_of_the_trainer(make, tmp_path, preci
     assert data.autocast_dtype is None
     data.trainer = trainer(tmp_path)
     data.trainer._accelerator_connector.precision_plugin.precision = precision  # no GPU needed
+    data.setup("test")
     assert data.autocast_dtype == dtype
 
 
@@ -312,10 +314,56 @@ def test_balanced_batches_show_every_category_as_often(make, mvtec_root, tmp_pat
     assert set(seen) == set(range(6))  # all images, over the epochs
 
 
-def test_features_of_the_test_split_can_be_had_too(make):
-    data = make()
-    features = data.features("test")
-    assert len(features) == 12
+class Keeping(LightningModule):
+    """Keeps the batches of a test as they reach a step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[ImageBatch] = []
+
+    def test_step(self, batch: ImageBatch, batch_idx: int) -> None:
+        self.seen.append(batch)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_features_of_test_images_are_the_same_cached_or_streamed(make, tmp_path, num_workers):
+    def batches_of(cache, batch_size) -> list[ImageBatch]:
+        tester, folder = Keeping(), tmp_path / str(cache)
+        data = make(cache=cache, batch_size=batch_size, cache_dir=str(folder))
+        data.num_workers = num_workers
+        trainer(tmp_path).test(tester, datamodule=data, verbose=False)
+        rows = sum(len(path.read_text().splitlines()) for path in folder.glob("*/*.index"))
+        assert rows == (12 if cache == "all" else 0)
+        return tester.seen
+
+    first = batches_of("all", 5)
+    assert torch.cat([b.index for b in first]).tolist() == list(range(12))
+    assert first[0].images.dtype == torch.half
+    for others in (batches_of("all", 5), batches_of(True, 5), batches_of(False, 3)):
+        assert len(others) == len(first)
+        for a, b in zip(first, others, strict=True):
+            assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_a_cached_test_split_is_read_without_opening_a_photograph(make, tmp_path, monkeypatch):
+    data = make(cache="all", cache_dir=str(tmp_path))
+    assert data.build_caches() == 20
+
+    def refuse(path: Path, size: int) -> Tensor:
+        raise AssertionError(f"opened {path}")
+
+    monkeypatch.setattr("omiad.data.images.read_image", refuse)
+    monkeypatch.setattr("omiad.data.datamodule.read_image", refuse)
+    (batch,) = data.test_dataloader()
+    assert batch.images.shape == (12, data.num_channels, 4, 4)
+    assert batch.masks.any()
+    data.setup("fit")
+    assert len(list(data.train_dataloader())) == 2
+
+
+def test_caches_that_nobody_wants_are_refused(make):
+    with pytest.raises(InputError, match=r"--data.cache false keeps no features"):
+        make(cache=False).build_caches()
 
 
 def test_the_layout_can_be_given(make, mvtec_root):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from synthetic import write_realiad, write_visa
 
+from omiad.data.check.faults import find
 from omiad.data.layouts import folder, index_dataset, realiad, visa
 from omiad.data.layouts.published import PUBLISHED, recognise
 from omiad.errors import InputError
@@ -185,3 +186,26 @@ def test_a_published_data_set_is_recognised_by_half_of_its_categories():
     assert recognise([*categories, "bolt"]) is None
     # Real-IAD shares names with MVTec AD: toothbrush and zipper.
     assert recognise(PUBLISHED["realiad"].categories) == "realiad"
+
+
+@pytest.mark.parametrize("jsons", ["realiad_jsons/realiad_jsons_sv", "realiad_jsons_sv"])
+def test_the_splits_of_a_single_view_are_a_layout_of_their_own(realiad_root, jsons):
+    for path in (realiad_root / "realiad_jsons/realiad_jsons").glob("*.json"):
+        split = json.loads(path.read_text())
+        for part in ("train", "test"):
+            split[part] = [row for row in split[part] if "_C1_" in row["image_path"]]
+        (realiad_root / jsons).mkdir(exist_ok=True)
+        (realiad_root / jsons / path.name).write_text(json.dumps(split))
+    all_views = index_dataset(realiad_root)
+    single = index_dataset(realiad_root, "realiad_sv")
+    assert {s.view for s in all_views.samples} == {1, 2, 3, 4, 5}
+    assert single.samples == [s for s in all_views.samples if s.view == 1]
+    assert single.samples == index_dataset(realiad_root / "realiad_256", "realiad_sv").samples
+    assert single.dataset == "realiad_sv"  # the published counts are of all views
+    kinds = {fault.kind for fault in find(realiad_root, single, [])}
+    assert not kinds & {"count", "stray mask", "category missing"}
+
+
+def test_missing_splits_of_a_single_view_are_named(realiad_root):
+    with pytest.raises(InputError, match=r"'realiad_jsons_sv' is missing"):
+        realiad.index(realiad_root, jsons="realiad_jsons_sv")

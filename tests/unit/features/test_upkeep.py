@@ -139,10 +139,31 @@ data:
   feature_size: 4
 """
     )
-    main(["cache", "build", f"--config={config}", "--split=test", "--device=cpu"])
+    main(["cache", "build", f"--config={config}", "--data.cache=all", "--device=cpu"])
     (store,) = stores(cache_dir)
     assert store.made_of["autocast_dtype"] == "torch.bfloat16"
-    assert len(store.index()) == 12
+    assert len(store.index()) == 20
+    assert describe(store)["used_by"] == [f"test of {root}", f"train of {root}"]
+    assert prune(store) == 0  # the lists of both splits need their features
+
+
+def test_the_size_of_all_splits_is_told_and_refused_before_any_work(root, cache_dir, capsys):
+    flags = [f"--data.root={root}", f"--data.cache_dir={cache_dir}", *FLAGS, "--data.cache=all"]
+    row_bytes = 2 * 120 * 4 * 4
+    budget = (10 * row_bytes + 2000) / 2**30  # enough for the 8 of train
+    with pytest.raises(SystemExit):
+        main(["cache", "build", *flags, f"--data.cache_budget={budget}"])
+    sentence = said(capsys)
+    assert f"{20 * row_bytes / 2**20:.1f} MiB to add" in sentence
+    assert "above --data.cache_budget" in sentence
+    assert len(stores(cache_dir)[0].index()) == 0
+
+
+def test_a_build_of_nothing_is_refused(root, cache_dir, capsys):
+    flags = [f"--data.root={root}", f"--data.cache_dir={cache_dir}", *FLAGS]
+    with pytest.raises(SystemExit):
+        main(["cache", "build", *flags, "--data.cache=false"])
+    assert "--data.cache false keeps no features" in said(capsys)
 
 
 @pytest.mark.parametrize("command", ["info", "verify", "prune"])
