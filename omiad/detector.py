@@ -1,6 +1,6 @@
 """The one path from photographs to scores, which testing, prediction and export share."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -16,8 +16,9 @@ from omiad.diffusion.sampling import (
 )
 from omiad.errors import InputError, MissingInputError
 from omiad.features import FeatureExtractor, FeatureNormalizer
+from omiad.memory import NormalMemory
 from omiad.networks import Network, build_network, network_spec
-from omiad.scoring import Scoring, anomaly_map, image_score
+from omiad.scoring import Scoring, anomaly_map, image_score, residual_norm
 from omiad.types import Prediction
 
 CHECKPOINT_KEY = "omiad"
@@ -32,6 +33,11 @@ AUTOCAST_DTYPES: dict[str, torch.dtype | None] = {
     "float16": torch.float16,
 }
 
+_NUM_SHOWN = 4
+"""Images of each category that the range of the maps is taken from, at least."""
+
+_CALIBRATION_BATCH_SIZE = 32
+
 
 class Detector(nn.Module):
     """Frozen backbone, reconstruction by the diffusion model, and score, in one module.
@@ -43,6 +49,7 @@ class Detector(nn.Module):
         extractor: Photographs to raw features.
         normalizer: Raw features to the units the network and the anomaly map live in.
         denoiser: The network at inference (EMA weights) with its schedule.
+        memory: Normal patches, if the scoring asks for them.
         map_range: Two numbers between which anomaly maps are drawn: the median of the maps of
             normal training images, and a value clearly above nearly all of them.
     """
@@ -100,6 +107,7 @@ class Detector(nn.Module):
         self.extractor = extractor
         self.normalizer = normalizer
         self.denoiser = denoiser
+        self.memory = NormalMemory(extractor.num_channels, residual_weight=scoring.residual_weight)
         self.scoring = scoring
         self.t_init = t_init
         self.num_steps = num_steps
@@ -128,16 +136,17 @@ class Detector(nn.Module):
         x_0 = self.normalizer(features)
         step_noise = self._step_noise()
         maps = [
-            anomaly_map(
-                x_0,
-                self._reconstruct(x_0, noise, step_noise),
-                self.extractor.image_size,
-                self.scoring,
-            )
-            for noise in self.noise
+            self._map(x_0, x_0 - self._reconstruct(x_0, noise, step_noise)) for noise in self.noise
         ]
         mean_map = torch.stack(maps).mean(0)
         return Prediction(image_score(mean_map, self.scoring), mean_map)
+
+    def _map(self, x_0: Tensor, residual: Tensor) -> Tensor:
+        if self.scoring.memory_size:
+            distance = self.memory(x_0, residual)
+        else:
+            distance = residual_norm(residual)
+        return anomaly_map(distance, self.extractor.image_size, self.scoring)
 
     def _reconstruct(self, x_0: Tensor, noise: Tensor, step_noise: Iterator[Tensor]) -> Tensor:
         schedule = self.denoiser.schedule
@@ -171,15 +180,59 @@ class Detector(nn.Module):
         )
 
     @torch.no_grad()
-    def calibrate_map_range(self, features: Tensor) -> None:
-        """Set the range anomaly maps are drawn in from features of normal images (B, C, h, w).
+    def calibrate(self, categories: Iterable[Tensor]) -> None:
+        """Learn from normal images what scoring needs: the memory and the range of the maps.
 
-        It starts at the median of their pixels and is 2.5 times as wide as the distance from
-        there to their 99th percentile, so that normal images stay dark.
+        The memory holds as many patches of every category, fewer where there are fewer. The range
+        starts at the median of the pixels of some images, which the memory leaves out for that, and
+        is 2.5 times as wide as the distance from there to their 99th percentile, so that normal
+        images stay dark.
+
+        Args:
+            categories: Raw features of normal images of each category (N, C, h, w).
         """
-        maps = torch.cat([self.score_features(x[None]).anomaly_map for x in features])
-        low, high = torch.quantile(maps.flatten(), maps.new_tensor([0.5, 0.99]))
+        generator = torch.Generator().manual_seed(self.seed)
+        shown: list[tuple[Tensor, Tensor]] = []  # features and residuals of images
+        kept: list[tuple[Tensor, Tensor, Tensor]] = []  # of patches, and whether they are shown
+        for features in categories:
+            x_0, residual = self._residuals(features)
+            is_shown = torch.zeros(len(x_0), dtype=torch.bool, device=x_0.device)
+            is_shown[:: max(2, len(x_0) // _NUM_SHOWN)] = True
+            shown.append((x_0[is_shown], residual[is_shown]))
+            if self.scoring.memory_size:
+                cells = x_0[0, 0].numel()
+                drawn = torch.randperm(len(x_0) * cells, generator=generator)
+                drawn = drawn[: self.scoring.memory_size].to(x_0.device)
+                kept.append((_cells(x_0)[drawn], _cells(residual)[drawn], is_shown[drawn // cells]))
+        if kept:
+            x_0, residual, is_shown = (torch.cat(parts) for parts in zip(*kept, strict=True))
+            self.memory.fit(x_0[~is_shown], residual[~is_shown])
+        maps = torch.cat([self._map(*pair).flatten() for pair in shown])
+        low, high = _quantiles(maps, (0.5, 0.99))
         self.map_range.copy_(torch.stack([low, low + 2.5 * (high - low)]))
+        if kept:
+            self.memory.fit(x_0, residual)
+
+    @property
+    def calibration(self) -> dict[str, Tensor]:
+        """What `calibrate` sets, by its name in the state dict."""
+        memory = self.memory.state_dict(prefix="memory.")
+        return {"map_range": self.map_range, **memory}
+
+    def is_used_unlike(self, spec: dict[str, Any]) -> bool:
+        """Return whether a detector of that `spec` leaves other residuals or keeps others."""
+        mine = self.spec
+        names = ("scoring", "t_init", "num_steps", "sampler", "eta", "seed")
+        return any(spec.get(name, mine[name]) != mine[name] for name in names)
+
+    def _residuals(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features (N, C, h, w) and what the first noise map leaves of them."""
+        x_0 = self.normalizer(features)
+        parts = [
+            part - self._reconstruct(part, self.noise[0], self._step_noise())
+            for part in x_0.split(_CALIBRATION_BATCH_SIZE)
+        ]
+        return x_0, torch.cat(parts)
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -245,6 +298,17 @@ class Detector(nn.Module):
             }
         )
         return detector.to(device).eval()
+
+
+def _cells(x: Tensor) -> Tensor:
+    """Return (B, C, h, w) as (B * h * w, C)."""
+    return x.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def _quantiles(values: Tensor, shares: tuple[float, ...]) -> Tensor:
+    """Return values below which these shares lie; torch.quantile takes no more than 2**24."""
+    step = 1 + len(values) // 2**24
+    return torch.quantile(values[::step], values.new_tensor(shares))
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

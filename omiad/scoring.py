@@ -1,4 +1,4 @@
-"""From a reconstruction error to an anomaly map and an image score."""
+"""From a residual to an anomaly map and an image score."""
 
 import math
 from dataclasses import dataclass
@@ -15,15 +15,21 @@ class Scoring:
     """How a residual becomes an anomaly map and an image score.
 
     Attributes:
-        squared: Square the L2 norm over channels, as printed in the paper's Algorithm 2; UniAD's
+        squared: Square the distance, as printed in the paper's Algorithm 2; UniAD's
             code, and the default, take the norm itself.
         blur_sigma: Standard deviation of a Gaussian blur of the map, in pixels; 0 is none.
         pool_size: Side in pixels of the window whose highest mean is the image score.
+        memory_size: Normal patches kept of each category; the map is then the distance to the
+            nearest in features and residual (`omiad.memory`). 0 keeps none: the map is the norm of
+            the residual, as in the paper.
+        residual_weight: Weight of the residual beside the features in that distance.
     """
 
     squared: bool = False
     blur_sigma: float = 0.0
     pool_size: int = 16
+    memory_size: int = 0
+    residual_weight: float = 1.0
 
     def __post_init__(self) -> None:
         """Check the fields.
@@ -37,26 +43,37 @@ class Scoring:
             )
         if self.pool_size < 1:
             raise InputError(f"scoring.pool_size must be at least 1, but got {self.pool_size}.")
+        if self.memory_size < 0:
+            raise InputError(
+                f"scoring.memory_size must not be negative, but got {self.memory_size}."
+            )
+        if not (math.isfinite(self.residual_weight) and self.residual_weight >= 0):
+            raise InputError(
+                f"scoring.residual_weight must be finite and not negative, but got "
+                f"{self.residual_weight}."
+            )
 
 
-def anomaly_map(x_0: Tensor, x_0_hat: Tensor, size: int, scoring: Scoring) -> Tensor:
-    """Return how far each pixel's features are from their reconstruction.
+def residual_norm(residual: Tensor) -> Tensor:
+    """Return the L2 norm over channels (B, 1, h, w), float32, of a residual (B, C, h, w)."""
+    return residual.float().square().sum(dim=1, keepdim=True).sqrt()
 
-    The norm over channels is taken on the feature grid and upsampled bilinearly with aligned
-    corners (UniAD, models/reconstructions/uniad.py).
+
+def anomaly_map(distance: Tensor, size: int, scoring: Scoring) -> Tensor:
+    """Bring the distance of each patch from what is normal to the pixels.
+
+    It is upsampled bilinearly with aligned corners (UniAD, models/reconstructions/uniad.py).
 
     Args:
-        x_0: Features (B, C, h, w).
-        x_0_hat: Reconstruction, like x_0.
+        distance: How far each cell of the feature grid is from normal (B, 1, h, w).
         size: Side of the map in pixels.
-        scoring: Norm and blur.
+        scoring: Square and blur.
 
     Returns:
         Anomaly maps (B, size, size), float32, not normalised.
     """
-    distance = (x_0.float() - x_0_hat.float()).square().sum(dim=1, keepdim=True)
-    if not scoring.squared:
-        distance = distance.sqrt()
+    if scoring.squared:
+        distance = distance.square()
     pixels = F.interpolate(distance, size=(size, size), mode="bilinear", align_corners=True)
     if scoring.blur_sigma > 0:
         pixels = _blur(pixels, scoring.blur_sigma)

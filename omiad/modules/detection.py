@@ -10,8 +10,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from omiad.data import FeatureDataModule
-from omiad.detector import AUTOCAST_DTYPES, CHECKPOINT_KEY, Detector
+from omiad.detector import AUTOCAST_DTYPES, CHECKPOINT_KEY, STATE_PREFIX, Detector
 from omiad.errors import InputError
+from omiad.features import FeatureCache, StreamedFeatures
 from omiad.types import ImageBatch, Prediction
 from omiad.version import __version__
 
@@ -23,7 +24,8 @@ RATIO_RANGE = (1.0, 20.0)
 PLATEAU_RATIO = 3.4
 """Ratio in the middle of the plateau measured on standardised features (t = 500, rms 1)."""
 
-NUM_CALIBRATION_IMAGES = 16
+NUM_CALIBRATION_IMAGES = 64
+"""Normal images of each category at most that a model learns to score from."""
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 """Precisions a model is trained in: weights, noise levels and losses are float32 in each."""
@@ -37,6 +39,7 @@ class DetectionModule(LightningModule):
     precisions: tuple[str, ...] = PRECISIONS
     seed: int
     ema_fraction: float
+    _is_used_anew: bool = False
     is_restored: bool = False
     """Whether the weights came from a checkpoint of this kind of model."""
 
@@ -102,9 +105,16 @@ class DetectionModule(LightningModule):
             )
 
     def on_test_start(self) -> None:
-        """Score with the weights as trained if their average is turned off."""
+        """Score with the weights as trained if their average is turned off.
+
+        A memory holds what the model leaves of normal images; where the model or the way it is
+        used differs from the checkpoint's, it is filled anew from the training images.
+        """
         if self.ema_fraction == 0:
             self.detector.denoiser.network.load_state_dict(self.trained.state_dict())
+        if self.detector.scoring.memory_size and (self.ema_fraction == 0 or self._is_used_anew):
+            logger.info("memory: filled anew from the training images, for these settings")
+            self._calibrate(self.data.features("train"))
 
     def test_step(  # type: ignore[override] # the callbacks take the prediction as it is
         self, batch: ImageBatch, batch_idx: int
@@ -114,10 +124,11 @@ class DetectionModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what is needed to rebuild the detector without any other file."""
-        if self.trainer.training:
-            self.detector.calibrate_map_range(self._calibration_features())
-            # The state dict was taken before the range was measured.
-            checkpoint["state_dict"]["detector.map_range"] = self.detector.map_range.clone()
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            self._calibrate(self.data.train_features)
+            # The state dict was taken before.
+            for name, value in self.detector.calibration.items():
+                checkpoint["state_dict"][STATE_PREFIX + name] = value.clone()
         # Factories given from Python are code, which no checkpoint carries.
         hyperparameters = checkpoint.get("hyper_parameters", {})
         for name in [n for n, value in hyperparameters.items() if not is_plain(value)]:
@@ -156,6 +167,7 @@ class DetectionModule(LightningModule):
             # A score is the checkpoint's, whatever precision the tester runs under.
             precision = stored["detector"]["precision"]
             self.detector.autocast_dtype = AUTOCAST_DTYPES[precision]
+            self._is_used_anew = self.detector.is_used_unlike(stored["detector"])
             self.data.autocast_dtype = self.detector.autocast_dtype
         self.feature_rms = stored["feature_rms"]
         self.noise_to_signal = stored["noise_to_signal"]
@@ -205,11 +217,20 @@ class DetectionModule(LightningModule):
     def load_progress(self, progress: dict[str, int]) -> None:
         """Restore `progress`."""
 
-    def _calibration_features(self) -> Tensor:
-        cache = self.data.train_features
-        step = max(1, len(cache) // NUM_CALIBRATION_IMAGES)
-        picked = [cache[i] for i in range(0, len(cache), step)][:NUM_CALIBRATION_IMAGES]
-        return torch.stack(picked).to(self.device)
+    def _calibrate(self, features: FeatureCache | StreamedFeatures) -> None:
+        images: dict[str, list[int]] = {name: [] for name in self.data.categories}
+        for index, sample in enumerate(self.data.samples("train")):
+            images[sample.category].append(index)
+        self.detector.calibrate(
+            torch.stack([features[i] for i in _spread(mine)]).to(self.device)
+            for mine in images.values()
+        )
+
+
+def _spread(indices: list[int]) -> list[int]:
+    """Pick some, evenly spaced."""
+    count = min(len(indices), NUM_CALIBRATION_IMAGES)
+    return [indices[i * len(indices) // count] for i in range(count)]
 
 
 def is_plain(value: object) -> bool:

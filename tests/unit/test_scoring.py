@@ -4,32 +4,34 @@ import torch
 from scipy import ndimage
 
 from omiad.errors import InputError
-from omiad.scoring import Scoring, anomaly_map, image_score
+from omiad.scoring import Scoring, anomaly_map, image_score, residual_norm
 
 
-def test_map_is_the_norm_over_channels_upsampled_with_aligned_corners(
-    generator: torch.Generator,
-) -> None:
-    x_0, x_0_hat = torch.randn(2, 2, 5, 4, 4, generator=generator)
-    pixels = anomaly_map(x_0, x_0_hat, 7, Scoring())
-    norm = np.sqrt(((x_0 - x_0_hat).numpy() ** 2).sum(1))
+def test_a_map_is_upsampled_with_aligned_corners(generator: torch.Generator) -> None:
+    cells = torch.rand(2, 1, 4, 4, generator=generator)
+    pixels, norm = anomaly_map(cells, 7, Scoring()), cells[:, 0]
     # Seven pixels with aligned corners lie at every half cell of four.
-    np.testing.assert_allclose(pixels[:, ::2, ::2], norm, rtol=1e-5)
+    torch.testing.assert_close(pixels[:, ::2, ::2], norm)
     between = (norm[:, 0, 0] + norm[:, 0, 1] + norm[:, 1, 0] + norm[:, 1, 1]) / 4
-    np.testing.assert_allclose(pixels[:, 1, 1], between, rtol=1e-5)
+    torch.testing.assert_close(pixels[:, 1, 1], between)
 
 
-def test_squared_norm_is_taken_before_upsampling(generator: torch.Generator) -> None:
-    x_0, x_0_hat = torch.randn(2, 1, 5, 4, 4, generator=generator)
-    squared = anomaly_map(x_0, x_0_hat, 4, Scoring(squared=True))
-    torch.testing.assert_close(squared, anomaly_map(x_0, x_0_hat, 4, Scoring()) ** 2)
+def test_the_norm_is_taken_over_channels(generator: torch.Generator) -> None:
+    residual = torch.randn(2, 5, 4, 4, generator=generator)
+    expected = np.sqrt((residual.numpy() ** 2).sum(1, keepdims=True))
+    np.testing.assert_allclose(residual_norm(residual), expected, rtol=1e-6)
+
+
+def test_the_distance_is_squared_before_upsampling(generator: torch.Generator) -> None:
+    cells = torch.rand(1, 1, 4, 4, generator=generator)
+    squared = anomaly_map(cells, 4, Scoring(squared=True))
+    torch.testing.assert_close(squared, anomaly_map(cells, 4, Scoring()) ** 2)
 
 
 def test_blur_equals_scipys(generator: torch.Generator) -> None:
-    x_0 = torch.rand(1, 1, 32, 32, generator=generator)
-    zero = torch.zeros_like(x_0)
-    ours = anomaly_map(x_0, zero, 32, Scoring(blur_sigma=2.0))[0].numpy()
-    theirs = ndimage.gaussian_filter(x_0[0, 0].numpy(), 2.0, mode="mirror")
+    cells = torch.rand(1, 1, 32, 32, generator=generator)
+    ours = anomaly_map(cells, 32, Scoring(blur_sigma=2.0))[0].numpy()
+    theirs = ndimage.gaussian_filter(cells[0, 0].numpy(), 2.0, mode="mirror")
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
@@ -40,24 +42,23 @@ def test_image_score_is_the_highest_window_mean(generator: torch.Generator) -> N
     np.testing.assert_allclose(image_score(maps, Scoring(pool_size=4)), expected, rtol=1e-5)
 
 
-def test_half_precision_features_are_scored_in_float32() -> None:
-    x_0 = torch.full((1, 300, 2, 2), 16.0, dtype=torch.float16)
-    pixels = anomaly_map(x_0, torch.zeros_like(x_0), 2, Scoring(squared=True))
-    assert pixels.dtype == torch.float32
-    assert torch.isfinite(pixels).all()  # 76,800 overflows float16
+def test_a_half_precision_residual_is_measured_in_float32() -> None:
+    norm = residual_norm(torch.full((1, 300, 2, 2), 16.0, dtype=torch.float16))
+    assert norm.dtype == torch.float32
+    assert torch.isfinite(norm).all()  # the square, 76,800, overflows float16
 
 
 @pytest.mark.parametrize("blur_sigma", [0.0, 2.0])
 def test_a_map_is_the_same_under_the_callers_autocast(
     blur_sigma: float, generator: torch.Generator
 ) -> None:
-    x_0, x_0_hat = torch.randn(2, 1, 5, 8, 8, generator=generator)
+    residual = torch.randn(1, 5, 8, 8, generator=generator)
     scoring = Scoring(blur_sigma=blur_sigma, pool_size=4)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        pixels = anomaly_map(x_0, x_0_hat, 16, scoring)
+        pixels = anomaly_map(residual_norm(residual), 16, scoring)
         score = image_score(pixels, scoring)
     assert pixels.dtype == score.dtype == torch.float32
-    assert torch.equal(pixels, anomaly_map(x_0, x_0_hat, 16, scoring))
+    assert torch.equal(pixels, anomaly_map(residual_norm(residual), 16, scoring))
 
 
 @pytest.mark.parametrize(
@@ -67,6 +68,9 @@ def test_a_map_is_the_same_under_the_callers_autocast(
         ({"blur_sigma": -1.0}, "blur_sigma must be finite and not negative, but got -1"),
         ({"blur_sigma": float("nan")}, "finite and not negative, but got nan"),
         ({"blur_sigma": float("inf")}, "finite and not negative, but got inf"),
+        ({"memory_size": -1}, "memory_size must not be negative, but got -1"),
+        ({"residual_weight": -0.5}, "residual_weight must be finite and not negative, but got -0"),
+        ({"residual_weight": float("nan")}, "residual_weight must be finite .* got nan"),
     ],
 )
 def test_impossible_scoring_is_refused(arguments: dict[str, float], message: str) -> None:
