@@ -1,0 +1,108 @@
+"""Experiments on photographs of one's own, judged without looking at a real defect.
+
+    make sweep-real ROOT=real WEIGHTS=mobilenetv2_100.safetensors
+    make sweep-real ROOT=real WEIGHTS=mobilenetv2_100.safetensors ARGS="--only amdm no_memory --seeds 0 1 2"
+
+Every figure is of a validation set made of training images (`omiad data holdout`): normal ones held
+out, and artificial defects. What experiments.yaml lists is trained where it is missing, tested and
+laid out in one table, the best first. It may be interrupted anywhere: what is done is not done again.
+"""
+
+import argparse
+import hashlib
+import json
+import shlex
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import yaml
+from omiad.sweeps.runs import Runs
+from rich.console import Console
+from rich.table import Table
+
+from omiad.cli import configure_output
+from omiad.data.holdout import hold_out
+
+EXPERIMENTS = Path(__file__).with_name("experiments.yaml")
+PARTS = ("teacher", "distil", "test")
+
+
+def results(runs: Runs, options: dict[str, str], shared: str, seed: int) -> dict[str, Any]:
+    """Train what is missing and return the figures of an experiment."""
+    teacher, distil, test = (options.get(part) for part in PARTS)
+    seeded = ["--seed_everything", str(seed)]
+    first = [*shlex.split(shared), *shlex.split(teacher or ""), *seeded]
+    folder = runs.folder / f"teacher_{digest(first)}"
+    checkpoint = runs.fitted(folder, [runs.base["amdm"]], first)
+    if distil is not None:
+        second = [*shlex.split(distil), *seeded]
+        folder = runs.folder / f"distil_{digest([*first, *second])}"
+        options_ = [f"--model.teacher={checkpoint}", *second]
+        checkpoint = runs.fitted(folder, [runs.base["omiad"]], options_)
+    tested = shlex.split(test or "")
+    return runs.tested(folder / f"test_{digest(tested)}", checkpoint, tested)
+
+
+def digest(options: list[str]) -> str:
+    return hashlib.sha256(json.dumps(options).encode()).hexdigest()[:12]
+
+
+def layout(figures: dict[str, list[dict[str, Any]]]) -> Table:
+    """Lay the experiments out, the best first."""
+    table = Table(box=None, pad_edge=False)
+    categories = list(next(iter(figures.values()))[0]["categories"])
+    for heading in ("experiment", "seeds", "mAD", "spread", *categories):
+        table.add_column(heading, justify="left" if heading == "experiment" else "right")
+
+    def mad(row: dict[str, Any]) -> float:
+        return 100 * float(row["mad"])
+
+    for name, rows in sorted(figures.items(), key=lambda x: -mean(mad(r["mean"]) for r in x[1])):
+        mads = [mad(row["mean"]) for row in rows]
+        of_categories = (mean(mad(row["categories"][c]) for row in rows) for c in categories)
+        table.add_row(
+            name,
+            str(len(rows)),
+            f"{mean(mads):.1f}",
+            f"{stdev(mads):.1f}" if len(mads) > 1 else "",
+            *(f"{value:.1f}" for value in of_categories),
+        )
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--backbone", default="mobilenetv2_100")
+    parser.add_argument("--output", type=Path, default=Path("runs/sweep_real"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--only", nargs="+", metavar="EXPERIMENT")
+    arguments = parser.parse_args()
+    configure_output()
+    experiments = yaml.safe_load(EXPERIMENTS.read_text())
+    validation = arguments.output / "validation"
+    if not validation.exists():
+        hold_out(arguments.root, validation)
+    runs = Runs(
+        "folder",
+        validation,
+        arguments.output,
+        configs=Path("configs"),
+        small=False,
+        options="",
+        teacher_options="",
+    )
+    weights = arguments.weights.resolve()
+    shared = f"--data.backbone {arguments.backbone} --data.weights {shlex.quote(str(weights))}"
+    figures: dict[str, list[dict[str, Any]]] = {}
+    for name in arguments.only or experiments:
+        for seed in arguments.seeds:
+            row = results(runs, experiments[name], shared, seed)
+            figures.setdefault(name, []).append(row)
+    Console().print(layout(figures))
+
+
+if __name__ == "__main__":
+    main()
