@@ -4,7 +4,7 @@
         --weights mobilenetv2_100.safetensors --output bank
     omiad evaluate --maps bank --data.root real --output bank/results.json
 
-The features are those of the model: the same backbone, grid and normalisation per channel. The
+The features are those of the model: the same backbone, stages and normalisation per channel. The
 bank holds patches drawn from the training images of all categories: like the model, it is not told
 which product an image shows. Euclidean distance, upsampled as the model's residual is; no
 re-weighting and no coreset, so it is plainer than PatchCore.
@@ -24,12 +24,23 @@ from omiad.data.layouts import index_dataset
 from omiad.features import FeatureExtractor
 
 BATCH_SIZE = 8
+BANK_ROWS = 8192
+"""Rows of the bank compared at once: 8 images of 32 x 32 patches then take 268 MB."""
 
 
-def patches(extractor: FeatureExtractor, paths: list[Path]) -> Tensor:
-    """Return the features of images as (B, h * w, C)."""
+def patches(extractor: FeatureExtractor, paths: list[Path], window: int) -> Tensor:
+    """Return the features of images as (B, h * w, C), averaged over a window around each patch."""
     images = torch.stack([read_image(path, extractor.image_size) for path in paths])
-    return extractor(images).flatten(2).mT
+    # At the border the average is over what lies inside.
+    averaged = F.avg_pool2d(
+        extractor(images), window, stride=1, padding=window // 2, count_include_pad=False
+    )
+    return averaged.flatten(2).mT
+
+
+def nearest(x: Tensor, bank: Tensor) -> Tensor:
+    """Return the distance (N,) of each row of x (N, C) to the nearest of the bank (M, C)."""
+    return torch.stack([torch.cdist(x, rows).amin(1) for rows in bank.split(BANK_ROWS)]).amin(0)
 
 
 def main() -> None:
@@ -37,36 +48,49 @@ def main() -> None:
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--backbone", default="tf_efficientnet_b4.aa_in1k")
     parser.add_argument("--weights", default="pretrained")
-    parser.add_argument("--num_patches", type=int, default=20_000, help="in the bank")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--image_size", type=int, default=224)
+    parser.add_argument("--feature_size", type=int, default=32, help="side of the grid of patches")
+    parser.add_argument("--antialias", action="store_true", help="average where a map shrinks")
+    parser.add_argument("--window", type=int, default=1, help="cells averaged for a patch, odd")
+    parser.add_argument("--num_patches", type=int, default=20_000, help="in the bank, at least")
+    parser.add_argument("--categories", nargs="+", help="whose images fill the bank (default: all)")
+    parser.add_argument("--seed", type=int, default=0, help="of the patches drawn")
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
-    extractor = FeatureExtractor(arguments.backbone, weights=arguments.weights)
+    extractor = FeatureExtractor(
+        arguments.backbone,
+        weights=arguments.weights,
+        image_size=arguments.image_size,
+        feature_size=arguments.feature_size,
+        antialias=arguments.antialias,
+    )
     samples = index_dataset(arguments.root).samples
-    train = [s.image for s in samples if s.split == "train"]
+    chosen = set(arguments.categories or (s.category for s in samples))
+    train = [s.image for s in samples if s.split == "train" and s.category in chosen]
     test = [s.image for s in samples if s.split == "test"]
 
     generator = torch.Generator().manual_seed(arguments.seed)
     per_image = -(-arguments.num_patches // len(train))
     drawn = []
     for start in track(range(0, len(train), BATCH_SIZE), description="bank"):
-        for image in patches(extractor, train[start : start + BATCH_SIZE]):
+        for image in patches(extractor, train[start : start + BATCH_SIZE], arguments.window):
             picked = torch.randperm(len(image), generator=generator)[:per_image]
             drawn.append(image[picked])
     bank = torch.cat(drawn)
     mean, std = bank.mean(0), bank.std(0).clamp(min=1e-6)
     bank = (bank - mean) / std
+    print(f"{len(bank)} patches of {len(train)} images")
 
     size, grid = extractor.image_size, extractor.feature_size
     for start in track(range(0, len(test), BATCH_SIZE), description="maps"):
         paths = test[start : start + BATCH_SIZE]
-        for path, image in zip(paths, patches(extractor, paths), strict=True):
-            nearest = torch.cdist((image - mean) / std, bank).amin(1)
-            residual = nearest.view(1, 1, grid, grid)
-            pixels = F.interpolate(residual, (size, size), mode="bilinear", align_corners=True)
+        images = (patches(extractor, paths, arguments.window) - mean) / std
+        residual = nearest(images.flatten(0, 1), bank).view(-1, 1, grid, grid)
+        pixels = F.interpolate(residual, (size, size), mode="bilinear", align_corners=True)
+        for path, one in zip(paths, pixels, strict=True):
             target = arguments.output / path.relative_to(arguments.root).with_suffix(".npy")
             target.parent.mkdir(parents=True, exist_ok=True)
-            np.save(target, pixels[0, 0].numpy())
+            np.save(target, one[0].numpy())
 
 
 if __name__ == "__main__":
