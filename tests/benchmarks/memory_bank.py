@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.progress import track
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from omiad.data.images import read_image
@@ -28,14 +28,20 @@ BANK_ROWS = 8192
 """Rows of the bank compared at once: 8 images of 32 x 32 patches then take 268 MB."""
 
 
-def patches(extractor: FeatureExtractor, paths: list[Path], window: int) -> Tensor:
-    """Return the features of images as (B, h * w, C), averaged over a window around each patch."""
+def average_windows(extractor: FeatureExtractor, side: int) -> None:
+    """Average each feature map over windows, at its own resolution as PatchCore does."""
+
+    def average(_: nn.Module, __: object, maps: list[Tensor]) -> list[Tensor]:
+        # At the border the average is over what lies inside.
+        return [F.avg_pool2d(x, side, 1, side // 2, count_include_pad=False) for x in maps]
+
+    extractor.backbone.register_forward_hook(average)
+
+
+def patches(extractor: FeatureExtractor, paths: list[Path]) -> Tensor:
+    """Return the features of images as (B, h * w, C)."""
     images = torch.stack([read_image(path, extractor.image_size) for path in paths])
-    # At the border the average is over what lies inside.
-    averaged = F.avg_pool2d(
-        extractor(images), window, stride=1, padding=window // 2, count_include_pad=False
-    )
-    return averaged.flatten(2).mT
+    return extractor(images).flatten(2).mT
 
 
 def nearest(x: Tensor, bank: Tensor) -> Tensor:
@@ -51,7 +57,7 @@ def main() -> None:
     parser.add_argument("--image_size", type=int, default=224)
     parser.add_argument("--feature_size", type=int, default=32, help="side of the grid of patches")
     parser.add_argument("--antialias", action="store_true", help="average where a map shrinks")
-    parser.add_argument("--window", type=int, default=1, help="cells averaged for a patch, odd")
+    parser.add_argument("--window", type=int, default=1, help="side of the averages, odd")
     parser.add_argument("--num_patches", type=int, default=20_000, help="in the bank, at least")
     parser.add_argument("--categories", nargs="+", help="whose images fill the bank (default: all)")
     parser.add_argument("--seed", type=int, default=0, help="of the patches drawn")
@@ -64,6 +70,7 @@ def main() -> None:
         feature_size=arguments.feature_size,
         antialias=arguments.antialias,
     )
+    average_windows(extractor, arguments.window)
     samples = index_dataset(arguments.root).samples
     chosen = set(arguments.categories or (s.category for s in samples))
     train = [s.image for s in samples if s.split == "train" and s.category in chosen]
@@ -73,7 +80,7 @@ def main() -> None:
     per_image = -(-arguments.num_patches // len(train))
     drawn = []
     for start in track(range(0, len(train), BATCH_SIZE), description="bank"):
-        for image in patches(extractor, train[start : start + BATCH_SIZE], arguments.window):
+        for image in patches(extractor, train[start : start + BATCH_SIZE]):
             picked = torch.randperm(len(image), generator=generator)[:per_image]
             drawn.append(image[picked])
     bank = torch.cat(drawn)
@@ -84,7 +91,7 @@ def main() -> None:
     size, grid = extractor.image_size, extractor.feature_size
     for start in track(range(0, len(test), BATCH_SIZE), description="maps"):
         paths = test[start : start + BATCH_SIZE]
-        images = (patches(extractor, paths, arguments.window) - mean) / std
+        images = (patches(extractor, paths) - mean) / std
         residual = nearest(images.flatten(0, 1), bank).view(-1, 1, grid, grid)
         pixels = F.interpolate(residual, (size, size), mode="bilinear", align_corners=True)
         for path, one in zip(paths, pixels, strict=True):
