@@ -1,14 +1,19 @@
 """Anomaly maps of a published learned method, trained by anomalib as one model of all categories.
 
-    pip install anomalib  # in an environment of its own, beside omiad
-    python tests/benchmarks/learned_peer.py --model Stfpm --root real \
-        --backbone mobilenetv2_100 --weights mobilenetv2_100.safetensors --output stfpm
-    omiad evaluate --maps stfpm --data.root real --output stfpm/results.json
+    pip install anomalib==2.7.0  # in an environment of its own, beside omiad
+    python tests/benchmarks/learned_peer.py --model Patchflow --root real \
+        --backbone mobilenetv2_100 --weights mobilenetv2_100.safetensors --output patchflow
+    omiad evaluate --maps patchflow --data.root real --output patchflow/results.json
 
 Model, loss, optimiser and anomaly map are anomalib's with its defaults; only the backbone, the
-image size and the training images of all categories together are ours. The models named below are
-those whose backbone may be any network of timm. The weights are passed as a folder of timm's own
-kind, `local-dir:`, so that nothing of anomalib is changed and nothing is downloaded.
+image size and the training images of all categories together are ours. Of its learned methods
+these take any network of timm; ReverseDistillation, Fastflow and Cfa do not. The weights are passed
+as a folder of timm's own kind, `local-dir:`, so that nothing of anomalib is changed and nothing is
+downloaded. 35 epochs of 549 images show as many images as 1,200 steps of 16 of stage 1 do; the last
+epoch is scored, and nothing was chosen on test images.
+
+Seconds of one thread for a training image, in batches of 16 at 224 x 224 on a busy x86-64 machine:
+Patchflow 0.06, Stfpm 0.1, Supersimplenet 0.5.
 """
 
 import argparse

@@ -4,6 +4,15 @@
         --weights mobilenetv2_100.safetensors --output bank
     omiad evaluate --maps bank --data.root real --output bank/results.json
 
+As in PatchCore, on a grid of 14 and from four categories alone:
+
+    python tests/benchmarks/memory_bank.py --root real --backbone mobilenetv2_100 \
+        --weights mobilenetv2_100.safetensors --feature_size 14 --antialias --window 3 \
+        --num_patches 30000 --categories cookie hazelnut_toy magnetic_tile pcb --output bank
+
+With `--categories` the maps of the other categories are written too, but mean nothing. The grid of
+configs/amdm_folder.yaml is `--feature_size 16 --antialias`.
+
 The features are those of the model: the same backbone, stages and normalisation per channel. The
 bank holds patches drawn from the training images of all categories: like the model, it is not told
 which product an image shows. Euclidean distance, upsampled as the model's residual is; no
