@@ -10,8 +10,8 @@ As in PatchCore, on a grid of 14 and from four categories alone:
         --weights mobilenetv2_100.safetensors --feature_size 14 --antialias --window 3 \
         --num_patches 30000 --categories cookie hazelnut_toy magnetic_tile pcb --output bank
 
-With `--categories` the maps of the other categories are written too, but mean nothing. The grid of
-configs/amdm_folder.yaml is `--feature_size 16 --antialias`.
+With `--categories` the maps of the other categories are written too, but mean nothing. The features
+of configs/amdm_folder.yaml are `--image_size 448 --feature_size 16 --stages 1 2 3 --antialias`.
 
 The features are those of the model: the same backbone, stages and normalisation per channel. The
 bank holds patches drawn from the training images of all categories: like the model, it is not told
@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument("--weights", default="pretrained")
     parser.add_argument("--image_size", type=int, default=224)
     parser.add_argument("--feature_size", type=int, default=32, help="side of the grid of patches")
+    parser.add_argument("--stages", type=int, nargs="+", default=[0, 1, 2, 3])
     parser.add_argument("--antialias", action="store_true", help="average where a map shrinks")
     parser.add_argument("--window", type=int, default=1, help="side of the averages, odd")
     parser.add_argument("--num_patches", type=int, default=20_000, help="in the bank, at least")
@@ -77,6 +78,7 @@ def main() -> None:
         weights=arguments.weights,
         image_size=arguments.image_size,
         feature_size=arguments.feature_size,
+        stages=arguments.stages,
         antialias=arguments.antialias,
     )
     average_windows(extractor, arguments.window)
