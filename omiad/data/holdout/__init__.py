@@ -107,6 +107,7 @@ def deface(
             picture,
             np.asarray(other.resize((width, height)), np.float32),
             blot(foreground, rng),
+            foreground,
             rng,
         )
         if not canvas.shape.any():

@@ -1,9 +1,10 @@
 """Artificial defects on real photographs, for choosing settings where no defect may be looked at.
 
 Each changes a photograph (H, W, 3), RGB in 0..255, inside a shape (H, W) of opacities in 0..1. The
-kinds follow what defects do to a surface, not what any data set holds: material from elsewhere
-(CutPaste, Li et al. 2021), foreign texture (DRAEM, Zavrtanik et al. 2021), lines, spots, parts that
-are missing, and parts out of place.
+kinds follow what defects do to a product, not what any data set holds: material from elsewhere
+(CutPaste, Li et al. 2021), foreign texture (DRAEM, Zavrtanik et al. 2021), lines, spots, shading,
+detail that is missing, parts that are broken off or out of place; from barely visible to half of the
+image.
 """
 
 from collections.abc import Callable
@@ -24,12 +25,14 @@ class Canvas(NamedTuple):
         picture: The normal photograph (H, W, 3).
         other: Another normal photograph (H, W, 3), of any product.
         shape: Opacity of a blot (H, W).
+        foreground: Where the product is (H, W).
         rng: Source of everything random.
     """
 
     picture: Picture
     other: Picture
     shape: Shape
+    foreground: NDArray[np.bool_]
     rng: np.random.Generator
 
 
@@ -51,6 +54,32 @@ def spot(canvas: Canvas) -> Picture:
     strength = canvas.rng.uniform(40, 110) * canvas.rng.choice([-1, 1])
     tint = strength + canvas.rng.uniform(-25, 25, 3)
     return _mix(canvas, canvas.picture + tint.astype(np.float32))
+
+
+def shaded(canvas: Canvas) -> Picture:
+    """Darken or lighten softly, as uneven material or coating does."""
+    soft = ndimage.gaussian_filter(canvas.shape, 0.03 * max(canvas.shape.shape))
+    strength = canvas.rng.uniform(20, 60) * canvas.rng.choice([-1, 1])
+    return canvas.picture + np.float32(strength) * soft[..., None]
+
+
+def broken(canvas: Canvas) -> Picture:
+    """Break a piece off along a ragged line; where the product fills the image, down to black."""
+    height, width = canvas.shape.shape
+    side = max(height, width)
+    y, x = np.mgrid[:height, :width] / side
+    angle = canvas.rng.uniform(0, 2 * np.pi)
+    along = y * np.cos(angle) - x * np.sin(angle)
+    depth = x * np.cos(angle) + y * np.sin(angle)
+    for waves in (7, 17, 41):
+        phase = canvas.rng.uniform(0, 2 * np.pi)
+        depth = depth + 0.06 / waves * np.sin(2 * np.pi * waves * along + phase)
+    edge = np.quantile(depth[canvas.foreground], canvas.rng.uniform(0.65, 0.97))
+    off = np.clip(0.5 + (depth - edge) * side, 0, 1) * canvas.foreground
+    rest = canvas.picture[~canvas.foreground]
+    behind = np.median(rest, axis=0) if len(rest) else np.zeros(3, np.float32)
+    drawn = canvas._replace(shape=off.astype(np.float32))
+    return _mix(drawn, np.broadcast_to(behind, canvas.picture.shape))
 
 
 def missing(canvas: Canvas) -> Picture:
@@ -92,11 +121,13 @@ def line(canvas: Canvas) -> Picture:
 
 
 DEFECTS: dict[str, Callable[[Canvas], Picture]] = {
+    "broken": broken,
     "distorted": distorted,
     "foreign": foreign,
     "line": line,
     "misplaced": misplaced,
     "missing": missing,
+    "shaded": shaded,
     "spot": spot,
 }
 """Every kind of artificial defect."""
@@ -105,7 +136,7 @@ DEFECTS: dict[str, Callable[[Canvas], Picture]] = {
 def blot(foreground: NDArray[np.bool_], rng: np.random.Generator) -> Shape:
     """Draw a ragged blot on the product.
 
-    Its diameter is between 3 and 25 % of the longer side, small ones as likely as large ones on a
+    Its diameter is between 3 and 60 % of the longer side, small ones as likely as large ones on a
     scale of ratios.
 
     Args:
@@ -119,7 +150,7 @@ def blot(foreground: NDArray[np.bool_], rng: np.random.Generator) -> Shape:
     side = max(height, width)
     rows, columns = np.nonzero(foreground)
     centre = rng.integers(len(rows))
-    radius = 0.5 * np.exp(rng.uniform(np.log(0.03), np.log(0.25)))
+    radius = 0.5 * np.exp(rng.uniform(np.log(0.03), np.log(0.6)))
     aspect = np.exp(rng.uniform(-0.7, 0.7))
     turn = rng.uniform(0, np.pi)
     y, x = np.mgrid[:height, :width]
