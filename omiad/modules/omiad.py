@@ -31,15 +31,10 @@ from omiad.diffusion.losses import (
 )
 from omiad.diffusion.sampling import one_step_reconstruct
 from omiad.errors import InputError
-from omiad.modules.bands import TimestepBands
 from omiad.modules.detection import DetectionModule
+from omiad.modules.diagnosis import Diagnosis
 from omiad.modules.ema import ema_decay, ema_update
-from omiad.modules.gradients import (
-    frozen,
-    gradient_norm,
-    parameter_distance,
-    zero_nonfinite_gradients,
-)
+from omiad.modules.gradients import frozen, parameter_distance, zero_nonfinite_gradients
 from omiad.modules.randomness import SampleDraws
 from omiad.networks import Network, describe
 from omiad.scoring import Scoring
@@ -195,8 +190,7 @@ class OmiADModule(DetectionModule):
         )
         self.teacher.schedule.check_step(self.t_max, "t_max")
         self.check_extractor(teacher.spec, "the teacher")
-        self._student_error = TimestepBands(self.t_max)
-        self._score_gap = TimestepBands(self.t_max)
+        self.diagnosis = Diagnosis(self, self.t_max)
 
     def train(self, mode: bool = True) -> "OmiADModule":
         """Switch to training mode, except for the frozen teacher and the detector."""
@@ -224,8 +218,11 @@ class OmiADModule(DetectionModule):
                 self._step(loss, self.generator, generator_optimizer)
             self.num_generator_steps += 1
         self._count(len(batch.index) * self.trainer.world_size)
-        if self._is_logged:
-            self._log_state(x_g.detach(), self.reconstruct(self.teacher, x_0, noise))
+        if self.diagnosis.is_due:
+            of_teacher = self.reconstruct(self.teacher, x_0, noise)
+            self.diagnosis.state(self.generator, self.teacher, x_g.detach(), of_teacher)
+            self.log("train/generator_steps", float(self.num_generator_steps))
+            self.log("train/nonfinite_gradients", float(self.num_nonfinite_gradients))
 
     def reconstruct(self, denoiser: Denoiser, x_0: Tensor, noise: Tensor) -> Tensor:
         """Reconstruct x_0 (B, C, h, w) in one step from t_init: x_g of eq. 12."""
@@ -243,10 +240,10 @@ class OmiADModule(DetectionModule):
             self.weighting, schedule, t, parameterization=self.student.parameterization
         )
         per_sample = student_loss(self.student.interpret(output, x_t, t), x_g, weight)
-        self._student_error.update(t, per_sample / weight)
+        self.diagnosis.by_step("student_error", t, per_sample / weight)
         score = per_sample.mean()
         self.log("train/student_score_loss", score)
-        self._log_gradient("encoder_gradient_score", score, self._encoder_parameters)
+        self.diagnosis.gradient("encoder_gradient_score", score, self._encoder_parameters)
         if not self.lambda_student_adv:
             return score
         fake = discriminator_logits(encoding)
@@ -256,7 +253,9 @@ class OmiADModule(DetectionModule):
         self.log("train/discriminator_accuracy_real", (real > 0).float().mean())
         self.log("train/discriminator_accuracy_fake", (fake < 0).float().mean())
         adversarial = self.lambda_student_adv * telling
-        self._log_gradient("encoder_gradient_discriminator", adversarial, self._encoder_parameters)
+        self.diagnosis.gradient(
+            "encoder_gradient_discriminator", adversarial, self._encoder_parameters
+        )
         return score + adversarial
 
     def generator_loss(self, x_g: Tensor, x_0: Tensor, draws: SampleDraws) -> Tensor:
@@ -275,11 +274,12 @@ class OmiADModule(DetectionModule):
         else:
             alpha, sigma = schedule.amplitudes(t)
             weight = ((alpha / sigma) ** 2).flatten()
-        self._score_gap.update(t, (teacher.x_0 - student.x_0).square().mean((1, 2, 3)))
+        gap = (teacher.x_0 - student.x_0).square().mean((1, 2, 3))
+        self.diagnosis.by_step("score_gap", t, gap)
         per_sample = score_distillation_loss(x_g, teacher, student, weight=weight, alpha=self.alpha)
         distillation = per_sample.mean()
         self.log("train/distillation_loss", distillation, prog_bar=True)
-        self._log_gradient("output_gradient_distillation", distillation, [x_g])
+        self.diagnosis.gradient("output_gradient_distillation", distillation, [x_g])
         if not self.lambda_generator_adv or self.images_seen < self.adversarial_start_images:
             return distillation
         fooling = generator_adversarial_loss(discriminator_logits(encoding))
@@ -287,7 +287,7 @@ class OmiADModule(DetectionModule):
         if self.generator_weighting == "one":
             weight = torch.ones_like(weight)  # it was the way from x_0 space to noise space
         adversarial = self.lambda_generator_adv * (weight * fooling).mean()
-        self._log_gradient("output_gradient_adversarial", adversarial, [x_g])
+        self.diagnosis.gradient("output_gradient_adversarial", adversarial, [x_g])
         return distillation + adversarial
 
     @property
@@ -342,25 +342,6 @@ class OmiADModule(DetectionModule):
     @property
     def _encoder_parameters(self) -> list[Tensor]:
         return list(self._student_network.encoder_parameters())
-
-    @property
-    def _is_logged(self) -> bool:
-        """Whether Lightning writes what this batch logs; dear figures are left out elsewhere."""
-        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        return (self.trainer.fit_loop.total_batch_idx + 1) % every == 0
-
-    def _log_gradient(self, name: str, loss: Tensor, inputs: Sequence[Tensor]) -> None:
-        if self._is_logged:
-            self.log(f"train/{name}", gradient_norm(loss, inputs))
-
-    @torch.no_grad()
-    def _log_state(self, x_g: Tensor, of_teacher: Tensor) -> None:
-        for name, bands in (("student_error", self._student_error), ("score_gap", self._score_gap)):
-            self.log_dict({f"train/{name}_{band}": mean for band, mean in bands.means().items()})
-        self.log("train/generator_steps", float(self.num_generator_steps))
-        self.log("train/generator_distance", parameter_distance(self.generator, self.teacher))
-        self.log("train/generator_shift_rms", (x_g - of_teacher).square().mean().sqrt())
-        self.log("train/nonfinite_gradients", float(self.num_nonfinite_gradients))
 
     def on_train_end(self) -> None:
         """Say how far the generator moved; an unmoved generator is not a result."""
