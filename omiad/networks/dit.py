@@ -36,7 +36,8 @@ class DiTBlock(nn.Module):
             :, None
         ].chunk(6, dim=-1)
         x = x + gate_a * self.attention(self.norm(x) * (1 + scale_a) + shift_a)
-        return x + gate_m * self.mlp(self.norm(x) * (1 + scale_m) + shift_m)
+        out: Tensor = x + gate_m * self.mlp(self.norm(x) * (1 + scale_m) + shift_m)
+        return out
 
 
 class DiT(Network):
@@ -81,7 +82,8 @@ class DiT(Network):
         self.decoder = nn.ModuleList(blocks[depth // 2 :])
         self.norm = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
         self.modulation = zeroed(nn.Linear(dim, 2 * dim))
-        self.out = zeroed(nn.Linear(dim, patch**2 * channels))
+        self.out = nn.Linear(dim, patch**2 * channels)
+        zeroed(self.out)
 
     def encode(self, x: Tensor, t: Tensor) -> Tensor:
         """Return the tokens in the middle as a map (B, D, H / p, W / p)."""

@@ -58,7 +58,8 @@ class Patches(nn.Module):
                 f"Change --data.feature_size or the network's patch."
             )
         tokens: Tensor = self.embed(x)
-        positions = position_embedding(*tokens.shape[-2:], tokens.shape[1], device=x.device)
+        dim, rows, columns = tokens.shape[1:]
+        positions = position_embedding(rows, columns, dim, device=x.device)
         return tokens.flatten(2).transpose(1, 2) + positions.to(tokens.dtype)
 
     def to_map(self, tokens: Tensor, height: int) -> Tensor:

@@ -64,6 +64,7 @@ def paper_table(number: int) -> Sequence[PaperRow]:
     """
     if number not in METRICS_OF_TABLE:
         raise InputError(f"The paper's tables are numbered 1 to 15, but got {number}.")
-    with files(__package__).joinpath("tables.csv").open(encoding="utf-8", newline="") as file:
-        rows = [PaperRow(int(row.pop("table")), **row) for row in csv.DictReader(file)]
+    text = files(__package__).joinpath("tables.csv").read_text(encoding="utf-8")
+    cells = csv.DictReader(text.splitlines())
+    rows = [PaperRow(int(row.pop("table")), **row) for row in cells]
     return [row for row in rows if row.table == number]
