@@ -30,10 +30,14 @@ class Diagnosis:
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         return (trainer.fit_loop.total_batch_idx + 1) % every == 0
 
+    def log(self, name: str, value: Tensor | float, *, prog_bar: bool = False) -> None:
+        """Log a figure of this batch as train/<name>."""
+        self._module.log(f"train/{name}", value, prog_bar=prog_bar)
+
     def gradient(self, name: str, loss: Tensor, inputs: Sequence[Tensor]) -> None:
         """Log the norm of d loss / d inputs."""
         if self.is_due:
-            self._module.log(f"train/{name}", gradient_norm(loss, inputs))
+            self.log(name, gradient_norm(loss, inputs))
 
     def by_step(self, name: str, t: Tensor, values: Tensor) -> None:
         """Gather a value (B,) of each step t (B,), to be logged as means over bands of steps."""
@@ -54,5 +58,5 @@ class Diagnosis:
         for name, bands in self._bands.items():
             means = {f"train/{name}_{band}": mean for band, mean in bands.means().items()}
             self._module.log_dict(means)
-        self._module.log("train/generator_distance", parameter_distance(generator, teacher))
-        self._module.log("train/generator_shift_rms", (x_g - of_teacher).square().mean().sqrt())
+        self.log("generator_distance", parameter_distance(generator, teacher))
+        self.log("generator_shift_rms", (x_g - of_teacher).square().mean().sqrt())

@@ -19,20 +19,12 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
 from omiad.detector import CHECKPOINT_KEY, Detector, read_checkpoint
-from omiad.diffusion import Denoised, Denoiser, Weighting
-from omiad.diffusion.losses import (
-    discriminator_logits,
-    discriminator_loss,
-    distillation_weight,
-    generator_adversarial_loss,
-    score_distillation_loss,
-    student_loss,
-    timestep_weight,
-)
+from omiad.diffusion import Denoiser, Weighting
 from omiad.diffusion.sampling import one_step_reconstruct
 from omiad.errors import InputError
 from omiad.modules.detection import DetectionModule
 from omiad.modules.diagnosis import Diagnosis
+from omiad.modules.distillation import Distillation, ScoreDistillation
 from omiad.modules.ema import ema_decay, ema_update
 from omiad.modules.gradients import frozen, parameter_distance, zero_nonfinite_gradients
 from omiad.modules.randomness import SampleDraws
@@ -191,6 +183,17 @@ class OmiADModule(DetectionModule):
         self.teacher.schedule.check_step(self.t_max, "t_max")
         self.check_extractor(teacher.spec, "the teacher")
         self.diagnosis = Diagnosis(self, self.t_max)
+        self.way: Distillation = ScoreDistillation(
+            self.teacher,
+            self.student,
+            self.diagnosis,
+            t_max=self.t_max,
+            alpha=self.alpha,
+            lambda_student_adv=self.lambda_student_adv,
+            lambda_generator_adv=self.lambda_generator_adv,
+            weighting=self.weighting,
+            generator_weighting=self.generator_weighting,
+        )
 
     def train(self, mode: bool = True) -> "OmiADModule":
         """Switch to training mode, except for the frozen teacher and the detector."""
@@ -210,85 +213,26 @@ class OmiADModule(DetectionModule):
         distil = self.images_seen >= self.student_warmup_images
         with torch.set_grad_enabled(distil):
             x_g = self.reconstruct(self.generator, x_0, noise)
-        student_optimizer, generator_optimizer = cast("list[LightningOptimizer]", self.optimizers())
-        self._step(self.student_loss(x_g.detach(), x_0, draws), self.student, student_optimizer)
+        first, second = cast("list[LightningOptimizer]", self.optimizers())
+        opponent = self.way.opponent
+        self._step(self.way.opponent_loss(x_g.detach(), x_0, draws), opponent, first)
         if distil:
-            with frozen(self.student):
-                loss = self.generator_loss(x_g, x_0, draws)
-                self._step(loss, self.generator, generator_optimizer)
+            adversarial = self.images_seen >= self.adversarial_start_images
+            with frozen(opponent):
+                loss = self.way.generator_loss(x_g, x_0, draws, adversarial=adversarial)
+                self._step(loss, self.generator, second)
             self.num_generator_steps += 1
         self._count(len(batch.index) * self.trainer.world_size)
         if self.diagnosis.is_due:
             of_teacher = self.reconstruct(self.teacher, x_0, noise)
             self.diagnosis.state(self.generator, self.teacher, x_g.detach(), of_teacher)
-            self.log("train/generator_steps", float(self.num_generator_steps))
-            self.log("train/nonfinite_gradients", float(self.num_nonfinite_gradients))
+            self.diagnosis.log("generator_steps", float(self.num_generator_steps))
+            self.diagnosis.log("nonfinite_gradients", float(self.num_nonfinite_gradients))
 
     def reconstruct(self, denoiser: Denoiser, x_0: Tensor, noise: Tensor) -> Tensor:
         """Reconstruct x_0 (B, C, h, w) in one step from t_init: x_g of eq. 12."""
         t_init = self.detector.t_init
         return one_step_reconstruct(denoiser, denoiser.schedule, x_0, noise, t_init=t_init)
-
-    def student_loss(self, x_g: Tensor, x_0: Tensor, draws: SampleDraws) -> Tensor:
-        """Return psi's loss: denoise x_g (eq. 13), tell x_0 from x_g (eq. 17); Alg. 1 line 9."""
-        t = draws.steps(self.t_max)
-        noise = draws.normal(tuple(x_0.shape[1:]))
-        schedule = self.student.schedule
-        x_t, y_t = schedule.add_noise(x_g, noise, t), schedule.add_noise(x_0, noise, t)
-        output, encoding = self._student_network.forward_and_encode(x_t, t)
-        weight = timestep_weight(
-            self.weighting, schedule, t, parameterization=self.student.parameterization
-        )
-        per_sample = student_loss(self.student.interpret(output, x_t, t), x_g, weight)
-        self.diagnosis.by_step("student_error", t, per_sample / weight)
-        score = per_sample.mean()
-        self.log("train/student_score_loss", score)
-        self.diagnosis.gradient("encoder_gradient_score", score, self._encoder_parameters)
-        if not self.lambda_student_adv:
-            return score
-        fake = discriminator_logits(encoding)
-        real = discriminator_logits(self._student_network.encode(y_t, t))
-        telling = discriminator_loss(real, fake).mean()
-        self.log("train/discriminator_loss", telling)
-        self.log("train/discriminator_accuracy_real", (real > 0).float().mean())
-        self.log("train/discriminator_accuracy_fake", (fake < 0).float().mean())
-        adversarial = self.lambda_student_adv * telling
-        self.diagnosis.gradient(
-            "encoder_gradient_discriminator", adversarial, self._encoder_parameters
-        )
-        return score + adversarial
-
-    def generator_loss(self, x_g: Tensor, x_0: Tensor, draws: SampleDraws) -> Tensor:
-        """Return theta's loss: distil the teacher (eq. 15), fool psi's encoder (eq. 18).
-
-        Gradients run through the inputs of both frozen networks.
-        """
-        t = draws.steps(self.t_max)
-        schedule = self.teacher.schedule
-        x_t = schedule.add_noise(x_g, draws.normal(tuple(x_0.shape[1:])), t)
-        teacher: Denoised = self.teacher(x_t, t)
-        output, encoding = self._student_network.forward_and_encode(x_t, t)
-        student = self.student.interpret(output, x_t, t)
-        if self.generator_weighting == "sid":
-            weight = distillation_weight(x_g, teacher)
-        else:
-            alpha, sigma = schedule.amplitudes(t)
-            weight = ((alpha / sigma) ** 2).flatten()
-        gap = (teacher.x_0 - student.x_0).square().mean((1, 2, 3))
-        self.diagnosis.by_step("score_gap", t, gap)
-        per_sample = score_distillation_loss(x_g, teacher, student, weight=weight, alpha=self.alpha)
-        distillation = per_sample.mean()
-        self.log("train/distillation_loss", distillation, prog_bar=True)
-        self.diagnosis.gradient("output_gradient_distillation", distillation, [x_g])
-        if not self.lambda_generator_adv or self.images_seen < self.adversarial_start_images:
-            return distillation
-        fooling = generator_adversarial_loss(discriminator_logits(encoding))
-        self.log("train/generator_adversarial_loss", fooling.mean())
-        if self.generator_weighting == "one":
-            weight = torch.ones_like(weight)  # it was the way from x_0 space to noise space
-        adversarial = self.lambda_generator_adv * (weight * fooling).mean()
-        self.diagnosis.gradient("output_gradient_adversarial", adversarial, [x_g])
-        return distillation + adversarial
 
     @property
     def student_warmup_images(self) -> float:
@@ -320,14 +264,9 @@ class OmiADModule(DetectionModule):
         """The generator's network."""
         return self.generator.network
 
-    @property
-    def _student_network(self) -> Network:
-        return cast(Network, self.student.network)
-
     def _step(self, loss: Tensor, module: nn.Module, optimizer: LightningOptimizer) -> None:
-        self.check_finite(
-            loss, f"The loss of the {'student' if module is self.student else 'generator'}"
-        )
+        name = "generator" if module is self.generator else self.way.name
+        self.check_finite(loss, f"The loss of the {name}")
         optimizer.zero_grad()
         self.manual_backward(loss)
         self.num_nonfinite_gradients += zero_nonfinite_gradients(module)
@@ -338,10 +277,6 @@ class OmiADModule(DetectionModule):
         self.images_seen += batch_images
         decay = ema_decay(batch_images, self.images_seen, fraction=self.ema_fraction)
         ema_update(self.detector.denoiser.network, self.generator.network, decay)
-
-    @property
-    def _encoder_parameters(self) -> list[Tensor]:
-        return list(self._student_network.encoder_parameters())
 
     def on_train_end(self) -> None:
         """Say how far the generator moved; an unmoved generator is not a result."""
@@ -354,7 +289,7 @@ class OmiADModule(DetectionModule):
     def configure_optimizers(self) -> Sequence[Optimizer]:
         """Return psi's and theta's optimisers, in this order."""
         return (
-            self.student_optimizer(self.student.parameters()),
+            self.student_optimizer(self.way.opponent.parameters()),
             self.generator_optimizer(self.generator.parameters()),
         )
 
