@@ -19,16 +19,17 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
 from omiad.detector import CHECKPOINT_KEY, Detector, read_checkpoint
-from omiad.diffusion import Denoiser, Weighting
+from omiad.diffusion import AdversarialDiffusion, Denoiser, Weighting
 from omiad.diffusion.sampling import one_step_reconstruct
 from omiad.errors import InputError
+from omiad.modules.adversarial_diffusion import AdversarialDiffusionDistillation
 from omiad.modules.detection import DetectionModule
 from omiad.modules.diagnosis import Diagnosis
 from omiad.modules.distillation import Distillation, ScoreDistillation
 from omiad.modules.ema import ema_decay, ema_update
 from omiad.modules.gradients import frozen, parameter_distance, zero_nonfinite_gradients
 from omiad.modules.randomness import SampleDraws
-from omiad.networks import Network, describe
+from omiad.networks import Heads, Network, describe
 from omiad.scoring import Scoring
 from omiad.types import FeatureBatch
 
@@ -52,6 +53,8 @@ class OmiADModule(DetectionModule):
         student_optimizer: Optimiser of the student score psi.
         generator_optimizer: Optimiser of the generator theta; for an epsilon-network, whose output
             is amplified at t_init, take a tenth of the default rate.
+        add: Distil by ADD with these weights instead of Algorithm 1. student_optimizer then trains
+            its heads (ADD's rate is 1e-4), and options of psi, eq. 15 and the lambdas do nothing.
         t_init: Step that images are noised to (eq. 12); the teacher's if not given.
         t_max: Noisiest step the scores are compared at.
         alpha: Weight of the squared term in eq. 15.
@@ -62,7 +65,8 @@ class OmiADModule(DetectionModule):
         weighting: gamma(t) of psi's loss; auto picks stage 1's.
         generator_weighting: gamma(t) of eq. 15: sid divides by the mean error per sample in x_0
             space, one is the unit weight in noise space.
-        student_warmup_fraction: Share of the run in which only psi trains, at most 100,000 images.
+        student_warmup_fraction: Share of the run in which only psi (or ADD's heads) trains, at most
+            100,000 images.
         adversarial_start_fraction: Share of the run after which theta's adversarial loss joins, at
             most 200,000 images.
         gradient_clip: Largest gradient norm of each optimiser.
@@ -84,6 +88,7 @@ class OmiADModule(DetectionModule):
         student_optimizer: OptimizerCallable = sida_adam,
         generator_optimizer: OptimizerCallable = sida_adam,
         *,
+        add: AdversarialDiffusion | None = None,
         t_init: int | None = None,
         t_max: int = 990,
         alpha: float = 1.0,
@@ -101,6 +106,8 @@ class OmiADModule(DetectionModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
+        if add is not None:
+            self.hparams["add"] = vars(add)  # plain, for the checkpoint
         if lambda_generator_adv and not lambda_student_adv:
             raise InputError(
                 f"lambda_generator_adv {lambda_generator_adv} needs a discriminator, but "
@@ -110,6 +117,7 @@ class OmiADModule(DetectionModule):
         self.teacher_path = teacher
         self.student_optimizer = student_optimizer
         self.generator_optimizer = generator_optimizer
+        self.add = add
         self.t_init = t_init
         self.t_max = t_max
         self.alpha = alpha
@@ -169,7 +177,6 @@ class OmiADModule(DetectionModule):
         teacher = Detector.load(self.teacher_path)
         self.teacher = teacher.denoiser.requires_grad_(False)
         self.generator = copy.deepcopy(self.teacher).requires_grad_(True)
-        self.student = copy.deepcopy(self.teacher).requires_grad_(True)
         self.detector = Detector(
             extractor=self.data.extractor,
             normalizer=teacher.normalizer,
@@ -183,7 +190,11 @@ class OmiADModule(DetectionModule):
         self.teacher.schedule.check_step(self.t_max, "t_max")
         self.check_extractor(teacher.spec, "the teacher")
         self.diagnosis = Diagnosis(self, self.t_max)
-        self.way: Distillation = ScoreDistillation(
+        self.way = self._score_distillation() if self.add is None else self._add(self.add)
+
+    def _score_distillation(self) -> Distillation:
+        self.student = copy.deepcopy(self.teacher).requires_grad_(True)
+        return ScoreDistillation(
             self.teacher,
             self.student,
             self.diagnosis,
@@ -193,6 +204,18 @@ class OmiADModule(DetectionModule):
             lambda_generator_adv=self.lambda_generator_adv,
             weighting=self.weighting,
             generator_weighting=self.generator_weighting,
+        )
+
+    def _add(self, options: AdversarialDiffusion) -> Distillation:
+        self.teacher.schedule.check_step(options.feature_step, "add.feature_step")
+        network, noise = cast(Network, self.teacher.network), self.detector.noise[0]
+        with torch.no_grad():
+            levels = network.encode_levels(noise, torch.tensor([options.feature_step]))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)  # noqa: TID251 (torch initialises from its global state)
+            self.heads = Heads([level.shape[1] for level in levels], options.head_width)
+        return AdversarialDiffusionDistillation(
+            self.teacher, self.heads, self.diagnosis, t_max=self.t_max, options=options
         )
 
     def train(self, mode: bool = True) -> "OmiADModule":

@@ -7,6 +7,7 @@ from omiad.networks.dit import DiT as DiT
 from omiad.networks.dit import dit_base as dit_base
 from omiad.networks.dit import dit_medium as dit_medium
 from omiad.networks.dit import dit_small as dit_small
+from omiad.networks.heads import Heads as Heads
 from omiad.networks.protocol import Network as Network
 from omiad.networks.protocol import build_network as build_network
 from omiad.networks.protocol import network_spec as network_spec
@@ -22,6 +23,7 @@ from omiad.networks.uvit import uvit_small as uvit_small
 
 __all__ = [
     "DiT",
+    "Heads",
     "Network",
     "UNet",
     "UViT",

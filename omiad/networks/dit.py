@@ -87,12 +87,16 @@ class DiT(Network):
 
     def encode(self, x: Tensor, t: Tensor) -> Tensor:
         """Return the tokens in the middle as a map (B, D, H / p, W / p)."""
-        return self.patches.to_map(self._encode(x, self._embed(t)), x.shape[-2])
+        return self.encode_levels(x, t)[-1]
+
+    def encode_levels(self, x: Tensor, t: Tensor) -> list[Tensor]:
+        """Return the tokens behind each block of the first half as maps."""
+        return [self.patches.to_map(y, x.shape[-2]) for y in self._encode(x, self._embed(t))]
 
     def forward_and_encode(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return the raw output (B, C, H, W), in float32, and the encoding."""
         embedding = self._embed(t)
-        tokens = self._encode(x, embedding)
+        tokens = self._encode(x, embedding)[-1]
         encoding = self.patches.to_map(tokens, x.shape[-2])
         for block in self.decoder:
             tokens = block(tokens, embedding)
@@ -112,11 +116,11 @@ class DiT(Network):
         embedding: Tensor = self.embed(frequencies)
         return embedding
 
-    def _encode(self, x: Tensor, embedding: Tensor) -> Tensor:
-        tokens: Tensor = self.patches(x)
+    def _encode(self, x: Tensor, embedding: Tensor) -> list[Tensor]:
+        outputs: list[Tensor] = [self.patches(x)]
         for block in self.encoder:
-            tokens = block(tokens, embedding)
-        return tokens
+            outputs.append(block(outputs[-1], embedding))
+        return outputs[1:]
 
 
 def dit_small(channels: int) -> DiT:

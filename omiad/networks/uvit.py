@@ -87,7 +87,11 @@ class UViT(Network):
 
     def encode(self, x: Tensor, t: Tensor) -> Tensor:
         """Return the last tokens of the way in, without time, as a map (B, D, H / p, W / p)."""
-        return self._to_map(self._encode(x, t)[-1], x.shape[-2])
+        return self.encode_levels(x, t)[-1]
+
+    def encode_levels(self, x: Tensor, t: Tensor) -> list[Tensor]:
+        """Return the tokens behind each block of the way in, without time, as maps."""
+        return [self._to_map(tokens, x.shape[-2]) for tokens in self._encode(x, t)]
 
     def forward_and_encode(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return the raw output (B, C, H, W), in float32, and the encoding."""

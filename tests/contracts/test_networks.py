@@ -63,6 +63,17 @@ class NetworkContract:
         assert torch.equal(network.encode(x, self.t), encoding)
         assert torch.equal(network(x, self.t), output)
 
+    def test_the_last_level_is_the_encoding_and_each_keeps_its_sample_and_gradient(
+        self, network: Network, x: torch.Tensor
+    ) -> None:
+        x.requires_grad_()
+        levels = network.encode_levels(x, self.t)
+        assert torch.equal(levels[-1], network.encode(x, self.t))
+        for level in levels:
+            assert level.shape[0] == len(x)
+            (gradient,) = torch.autograd.grad(level.square().mean(), x, retain_graph=True)
+            assert gradient.abs().sum() > 0
+
     def test_gradients_reach_every_parameter(self, network: Network, x: torch.Tensor) -> None:
         network(x, self.t).square().mean().backward()
         without = [name for name, p in network.named_parameters() if not p.grad.abs().sum() > 0]
