@@ -123,6 +123,20 @@ class Detector(nn.Module):
         return self.score_features(features)
 
     @torch.no_grad()
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Return the reconstructed features of photographs, as the network sees them.
+
+        Args:
+            images: uint8 RGB (B, 3, S, S), S the extractor's image size.
+
+        Returns:
+            Normalised features (B, C, h, w), by the first noise map.
+        """
+        with self._autocast(images.device):
+            x_0 = self.normalizer(self.extractor(images))
+        return self._reconstruct(x_0, self.noise[0], self._step_noise())
+
+    @torch.no_grad()
     def score_features(self, features: Tensor) -> Prediction:
         """Score raw backbone features (B, C, h, w)."""
         x_0 = self.normalizer(features)

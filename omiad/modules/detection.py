@@ -113,6 +113,10 @@ class DetectionModule(LightningModule):
         prediction: Prediction = self.detector(batch.images)
         return prediction
 
+    def picture(self, images: Tensor) -> Tensor | None:
+        """Draw what photographs are reconstructed to, or None where nothing can draw it."""
+        return None
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what is needed to rebuild the detector without any other file."""
         if self.trainer.training:

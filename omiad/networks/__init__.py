@@ -3,6 +3,7 @@
 from omiad.networks.cost import count_macs as count_macs
 from omiad.networks.cost import count_parameters as count_parameters
 from omiad.networks.cost import describe as describe
+from omiad.networks.decoder import FeatureDecoder as FeatureDecoder
 from omiad.networks.dit import DiT as DiT
 from omiad.networks.dit import dit_base as dit_base
 from omiad.networks.dit import dit_medium as dit_medium
@@ -23,6 +24,7 @@ from omiad.networks.uvit import uvit_small as uvit_small
 
 __all__ = [
     "DiT",
+    "FeatureDecoder",
     "Heads",
     "Network",
     "UNet",
