@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 MODULES: dict[str, type[DetectionModule]] = {
     "AMDM": AMDMModule,
     "OmiAD": OmiADModule,
-    "decoder": DecoderModule,
+    "image decoder": DecoderModule,
 }
 
 SOURCES = ("teacher", "detector")

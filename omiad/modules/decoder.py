@@ -36,7 +36,7 @@ class DecoderModule(DetectionModule):
         seed: Seed of the decoder's initial weights.
     """
 
-    kind = "decoder"
+    kind = "image decoder"
 
     def __init__(
         self,

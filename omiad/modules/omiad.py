@@ -6,7 +6,6 @@ AMDM), student score psi, and the discriminator, which is psi's encoder.
 
 import copy
 import logging
-import math
 from collections.abc import Sequence
 from typing import Literal, cast
 
@@ -26,6 +25,7 @@ from omiad.modules.adversarial_diffusion import AdversarialDiffusionDistillation
 from omiad.modules.detection import DetectionModule
 from omiad.modules.diagnosis import Diagnosis
 from omiad.modules.distillation import Distillation, ScoreDistillation
+from omiad.modules.duration import run_images
 from omiad.modules.ema import ema_decay, ema_update
 from omiad.modules.gradients import frozen, parameter_distance, zero_nonfinite_gradients
 from omiad.modules.randomness import SampleDraws
@@ -208,12 +208,8 @@ class OmiADModule(DetectionModule):
 
     def _add(self, options: AdversarialDiffusion) -> Distillation:
         self.teacher.schedule.check_step(options.feature_step, "add.feature_step")
-        network, noise = cast(Network, self.teacher.network), self.detector.noise[0]
-        with torch.no_grad():
-            levels = network.encode_levels(noise, torch.tensor([options.feature_step]))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)  # noqa: TID251 (torch initialises from its global state)
-            self.heads = Heads([level.shape[1] for level in levels], options.head_width)
+        network, x = cast(Network, self.teacher.network), self.detector.noise[0]
+        self.heads = Heads.on(network, x, width=options.head_width, seed=self.seed)
         return AdversarialDiffusionDistillation(
             self.teacher, self.heads, self.diagnosis, t_max=self.t_max, options=options
         )
@@ -272,15 +268,12 @@ class OmiADModule(DetectionModule):
         if not fraction:
             return 0
         trainer = self.trainer
-        batches = math.inf
-        if trainer.max_epochs is not None and trainer.max_epochs > 0:
-            batches = trainer.max_epochs * trainer.num_training_batches
-        if trainer.max_steps > 0:
-            # A batch is one optimiser step in psi's warm-up and two afterwards.
-            batches = min(batches, trainer.max_steps / (2 - self.student_warmup_fraction))
         # A data set smaller than a batch is one batch.
         batch = min(self.data.batch_size * trainer.world_size, len(self.data.train_features))
-        return min(most, fraction * batches * batch)
+        # A batch is one optimiser step in psi's warm-up and two afterwards.
+        steps = 2 - self.student_warmup_fraction
+        run = run_images(trainer, batch_images=batch, steps_per_batch=steps)
+        return min(most, fraction * run)
 
     @property
     def trained(self) -> nn.Module:

@@ -2,7 +2,10 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
+
+from omiad.networks.protocol import Network
 
 
 class Heads(nn.Module):
@@ -25,6 +28,22 @@ class Heads(nn.Module):
             )
             for n in channels
         )
+
+    @classmethod
+    def on(cls, network: Network, x: Tensor, *, width: int, seed: int) -> "Heads":
+        """Build heads for every level of a network's encoder.
+
+        Args:
+            network: Whose encoder they stand on.
+            x: Any features (1, C, H, W) it takes.
+            width: Channels in between.
+            seed: Of the initial weights; torch's global random state is left as it was.
+        """
+        with torch.no_grad():
+            levels = network.encode_levels(x, torch.ones(1, dtype=torch.int64, device=x.device))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)  # noqa: TID251 (torch initialises from its global state)
+            return cls([level.shape[1] for level in levels], width)
 
     def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
         """Map levels (B, C_k, H_k, W_k) to logits (B, 1, H_k, W_k), one map for each."""

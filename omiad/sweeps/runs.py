@@ -150,14 +150,15 @@ class Runs:
         digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
         asked = {"arguments": list(arguments), "configurations": digests}
         path = folder / "asked.json"
-        if not path.is_file():
-            folder.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(asked, indent=2) + "\n")
-        elif json.loads(path.read_text()) != asked:
+        # A run that failed before its first checkpoint, perhaps by a wrong option, binds nobody.
+        is_begun = any(_checkpoint(part).is_file() for part in _parts(folder))
+        if is_begun and json.loads(path.read_text()) != asked:
             raise InputError(
                 f"'{folder}' holds a run with other configurations or options; asked.json there "
                 f"says which. Give the same ones, or another --output."
             )
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(asked, indent=2) + "\n")
 
 
 def finished_results(folder: Path) -> dict[str, Any] | None:

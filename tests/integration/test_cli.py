@@ -127,7 +127,7 @@ def test_test_needs_nothing_but_the_checkpoint(road: dict[str, Path], tmp_path: 
 
 
 def test_a_decoder_changes_the_pictures_and_no_figure(
-    road: dict[str, Path], tmp_path: Path
+    road: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     quiet = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
     detector, run = f"--model.detector={road['omiad']}", f"--run_dir={tmp_path / 'decoder'}"
@@ -149,6 +149,7 @@ def test_a_decoder_changes_the_pictures_and_no_figure(
     main(["fit", f"--ckpt_path={checkpoint}", f"--run_dir={tmp_path / 'go'}", *more])
     with pytest.raises(SystemExit):
         fit_omiad(road["data"], tmp_path, checkpoint)
+    assert "holds an image decoder model" in " ".join(capsys.readouterr().err.split())
 
 
 def test_saved_maps_get_the_same_figures_to_the_last_digit(

@@ -45,7 +45,8 @@ def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch, kind: str = "AMDM")
 
 
 def files_of(folder: Path) -> dict[Path, int]:
-    return {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file() and p.suffix != ".md"}
+    kept = (".ckpt", ".npz", ".csv")
+    return {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.suffix in kept}
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -75,6 +76,7 @@ def test_a_sweep_leaves_both_models_and_a_table_beside_the_papers(swept: Path) -
 
 def test_what_is_done_is_not_done_again(swept: Path, mvtec_root: Path) -> None:
     before = files_of(swept)
+    assert before
     main(["sweep", "mvtec", str(mvtec_root), *options(swept)])
     assert files_of(swept) == before
 
@@ -116,6 +118,15 @@ def test_a_sweep_with_other_options_is_not_mixed_in(
     assert "holds a run with other configurations or options" in " ".join(
         capsys.readouterr().err.split()
     )
+
+
+def test_a_sweep_that_could_not_begin_is_put_right_by_the_right_options(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for root in ("no/such", "nor/this"):
+        with pytest.raises(SystemExit):
+            main(["sweep", "mvtec", root, *options(tmp_path)])
+        assert root in " ".join(capsys.readouterr().err.split())
 
 
 def test_tables_1_and_12_collect_what_is_swept(swept: Path) -> None:

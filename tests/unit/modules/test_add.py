@@ -128,6 +128,8 @@ def test_heads_and_generator_move_and_the_teacher_stays(
     assert [y.shape[1:] for y in logits] == [(1, *level.shape[2:]) for level in levels]
     # A checkpoint is a detector like any, whatever stood beside the generator.
     trainer.save_checkpoint(tmp_path / "add.ckpt")
+    kept = torch.load(tmp_path / "add.ckpt", weights_only=True)["hyper_parameters"]["add"]
+    assert AdversarialDiffusion(**kept) == module.add
     images = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
     loaded = Detector.load(tmp_path / "add.ckpt")
     assert torch.equal(loaded(images).score, module.detector(images).score)
