@@ -70,8 +70,8 @@ def test_it_learns_the_normal_images_and_leaves_the_detector_as_it_is(
     drawn, wanted = module.decoder(features), images / 255
     error = (drawn - wanted).square().mean()
     flat = (wanted.mean((0, 2, 3), keepdim=True) - wanted).square().mean()
-    # Two patterns of stripes: a sixth of the variance was left over three seeds at most.
-    assert error < 0.4 * flat
+    # Over three seeds 0.052 of the variance was left at most.
+    assert error < 0.2 * flat
     # Scores are the detector's to the last bit, from its checkpoint or the decoder's.
     after = Detector.load(tmp_path / "last.ckpt")
     assert torch.equal(after(images).score, before(images).score)
