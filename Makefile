@@ -3,12 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO_DIR ?= runs/demo
+ROOT ?=
+SWEEPS ?= runs/sweeps
+# Further arguments of a sweep or a table, e.g. ARGS='--small true --teacher_options "--data.weights FILE"'
+ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow bench-data bench-metrics check lint format clean
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 $(BIN)/omiad: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -30,6 +34,12 @@ bench-data: $(BIN)/omiad ## Install, then measure indexing, decoding, the featur
 
 bench-metrics: $(BIN)/omiad ## Speed, memory and error of the pixel figures (about 5 minutes)
 	$(BIN)/python tests/benchmarks/metrics.py
+
+sweep-%: $(BIN)/omiad ## Both stages on ROOT=..., beside the paper (mvtec, visa, mpdd, realiad, folder)
+	$(BIN)/omiad sweep $* $(ROOT) --output $(SWEEPS) $(ARGS)
+
+table-%: $(BIN)/omiad ## A table of the paper beside one's own figures (1, 12; with ROOT=... 3, 13, 14, 15)
+	$(BIN)/omiad table $* $(if $(ROOT),--root $(ROOT)) --output $(SWEEPS) $(ARGS)
 
 check: lint test ## Everything CI runs
 

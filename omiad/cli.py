@@ -20,6 +20,7 @@ from omiad.demo import demo
 from omiad.errors import InputError
 from omiad.evaluation import compare, evaluate
 from omiad.prediction import predict
+from omiad.sweeps import sweep, table
 from omiad.training import OmiadCLI
 
 USAGE = """\
@@ -38,6 +39,8 @@ commands
   data synthesize  write a small synthetic data set in the MVTec layout
   cache build      compute the features of a data set before a run needs them
   cache info       list the feature caches; cache verify, cache prune look after them
+  sweep            both stages on a data set beside the paper's figures; may be interrupted
+  table            a table of the paper (1, 3, 12 to 15) with figures of one's own
   demo             the whole road on synthetic data, in a few minutes on a CPU
 
 examples
@@ -103,6 +106,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], object]] = {
     "cache info": _run_function(cache_info, "cache info"),
     "cache verify": _run_function(verify_cache, "cache verify"),
     "cache prune": _run_function(prune_cache, "cache prune"),
+    "sweep": _run_function(sweep, "sweep", positional=True),
+    "table": _run_function(table, "table", positional=True),
     "demo": _run_function(demo, "demo"),
 }
 

@@ -131,6 +131,15 @@ class Detector(nn.Module):
         return self.score_features(features)
 
     @torch.no_grad()
+    def reconstruct(self, features: Tensor) -> Tensor:
+        """Return what raw features (B, C, h, w) are reconstructed to, by the first noise map.
+
+        The result is normalised, as the network sees features.
+        """
+        x_0 = self.normalizer(features)
+        return self._reconstruct(x_0, self.noise[0], self._step_noise())
+
+    @torch.no_grad()
     def score_features(self, features: Tensor) -> Prediction:
         """Score raw backbone features (B, C, h, w)."""
         x_0 = self.normalizer(features)

@@ -15,19 +15,27 @@ from omiad.callbacks import Evaluation, LastCheckpoint, Panels, TrainingCurves
 from omiad.data import FeatureDataModule
 from omiad.detector import CHECKPOINT_KEY, read_checkpoint
 from omiad.errors import InputError
-from omiad.modules import AMDMModule, DetectionModule, OmiADModule
+from omiad.modules import AMDMModule, DecoderModule, DetectionModule, OmiADModule
 
 logger = logging.getLogger(__name__)
 
-MODULES: dict[str, type[DetectionModule]] = {"AMDM": AMDMModule, "OmiAD": OmiADModule}
+MODULES: dict[str, type[DetectionModule]] = {
+    "AMDM": AMDMModule,
+    "OmiAD": OmiADModule,
+    "image decoder": DecoderModule,
+}
+
+SOURCES = ("teacher", "detector")
+"""Arguments of a model that name the checkpoint it starts from, whose data is its own."""
 
 FIT_HELP = """\
 Train a model on the normal photographs of all categories under --data.root.
 
 Stage 1: --config configs/amdm_folder.yaml; stage 2: --config configs/omiad_folder.yaml with
---model.teacher, the checkpoint of stage 1. The run folder holds config.yaml, metrics.csv,
-curves.png and checkpoints/last.ckpt. --trainer.max_steps counts optimiser steps: one for each
-batch in stage 1, two in stage 2 (student, then generator). --ckpt_path goes on with a run.
+--model.teacher, the checkpoint of stage 1; a decoder for the pictures: --config
+configs/decoder.yaml with --model.detector, either's checkpoint. The run folder holds config.yaml,
+metrics.csv, curves.png and checkpoints/last.ckpt. --trainer.max_steps counts optimiser steps: one
+for each batch, two in stage 2 (student, then generator). --ckpt_path goes on with a run.
 """
 
 TEST_HELP = """\
@@ -172,12 +180,12 @@ def with_checkpoint_defaults(args: list[str]) -> list[str]:
         if command == "fit":
             defaults = _run_config(Path(ckpt_path)) or defaults
     else:
-        in_configs = [m.get("init_args", m).get("teacher") for m in models]
-        given = _values(options, "model.teacher", "model.init_args.teacher")
-        teacher = _last([*(str(t) for t in in_configs if t), *given])
-        if teacher is None:
+        in_configs = [m.get("init_args", m).get(name) for m in models for name in SOURCES]
+        flags = [f"{prefix}.{name}" for prefix in ("model", "model.init_args") for name in SOURCES]
+        source = _last([*(str(path) for path in in_configs if path), *_values(options, *flags)])
+        if source is None:
             return args
-        defaults = {"data": checkpoint_defaults(teacher)["data"]}
+        defaults = {"data": checkpoint_defaults(source)["data"]}
     return [command, "--config", yaml.safe_dump(defaults), *options]
 
 
@@ -201,8 +209,7 @@ def checkpoint_defaults(path: str) -> dict[str, Any]:
         hyperparameters.pop("_instantiator", None)
     module = MODULES[checkpoint[CHECKPOINT_KEY]["kind"]]
     class_path = model.pop("_class_path", f"{module.__module__}.{module.__qualname__}")
-    if "teacher" in model:
-        model["teacher"] = str(path)
+    model |= {name: str(path) for name in SOURCES if name in model}
     # A module built in Python leaves no configuration of its factories and dataclasses.
     spec = checkpoint[CHECKPOINT_KEY]["detector"]
     model["scoring"] = model.get("scoring") or spec["scoring"]  # a stage 2 may leave it out
@@ -231,8 +238,8 @@ def _run_config(ckpt_path: Path) -> dict[str, Any] | None:
     config["trainer"].pop("logger", None)
     # Backbone and teacher weights are in the checkpoint; their files may be gone.
     config["data"]["weights"] = str(ckpt_path)
-    if "teacher" in config["model"].get("init_args", {}):
-        config["model"]["init_args"]["teacher"] = str(ckpt_path)
+    arguments = config["model"].get("init_args", {})
+    arguments |= {name: str(ckpt_path) for name in SOURCES if name in arguments}
     return config
 
 

@@ -37,3 +37,4 @@ def mvtec_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-goldens", action="store_true", help="rewrite tests/goldens")
+    parser.addoption("--weights-dir", help="folder of backbone weights in timm's naming")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from lightning import Callback, LightningModule, Trainer
+from torch import Tensor
 
 from omiad.data.images import read_image
 from omiad.modules import DetectionModule
@@ -18,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 class Panels(Callback):
     """Write one picture for each category: normal reference, input, ground truth, anomaly map.
+
+    With a decoder's checkpoint also what the input is reconstructed to.
 
     All maps are drawn on one scale, which comes from normal training images, so that normal
     images stay dark.
@@ -47,9 +50,10 @@ class Panels(Callback):
         """Keep the maps of picked images."""
         data = cast(DetectionModule, pl_module).data
         prediction = cast(Prediction, outputs)
-        for row, index in enumerate(batch.index.tolist()):
-            if index not in self._picked:
-                continue
+        picked = [i for i, index in enumerate(batch.index.tolist()) if index in self._picked]
+        drawn = cast(DetectionModule, pl_module).picture(batch.images[picked]) if picked else None
+        for number, row in enumerate(picked):
+            index = int(batch.index[row])
             sample = data.samples("test")[index]
             score = float(prediction.score[row])
             self._rows[sample.category].append(
@@ -60,6 +64,7 @@ class Panels(Callback):
                     anomaly_map=prediction.anomaly_map[row].cpu().numpy(),
                     label=sample.defect,
                     score=score,
+                    reconstruction=None if drawn is None else _channels_last(drawn[number]),
                 )
             )
 
@@ -91,4 +96,8 @@ def pick(samples: Sequence[Sample], num_per_category: int) -> set[int]:
 
 
 def _pixels(path: Path, size: int) -> Any:
-    return read_image(path, size).permute(1, 2, 0).numpy()
+    return _channels_last(read_image(path, size))
+
+
+def _channels_last(image: Tensor) -> Any:
+    return image.permute(1, 2, 0).cpu().numpy()

@@ -58,7 +58,8 @@ class FeatureDataModule(LightningDataModule):
             (.safetensors, .pth, .pt, .bin in timm's naming, or an omiad .ckpt).
         image_size: Side in pixels that images are resized to, without keeping the aspect ratio.
         feature_size: Side of the feature grid in cells.
-        stages: Feature maps of the backbone to use, in timm's numbering; by default the first four.
+        stages: Feature maps of the backbone to use, in timm's numbering; by default those down to
+            a sixteenth of the image or, of a plain ViT, four blocks evenly spaced.
         antialias: Average where a feature map shrinks to the grid, instead of picking values.
         cache: Keep the features on disk of the training images (true), of all images (all), or of
             none (false); of others the backbone computes the same numbers in every step.
@@ -122,7 +123,7 @@ class FeatureDataModule(LightningDataModule):
             weights=weights,
             image_size=image_size,
             feature_size=feature_size,
-            stages=(0, 1, 2, 3) if stages is None else stages,
+            stages=stages,
             antialias=antialias,
             seed=seed,
         )

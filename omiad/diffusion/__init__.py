@@ -1,5 +1,6 @@
 """The mathematics of the method: pure functions of tensors, written in the paper's order."""
 
+from omiad.diffusion.adversarial_diffusion import AdversarialDiffusion as AdversarialDiffusion
 from omiad.diffusion.losses import Target as Target
 from omiad.diffusion.losses import Weighting as Weighting
 from omiad.diffusion.masking import Masking as Masking

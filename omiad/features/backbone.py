@@ -1,8 +1,10 @@
 """The timm network behind the features and where its weights come from."""
 
 import difflib
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -18,13 +20,24 @@ EXTRACTOR_PREFIX = "extractor."
 """Where a checkpoint of omiad keeps the extractor, below whatever module holds it."""
 
 
-def build_backbone(name: str, stages: Sequence[int], seed: int) -> nn.Module:
+COARSEST_STRIDE = 16
+"""Stride of the coarsest feature map that is used by default, as in the paper."""
+
+NUM_BLOCKS = 4
+"""Blocks of a plain ViT that are used by default, evenly spaced to its last, as in DPT."""
+
+
+def build_backbone(
+    name: str, stages: Sequence[int] | None, seed: int, *, image_size: int
+) -> nn.Module:
     """Build a timm network that returns its feature maps, with random weights.
 
     Args:
         name: Model name of timm, with or without a weights tag.
-        stages: Which of its feature maps, in timm's numbering.
+        stages: Which of its feature maps, in timm's numbering; None for those down to a sixteenth
+            of the image or, where all have one size (a plain ViT), four blocks evenly spaced.
         seed: Of the weights; torch's global random state is left as it was.
+        image_size: Side of the images, for networks that are built for one size.
 
     Raises:
         InputError: If timm has no such model, tag or stages.
@@ -37,16 +50,44 @@ def build_backbone(name: str, stages: Sequence[int], seed: int) -> nn.Module:
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)  # noqa: TID251 (timm initialises from torch's global state)
-            backbone: nn.Module = timm.create_model(name, features_only=True, out_indices=stages)
+            if stages is None:
+                stages = _default_stages(name, image_size)
+                return build_backbone(name, stages, seed, image_size=image_size)
+            backbone = _create(name, stages, image_size)
+    except InputError:
+        raise
     except Exception as error:  # timm raises whatever the model's own code runs into
         raise InputError(
-            f"timm cannot give the feature maps {list(stages)} of backbone '{name}' ({error}). "
-            f"Check the tag behind the dot, and choose other --data.stages."
+            f"timm cannot give the feature maps {list(stages or ())} of backbone '{name}' "
+            f"({error}). Check the tag behind the dot, and choose other --data.stages."
         ) from error
     return _without_unused_stages(backbone)
 
 
-def load_pretrained(name: str, stages: Sequence[int]) -> nn.Module:
+def stages_of(backbone: nn.Module) -> list[int]:
+    """Return which of its feature maps a network gives, in timm's numbering."""
+    info: Any = backbone.feature_info
+    return list(info.out_indices)
+
+
+def _create(name: str, stages: Sequence[int] | None, image_size: int, **arguments: Any) -> Any:
+    config = timm.models.get_pretrained_cfg(name)
+    if config is not None and config.fixed_input_size and config.input_size[-1] != image_size:
+        arguments["img_size"] = image_size  # positions are learned for one size
+    if stages is not None:
+        arguments["out_indices"] = stages
+    return timm.create_model(name, features_only=True, **arguments)
+
+
+def _default_stages(name: str, image_size: int) -> list[int]:
+    every = _create(name, None, image_size).feature_info.info
+    strides = [stage["reduction"] for stage in every]
+    if len(set(strides)) == 1:
+        return [len(every) * (i + 1) // NUM_BLOCKS - 1 for i in range(NUM_BLOCKS)]
+    return [i for i, stride in enumerate(strides) if stride <= COARSEST_STRIDE]
+
+
+def load_pretrained(name: str, stages: Sequence[int], *, image_size: int) -> nn.Module:
     """Build the network with the weights that timm publishes, downloaded or from its cache.
 
     Raises:
@@ -54,9 +95,7 @@ def load_pretrained(name: str, stages: Sequence[int]) -> nn.Module:
     """
     try:
         with torch.random.fork_rng(devices=[]):
-            backbone: nn.Module = timm.create_model(
-                name, features_only=True, out_indices=stages, pretrained=True
-            )
+            backbone = _create(name, stages, image_size, pretrained=True)
     except Exception as error:  # download, cache, proxy, hub: each library has its own exceptions
         reason = str(error).partition("\n")[0]
         raise InputError(
@@ -113,6 +152,7 @@ def _read(path: Path) -> Mapping[str, Tensor]:
 
 def _fill(backbone: nn.Module, stored: Mapping[str, Tensor], path: Path) -> None:
     state = backbone.state_dict()
+    stored = _converted(backbone, stored)
     by_name = {_plain(key): value for key, value in stored.items()}
     found = {key: by_name[_plain(key)] for key in state if _plain(key) in by_name}
     # The counter of batch norm's running averages has no effect on a frozen network.
@@ -126,6 +166,18 @@ def _fill(backbone: nn.Module, stored: Mapping[str, Tensor], path: Path) -> None
             f"the file of the model that --data.backbone names, in timm's naming."
         )
     backbone.load_state_dict(state | found)
+
+
+def _converted(backbone: nn.Module, stored: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Let timm fit stored positions to another image size, where it keeps the network whole."""
+    inner = getattr(backbone, "model", None)
+    convert = getattr(sys.modules[type(inner).__module__], "checkpoint_filter_fn", None)
+    if convert is None:
+        return stored
+    converted: Mapping[str, Tensor] = convert(
+        {key.removeprefix("model."): value for key, value in stored.items()}, inner
+    )
+    return converted
 
 
 def _plain(key: str) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (the field's spelling)
 
 from omiad.errors import InputError
-from omiad.features.backbone import build_backbone, load_pretrained, load_weights
+from omiad.features.backbone import build_backbone, load_pretrained, load_weights, stages_of
 
 
 class FeatureExtractor(nn.Module):
@@ -28,7 +28,8 @@ class FeatureExtractor(nn.Module):
             (.safetensors, .pth, .pt, .bin) or a checkpoint of omiad (.ckpt).
         image_size: Side of the images in pixels.
         feature_size: Side of the feature grid in cells.
-        stages: Which feature maps of the backbone, in timm's numbering.
+        stages: Which feature maps of the backbone, in timm's numbering; by default those down to
+            a sixteenth of the image or, of a plain ViT, four blocks evenly spaced.
         antialias: Average where a map shrinks (bilinear, corners not aligned).
         seed: Of random weights.
 
@@ -47,24 +48,24 @@ class FeatureExtractor(nn.Module):
         weights: str = "pretrained",
         image_size: int = 224,
         feature_size: int = 32,
-        stages: Sequence[int] = (0, 1, 2, 3),
+        stages: Sequence[int] | None = None,
         antialias: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if min(image_size, feature_size) < 1 or not stages:
+        if min(image_size, feature_size) < 1 or (stages is not None and not stages):
             raise InputError(
                 f"The extractor needs sizes of at least 1 and a stage, but got image_size "
-                f"{image_size}, feature_size {feature_size}, stages {list(stages)}."
+                f"{image_size}, feature_size {feature_size}, stages {list(stages or ())}."
             )
         self.backbone_name = backbone
         self.image_size = image_size
         self.feature_size = feature_size
-        self.stages = list(stages)
         self.antialias = antialias
-        self.backbone = build_backbone(backbone, self.stages, seed)
+        self.backbone = build_backbone(backbone, stages, seed, image_size=image_size)
+        self.stages = stages_of(self.backbone)
         if weights == "pretrained":
-            self.backbone = load_pretrained(backbone, self.stages)
+            self.backbone = load_pretrained(backbone, self.stages, image_size=image_size)
         elif weights != "random":
             load_weights(self.backbone, Path(weights).expanduser())
         config: dict[str, Any] = resolve_model_data_config(self.backbone)  # type: ignore[no-untyped-call]

@@ -122,6 +122,10 @@ class DetectionModule(LightningModule):
         """Score a batch by its features; the evaluation callback does the rest."""
         return self.detector.score_features(batch.images)
 
+    def picture(self, features: Tensor) -> Tensor | None:
+        """Draw what features are reconstructed to, or None where nothing can draw it."""
+        return None
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what is needed to rebuild the detector without any other file."""
         if self.trainer.state.fn == TrainerFn.FITTING:

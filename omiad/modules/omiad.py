@@ -6,7 +6,6 @@ AMDM), student score psi, and the discriminator, which is psi's encoder.
 
 import copy
 import logging
-import math
 from collections.abc import Sequence
 from typing import Literal, cast
 
@@ -19,29 +18,18 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
 from omiad.detector import CHECKPOINT_KEY, Detector, read_checkpoint
-from omiad.diffusion import Denoised, Denoiser, Weighting
-from omiad.diffusion.losses import (
-    discriminator_logits,
-    discriminator_loss,
-    distillation_weight,
-    generator_adversarial_loss,
-    score_distillation_loss,
-    student_loss,
-    timestep_weight,
-)
+from omiad.diffusion import AdversarialDiffusion, Denoiser, Weighting
 from omiad.diffusion.sampling import one_step_reconstruct
 from omiad.errors import InputError
-from omiad.modules.bands import TimestepBands
+from omiad.modules.adversarial_diffusion import AdversarialDiffusionDistillation
 from omiad.modules.detection import DetectionModule
+from omiad.modules.diagnosis import Diagnosis
+from omiad.modules.distillation import Distillation, ScoreDistillation
+from omiad.modules.duration import run_images
 from omiad.modules.ema import ema_decay, ema_update
-from omiad.modules.gradients import (
-    frozen,
-    gradient_norm,
-    parameter_distance,
-    zero_nonfinite_gradients,
-)
+from omiad.modules.gradients import frozen, parameter_distance, zero_nonfinite_gradients
 from omiad.modules.randomness import SampleDraws
-from omiad.networks import Network, describe
+from omiad.networks import Heads, Network, describe
 from omiad.scoring import Scoring
 from omiad.types import FeatureBatch
 
@@ -65,6 +53,8 @@ class OmiADModule(DetectionModule):
         student_optimizer: Optimiser of the student score psi.
         generator_optimizer: Optimiser of the generator theta; for an epsilon-network, whose output
             is amplified at t_init, take a tenth of the default rate.
+        add: Distil by ADD with these weights instead of Algorithm 1. student_optimizer then trains
+            its heads (ADD's rate is 1e-4), and options of psi, eq. 15 and the lambdas do nothing.
         t_init: Step that images are noised to (eq. 12); the teacher's if not given.
         t_max: Noisiest step the scores are compared at.
         alpha: Weight of the squared term in eq. 15.
@@ -75,7 +65,8 @@ class OmiADModule(DetectionModule):
         weighting: gamma(t) of psi's loss; auto picks stage 1's.
         generator_weighting: gamma(t) of eq. 15: sid divides by the mean error per sample in x_0
             space, one is the unit weight in noise space.
-        student_warmup_fraction: Share of the run in which only psi trains, at most 100,000 images.
+        student_warmup_fraction: Share of the run in which only psi (or ADD's heads) trains, at most
+            100,000 images.
         adversarial_start_fraction: Share of the run after which theta's adversarial loss joins, at
             most 200,000 images.
         gradient_clip: Largest gradient norm of each optimiser.
@@ -97,6 +88,7 @@ class OmiADModule(DetectionModule):
         student_optimizer: OptimizerCallable = sida_adam,
         generator_optimizer: OptimizerCallable = sida_adam,
         *,
+        add: AdversarialDiffusion | None = None,
         t_init: int | None = None,
         t_max: int = 990,
         alpha: float = 1.0,
@@ -114,6 +106,8 @@ class OmiADModule(DetectionModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
+        if add is not None:
+            self.hparams["add"] = vars(add)  # plain, for the checkpoint
         if lambda_generator_adv and not lambda_student_adv:
             raise InputError(
                 f"lambda_generator_adv {lambda_generator_adv} needs a discriminator, but "
@@ -123,6 +117,7 @@ class OmiADModule(DetectionModule):
         self.teacher_path = teacher
         self.student_optimizer = student_optimizer
         self.generator_optimizer = generator_optimizer
+        self.add = add
         self.t_init = t_init
         self.t_max = t_max
         self.alpha = alpha
@@ -184,7 +179,6 @@ class OmiADModule(DetectionModule):
         teacher = Detector.load(self.teacher_path)
         self.teacher = teacher.denoiser.requires_grad_(False)
         self.generator = copy.deepcopy(self.teacher).requires_grad_(True)
-        self.student = copy.deepcopy(self.teacher).requires_grad_(True)
         self.detector = Detector(
             extractor=self.data.extractor,
             normalizer=teacher.normalizer,
@@ -197,8 +191,30 @@ class OmiADModule(DetectionModule):
         )
         self.teacher.schedule.check_step(self.t_max, "t_max")
         self.check_extractor(teacher.spec, "the teacher")
-        self._student_error = TimestepBands(self.t_max)
-        self._score_gap = TimestepBands(self.t_max)
+        self.diagnosis = Diagnosis(self, self.t_max)
+        self.way = self._score_distillation() if self.add is None else self._add(self.add)
+
+    def _score_distillation(self) -> Distillation:
+        self.student = copy.deepcopy(self.teacher).requires_grad_(True)
+        return ScoreDistillation(
+            self.teacher,
+            self.student,
+            self.diagnosis,
+            t_max=self.t_max,
+            alpha=self.alpha,
+            lambda_student_adv=self.lambda_student_adv,
+            lambda_generator_adv=self.lambda_generator_adv,
+            weighting=self.weighting,
+            generator_weighting=self.generator_weighting,
+        )
+
+    def _add(self, options: AdversarialDiffusion) -> Distillation:
+        self.teacher.schedule.check_step(options.feature_step, "add.feature_step")
+        network, x = cast(Network, self.teacher.network), self.detector.noise[0]
+        self.heads = Heads.on(network, x, width=options.head_width, seed=self.seed)
+        return AdversarialDiffusionDistillation(
+            self.teacher, self.heads, self.diagnosis, t_max=self.t_max, options=options
+        )
 
     def train(self, mode: bool = True) -> "OmiADModule":
         """Switch to training mode, except for the frozen teacher and the detector."""
@@ -218,79 +234,26 @@ class OmiADModule(DetectionModule):
         distil = self.images_seen >= self.student_warmup_images
         with torch.set_grad_enabled(distil):
             x_g = self.reconstruct(self.generator, x_0, noise)
-        student_optimizer, generator_optimizer = cast("list[LightningOptimizer]", self.optimizers())
-        self._step(self.student_loss(x_g.detach(), x_0, draws), self.student, student_optimizer)
+        first, second = cast("list[LightningOptimizer]", self.optimizers())
+        opponent = self.way.opponent
+        self._step(self.way.opponent_loss(x_g.detach(), x_0, draws), opponent, first)
         if distil:
-            with frozen(self.student):
-                loss = self.generator_loss(x_g, x_0, draws)
-                self._step(loss, self.generator, generator_optimizer)
+            adversarial = self.images_seen >= self.adversarial_start_images
+            with frozen(opponent):
+                loss = self.way.generator_loss(x_g, x_0, draws, adversarial=adversarial)
+                self._step(loss, self.generator, second)
             self.num_generator_steps += 1
         self._count(len(batch.index) * self.trainer.world_size)
-        if self._is_logged:
-            self._log_state(x_g.detach(), self.reconstruct(self.teacher, x_0, noise))
+        if self.diagnosis.is_due:
+            of_teacher = self.reconstruct(self.teacher, x_0, noise)
+            self.diagnosis.state(self.generator, self.teacher, x_g.detach(), of_teacher)
+            self.diagnosis.log("generator_steps", float(self.num_generator_steps))
+            self.diagnosis.log("nonfinite_gradients", float(self.num_nonfinite_gradients))
 
     def reconstruct(self, denoiser: Denoiser, x_0: Tensor, noise: Tensor) -> Tensor:
         """Reconstruct x_0 (B, C, h, w) in one step from t_init: x_g of eq. 12."""
         t_init = self.detector.t_init
         return one_step_reconstruct(denoiser, denoiser.schedule, x_0, noise, t_init=t_init)
-
-    def student_loss(self, x_g: Tensor, x_0: Tensor, draws: SampleDraws) -> Tensor:
-        """Return psi's loss: denoise x_g (eq. 13), tell x_0 from x_g (eq. 17); Alg. 1 line 9."""
-        t = draws.steps(self.t_max)
-        noise = draws.normal(tuple(x_0.shape[1:]))
-        schedule = self.student.schedule
-        x_t, y_t = schedule.add_noise(x_g, noise, t), schedule.add_noise(x_0, noise, t)
-        output, encoding = self._student_network.forward_and_encode(x_t, t)
-        weight = timestep_weight(
-            self.weighting, schedule, t, parameterization=self.student.parameterization
-        )
-        per_sample = student_loss(self.student.interpret(output, x_t, t), x_g, weight)
-        self._student_error.update(t, per_sample / weight)
-        score = per_sample.mean()
-        self.log("train/student_score_loss", score)
-        self._log_gradient("encoder_gradient_score", score, self._encoder_parameters)
-        if not self.lambda_student_adv:
-            return score
-        fake = discriminator_logits(encoding)
-        real = discriminator_logits(self._student_network.encode(y_t, t))
-        telling = discriminator_loss(real, fake).mean()
-        self.log("train/discriminator_loss", telling)
-        self.log("train/discriminator_accuracy_real", (real > 0).float().mean())
-        self.log("train/discriminator_accuracy_fake", (fake < 0).float().mean())
-        adversarial = self.lambda_student_adv * telling
-        self._log_gradient("encoder_gradient_discriminator", adversarial, self._encoder_parameters)
-        return score + adversarial
-
-    def generator_loss(self, x_g: Tensor, x_0: Tensor, draws: SampleDraws) -> Tensor:
-        """Return theta's loss: distil the teacher (eq. 15), fool psi's encoder (eq. 18).
-
-        Gradients run through the inputs of both frozen networks.
-        """
-        t = draws.steps(self.t_max)
-        schedule = self.teacher.schedule
-        x_t = schedule.add_noise(x_g, draws.normal(tuple(x_0.shape[1:])), t)
-        teacher: Denoised = self.teacher(x_t, t)
-        output, encoding = self._student_network.forward_and_encode(x_t, t)
-        student = self.student.interpret(output, x_t, t)
-        if self.generator_weighting == "sid":
-            weight = distillation_weight(x_g, teacher)
-        else:
-            alpha, sigma = schedule.amplitudes(t)
-            weight = ((alpha / sigma) ** 2).flatten()
-        self._score_gap.update(t, (teacher.x_0 - student.x_0).square().mean((1, 2, 3)))
-        per_sample = score_distillation_loss(x_g, teacher, student, weight=weight, alpha=self.alpha)
-        distillation = per_sample.mean()
-        self.log("train/distillation_loss", distillation, prog_bar=True)
-        self._log_gradient("output_gradient_distillation", distillation, [x_g])
-        if not self.lambda_generator_adv or self.images_seen < self.adversarial_start_images:
-            return distillation
-        fooling = generator_adversarial_loss(discriminator_logits(encoding))
-        self.log("train/generator_adversarial_loss", fooling.mean())
-        if self.generator_weighting == "one":
-            weight = torch.ones_like(weight)  # it was the way from x_0 space to noise space
-        adversarial = self.lambda_generator_adv * (weight * fooling).mean()
-        self._log_gradient("output_gradient_adversarial", adversarial, [x_g])
-        return distillation + adversarial
 
     @property
     def student_warmup_images(self) -> float:
@@ -307,29 +270,21 @@ class OmiADModule(DetectionModule):
         if not fraction:
             return 0
         trainer = self.trainer
-        batches = math.inf
-        if trainer.max_epochs is not None and trainer.max_epochs > 0:
-            batches = trainer.max_epochs * trainer.num_training_batches
-        if trainer.max_steps > 0:
-            # A batch is one optimiser step in psi's warm-up and two afterwards.
-            batches = min(batches, trainer.max_steps / (2 - self.student_warmup_fraction))
         # A data set smaller than a batch is one batch.
         batch = min(self.data.batch_size * trainer.world_size, len(self.data.train_features))
-        return min(most, fraction * batches * batch)
+        # A batch is one optimiser step in psi's warm-up and two afterwards.
+        steps = 2 - self.student_warmup_fraction
+        run = run_images(trainer, batch_images=batch, steps_per_batch=steps)
+        return min(most, fraction * run)
 
     @property
     def trained(self) -> nn.Module:
         """The generator's network."""
         return self.generator.network
 
-    @property
-    def _student_network(self) -> Network:
-        return cast(Network, self.student.network)
-
     def _step(self, loss: Tensor, module: nn.Module, optimizer: LightningOptimizer) -> None:
-        self.check_finite(
-            loss, f"The loss of the {'student' if module is self.student else 'generator'}"
-        )
+        name = "generator" if module is self.generator else self.way.name
+        self.check_finite(loss, f"The loss of the {name}")
         optimizer.zero_grad()
         self.manual_backward(loss)
         self.num_nonfinite_gradients += zero_nonfinite_gradients(module)
@@ -340,29 +295,6 @@ class OmiADModule(DetectionModule):
         self.images_seen += batch_images
         decay = ema_decay(batch_images, self.images_seen, fraction=self.ema_fraction)
         ema_update(self.detector.denoiser.network, self.generator.network, decay)
-
-    @property
-    def _encoder_parameters(self) -> list[Tensor]:
-        return list(self._student_network.encoder_parameters())
-
-    @property
-    def _is_logged(self) -> bool:
-        """Whether Lightning writes what this batch logs; dear figures are left out elsewhere."""
-        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        return (self.trainer.fit_loop.total_batch_idx + 1) % every == 0
-
-    def _log_gradient(self, name: str, loss: Tensor, inputs: Sequence[Tensor]) -> None:
-        if self._is_logged:
-            self.log(f"train/{name}", gradient_norm(loss, inputs))
-
-    @torch.no_grad()
-    def _log_state(self, x_g: Tensor, of_teacher: Tensor) -> None:
-        for name, bands in (("student_error", self._student_error), ("score_gap", self._score_gap)):
-            self.log_dict({f"train/{name}_{band}": mean for band, mean in bands.means().items()})
-        self.log("train/generator_steps", float(self.num_generator_steps))
-        self.log("train/generator_distance", parameter_distance(self.generator, self.teacher))
-        self.log("train/generator_shift_rms", (x_g - of_teacher).square().mean().sqrt())
-        self.log("train/nonfinite_gradients", float(self.num_nonfinite_gradients))
 
     def on_train_end(self) -> None:
         """Say how far the generator moved; an unmoved generator is not a result."""
@@ -375,7 +307,7 @@ class OmiADModule(DetectionModule):
     def configure_optimizers(self) -> Sequence[Optimizer]:
         """Return psi's and theta's optimisers, in this order."""
         return (
-            self.student_optimizer(self.student.parameters()),
+            self.student_optimizer(self.way.opponent.parameters()),
             self.generator_optimizer(self.generator.parameters()),
         )
 

@@ -29,6 +29,10 @@ class Network(nn.Module, ABC):
     def encode(self, x: Tensor, t: Tensor) -> Tensor:
         """Run the encoder alone: (B, C', H', W')."""
 
+    def encode_levels(self, x: Tensor, t: Tensor) -> list[Tensor]:
+        """Return what the encoder passes on its way, each (B, C_k, H_k, W_k), `encode`'s last."""
+        return [self.encode(x, t)]
+
     @abstractmethod
     def forward_and_encode(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return output and encoding of one pass; the encoding equals `encode`'s."""

@@ -95,11 +95,13 @@ class UNet(Network):
         now = width * multipliers[0]
         self.down = nn.ModuleList([Stage([nn.Conv2d(channels, now, 3, padding=1)])])
         skips = [now]
+        self.level_ends: list[int] = []
         for level, multiplier in enumerate(multipliers):
             for _ in range(num_blocks):
                 self.down.append(block(now, width * multiplier, 2**level))
                 now = width * multiplier
                 skips.append(now)
+            self.level_ends.append(len(self.down) - 1)
             if level + 1 < len(multipliers):
                 self.down.append(Stage([Downsample(now)]))
                 skips.append(now)
@@ -120,6 +122,11 @@ class UNet(Network):
     def encode(self, x: Tensor, t: Tensor) -> Tensor:
         """Return the last output of the way down, before the middle (SiDA's discriminator)."""
         return self._encode(x, self._embed(t))[-1]
+
+    def encode_levels(self, x: Tensor, t: Tensor) -> list[Tensor]:
+        """Return the last output of each grid on the way down."""
+        outputs = self._encode(x, self._embed(t))
+        return [outputs[i] for i in self.level_ends]
 
     def forward_and_encode(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return the raw output (B, C, H, W), in float32, and the encoding (B, C', H', W')."""

@@ -13,9 +13,17 @@ from omiad.report.colors import heat
 Pixels = NDArray[np.uint8]
 Map = NDArray[np.floating[Any]]
 
-COLUMNS = ("normal reference", "input", "ground truth", "anomaly map", "overlay")
+COLUMNS = (
+    "normal reference",
+    "input",
+    "our reconstruction",
+    "ground truth",
+    "anomaly map",
+    "overlay",
+)
+"""The reconstruction only where there is one."""
 _GAP, _HEAD, _LABEL, _LEGEND = 6, 26, 22, 44
-_HEADING = 110
+_HEADING = 118
 """Pixels that the longest heading takes; columns of smaller pictures keep this distance."""
 _INK, _PAPER, _EMPTY = (32, 32, 32), (255, 255, 255), (235, 235, 235)
 
@@ -30,6 +38,7 @@ class PanelRow(NamedTuple):
         anomaly_map: Its pixel scores (H, W).
         label: Name of the defect.
         score: Image score.
+        reconstruction: What it is reconstructed to (H, W, 3), uint8, or None without a decoder.
     """
 
     reference: Pixels
@@ -38,6 +47,7 @@ class PanelRow(NamedTuple):
     anomaly_map: Map
     label: str
     score: float
+    reconstruction: Pixels | None = None
 
 
 def scaled(anomaly_map: Map, scale: tuple[float, float]) -> Map:
@@ -69,36 +79,42 @@ def overlay(image: Pixels, anomaly_map: Map, scale: tuple[float, float]) -> Imag
 
 
 def panel(rows: Sequence[PanelRow], scale: tuple[float, float]) -> Image.Image:
-    """Draw rows of reference, input, ground truth, anomaly map and overlay (paper Fig. 2).
+    """Draw rows of reference, input, reconstruction, ground truth and map (paper Fig. 2).
 
     Args:
         rows: Images to show, all of one size.
         scale: Scores drawn as darkest and brightest, the same in every row.
 
     Raises:
-        InputError: If there is no row, or not all pictures have one size.
+        InputError: If there is no row, not all pictures have one size, or some rows alone have a
+            reconstruction.
     """
     if not rows:
         raise InputError("A panel needs at least one row, but got none.")
     height, width = rows[0].image.shape[:2]
     for row in rows:
         _check_sizes(row, (height, width))
+    if len({row.reconstruction is None for row in rows}) > 1:
+        raise InputError("Give every row of a panel its reconstruction, or none.")
+    drawn = any(row.reconstruction is not None for row in rows)
+    columns = [name for name in COLUMNS if drawn or name != "our reconstruction"]
     step_x, step_y = max(width, _HEADING) + _GAP, height + _LABEL + _GAP
-    size = (_GAP + len(COLUMNS) * step_x, _HEAD + len(rows) * step_y + _LEGEND)
+    size = (_GAP + len(columns) * step_x, _HEAD + len(rows) * step_y + _LEGEND)
     canvas = Image.new("RGB", size, _PAPER)
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=13)
-    for column, name in enumerate(COLUMNS):
+    for column, name in enumerate(columns):
         draw.text((_GAP + column * step_x, 6), name, fill=_INK, font=font)
     for i, row in enumerate(rows):
         top = _HEAD + i * step_y
         draw.text((_GAP, top + 2), f"{row.label}, score {row.score:.4g}", fill=_INK, font=font)
-        cells = (
+        cells = [
             Image.fromarray(row.reference),
             Image.fromarray(row.image),
+            *([] if row.reconstruction is None else [Image.fromarray(row.reconstruction)]),
             _truth(row.mask, (width, height)),
             Image.fromarray(heat(scaled(row.anomaly_map, scale))),
             overlay(row.image, row.anomaly_map, scale),
-        )
+        ]
         for column, cell in enumerate(cells):
             canvas.paste(cell, (_GAP + column * step_x, top + _LABEL))
     _draw_legend(canvas, scale, (_GAP, _HEAD + len(rows) * step_y + 4), size[0] - 2 * _GAP)
@@ -106,7 +122,7 @@ def panel(rows: Sequence[PanelRow], scale: tuple[float, float]) -> Image.Image:
 
 
 def _check_sizes(row: PanelRow, size: tuple[int, int]) -> None:
-    for name in ("reference", "image", "mask", "anomaly_map"):
+    for name in ("reference", "image", "reconstruction", "mask", "anomaly_map"):
         picture = getattr(row, name)
         if picture is not None and picture.shape[:2] != size:
             raise InputError(

@@ -14,6 +14,7 @@ import timm
 import torch
 import yaml
 from lightning import Trainer
+from PIL import Image
 
 from omiad import AMDMModule, FeatureDataModule
 from omiad.callbacks import LastCheckpoint
@@ -123,6 +124,32 @@ def test_test_needs_nothing_but_the_checkpoint(road: dict[str, Path], tmp_path: 
         assert all(0 <= value <= 1 for value in figures.values())
     assert set(results["n"].values()) == {2}
     assert len(list((tmp_path / "run" / "panels").glob("*.png"))) == 2
+
+
+def test_a_decoder_changes_the_pictures_and_no_figure(
+    road: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quiet = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
+    detector, run = f"--model.detector={road['omiad']}", f"--run_dir={tmp_path / 'decoder'}"
+    steps = ["--trainer.max_steps=2", "--trainer.max_epochs=-1", "--trainer.log_every_n_steps=1"]
+    main(["fit", "--config=configs/decoder.yaml", detector, run, *steps, *quiet])
+    checkpoint = tmp_path / "decoder" / "checkpoints" / "last.ckpt"
+    with_decoder = run_test(checkpoint, tmp_path / "with")
+    plain = run_test(road["omiad"], tmp_path / "plain")
+    for key in ("categories", "mean", "n", "further", "bounds"):
+        assert with_decoder[key] == plain[key]
+    for picture in (tmp_path / "plain" / "panels").glob("*.png"):
+        with (
+            Image.open(picture) as without,
+            Image.open(tmp_path / "with" / "panels" / picture.name) as drawn,
+        ):
+            assert drawn.width > without.width
+    # Its run goes on from the checkpoint alone, which is no teacher.
+    more = ["--trainer.max_steps=3", *quiet]
+    main(["fit", f"--ckpt_path={checkpoint}", f"--run_dir={tmp_path / 'go'}", *more])
+    with pytest.raises(SystemExit):
+        fit_omiad(road["data"], tmp_path, checkpoint)
+    assert "holds an image decoder model" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import copy
+from pathlib import Path
 
 import huggingface_hub
 import pytest
@@ -252,3 +253,62 @@ def test_weights_that_lack_a_parameter_or_have_another_shape_are_named(tmp_path)
     save_file({"other": torch.zeros(1)}, tmp_path / "b.safetensors")
     with pytest.raises(InputError, match=r"conv_stem.weight is missing; .* and \d+ more\. Give"):
         tiny(weights=str(tmp_path / "b.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "size", "stages", "channels"),
+    [
+        # Strides 2, 4, 8, 16 of a convolutional network, 4, 8, 16 of one that starts there.
+        ("tf_efficientnet_b4.aa_in1k", 32, [0, 1, 2, 3], [24, 32, 56, 160]),
+        ("mobilenetv2_100", 32, [0, 1, 2, 3], [16, 24, 32, 96]),
+        ("resnet18", 32, [0, 1, 2, 3], [64, 64, 128, 256]),
+        pytest.param("resnet34", 32, [0, 1, 2, 3], [64, 64, 128, 256], marks=pytest.mark.slow),
+        ("resnet50", 32, [0, 1, 2, 3], [64, 256, 512, 1024]),
+        pytest.param("resnet101", 32, [0, 1, 2, 3], [64, 256, 512, 1024], marks=pytest.mark.slow),
+        ("convnext_atto", 32, [0, 1, 2], [40, 80, 160]),
+        # Every third block of twelve, on images that are no multiple of 32.
+        ("vit_small_patch14_dinov2", 28, [2, 5, 8, 11], [384] * 4),
+        pytest.param(
+            "vit_small_patch14_reg4_dinov2", 28, [2, 5, 8, 11], [384] * 4, marks=pytest.mark.slow
+        ),
+        ("vit_tiny_patch16_224", 48, [2, 5, 8, 11], [192] * 4),
+    ],
+)
+def test_default_stages_suit_the_kind_of_backbone(backbone, size, stages, channels):
+    extractor = tiny(backbone, image_size=size)
+    assert extractor.stages == extractor.config["stages"] == stages
+    assert extractor.channels_per_stage == channels
+    features = extractor(torch.zeros(1, 3, size, size, dtype=torch.uint8))
+    assert features.shape == (1, sum(channels), 4, 4)
+    rebuilt = FeatureExtractor.build_empty(extractor.config)
+    rebuilt.load_state_dict(extractor.state_dict())
+    assert rebuilt.fingerprint == extractor.fingerprint
+
+
+def test_positions_of_a_vits_weights_are_fitted_to_the_image_size(tmp_path):
+    classifier = timm.create_model("test_vit")  # for images of 160 x 160: 10 x 10 patches
+    save_file(classifier.state_dict(), tmp_path / "a.safetensors")
+    vit = tiny("test_vit", weights=str(tmp_path / "a.safetensors"), image_size=80)
+    positions = vit.backbone.model.pos_embed
+    assert positions.shape == (1, 1 + 5 * 5, 64)
+    stored = classifier.pos_embed[:, 1:].view(1, 10, 10, 64).permute(0, 3, 1, 2)
+    expected = F.interpolate(stored, (5, 5), mode="bicubic", antialias=True)
+    torch.testing.assert_close(positions[:, 1:], expected.flatten(2).transpose(1, 2))
+    assert torch.equal(positions[:, :1], classifier.pos_embed[:, :1])
+
+
+def test_published_weights_of_mobilenet_give_timms_own_feature_maps(pytestconfig, generator):
+    folder = pytestconfig.getoption("--weights-dir")
+    path = Path(folder or "no folder") / "mobilenetv2_100.safetensors"
+    if not path.is_file():
+        pytest.skip("no mobilenetv2_100.safetensors in --weights-dir (weights are not shipped)")
+    extractor = FeatureExtractor("mobilenetv2_100", weights=str(path), image_size=64)
+    reference = timm.create_model("mobilenetv2_100", checkpoint_path=path).eval()
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=generator)
+    x = (images / 255 - extractor.mean) / extractor.std
+    with torch.no_grad():
+        expected = reference.forward_intermediates(x, indices=[0, 1, 2, 3], intermediates_only=True)
+        maps = extractor.backbone(x)
+    for mine, other in zip(maps, expected, strict=True):
+        torch.testing.assert_close(mine, other)
+    assert extractor.weights_hash != tiny("mobilenetv2_100").weights_hash

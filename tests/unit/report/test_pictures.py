@@ -55,6 +55,22 @@ def test_a_panel_without_rows_is_refused() -> None:
         panel([], (0, 1))
 
 
+def test_a_reconstruction_takes_a_column_of_its_own_beside_the_input() -> None:
+    plain = row(3.0)
+    drawn = plain._replace(reconstruction=np.full((32, 32, 3), (9, 200, 30), np.uint8))
+    narrow, wide = panel([plain], (1, 9)), panel([drawn], (1, 9))
+    assert wide.width - narrow.width == (narrow.width - 6) // 5
+    left, right = (np.argwhere((np.asarray(wide) == (9, 200, 30)).all(-1))[i, 1] for i in (0, -1))
+    assert right - left == 31
+    assert left == 6 + 2 * ((narrow.width - 6) // 5)
+
+
+def test_rows_with_and_without_a_reconstruction_are_not_mixed() -> None:
+    drawn = row(3.0)._replace(reconstruction=np.zeros((32, 32, 3), np.uint8))
+    with pytest.raises(InputError, match="every row of a panel its reconstruction, or none"):
+        panel([row(3.0), drawn], (1, 9))
+
+
 def test_an_overlay_of_another_size_is_refused() -> None:
     with pytest.raises(InputError, match="a map of its image's size"):
         overlay(np.zeros((8, 8, 3), np.uint8), np.zeros((4, 4)), (0, 1))

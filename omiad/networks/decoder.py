@@ -1,0 +1,57 @@
+"""From features back to a picture, to look at; no score ever depends on it."""
+
+import math
+
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 (the field's spelling)
+
+from omiad.errors import InputError
+from omiad.networks.layers import group_norm
+
+
+class FeatureDecoder(nn.Module):
+    """Convolutions that double the grid until the image's size is near, then resize to it.
+
+    Each doubling halves the channels, down to 16.
+
+    Args:
+        channels: Channels of the features.
+        feature_size: Side of their grid in cells.
+        image_size: Side of the image in pixels.
+        width: Channels at the features' grid.
+
+    Raises:
+        InputError: If a size is below 1 or the image smaller than the grid.
+    """
+
+    def __init__(
+        self, channels: int, *, feature_size: int, image_size: int, width: int = 128
+    ) -> None:
+        super().__init__()
+        if min(channels, feature_size, width) < 1 or image_size < feature_size:
+            raise InputError(
+                f"A decoder needs positive sizes and an image no smaller than the feature grid, "
+                f"but got {channels} channels on a grid of {feature_size}, width {width}, and "
+                f"images of {image_size} pixels."
+            )
+        self.image_size = image_size
+        widths = [width]
+        layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1)]
+        for _ in range(int(math.log2(image_size / feature_size))):
+            widths.append(max(16, widths[-1] // 2))
+            layers += [_block(widths[-2]), nn.Upsample(scale_factor=2.0, mode="nearest")]
+            layers += [nn.Conv2d(widths[-2], widths[-1], 3, padding=1)]
+        self.layers = nn.Sequential(*layers, _block(widths[-1]))
+        self.out = nn.Conv2d(widths[-1], 3, 3, padding=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map normalised features (B, C, h, w) to RGB in [0, 1], (B, 3, S, S), float32."""
+        pixels = self.out(self.layers(features)).float()
+        size = (self.image_size, self.image_size)
+        return F.interpolate(pixels, size, mode="bilinear", align_corners=False).sigmoid()
+
+
+def _block(channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        group_norm(channels), nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1), nn.SiLU()
+    )

@@ -1,0 +1,190 @@
+"""All runs behind a table of the paper, on a data set of one's own or the paper's."""
+
+import logging
+from pathlib import Path
+from typing import Literal
+
+import yaml  # a dependency of Lightning and jsonargparse, whose files it reads here
+
+from omiad.errors import InputError, MissingInputError
+from omiad.paper import MEAN, METRICS_OF_TABLE, paper_table
+from omiad.sweeps.runs import Row, Runs, finished_results
+from omiad.sweeps.tables import Beside, own_figures, write_table
+
+logger = logging.getLogger(__name__)
+
+Dataset = Literal["mvtec", "visa", "mpdd", "realiad", "folder"]
+NAMES: dict[Dataset, str] = {
+    "mvtec": "MVTec-AD",
+    "visa": "VisA",
+    "mpdd": "MPDD",
+    "realiad": "Real-IAD",
+}
+"""What the paper calls a data set."""
+
+TEACHER, WHOLE = Row("adaptive_mask", None), Row("adaptive_mask", "asd")
+"""The two models of Table 1."""
+
+ABLATIONS = (3, 13, 14, 15)
+
+
+def sweep(
+    dataset: Dataset,
+    root: str,
+    *,
+    output: str = "runs/sweeps",
+    configs: str = "configs",
+    small: bool = False,
+    options: str = "",
+    teacher_options: str = "",
+) -> None:
+    """Train and test both stages on a data set, and lay the figures beside the paper's.
+
+    Args:
+        dataset: Which configurations; folder is for photographs of your own.
+        root: Folder of the data set.
+        output: Folder of all sweeps; what is done there is not done again.
+        configs: Folder of the configurations.
+        small: Take the preset for a CPU.
+        options: Further options of every fit, in one string.
+        teacher_options: Further options of stage 1, e.g. "--data.weights FILE".
+    """
+    runs = _runs(dataset, root, output, configs, small, options, teacher_options)
+    for row in (TEACHER, WHOLE):
+        runs.results(row)
+    _table_of_sweep(runs, dataset)
+
+
+def table(
+    number: int,
+    *,
+    root: str | None = None,
+    dataset: Dataset = "mvtec",
+    output: str = "runs/sweeps",
+    configs: str = "configs",
+    small: bool = False,
+    options: str = "",
+    teacher_options: str = "",
+) -> None:
+    """Lay a table of the paper out with figures of one's own.
+
+    Tables 1 and 12 collect the sweeps that are done; 3, 13, 14 and 15 train and test what is
+    missing on one data set.
+
+    Args:
+        number: 1, 3, 12, 13, 14 or 15.
+        root: Folder of the data set, for an ablation.
+        dataset: Which configurations, for an ablation; folder is for photographs of your own.
+        output: Folder of all sweeps; what is done there is not done again.
+        configs: Folder of the configurations.
+        small: Take the preset for a CPU.
+        options: Further options of every fit, in one string.
+        teacher_options: Further options of stage 1, e.g. "--data.weights FILE".
+
+    Raises:
+        InputError: If the table is none of these, an ablation has no root, or nothing is done yet.
+    """
+    if number in ABLATIONS:
+        if root is None:
+            raise InputError(f"Table {number} is trained on a data set. Give --root FOLDER.")
+        runs = _runs(dataset, root, output, configs, small, options, teacher_options)
+        _ablation(runs, number, dataset)
+    elif number in (1, 12):
+        _collect(number, Path(output), small=small)
+    else:
+        raise InputError(
+            f"Table {number} is not made of runs; choose 1, 12, {', '.join(map(str, ABLATIONS))}."
+        )
+
+
+def _runs(
+    dataset: Dataset,
+    root: str,
+    output: str,
+    configs: str,
+    small: bool,
+    options: str,
+    teacher_options: str,
+) -> Runs:
+    return Runs(
+        dataset,
+        Path(root),
+        _folder(Path(output), dataset, small=small),
+        configs=Path(configs),
+        small=small,
+        options=options,
+        teacher_options=teacher_options,
+    )
+
+
+def _folder(output: Path, dataset: Dataset, *, small: bool) -> Path:
+    return output / (f"{dataset}_small" if small else dataset)
+
+
+def _ablation(runs: Runs, number: int, dataset: Dataset) -> None:
+    listed = yaml.safe_load((runs.ablations / "tables.yaml").read_text())[number]
+    metrics = METRICS_OF_TABLE[number]
+    rows = []
+    for printed in paper_table(number):
+        files = listed[printed.method]
+        # configs/amdm_folder.yaml is of the small preset's size by itself.
+        is_small = runs.small or dataset == "folder"
+        teacher = files.get("small_teacher") if is_small else None
+        row = Row(teacher or files["teacher"], files.get("distil"))
+        figures = own_figures(runs.results(row), metrics)
+        rows.append(Beside(printed.method, figures, printed.figures, _duration(runs.seconds(row))))
+    path = runs.folder / f"table_{number}.md"
+    write_table(path, f"Table {number}, on {runs.root.name} (%)", rows, metrics)
+    logger.info("table: %s", path)
+
+
+def _table_of_sweep(runs: Runs, dataset: Dataset) -> None:
+    metrics = (*METRICS_OF_TABLE[1], *METRICS_OF_TABLE[12])
+    rows = [
+        Beside(
+            method,
+            own_figures(runs.results(row), metrics),
+            _printed(dataset, method),
+            _duration(runs.seconds(row)),
+        )
+        for method, row in (("AMDM", TEACHER), ("OmiAD", WHOLE))
+    ]
+    path = runs.folder / "table.md"
+    write_table(path, f"{runs.root.name}, means over categories (%)", rows, metrics)
+    logger.info("table: %s", path)
+
+
+def _collect(number: int, output: Path, *, small: bool) -> None:
+    metrics = METRICS_OF_TABLE[number]
+    models = (("AMDM", TEACHER), ("OmiAD", WHOLE)) if number == 1 else (("OmiAD", WHOLE),)
+    rows = []
+    for dataset, name in NAMES.items():
+        for method, row in models:
+            results = finished_results(_folder(output, dataset, small=small) / row.name)
+            if results is None:
+                logger.info("%s: no %s yet; `omiad sweep %s ROOT` trains it", name, method, dataset)
+                continue
+            figures = own_figures(results, metrics)
+            rows.append(Beside(f"{name}, {method}", figures, _printed(dataset, method)))
+    if not rows:
+        raise MissingInputError(
+            f"No sweep under '{output}' is done. Run `omiad sweep mvtec ROOT` first, or give its "
+            f"--output."
+        )
+    path = output / f"table_{number}.md"
+    write_table(path, f"Table {number} (%)", rows, metrics)
+    logger.info("table: %s", path)
+
+
+def _printed(dataset: Dataset, method: str) -> dict[str, float]:
+    """Return the paper's figures of a method over a data set, in Tables 1 and 12."""
+    figures: dict[str, float] = {}
+    for number in (1, 12):
+        for row in paper_table(number):
+            if (row.dataset, row.method, row.category) == (NAMES.get(dataset), method, MEAN):
+                figures |= row.figures
+    return figures
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min"

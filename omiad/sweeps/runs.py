@@ -1,0 +1,175 @@
+"""Runs that may be interrupted anywhere: what is done is skipped, what was begun goes on."""
+
+import hashlib
+import json
+import logging
+import shlex
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from omiad.errors import InputError, MissingInputError
+from omiad.results import read_results
+from omiad.training import OmiadCLI
+
+logger = logging.getLogger(__name__)
+
+FINISHED = "finished.json"
+"""Beside the parts of a fit: its checkpoint and what it took."""
+
+
+class Row(NamedTuple):
+    """A model of a table.
+
+    Attributes:
+        teacher: Ablation of stage 1.
+        distil: Ablation of stage 2, None for the teacher itself.
+    """
+
+    teacher: str
+    distil: str | None
+
+    @property
+    def name(self) -> str:
+        """Name of its folder."""
+        return self.teacher if self.distil is None else f"{self.teacher}_{self.distil}"
+
+
+class Runs:
+    """The runs on one data set, each in a folder of its own; a teacher is trained once for all.
+
+    A fit lies in parts: a new one goes on from the last checkpoint of those before.
+
+    Args:
+        dataset: Name in configs/amdm_<dataset>.yaml.
+        root: Folder of the data set.
+        folder: Where the runs lie.
+        configs: Folder of the configurations.
+        small: Whether the small preset comes before each row.
+        options: Further options of every fit, in one string.
+        teacher_options: Further options of stage 1.
+
+    Raises:
+        MissingInputError: If there is no configuration for the data set.
+    """
+
+    def __init__(
+        self,
+        dataset: str,
+        root: Path,
+        folder: Path,
+        *,
+        configs: Path,
+        small: bool,
+        options: str,
+        teacher_options: str,
+    ) -> None:
+        self.root = root
+        self.folder = folder
+        self.base = {kind: configs / f"{kind}_{dataset}.yaml" for kind in ("amdm", "omiad")}
+        self.ablations = configs / "ablation"
+        self.small = small
+        self.options = shlex.split(options)
+        self.teacher_options = shlex.split(teacher_options)
+        for path in self.base.values():
+            if not path.is_file():
+                raise MissingInputError(
+                    f"No '{path.name}' in '{configs}'. Run from a checkout of omiad, or give "
+                    f"--configs."
+                )
+
+    def results(self, row: Row) -> dict[str, Any]:
+        """Train what is missing, test, and return the results of a row."""
+        teacher = self._teacher(row.teacher)
+        checkpoint = teacher if row.distil is None else self._distilled(row, teacher)
+        return self._tested(self.folder / row.name, checkpoint)
+
+    def seconds(self, row: Row) -> float:
+        """Return how long the last stage of a finished row was trained, all its parts together."""
+        finished = json.loads((self.folder / row.name / FINISHED).read_text())
+        return float(finished["seconds"])
+
+    def _teacher(self, name: str) -> Path:
+        files = [self.base["amdm"], *self._preset("small"), self.ablations / f"{name}.yaml"]
+        return self._fitted(self.folder / name, files, [*self.options, *self.teacher_options])
+
+    def _distilled(self, row: Row, teacher: Path) -> Path:
+        ablation = self.ablations / f"{row.distil}.yaml"
+        files = [self.base["omiad"], *self._preset("small_distil"), ablation]
+        options = [f"--model.teacher={teacher}", *self.options]
+        return self._fitted(self.folder / row.name, files, options)
+
+    def _preset(self, name: str) -> list[Path]:
+        return [self.ablations / f"{name}.yaml"] if self.small else []
+
+    def _fitted(self, folder: Path, files: Sequence[Path], options: Sequence[str]) -> Path:
+        """Return the checkpoint of a fit, begun, gone on with, or there already."""
+        *before, ablation = [f"--config={file}" for file in files]
+        # Later ones win: what a row is about cannot be changed by an option.
+        arguments = [*before, f"--data.root={self.root}", *options, ablation]
+        self._claim(folder, files, arguments)
+        finished = folder / FINISHED
+        if finished.is_file():
+            return folder / str(json.loads(finished.read_text())["checkpoint"])
+        parts = _parts(folder)
+        part = folder / f"part_{len(parts)}"
+        begun = [path for p in parts if (path := _checkpoint(p)).is_file()]
+        if begun:
+            logger.info("going on from %s", begun[-1])
+            arguments = [f"--ckpt_path={begun[-1]}"]
+        start = time.monotonic()
+        try:
+            OmiadCLI(["fit", f"--run_dir={part}", *arguments])
+        finally:
+            part.mkdir(parents=True, exist_ok=True)
+            (part / "seconds").write_text(f"{time.monotonic() - start:.1f}")
+        times = [float(path.read_text()) for path in folder.glob("part_*/seconds")]
+        record = {
+            "checkpoint": str(_checkpoint(part).relative_to(folder)),
+            "seconds": sum(times),
+            "parts": len(times),
+        }
+        finished.write_text(json.dumps(record, indent=2) + "\n")
+        return _checkpoint(part)
+
+    def _tested(self, folder: Path, checkpoint: Path) -> dict[str, Any]:
+        results = finished_results(folder)
+        if results is not None:
+            return results
+        part = folder / "test" / f"part_{len(_parts(folder / 'test'))}"
+        OmiadCLI(["test", f"--ckpt_path={checkpoint}", f"--run_dir={part}"])
+        return read_results(part / "results.json")
+
+    def _claim(self, folder: Path, files: Sequence[Path], arguments: Sequence[str]) -> None:
+        """Remember what a run is made of, and refuse to go on with another's.
+
+        Raises:
+            InputError: If the folder holds a run with other configurations or options.
+        """
+        digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+        asked = {"arguments": list(arguments), "configurations": digests}
+        path = folder / "asked.json"
+        # A run that failed before its first checkpoint, perhaps by a wrong option, binds nobody.
+        is_begun = any(_checkpoint(part).is_file() for part in _parts(folder))
+        if is_begun and json.loads(path.read_text()) != asked:
+            raise InputError(
+                f"'{folder}' holds a run with other configurations or options; asked.json there "
+                f"says which. Give the same ones, or another --output."
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(asked, indent=2) + "\n")
+
+
+def finished_results(folder: Path) -> dict[str, Any] | None:
+    """Return the results of a row's folder, None where it has not been tested."""
+    done = [path for part in _parts(folder / "test") if (path := part / "results.json").is_file()]
+    return read_results(done[-1]) if done else None
+
+
+def _parts(folder: Path) -> list[Path]:
+    return sorted(folder.glob("part_*"), key=lambda path: int(path.name.removeprefix("part_")))
+
+
+def _checkpoint(part: Path) -> Path:
+    return part / "checkpoints" / "last.ckpt"

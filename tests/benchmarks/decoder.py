@@ -1,0 +1,84 @@
+"""How near a decoder's pictures of normal photographs never trained on come to the photographs.
+
+Takes a decoder's checkpoint and prints, for each category, the PSNR in dB of its pictures of the
+features as they are, of the reconstruction's, and of the category's mean training image.
+
+    python tests/benchmarks/decoder.py --ckpt_path runs/decoder/.../last.ckpt --root real
+"""
+
+import argparse
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from omiad import Detector
+from omiad.data.images import read_image
+from omiad.data.layouts import index_dataset
+from omiad.detector import read_checkpoint
+from omiad.networks import FeatureDecoder
+
+KINDS = ("features", "reconstruction", "mean image")
+
+
+def load_decoder(path: str, detector: Detector) -> FeatureDecoder:
+    checkpoint = read_checkpoint(path)
+    extractor = detector.extractor
+    decoder = FeatureDecoder(
+        extractor.num_channels,
+        feature_size=extractor.feature_size,
+        image_size=extractor.image_size,
+        width=checkpoint["hyper_parameters"]["width"],
+    )
+    prefix = "decoder."
+    state = checkpoint["state_dict"]
+    decoder.load_state_dict(
+        {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    )
+    return decoder.eval()
+
+
+def psnr(picture: Tensor, image: Tensor) -> float:
+    return float(-10 * (picture - image).square().mean().log10())
+
+
+@torch.no_grad()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--ckpt_path", required=True)
+    parser.add_argument("--root", required=True)
+    options = parser.parse_args()
+    detector = Detector.load(options.ckpt_path)
+    decoder = load_decoder(options.ckpt_path, detector)
+    size = detector.extractor.image_size
+    sums: dict[str, list[Tensor]] = defaultdict(list)
+    normal = [s for s in index_dataset(Path(options.root)).samples if not s.is_anomalous]
+    for sample in normal:
+        if sample.split == "train":
+            sums[sample.category].append(read_image(sample.image, size) / 255)
+    means = {category: torch.stack(images).mean(0) for category, images in sums.items()}
+    found: dict[str, list[list[float]]] = defaultdict(list)
+    for sample in normal:
+        if sample.split == "test":
+            pixels = read_image(sample.image, size)[None]
+            features = detector.extractor(pixels)
+            pictures = (
+                decoder(detector.normalizer(features)),
+                decoder(detector.reconstruct(features)),
+                means[sample.category][None],
+            )
+            found[sample.category].append([psnr(p, pixels / 255) for p in pictures])
+    table = Table("category", "images", *KINDS, title="PSNR in dB, normal test images")
+    rows = {category: np.array(values) for category, values in sorted(found.items())}
+    rows["all images"] = np.concatenate(list(rows.values()))
+    for name, values in rows.items():
+        table.add_row(name, str(len(values)), *(f"{x:.2f}" for x in values.mean(0)))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

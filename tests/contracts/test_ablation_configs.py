@@ -1,0 +1,181 @@
+"""Every row of Tables 3, 13, 14 and 15 has configurations, and each changes what it says alone."""
+
+import contextlib
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from omiad.cli import main
+from omiad.paper import paper_table
+
+FOLDER = Path("configs/ablation")
+TABLES: dict[int, dict[str, dict[str, str]]] = yaml.safe_load((FOLDER / "tables.yaml").read_text())
+ROWS = [row for rows in TABLES.values() for row in rows.values()]
+TEACHERS = sorted({row["teacher"] for row in ROWS} | {row.get("small_teacher", "") for row in ROWS})
+DISTILS = sorted({row["distil"] for row in ROWS if "distil" in row})
+FRAGMENTS = sorted(path for path in FOLDER.glob("*.yaml") if path.stem != "tables")
+
+
+def printed(*arguments: str) -> dict[str, Any]:
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as exit_info:
+        main(["fit", *arguments, "--data.root=parts", "--print_config"])
+    assert exit_info.value.code == 0
+    config: dict[str, Any] = yaml.safe_load(out.getvalue())
+    return config
+
+
+def flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for name, value in section.items():
+        inner = isinstance(value, dict) and value
+        leaves |= flat(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
+    return leaves
+
+
+def changed(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    old, new = flat(before), flat(after)
+    return {name: value for name, value in new.items() if name not in old or old[name] != value}
+
+
+def test_every_row_of_the_papers_ablations_is_there() -> None:
+    for number, rows in TABLES.items():
+        assert list(rows) == [row.method for row in paper_table(number)]
+
+
+def test_every_file_is_used_and_every_row_has_its_files() -> None:
+    small = {"small", "small_distil"}
+    assert {path.stem for path in FRAGMENTS} - small == {*TEACHERS, *DISTILS} - {""}
+
+
+@pytest.mark.parametrize("path", FRAGMENTS, ids=lambda path: path.stem)
+def test_a_fragment_opens_with_its_claim_and_command(path: Path) -> None:
+    header = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    (run,) = [line for line in header if line.startswith("# Run:     omiad fit")]
+    named = [word for word in run.split() if word.endswith(".yaml")]
+    assert all(Path(name).is_file() for name in named)
+    assert named[-1].endswith(path.name) or "small" in path.stem
+
+
+def test_printed_figures_in_the_headers_are_the_papers() -> None:
+    for number, rows in TABLES.items():
+        for row in paper_table(number):
+            files = rows[row.method]
+            name = files.get("distil", files["teacher"])
+            if name == "asd" and files["teacher"] != "adaptive_mask":
+                name = files["teacher"]
+            words = " ".join((FOLDER / f"{name}.yaml").read_text().replace("#", " ").split())
+            image, pixel = row.figures.values()
+            assert f"image AUROC {image}, pixel AUROC {pixel} (in %)" in words, (number, row)
+
+
+TEACHER_CHANGES: dict[str, dict[str, Any]] = {
+    "ddpm": {"masking.p_min": 0.0, "masking.p_max": 0.0},
+    "fixed_mask": {"masking.p_min": 0.25, "masking.p_max": 0.25},
+    "adaptive_mask": {},
+    "dit": {"network": "omiad.networks.dit_base"},
+    "uvit": {"network": "omiad.networks.uvit_base"},
+    **{
+        f"resnet{n}": {"t_init": 400, "backbone": f"resnet{n}.tv_in1k", "stages": [1, 2, 3]}
+        for n in (18, 34, 50, 101)
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def base() -> dict[str, Any]:
+    return printed("--config=configs/amdm_mvtec.yaml")
+
+
+@pytest.mark.parametrize("name", TEACHER_CHANGES)
+def test_a_row_of_stage_1_changes_what_it_says_alone(name: str, base: dict[str, Any]) -> None:
+    row = printed("--config=configs/amdm_mvtec.yaml", f"--config={FOLDER / name}.yaml")
+    changes = {
+        key.removeprefix("model.init_args.").removeprefix("data."): value
+        for key, value in changed(base, row).items()
+    }
+    assert {k: short(v) for k, v in changes.items()} == {
+        k: short(v) for k, v in TEACHER_CHANGES[name].items()
+    }
+
+
+def short(value: Any) -> Any:
+    # Some versions of jsonargparse print the shortest path a function can be imported from.
+    return value.rpartition(".")[2] if isinstance(value, str) and "networks" in value else value
+
+
+def test_the_small_preset_is_for_a_cpu_and_keeps_the_rows_own_settings() -> None:
+    for name in ("ddpm", "dit_small", "resnet18"):
+        files = ("configs/amdm_mvtec.yaml", FOLDER / "small.yaml", FOLDER / f"{name}.yaml")
+        small = printed(*(f"--config={path}" for path in files))
+        model = small["model"]["init_args"]
+        network = "dit_medium" if name == "dit_small" else "unet_medium"
+        assert short(model["network"]) == network
+        assert model["t_init"] == (400 if name == "resnet18" else 500)
+        assert model["masking"]["p_max"] == (0.0 if name == "ddpm" else 0.4)
+        assert small["trainer"]["precision"] == "32-true"
+        assert small["data"]["feature_size"] == 16
+
+
+DISTIL_CHANGES: dict[str, dict[str, Any]] = {
+    "add": {
+        "add.lambda_distill": 2.5,
+        "add.r1_weight": 1e-5,
+        "add.feature_step": 1,
+        "add.head_width": 64,
+        "student_optimizer.init_args.lr": 1e-4,
+        "student_optimizer.init_args.betas": [0.0, 0.99],
+    },
+    "distill": {"lambda_student_adv": 0.0, "lambda_generator_adv": 0.0},
+    "asd": {},
+    **{f"t_init_{t}": {"t_init": t} for t in (600, 700, 800, 940, 960, 980, 1000)},
+}
+
+
+@pytest.fixture(scope="module")
+def teacher(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("teacher")
+    tiny = {
+        "trainer.max_steps": 1,
+        "trainer.max_epochs": -1,
+        "trainer.log_every_n_steps": 1,
+        "trainer.enable_progress_bar": "false",
+        "model": "omiad.modules.AMDMModule",
+        "model.network": "omiad.networks.DiT",
+        "model.network.dim": 16,
+        "model.network.depth": 2,
+        "model.network.num_heads": 2,
+        "data.root": mvtec_root,
+        "data.backbone": "test_efficientnet",
+        "data.weights": "random",
+        "data.image_size": 32,
+        "data.feature_size": 8,
+        "data.cache_dir": folder / "cache",
+        "run_dir": folder / "run",
+    }
+    main(["fit", *(f"--{name}={value}" for name, value in tiny.items())])
+    return folder / "run" / "checkpoints" / "last.ckpt"
+
+
+@pytest.fixture(scope="module")
+def distil_base(teacher: Path) -> dict[str, Any]:
+    return printed("--config=configs/omiad_mvtec.yaml", f"--model.teacher={teacher}")
+
+
+@pytest.mark.parametrize("name", DISTIL_CHANGES)
+def test_a_row_of_stage_2_changes_what_it_says_alone(
+    name: str, teacher: Path, distil_base: dict[str, Any]
+) -> None:
+    files = ("configs/omiad_mvtec.yaml", FOLDER / f"{name}.yaml")
+    row = printed(*(f"--config={path}" for path in files), f"--model.teacher={teacher}")
+    changes = changed(distil_base, row)
+    expected = {f"model.init_args.{key}": value for key, value in DISTIL_CHANGES[name].items()}
+    assert changes == expected
+
+
+def test_the_tables_name_no_other_rows() -> None:
+    assert set(TEACHER_CHANGES) == {row["teacher"] for row in ROWS}
+    assert set(DISTIL_CHANGES) == set(DISTILS)

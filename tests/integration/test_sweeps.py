@@ -1,0 +1,207 @@
+"""Sweeps from end to end on generated trees: skipped, interrupted, begun again, collected."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from synthetic import write_folder, write_mpdd, write_mvtec, write_realiad, write_visa
+
+from omiad.callbacks import LastCheckpoint
+from omiad.cli import main
+from omiad.paper import paper_table
+
+OPTIONS = (
+    "--data.batch_size=4 --data.num_workers=0 --trainer.accelerator=cpu --trainer.max_steps=4 "
+    "--trainer.precision=32-true --trainer.log_every_n_steps=1 --trainer.enable_progress_bar=false"
+)
+TEACHER_OPTIONS = (
+    "--data.backbone=test_efficientnet --data.weights=random --data.image_size=32 "
+    "--data.feature_size=8 --model.network=omiad.networks.unet_tiny"
+)
+
+
+def options(folder: Path, *, teacher: str = TEACHER_OPTIONS) -> list[str]:
+    return [
+        f"--output={folder / 'sweeps'}",
+        f"--options={OPTIONS} --data.cache_dir={folder / 'cache'}",
+        f"--teacher_options={teacher}",
+    ]
+
+
+def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch, kind: str = "AMDM") -> None:
+    """Press Ctrl-C once, when that many optimiser steps of a stage are done."""
+    original = LastCheckpoint.on_train_batch_end
+
+    def on_train_batch_end(self, trainer, module, *args):  # type: ignore[no-untyped-def]
+        original(self, trainer, module, *args)
+        if trainer.global_step == step and module.kind == kind:
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(LastCheckpoint, "on_train_batch_end", on_train_batch_end)
+
+
+def files_of(folder: Path) -> dict[Path, int]:
+    kept = (".ckpt", ".npz", ".csv")
+    return {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.suffix in kept}
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    finished = json.loads((folder / "finished.json").read_text())
+    state = torch.load(folder / finished["checkpoint"], weights_only=True)["state_dict"]
+    assert isinstance(state, dict)
+    return state
+
+
+@pytest.fixture(scope="module")
+def swept(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep that was never interrupted."""
+    folder = tmp_path_factory.mktemp("swept")
+    main(["sweep", "mvtec", str(mvtec_root), *options(folder)])
+    return folder
+
+
+def test_a_sweep_leaves_both_models_and_a_table_beside_the_papers(swept: Path) -> None:
+    folder = swept / "sweeps" / "mvtec"
+    for name in ("adaptive_mask", "adaptive_mask_asd"):
+        results = json.loads((folder / name / "test" / "part_0" / "results.json").read_text())
+        assert 0 <= results["mean"]["mad"] <= 1
+        text = (folder / "table.md").read_text()
+        assert f"| {100 * results['mean']['mad']:.1f} |" in text
+        assert f"| {'84.6' if name == 'adaptive_mask' else '85.3'} |" in text
+
+
+def test_what_is_done_is_not_done_again(swept: Path, mvtec_root: Path) -> None:
+    before = files_of(swept)
+    assert before
+    main(["sweep", "mvtec", str(mvtec_root), *options(swept)])
+    assert files_of(swept) == before
+
+
+def test_an_interrupted_sweep_goes_on_to_the_same_weights(
+    swept: Path, mvtec_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # One interruption in each stage; the first batch of stage 2 trains the student alone.
+    for step, kind in ((2, "AMDM"), (3, "OmiAD")):
+        interrupt_at(step, monkeypatch, kind)
+        with pytest.raises(SystemExit):
+            main(["sweep", "mvtec", str(mvtec_root), *options(tmp_path)])
+    main(["sweep", "mvtec", str(mvtec_root), *options(tmp_path)])
+    for name in ("adaptive_mask", "adaptive_mask_asd"):
+        folders = [where / "sweeps" / "mvtec" / name for where in (swept, tmp_path)]
+        whole, parted = map(weights, folders)
+        assert all(torch.equal(value, parted[key]) for key, value in whole.items()), name
+        assert json.loads((folders[1] / "finished.json").read_text())["parts"] == 2
+
+
+@pytest.mark.slow
+def test_a_fit_that_died_before_its_first_checkpoint_is_begun_anew(
+    mvtec_root: Path, tmp_path: Path
+) -> None:
+    part = tmp_path / "sweeps" / "mvtec" / "adaptive_mask" / "part_0"
+    part.mkdir(parents=True)
+    (part / "config.yaml").touch()
+    main(["sweep", "mvtec", str(mvtec_root), *options(tmp_path)])
+    assert (part.with_name("part_1") / "checkpoints" / "last.ckpt").is_file()
+
+
+def test_a_sweep_with_other_options_is_not_mixed_in(
+    swept: Path, mvtec_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = options(swept)
+    arguments[1] += " --trainer.max_steps=5"
+    with pytest.raises(SystemExit):
+        main(["sweep", "mvtec", str(mvtec_root), *arguments])
+    assert "holds a run with other configurations or options" in " ".join(
+        capsys.readouterr().err.split()
+    )
+
+
+def test_a_sweep_that_could_not_begin_is_put_right_by_the_right_options(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for root in ("no/such", "nor/this"):
+        with pytest.raises(SystemExit):
+            main(["sweep", "mvtec", root, *options(tmp_path)])
+        assert root in " ".join(capsys.readouterr().err.split())
+
+
+def test_tables_1_and_12_collect_what_is_swept(swept: Path) -> None:
+    output = f"--output={swept / 'sweeps'}"
+    main(["table", "1", output])
+    main(["table", "12", output])
+    first, twelfth = ((swept / "sweeps" / f"table_{n}.md").read_text() for n in (1, 12))
+    assert "| MVTec-AD, AMDM |" in first
+    assert "| MVTec-AD, OmiAD |" in first
+    assert "| paper | 98.8 | 99.7 |" in first
+    assert "VisA" not in first
+    assert "| paper | 2.5 |" in twelfth
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["table", "2"], "Table 2 is not made of runs; choose 1, 12, 3, 13, 14, 15"),
+        (["table", "3"], "Table 3 is trained on a data set. Give --root FOLDER"),
+        (["table", "1", "--output=nowhere"], "No sweep under 'nowhere' is done"),
+        (["sweep", "mvtec", "parts", "--configs=nowhere"], "No 'amdm_mvtec.yaml' in 'nowhere'"),
+    ],
+)
+def test_what_cannot_be_swept_is_explained(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        main(arguments)
+    assert exit_info.value.code == 2
+    assert sentence in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("dataset", "write"),
+    [
+        ("mvtec", write_mvtec),
+        ("visa", write_visa),
+        ("mpdd", write_mpdd),
+        ("realiad", write_realiad),
+        ("folder", write_folder),
+    ],
+)
+def test_every_layout_is_swept_through_an_interruption(
+    dataset: str,
+    write: Callable[[Path, np.random.Generator], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    root = tmp_path / "data"
+    write(root, np.random.default_rng(0))
+    interrupt_at(2, monkeypatch)
+    command = ["sweep", dataset, str(root), *options(tmp_path)]
+    with pytest.raises(SystemExit):
+        main(command)
+    main(command)
+    assert "OmiAD" in (tmp_path / "sweeps" / dataset / "table.md").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [3, 13, 14, 15])
+def test_every_row_of_an_ablation_is_trained_and_tested(
+    number: int, mvtec_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher = "--data.weights=random --data.image_size=32 --data.feature_size=8"
+    small = ["--small=true", f"--root={mvtec_root}"]
+    command = ["table", str(number), *small, *options(tmp_path, teacher=teacher)]
+    interrupt_at(2, monkeypatch)
+    with pytest.raises(SystemExit):
+        main(command)
+    main(command)
+    lines = (tmp_path / "sweeps" / "mvtec_small" / f"table_{number}.md").read_text().splitlines()
+    rows = [line.split(" | ")[0].removeprefix("| ") for line in lines if line.startswith("| ")][2:]
+    assert rows[::2] == [row.method for row in paper_table(number)]
+    assert set(rows[1::2]) == {"paper"}
+    # All rows that do not change it have one teacher, trained once.
+    fits = (tmp_path / "sweeps" / "mvtec_small" / "adaptive_mask").glob("part_*/config.yaml")
+    assert len(list(fits)) <= 2

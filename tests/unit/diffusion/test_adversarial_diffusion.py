@@ -1,0 +1,101 @@
+"""ADD's losses against numbers worked by hand and the closed form for Gaussian data."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from omiad.diffusion import AdversarialDiffusion, NoiseSchedule
+from omiad.diffusion.adversarial_diffusion import (
+    hinge_discriminator_loss,
+    hinge_generator_loss,
+    r1_penalty,
+    teacher_distance,
+)
+from omiad.errors import InputError
+
+SCHEDULE = NoiseSchedule(dtype=torch.float64)
+M, S = 1.5, 0.8
+"""Mean and deviation of the data."""
+
+
+def map_of(*values: float) -> Tensor:
+    return torch.tensor(values).view(1, 1, 1, -1)
+
+
+def test_hinge_losses_are_those_worked_by_hand() -> None:
+    real, fake = [map_of(0.7, -0.2)], [map_of(-0.4, 0.9)]
+    # real: (0.3 + 1.2) / 2, fake: (0.6 + 1.9) / 2
+    assert hinge_discriminator_loss(real, fake).item() == pytest.approx(2.0)
+    assert hinge_generator_loss(fake).item() == pytest.approx(-0.25)
+
+
+def test_heads_are_summed_whatever_their_grids() -> None:
+    real, fake = [map_of(0.7, -0.2), map_of(3.0)], [map_of(-0.4, 0.9), map_of(0.5)]
+    assert hinge_discriminator_loss(real, fake).item() == pytest.approx(2.0 + 0 + 1.5)
+    assert hinge_generator_loss(fake).item() == pytest.approx(-0.25 - 0.5)
+
+
+def test_a_discriminator_that_is_sure_learns_no_more() -> None:
+    real = map_of(1.1, 4.0).requires_grad_()
+    fake = map_of(-1.2, -3.0).requires_grad_()
+    hinge_discriminator_loss([real], [fake]).sum().backward()
+    assert not real.grad.any()  # type: ignore[union-attr]
+    assert not fake.grad.any()  # type: ignore[union-attr]
+
+
+def test_the_penalty_of_a_linear_head_is_its_squared_weight_over_positions(
+    generator: torch.Generator,
+) -> None:
+    head = nn.Conv2d(3, 1, 1)
+    with torch.no_grad():
+        head.weight.copy_(torch.tensor([1.0, -2.0, 0.5]).view(1, 3, 1, 1))
+    inputs = [torch.randn(2, 3, 4, 5, generator=generator, requires_grad=True) for _ in range(2)]
+    penalty = r1_penalty([head(x) for x in inputs], inputs)
+    # d mean / d x = w / 20 at each of 20 positions: |w|^2 / 20 for each of two heads
+    torch.testing.assert_close(penalty, torch.full((2,), 2 * 5.25 / 20))
+    penalty.sum().backward()
+    # d / d w of four times |w|^2 / 20 (two samples, two heads)
+    torch.testing.assert_close(head.weight.grad, 4 * 2 * head.weight.detach() / 20)
+
+
+def gaussian_teacher(x_t: Tensor, t: Tensor) -> Tensor:
+    """The least-squares estimate of x_0 for data N(M, S^2)."""
+    a, sigma = SCHEDULE.amplitudes(t)
+    return M + a * S**2 / (a**2 * S**2 + sigma**2) * (x_t - a * M)
+
+
+def distance_gradient(t: int, mu: float, tau: float) -> tuple[float, float]:
+    """Differentiate the expected distance for x_g = mu + tau z by Gauss-Hermite quadrature."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(40)
+    z, noise = (torch.from_numpy(g.reshape(-1, 1, 1, 1)) for g in np.meshgrid(nodes, nodes))
+    mass = torch.from_numpy(np.outer(weights, weights).reshape(-1) / weights.sum() ** 2)
+    parameters = torch.tensor([mu, tau], dtype=torch.float64, requires_grad=True)
+    x_g = parameters[0] + parameters[1] * z
+    steps = torch.full((len(z),), t)
+    estimate = gaussian_teacher(SCHEDULE.add_noise(x_g, noise, steps), steps)
+    weight = SCHEDULE.amplitudes(steps)[0].flatten()
+    (mass * teacher_distance(x_g, estimate, weight)).sum().backward()
+    return tuple(parameters.grad.tolist())  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("mu", "tau"), [(0.3, 0.5), (0.3, 3.0), (1.5, 0.8)])
+@pytest.mark.parametrize("t", [100, 300, 700])
+def test_the_distance_pulls_to_the_teachers_mean_and_shrinks_the_spread(
+    t: int, mu: float, tau: float
+) -> None:
+    a, sigma = (x.item() for x in SCHEDULE.amplitudes(torch.tensor([t])))
+    # x_g - x_0_hat = sigma^2 / V (x_g - M) - (a S^2 sigma / V) noise, V = a^2 S^2 + sigma^2
+    pull = 2 * a * sigma**2 / (a**2 * S**2 + sigma**2)
+    expected = (pull * (mu - M), pull * tau)
+    assert distance_gradient(t, mu, tau) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    # Even where the generator is the data, its spread would shrink: ADD needs its discriminator.
+    assert expected[1] > 0
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"lambda_distill": -1.0}, {"r1_weight": -1e-5}, {"head_width": 0}]
+)
+def test_impossible_weights_are_refused(arguments: dict[str, float]) -> None:
+    with pytest.raises(InputError, match="ADD needs lambda_distill and r1_weight of at least 0"):
+        AdversarialDiffusion(**arguments)  # type: ignore[arg-type]

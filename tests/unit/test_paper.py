@@ -1,0 +1,138 @@
+"""Whether the paper's tables agree with one another; where they do not is listed here."""
+
+import pytest
+
+from omiad.errors import InputError
+from omiad.metrics import METRICS
+from omiad.paper import MEAN, METRICS_OF_TABLE, PaperRow, paper_table
+
+ROUNDING = 0.1 + 1e-9
+"""Half a last digit of the entries, and half a last digit of their mean."""
+
+TABLES_OF_DATASET = {"MVTec-AD": (4, 5), "VisA": (6, 7), "MPDD": (8, 9), "Real-IAD": (10, 11)}
+
+CATEGORIES = {4: 15, 5: 15, 6: 12, 7: 12, 8: 6, 9: 6, 10: 30, 11: 30}
+
+WRONG_MEANS = {
+    # (table, method, metric): (printed, mean of the printed categories)
+    (5, "RD4AD", "pixel_ap"): (48.6, 46.59),
+    (5, "RD4AD", "pixel_f1_max"): (53.8, 52.58),
+    (5, "UniAD", "pixel_auroc"): (96.8, 92.43),
+    (5, "UniAD", "pixel_ap"): (43.4, 39.23),
+    (5, "UniAD", "pixel_f1_max"): (49.5, 45.21),
+    (5, "SimpleNet", "pixel_ap"): (45.9, 43.94),
+    (7, "DeSTSeg", "pixel_f1_max"): (43.4, 40.90),
+    (11, "SimpleNet", "pixel_f1_max"): (6.5, 7.13),
+}
+
+OTHER_IN_TABLE_1 = {("VisA", "UniAD")}
+"""All seven figures differ between Table 1 and Tables 6 and 7."""
+
+
+def means(number: int) -> dict[tuple[str, str], PaperRow]:
+    return {(r.dataset, r.method): r for r in paper_table(number) if r.category == MEAN}
+
+
+def test_every_cell_holds_the_numbers_of_its_table() -> None:
+    for number in METRICS_OF_TABLE:
+        rows = paper_table(number)
+        assert len({row[:4] for row in rows}) == len(rows) > 0
+        for row in rows:
+            assert all(0 <= value <= 100 for value in row.figures.values()), row
+
+
+def test_figures_have_the_names_of_our_own() -> None:
+    assert METRICS_OF_TABLE[1] == (*METRICS, "mad")
+
+
+def test_a_cell_is_kept_as_printed() -> None:
+    row = next(r for r in paper_table(9) if (r.category, r.method) == ("Metal Plate", "OmiAD"))
+    assert row.printed == "98.5/87.4/83.8/93.4"
+    assert row.figures == {
+        "pixel_auroc": 98.5,
+        "pixel_ap": 87.4,
+        "pixel_f1_max": 83.8,
+        "aupro": 93.4,
+    }
+
+
+@pytest.mark.parametrize(("number", "count"), CATEGORIES.items())
+def test_printed_means_are_those_of_the_categories_but_for_the_listed(
+    number: int, count: int
+) -> None:
+    wrong = {}
+    for (_, method), mean in means(number).items():
+        rows = [r.figures for r in paper_table(number) if r.method == method and r.category != MEAN]
+        assert len(rows) == count
+        for metric, printed in mean.figures.items():
+            computed = sum(row[metric] for row in rows) / count
+            if abs(computed - printed) > ROUNDING:
+                wrong[number, method, metric] = (printed, round(computed, 2))
+    assert wrong == {key: value for key, value in WRONG_MEANS.items() if key[0] == number}
+
+
+def test_mad_is_the_mean_of_the_seven() -> None:
+    for row in paper_table(1):
+        *seven, mad = row.figures.values()
+        assert abs(sum(seven) / 7 - mad) <= ROUNDING, row
+
+
+def test_table_1_repeats_the_means_of_the_appendix_but_for_the_listed() -> None:
+    differ = set()
+    for (dataset, method), row in means(1).items():
+        if method == "AMDM":  # Tables 4 to 11 leave it out
+            continue
+        images, pixels = (means(number)[dataset, method] for number in TABLES_OF_DATASET[dataset])
+        if row.figures != images.figures | pixels.figures | {"mad": row.figures["mad"]}:
+            differ.add((dataset, method))
+    assert differ == OTHER_IN_TABLE_1
+
+
+@pytest.mark.parametrize(
+    ("number", "method"),
+    [
+        (3, "DDPM + A-Mask + Distill + Adv. D."),
+        (13, "t_init 960"),
+        (14, "U-Net"),
+        (15, "EfficientNet"),
+    ],
+)
+def test_the_full_method_of_an_ablation_is_table_1s(number: int, method: str) -> None:
+    whole = means(1)["MVTec-AD", "OmiAD"].figures
+    assert means(number)["MVTec-AD", method].figures == {
+        metric: whole[metric] for metric in ("image_auroc", "pixel_auroc")
+    }
+
+
+def test_the_teacher_of_table_3_is_table_1s() -> None:
+    amdm = means(1)["MVTec-AD", "AMDM"].figures
+    assert means(3)["MVTec-AD", "DDPM + A-Mask"].figures == {
+        metric: amdm[metric] for metric in ("image_auroc", "pixel_auroc")
+    }
+
+
+@pytest.mark.parametrize(
+    ("dataset", "method", "gain"),
+    [
+        ("MVTec-AD", "DiAD", 1.5),
+        ("MVTec-AD", "HVQ-Trans", 2.0),
+        ("VisA", "DiAD", 13.1),
+        ("VisA", "HVQ-Trans", 4.1),
+        ("MPDD", "DiAD", 23.3),
+        ("MPDD", "HVQ-Trans", 9.7),
+        ("Real-IAD", "DiAD", 45.1),
+        ("Real-IAD", "HVQ-Trans", 6.9),
+    ],
+)
+def test_gains_of_section_4_2_are_relative_gains_in_mad(
+    dataset: str, method: str, gain: float
+) -> None:
+    table = means(1)
+    ratio = table[dataset, "OmiAD"].figures["mad"] / table[dataset, method].figures["mad"]
+    assert 100 * (ratio - 1) == pytest.approx(gain, abs=0.051)
+
+
+@pytest.mark.parametrize("number", [0, 16])
+def test_a_table_the_paper_has_not_is_refused(number: int) -> None:
+    with pytest.raises(InputError, match=f"numbered 1 to 15, but got {number}"):
+        paper_table(number)
