@@ -10,6 +10,7 @@ from torch.optim.optimizer import ParamsT
 
 from omiad.data.images import read_image
 from omiad.detector import CHECKPOINT_KEY, Detector, read_checkpoint
+from omiad.features import FeatureCache, StreamedFeatures
 from omiad.modules.detection import DetectionModule
 from omiad.networks import FeatureDecoder
 from omiad.scoring import Scoring
@@ -124,6 +125,9 @@ class DecoderModule(DetectionModule):
 
     def on_test_start(self) -> None:
         """Leave the detector's weights as they are: nothing here was averaged."""
+
+    def calibrate(self, features: FeatureCache | StreamedFeatures) -> None:
+        """Leave the detector as it is."""
 
     def progress(self) -> dict[str, int]:
         """Counters that a resumed run must continue."""

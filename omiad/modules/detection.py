@@ -24,7 +24,7 @@ RATIO_RANGE = (1.0, 20.0)
 PLATEAU_RATIO = 3.4
 """Ratio in the middle of the plateau measured on standardised features (t = 500, rms 1)."""
 
-NUM_CALIBRATION_IMAGES = 64
+NUM_CALIBRATION_IMAGES = 128
 """Normal images of each category at most that a model learns to score from."""
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
@@ -114,7 +114,7 @@ class DetectionModule(LightningModule):
             self.detector.denoiser.network.load_state_dict(self.trained.state_dict())
         if self.detector.scoring.memory_size and (self.ema_fraction == 0 or self._is_used_anew):
             logger.info("memory: filled anew from the training images, for these settings")
-            self._calibrate(self.data.features("train"))
+            self.calibrate(self.data.features("train"))
 
     def test_step(  # type: ignore[override] # the callbacks take the prediction as it is
         self, batch: ImageBatch, batch_idx: int
@@ -129,7 +129,7 @@ class DetectionModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what is needed to rebuild the detector without any other file."""
         if self.trainer.state.fn == TrainerFn.FITTING:
-            self._calibrate(self.data.train_features)
+            self.calibrate(self.data.train_features)
             # The state dict was taken before.
             for name, value in self.detector.calibration.items():
                 checkpoint["state_dict"][STATE_PREFIX + name] = value.clone()
@@ -221,7 +221,8 @@ class DetectionModule(LightningModule):
     def load_progress(self, progress: dict[str, int]) -> None:
         """Restore `progress`."""
 
-    def _calibrate(self, features: FeatureCache | StreamedFeatures) -> None:
+    def calibrate(self, features: FeatureCache | StreamedFeatures) -> None:
+        """Let the detector learn from training features, by their order, how to score."""
         images: dict[str, list[int]] = {name: [] for name in self.data.categories}
         for index, sample in enumerate(self.data.samples("train")):
             images[sample.category].append(index)

@@ -17,12 +17,12 @@ from statistics import mean, stdev
 from typing import Any
 
 import yaml
-from omiad.sweeps.runs import Runs
 from rich.console import Console
 from rich.table import Table
 
 from omiad.cli import configure_output
 from omiad.data.holdout import hold_out
+from omiad.sweeps.runs import Runs
 
 EXPERIMENTS = Path(__file__).with_name("experiments.yaml")
 PARTS = ("teacher", "distil", "test")

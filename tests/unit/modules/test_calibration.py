@@ -98,7 +98,7 @@ def test_other_settings_than_the_checkpoints_fill_the_memory_anew(
     detector = scored_by(module, mvtec_root, tmp_path, remembering)
     kept = detector.memory.patches.clone()
     assert not torch.equal(kept, Detector.load(remembering).memory.patches)
-    module._calibrate(module.data.features("train"))
+    module.calibrate(module.data.features("train"))
     assert torch.equal(detector.memory.patches, kept)
 
 
