@@ -35,6 +35,9 @@ bench-data: $(BIN)/omiad ## Install, then measure indexing, decoding, the featur
 bench-metrics: $(BIN)/omiad ## Speed, memory and error of the pixel figures (about 5 minutes)
 	$(BIN)/python tests/benchmarks/metrics.py
 
+sweep-real: $(BIN)/omiad ## Experiments on ROOT=... with WEIGHTS=..., judged by artificial defects
+	$(BIN)/python tests/benchmarks/sweep_real.py --root $(ROOT) --weights $(WEIGHTS) $(ARGS)
+
 sweep-%: $(BIN)/omiad ## Both stages on ROOT=..., beside the paper (mvtec, visa, mpdd, realiad, folder)
 	$(BIN)/omiad sweep $* $(ROOT) --output $(SWEEPS) $(ARGS)
 

@@ -83,7 +83,7 @@ class Runs:
         """Train what is missing, test, and return the results of a row."""
         teacher = self._teacher(row.teacher)
         checkpoint = teacher if row.distil is None else self._distilled(row, teacher)
-        return self._tested(self.folder / row.name, checkpoint)
+        return self.tested(self.folder / row.name, checkpoint)
 
     def seconds(self, row: Row) -> float:
         """Return how long the last stage of a finished row was trained, all its parts together."""
@@ -92,22 +92,31 @@ class Runs:
 
     def _teacher(self, name: str) -> Path:
         files = [self.base["amdm"], *self._preset("small"), self.ablations / f"{name}.yaml"]
-        return self._fitted(self.folder / name, files, [*self.options, *self.teacher_options])
+        arguments = self._laid_over(files, [*self.options, *self.teacher_options])
+        return self.fitted(self.folder / name, files, arguments)
 
     def _distilled(self, row: Row, teacher: Path) -> Path:
         ablation = self.ablations / f"{row.distil}.yaml"
         files = [self.base["omiad"], *self._preset("small_distil"), ablation]
         options = [f"--model.teacher={teacher}", *self.options]
-        return self._fitted(self.folder / row.name, files, options)
+        return self.fitted(self.folder / row.name, files, self._laid_over(files, options))
 
     def _preset(self, name: str) -> list[Path]:
         return [self.ablations / f"{name}.yaml"] if self.small else []
 
-    def _fitted(self, folder: Path, files: Sequence[Path], options: Sequence[str]) -> Path:
-        """Return the checkpoint of a fit, begun, gone on with, or there already."""
+    def _laid_over(self, files: Sequence[Path], options: Sequence[str]) -> list[str]:
         *before, ablation = [f"--config={file}" for file in files]
         # Later ones win: what a row is about cannot be changed by an option.
-        arguments = [*before, f"--data.root={self.root}", *options, ablation]
+        return [*before, f"--data.root={self.root}", *options, ablation]
+
+    def fitted(self, folder: Path, files: Sequence[Path], arguments: Sequence[str]) -> Path:
+        """Return the checkpoint of a fit, begun, gone on with, or there already.
+
+        Args:
+            folder: Where it lies.
+            files: The configurations, whose change makes it another fit.
+            arguments: What `omiad fit` is given, these configurations among it.
+        """
         self._claim(folder, files, arguments)
         finished = folder / FINISHED
         if finished.is_file():
@@ -117,7 +126,7 @@ class Runs:
         begun = [path for p in parts if (path := _checkpoint(p)).is_file()]
         if begun:
             logger.info("going on from %s", begun[-1])
-            arguments = [f"--ckpt_path={begun[-1]}"]
+            arguments = (f"--ckpt_path={begun[-1]}",)
         start = time.monotonic()
         try:
             OmiadCLI(["fit", f"--run_dir={part}", *arguments])
@@ -133,12 +142,13 @@ class Runs:
         finished.write_text(json.dumps(record, indent=2) + "\n")
         return _checkpoint(part)
 
-    def _tested(self, folder: Path, checkpoint: Path) -> dict[str, Any]:
+    def tested(self, folder: Path, checkpoint: Path, options: Sequence[str] = ()) -> dict[str, Any]:
+        """Return the results of a checkpoint's test, made now or there already."""
         results = finished_results(folder)
         if results is not None:
             return results
         part = folder / "test" / f"part_{len(_parts(folder / 'test'))}"
-        OmiadCLI(["test", f"--ckpt_path={checkpoint}", f"--run_dir={part}"])
+        OmiadCLI(["test", f"--ckpt_path={checkpoint}", f"--run_dir={part}", *options])
         return read_results(part / "results.json")
 
     def _claim(self, folder: Path, files: Sequence[Path], arguments: Sequence[str]) -> None:

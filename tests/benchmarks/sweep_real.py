@@ -1,16 +1,18 @@
 """Experiments on photographs of one's own, judged without looking at a real defect.
 
     make sweep-real ROOT=real WEIGHTS=mobilenetv2_100.safetensors
-    make sweep-real ROOT=real WEIGHTS=mobilenetv2_100.safetensors ARGS="--only amdm no_memory --seeds 0 1 2"
+    make sweep-real ROOT=real WEIGHTS=mobilenetv2_100.safetensors ARGS="--only amdm --seeds 0 1 2"
 
 Every figure is of a validation set made of training images (`omiad data holdout`): normal ones held
 out, and artificial defects. What experiments.yaml lists is trained where it is missing, tested and
-laid out in one table, the best first. It may be interrupted anywhere: what is done is not done again.
+laid out in one table, the best first. It may be interrupted anywhere: what is done is not done
+again.
 """
 
 import argparse
 import hashlib
 import json
+import logging
 import shlex
 from pathlib import Path
 from statistics import mean, stdev
@@ -20,7 +22,6 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from omiad.cli import configure_output
 from omiad.data.holdout import hold_out
 from omiad.sweeps.runs import Runs
 
@@ -31,17 +32,21 @@ PARTS = ("teacher", "distil", "test")
 def results(runs: Runs, options: dict[str, str], shared: str, seed: int) -> dict[str, Any]:
     """Train what is missing and return the figures of an experiment."""
     teacher, distil, test = (options.get(part) for part in PARTS)
-    seeded = ["--seed_everything", str(seed)]
+    seeded = [f"--data.root={runs.root}", f"--seed_everything={seed}"]
     first = [*shlex.split(shared), *shlex.split(teacher or ""), *seeded]
     folder = runs.folder / f"teacher_{digest(first)}"
-    checkpoint = runs.fitted(folder, [runs.base["amdm"]], first)
+    checkpoint = fitted(runs, "amdm", folder, first)
     if distil is not None:
-        second = [*shlex.split(distil), *seeded]
-        folder = runs.folder / f"distil_{digest([*first, *second])}"
-        options_ = [f"--model.teacher={checkpoint}", *second]
-        checkpoint = runs.fitted(folder, [runs.base["omiad"]], options_)
+        second = [f"--model.teacher={checkpoint}", *shlex.split(distil), *seeded]
+        folder = runs.folder / f"distil_{digest(second)}"
+        checkpoint = fitted(runs, "omiad", folder, second)
     tested = shlex.split(test or "")
     return runs.tested(folder / f"test_{digest(tested)}", checkpoint, tested)
+
+
+def fitted(runs: Runs, stage: str, folder: Path, options: list[str]) -> Path:
+    config = runs.base[stage]
+    return runs.fitted(folder, [config], [f"--config={config}", *options])
 
 
 def digest(options: list[str]) -> str:
@@ -71,16 +76,17 @@ def layout(figures: dict[str, list[dict[str, Any]]]) -> Table:
     return table
 
 
-def main() -> None:
+def main(given: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--root", type=Path, required=True)
-    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--weights", required=True, help="a file, pretrained or random")
     parser.add_argument("--backbone", default="mobilenetv2_100")
     parser.add_argument("--output", type=Path, default=Path("runs/sweep_real"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--options", default="", help="further ones of stage 1, in one string")
     parser.add_argument("--only", nargs="+", metavar="EXPERIMENT")
-    arguments = parser.parse_args()
-    configure_output()
+    arguments = parser.parse_args(given)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     experiments = yaml.safe_load(EXPERIMENTS.read_text())
     validation = arguments.output / "validation"
     if not validation.exists():
@@ -94,8 +100,8 @@ def main() -> None:
         options="",
         teacher_options="",
     )
-    weights = arguments.weights.resolve()
-    shared = f"--data.backbone {arguments.backbone} --data.weights {shlex.quote(str(weights))}"
+    backbone = ["--data.backbone", arguments.backbone, "--data.weights", arguments.weights]
+    shared = f"{shlex.join(backbone)} {arguments.options}"
     figures: dict[str, list[dict[str, Any]]] = {}
     for name in arguments.only or experiments:
         for seed in arguments.seeds:

@@ -3,8 +3,8 @@
 Each changes a photograph (H, W, 3), RGB in 0..255, inside a shape (H, W) of opacities in 0..1. The
 kinds follow what defects do to a product, not what any data set holds: material from elsewhere
 (CutPaste, Li et al. 2021), foreign texture (DRAEM, Zavrtanik et al. 2021), lines, spots, shading,
-detail that is missing, parts that are broken off or out of place; from barely visible to half of the
-image.
+detail that is missing, parts that are broken off or out of place; from barely visible to half of
+the image.
 """
 
 from collections.abc import Callable
@@ -60,7 +60,7 @@ def shaded(canvas: Canvas) -> Picture:
     """Darken or lighten softly, as uneven material or coating does."""
     soft = ndimage.gaussian_filter(canvas.shape, 0.03 * max(canvas.shape.shape))
     strength = canvas.rng.uniform(20, 60) * canvas.rng.choice([-1, 1])
-    return canvas.picture + np.float32(strength) * soft[..., None]
+    return np.asarray(canvas.picture + np.float32(strength) * soft[..., None])
 
 
 def broken(canvas: Canvas) -> Picture:
