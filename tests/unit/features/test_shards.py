@@ -94,12 +94,13 @@ def test_rows_that_an_error_lost_are_not_kept(tmp_path, when):
     def write() -> None:
         with ShardWriter(tmp_path, ROW_BYTES) as shard:
             shard.append(FEATURES, labels(*"abcd"))
+            opened = shard._rows_file
             with (tmp_path / "00000.rows.part").open("r+b") as file:
                 file.seek(2 * ROW_BYTES)
                 file.write(b"lost")
             if when == "writing":
                 fail()
-            shard._rows_file.close = fail
+            opened.close = lambda: (type(opened).close(opened), fail())
 
     with pytest.raises(OSError, match="the disk went away"):
         write()
