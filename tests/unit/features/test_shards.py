@@ -115,15 +115,16 @@ def test_files_are_on_the_disk_before_they_get_their_names(tmp_path, monkeypatch
         fsync(descriptor)
 
     def noted_replace(source, target):
-        done.append(("named", source.stat().st_ino))
+        done.append((target.name, source.stat().st_ino))
         replace(source, target)
 
     monkeypatch.setattr(os, "fsync", noted_fsync)
     monkeypatch.setattr(os, "replace", noted_replace)
     with ShardWriter(tmp_path, ROW_BYTES) as shard:
         shard.append(FEATURES, labels(*"abcd"))
-    named = [i for i, (what, _) in enumerate(done) if what == "named"]
-    assert len(named) == 3
+    named = [i for i, (what, _) in enumerate(done) if what != "on the disk"]
+    # A shard has its index last: with it, it is sealed.
+    assert [done[i][0] for i in named] == ["00000.index.part", "00000.rows", "00000.index"]
     assert all(("on the disk", done[i][1]) in done[:i] for i in named)
     assert done[-1] == ("on the disk", tmp_path.stat().st_ino)
 
