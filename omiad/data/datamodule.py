@@ -4,12 +4,13 @@ import logging
 from collections.abc import Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
+from omiad.data.features import Cache, FeatureSource, Split
 from omiad.data.images import ImageDataset, PrepareMask, read_image
 from omiad.data.layouts import Layout, describe, index_dataset
 from omiad.data.loading import (
@@ -17,6 +18,7 @@ from omiad.data.loading import (
     PhotographBatch,
     ResumableLoader,
     TrainingPhotographs,
+    collate,
 )
 from omiad.data.packing import PackedSamples
 from omiad.data.sampling import EpochSampler, EvaluationSampler, Sampling
@@ -28,12 +30,9 @@ from omiad.features import (
     FeatureExtractor,
     FeatureStatistics,
     StreamedFeatures,
-    compute_missing,
 )
 from omiad.features.reading import FileLoader
 from omiad.types import FeatureBatch, ImageBatch, Sample
-
-Split = Literal["train", "test"]
 
 EXTRACTION_BATCH_SIZE = 32
 """Images per forward pass of the backbone; fixed, so that features do not depend on the run's."""
@@ -89,7 +88,7 @@ class FeatureDataModule(LightningDataModule):
         feature_size: int = 32,
         stages: list[int] | None = None,
         antialias: bool = False,
-        cache: bool | Literal["all"] = True,
+        cache: Cache = True,
         cache_dir: str = "~/.cache/omiad",
         cache_budget: float | None = None,
         cache_key: CacheKey = "stat",
@@ -109,10 +108,13 @@ class FeatureDataModule(LightningDataModule):
         self.root = Path(root).expanduser()
         self.layout: Layout = layout
         self.image_size = image_size
-        self.cache: bool | Literal["all"] = cache
-        self.cache_dir = Path(cache_dir).expanduser()
-        self.cache_budget = cache_budget
-        self.cache_key: CacheKey = cache_key
+        self._source = FeatureSource(
+            root=self.root,
+            cache=cache,
+            cache_dir=Path(cache_dir).expanduser(),
+            budget=cache_budget,
+            key=cache_key,
+        )
         self.sampling: Sampling = sampling
         self.batch_size = batch_size
         self.num_workers = num_workers
@@ -165,24 +167,9 @@ class FeatureDataModule(LightningDataModule):
             autocast_dtype=self.autocast_dtype,
         )
 
-    @property
-    def cached_splits(self) -> tuple[Split, ...]:
-        """The splits whose features are kept on disk."""
-        return ("train", "test") if self.cache == "all" else ("train",) if self.cache else ()
-
     def features(self, split: Split) -> FeatureCache | StreamedFeatures:
         """Return the features of a split; where it is cached, after computing what is missing."""
-        samples, root, cache_dir = self.samples(split), self.root, self.cache_dir
-        if split not in self.cached_splits:
-            return StreamedFeatures(samples, self.build, root=root, cache_dir=cache_dir)
-        return FeatureCache.open_or_build(
-            samples,
-            self.build,
-            root=root,
-            cache_dir=cache_dir,
-            key=self.cache_key,
-            budget=self.cache_budget,
-        )
+        return self._source.open(split, self.samples(split), self.build)
 
     def build_caches(self) -> int:
         """Compute all that the cached splits lack, its size told as one; return their images.
@@ -190,25 +177,14 @@ class FeatureDataModule(LightningDataModule):
         Raises:
             InputError: If no split is cached, or the features do not fit.
         """
-        if not self.cached_splits:
-            raise InputError("--data.cache false keeps no features. Give true, or all.")
-        samples = [sample for split in self.cached_splits for sample in self.samples(split)]
-        compute_missing(
-            samples,
-            self.build,
-            root=self.root,
-            cache_dir=self.cache_dir,
-            key=self.cache_key,
-            budget=self.cache_budget,
-        )
-        return sum(len(self.features(split)) for split in self.cached_splits)
+        return self._source.build_all(self._listed, self.build)
 
     def samples(self, split: Split) -> Sequence[Sample]:
         """Return the samples of a split; `index` in the batches counts in this list."""
         return self._listed[split]
 
     @cached_property
-    def _listed(self) -> dict[str, PackedSamples]:
+    def _listed(self) -> dict[Split, PackedSamples]:
         index = index_dataset(self.root, self.layout)
         logger.info("data: %s", describe(index))
         self._dataset_name = index.dataset
@@ -300,7 +276,7 @@ class FeatureDataModule(LightningDataModule):
         gets its share, and none an image twice.
         """
         samples = self.samples("test")
-        features = self.features("test") if "test" in self.cached_splits else None
+        features = self.features("test") if "test" in self._source.cached_splits else None
         return FileLoader(
             ImageDataset(
                 samples, self.image_size, prepare_mask=self.prepare_mask, features=features
@@ -309,6 +285,7 @@ class FeatureDataModule(LightningDataModule):
             sampler=EvaluationSampler(len(samples), **self._share),
             num_workers=self.num_workers,
             pin_memory=self._pin_memory,
+            collate_fn=partial(collate, pinned=self._pin_memory),
             generator=torch.Generator(),  # leave torch's global random state alone
         )
 

@@ -95,7 +95,7 @@ def load_mask(path: Path, *, image: Path) -> NDArray[np.bool_]:
 class ImageDataset(Dataset[ImageBatch]):
     """Photographs of samples with what is known about them.
 
-    An item is an `ImageBatch` without the batch axis; torch's own collation stacks items.
+    An item is an `ImageBatch` without the batch axis.
 
     Args:
         samples: What to read, in this order.

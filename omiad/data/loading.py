@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from omiad.data.sampling import EpochSampler
 from omiad.errors import InputError
 from omiad.features import FeatureCache
 from omiad.features.reading import FileLoader
-from omiad.types import FeatureBatch, Sample
+from omiad.types import FeatureBatch, ImageBatch, Sample
 
 
 class PhotographBatch(NamedTuple):
@@ -29,6 +29,9 @@ class PhotographBatch(NamedTuple):
     images: Tensor
     index: Tensor  # type: ignore[assignment] # nobody searches a batch as a tuple
     category: Tensor
+
+
+Batch = TypeVar("Batch", FeatureBatch, PhotographBatch, ImageBatch)
 
 
 class CachedFeatures(Dataset[FeatureBatch]):
@@ -107,7 +110,7 @@ class ResumableLoader:
             sampler=sampler,
             num_workers=num_workers,
             pin_memory=pin_memory,
-            collate_fn=partial(_collate, pinned=pin_memory),
+            collate_fn=partial(collate, pinned=pin_memory),
             drop_last=len(sampler) >= batch_size,
             generator=torch.Generator(),  # leave torch's global random state alone
         )
@@ -155,14 +158,15 @@ class ResumableLoader:
         }
 
 
-def _collate(
-    items: list[FeatureBatch] | list[PhotographBatch], *, pinned: bool
-) -> FeatureBatch | PhotographBatch:
+def collate(items: list[Batch], *, pinned: bool) -> Batch:
     """Stack items; in the main process straight into memory that a GPU copies from faster."""
     if not pinned or get_worker_info() is not None:
-        stacked: FeatureBatch | PhotographBatch = default_collate(items)
+        stacked: Batch = default_collate(items)
         return stacked
-    first, index, category = zip(*items, strict=True)
-    batch = torch.empty((len(first), *first[0].shape), dtype=first[0].dtype, pin_memory=True)
-    torch.stack(first, out=batch)
-    return type(items[0])(batch, torch.stack(index), torch.stack(category))
+    return type(items[0])(*map(_pinned, zip(*items, strict=True)))
+
+
+def _pinned(tensors: tuple[Tensor, ...]) -> Tensor:
+    first = tensors[0]
+    batch = torch.empty((len(tensors), *first.shape), dtype=first.dtype, pin_memory=True)
+    return torch.stack(tensors, out=batch)

@@ -70,11 +70,13 @@ class ShardWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        check = True
         try:
             with self._index_file, self._rows_file:
                 pass  # closes both, also where the disk is full
+            check = error is not None
         finally:
-            recover(self._rows.parent, self._row_bytes, check=error is not None)
+            recover(self._rows.parent, self._row_bytes, check=check)
 
     @property
     def is_full(self) -> bool:

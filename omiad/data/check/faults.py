@@ -49,7 +49,7 @@ def find(root: Path, index: Index, facts: Sequence[Facts]) -> list[Fault]:
         *_counts(index),
         *_twice(root, samples, facts),
         *_balance(samples),
-        *_notes(samples, facts),
+        *_notes(root, samples, facts),
     ]
     order: tuple[Level, ...] = ("error", "warning", "note")
     return sorted(found, key=lambda fault: (order.index(fault.level), fault.kind))
@@ -200,7 +200,7 @@ def _balance(samples: Sequence[Sample]) -> Iterator[Fault]:
         yield Fault("warning", "imbalance", few, what, fix)
 
 
-def _notes(samples: Sequence[Sample], facts: Sequence[Facts]) -> Iterator[Fault]:
+def _notes(root: Path, samples: Sequence[Sample], facts: Sequence[Facts]) -> Iterator[Fault]:
     rules = {
         "grayscale": "repeated to three channels",
         "black and white": "repeated to three channels",
@@ -210,19 +210,23 @@ def _notes(samples: Sequence[Sample], facts: Sequence[Facts]) -> Iterator[Fault]
         "CMYK": "converted to RGB",
         "rotated by EXIF": "turned upright",
     }
-    special: Counter[tuple[str, str]] = Counter()
+    special: dict[tuple[str, str], list[Sample]] = defaultdict(list)
     sizes: dict[str, set[tuple[int, int]]] = defaultdict(set)
     for fact in facts:
         category = samples[fact.row].category
-        special.update((category, name) for name in fact.special)
+        for name in fact.special:
+            special[category, name].append(samples[fact.row])
         if fact.size is not None:
             sizes[category].add(fact.size)
-    for (category, name), number in sorted(special.items()):
-        yield Fault("note", name, category, f"{number} {name} images are {rules[name]}.")
-    for category, found in sorted(sizes.items()):
-        if len(found) > 1:
-            (w, h), (wide, high) = min(found), max(found)
-            what = f"{len(found)} sizes, {w} x {h} to {wide} x {high}; all become one square."
+    totals = Counter(sample.category for sample in samples)
+    for (category, name), found in sorted(special.items()):
+        some = f" (the first: '{_below(root, found[0].image)}')"
+        which = f"{len(found)} of {totals[category]} images{some * (len(found) < totals[category])}"
+        yield Fault("note", name, category, f"{which}: {rules[name]}.")
+    for category, several in sorted(sizes.items()):
+        if len(several) > 1:
+            (w, h), (wide, high) = min(several), max(several)
+            what = f"{len(several)} sizes, {w} x {h} to {wide} x {high}; all become one square."
             yield Fault("note", "unequal sizes", category, what)
     for category, counts in count(samples).items():
         for name, number in (("normal", counts.good), ("defective", counts.defective)):

@@ -112,6 +112,11 @@ def gray(root: Path) -> None:
     Image.open(path).convert("L").save(path)
 
 
+def all_gray(root: Path) -> None:
+    for path in [*root.glob("cable/train/*/*.png"), *root.glob("cable/test/*/*.png")]:
+        Image.open(path).convert("L").save(path)
+
+
 def deep(root: Path) -> None:
     wide = np.random.default_rng(0).integers(0, 65535, (32, 32)).astype(np.uint16)
     Image.fromarray(wide).save(root / "cable/train/good/001.png")
@@ -167,8 +172,9 @@ def no_defects(root: Path) -> None:
         (retouch, "warning", "near duplicate", "bottle/test/good/copy.png", "train/good/003.png"),
         (repeat, "warning", "duplicate", "bottle/train/good/copy.png", "train/good/003.png"),
         (contradict, "error", "two labels", "bottle/test/hole/001.png", "another label"),
-        (gray, "note", "grayscale", "cable", "1 grayscale images are repeated"),
-        (deep, "note", "16-bit", "cable", "1 16-bit images are scaled"),
+        (gray, "note", "grayscale", "cable", "'cable/train/good/001.png'): repeated to three"),
+        (all_gray, "note", "grayscale", "cable", "17 of 17 images: repeated to three channels"),
+        (deep, "note", "16-bit", "cable", "1 of 17 images (the first: 'cable/train"),
         (transparent, "note", "alpha", "cable", "without their transparency"),
         (printed, "note", "CMYK", "cable", "converted to RGB"),
         (turn, "note", "rotated by EXIF", "cable", "turned upright"),

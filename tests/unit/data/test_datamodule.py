@@ -345,6 +345,10 @@ def test_features_of_test_images_are_the_same_cached_or_streamed(make, tmp_path,
             assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
+def test_the_backbone_takes_batches_of_one_size_whatever_the_run_takes(make):
+    assert make(batch_size=5).build.batch_size == make(batch_size=3).build.batch_size == 32
+
+
 def test_a_cached_test_split_is_read_without_opening_a_photograph(make, tmp_path, monkeypatch):
     data = make(cache="all", cache_dir=str(tmp_path))
     assert data.build_caches() == 20

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from omiad.data.loading import PhotographBatch, _collate
-from omiad.types import FeatureBatch
+from omiad.data.loading import PhotographBatch, collate
+from omiad.types import FeatureBatch, ImageBatch
 
 
 @pytest.mark.parametrize("kind", [FeatureBatch, PhotographBatch])
@@ -17,9 +17,29 @@ from omiad.types import FeatureBatch
 )
 def test_items_become_a_batch_of_their_kind(kind, pinned):
     items = [kind(torch.full((2, 3, 3), i), torch.tensor(i), torch.tensor(i % 2)) for i in (5, 8)]
-    batch = _collate(items, pinned=pinned)
+    batch = collate(items, pinned=pinned)
     assert isinstance(batch, kind)
     assert torch.equal(batch[0], torch.stack([items[0][0], items[1][0]]))
     assert batch.index.tolist() == [5, 8]
     assert batch.category.tolist() == [1, 0]
     assert batch[0].is_pinned() == pinned
+
+
+def test_items_are_written_once_and_into_pinned_memory(monkeypatch):
+    empty, made = torch.empty, []
+
+    def without_a_gpu(*args, pin_memory, **kwargs):
+        assert pin_memory
+        made.append(empty(*args, **kwargs))
+        return made[-1]
+
+    monkeypatch.setattr(torch, "empty", without_a_gpu)
+    features, flag = torch.arange(48).reshape(2, 2, 3, 4).half(), torch.tensor([True, False])
+    items = [
+        ImageBatch(x, y, y[None], y, torch.tensor(7)) for x, y in zip(features, flag, strict=True)
+    ]
+    batch = collate(items, pinned=True)
+    assert [x.data_ptr() for x in batch] == [x.data_ptr() for x in made]
+    assert torch.equal(batch.images, features)
+    assert batch.masks.tolist() == [[True], [False]]
+    assert batch.index.tolist() == [7, 7]

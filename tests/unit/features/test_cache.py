@@ -154,19 +154,50 @@ def test_by_content_a_touched_image_is_not_computed_again(build, root):
     build(key="content")
     os.utime(images_of(root)[0], ns=(0, 0))
     build(key="content", read=refuse)
-    with pytest.raises(AssertionError, match="opened"):
-        build(read=refuse)
 
 
-def test_a_part_of_the_images_is_a_cache_of_its_own(root, extractor, tmp_path, build):
+@pytest.mark.parametrize(("seconds", "more"), [(1, b""), (0, b" ")])
+def test_by_stat_another_time_or_another_size_is_a_change(build, root, seconds, more):
+    build()
+    image = images_of(root)[0]
+    stat = image.stat()
+    image.write_bytes(image.read_bytes() + more)
+    os.utime(image, ns=(0, stat.st_mtime_ns + seconds * 10**9))
+    reader = Counting(100)
+    build(read=reader)
+    assert reader.opened == [image]
+
+
+def test_by_content_other_bytes_are_a_change_whatever_the_file_says_of_itself(build, root):
+    build(key="content")
+    image = images_of(root)[0]
+    content, stat = image.read_bytes(), image.stat()
+    image.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    os.utime(image, ns=(0, stat.st_mtime_ns))
+    with pytest.raises(AssertionError, match=f"opened {image}"):
+        build(key="content", read=refuse)
+
+
+def test_by_stat_images_of_one_size_and_time_are_told_apart(build, root):
+    for path in images_of(root):
+        path.write_bytes(path.read_bytes().ljust(10_000, b" "))
+        os.utime(path, ns=(0, 0))
+    reader = Counting(100)
+    build(read=reader)
+    assert reader.opened == images_of(root)
+
+
+@pytest.mark.parametrize("part", [slice(None, None, -3), slice(None, None, 3)])
+def test_a_part_of_the_images_is_a_cache_of_its_own(root, extractor, tmp_path, build, part):
     whole = build()
-    some = [s for s in index(root) if s.split == "train"][::-3]
-    part = FeatureCache.open_or_build(
-        some, Build(extractor, refuse), root=root, cache_dir=tmp_path / "cache"
-    )
-    assert [torch.equal(part[i], whole[7 - 3 * i]) for i in range(3)] == [True] * 3
-    x = torch.stack([part[i] for i in range(3)]).double()
-    torch.testing.assert_close(part.statistics.mean, x.mean((0, 2, 3)))
+    samples = [s for s in index(root) if s.split == "train"]
+    how, place = Build(extractor, refuse), {"root": root, "cache_dir": tmp_path / "cache"}
+    for rows in (slice(3), part):  # as many, but others
+        cache = FeatureCache.open_or_build(samples[rows], how, **place)
+    expected = [whole[i] for i in range(8)[part]]
+    assert all(torch.equal(cache[i], features) for i, features in enumerate(expected))
+    mean = torch.stack(expected).double().mean((0, 2, 3))
+    torch.testing.assert_close(cache.statistics.mean, mean)
 
 
 def test_statistics_are_those_of_the_rows(build):
@@ -355,6 +386,12 @@ def test_a_build_above_the_budget_is_refused_before_anything_is_computed(build):
         build(read=refuse, budget=1e-6)
     assert len(build(budget=1.0)) == 8
     assert len(build(read=refuse, budget=1e-6)) == 8  # nothing to add
+
+
+def test_the_budget_counts_what_other_caches_take(build):
+    needed = sum(map(len, bytes_of(build()).values()))
+    with pytest.raises(InputError, match=r"above --data.cache_budget"):
+        build(autocast_dtype=torch.bfloat16, read=refuse, budget=1.5 * needed / 2**30)
 
 
 def test_16_bit_images_pass_through_the_cache(build, root):

@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 import torch
@@ -85,6 +86,49 @@ def test_rows_that_did_not_reach_the_disk_are_not_kept(tmp_path, whole):
     assert recover(folder, ROW_BYTES) == 2
 
 
+@pytest.mark.parametrize("when", ["writing", "closing"])
+def test_rows_that_an_error_lost_are_not_kept(tmp_path, when):
+    def fail() -> None:
+        raise OSError("the disk went away")
+
+    def write() -> None:
+        with ShardWriter(tmp_path, ROW_BYTES) as shard:
+            shard.append(FEATURES, labels(*"abcd"))
+            opened = shard._rows_file
+            with (tmp_path / "00000.rows.part").open("r+b") as file:
+                file.seek(2 * ROW_BYTES)
+                file.write(b"lost")
+            if when == "writing":
+                fail()
+            opened.close = lambda: (type(opened).close(opened), fail())
+
+    with pytest.raises(OSError, match="the disk went away"):
+        write()
+    assert [row.image for row in read_index(tmp_path / "00000.index")] == ["a", "b"]
+
+
+def test_files_are_on_the_disk_before_they_get_their_names(tmp_path, monkeypatch):
+    done, fsync, replace = [], os.fsync, os.replace
+
+    def noted_fsync(descriptor):
+        done.append(("on the disk", os.fstat(descriptor).st_ino))
+        fsync(descriptor)
+
+    def noted_replace(source, target):
+        done.append((target.name, source.stat().st_ino))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    with ShardWriter(tmp_path, ROW_BYTES) as shard:
+        shard.append(FEATURES, labels(*"abcd"))
+    named = [i for i, (what, _) in enumerate(done) if what != "on the disk"]
+    # A shard has its index last: with it, it is sealed.
+    assert [done[i][0] for i in named] == ["00000.index.part", "00000.rows", "00000.index"]
+    assert all(("on the disk", done[i][1]) in done[:i] for i in named)
+    assert done[-1] == ("on the disk", tmp_path.stat().st_ino)
+
+
 def test_files_without_their_counterpart_are_removed(tmp_path):
     for name in ("00000.rows", "00001.rows.part", "00002.index.new"):
         (tmp_path / name).write_bytes(b"x")
@@ -100,6 +144,20 @@ def test_an_index_is_read_up_to_its_first_line_that_is_not_whole(tmp_path):
     assert read_index(path) == rows
     path.write_text(path.read_text().replace(json.dumps(rows[1]), "\0\0"))
     assert read_index(path) == rows[:1]
+
+
+def test_an_index_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "00000.index"
+    rows = [Row(f"{i}", i, i, f"{i}.png") for i in range(3)]
+    write_index(path, rows)
+
+    def interrupted():
+        yield rows[0]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_index(path, interrupted())
+    assert read_index(path) == rows
 
 
 def test_a_disk_that_is_full_after_all_is_explained_and_nothing_is_lost(mvtec_root, tmp_path):
