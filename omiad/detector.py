@@ -7,6 +7,7 @@ from typing import Any, cast, get_args
 import torch
 from torch import Tensor, nn
 
+from omiad.checkpoint import CHECKPOINT_KEY, STATE_PREFIX, read_checkpoint
 from omiad.diffusion import Denoiser, NoiseSchedule, Parameterization
 from omiad.diffusion.sampling import (
     Sampler,
@@ -14,18 +15,12 @@ from omiad.diffusion.sampling import (
     ddim_timesteps,
     ddpm_reconstruct,
 )
-from omiad.errors import InputError, MissingInputError
+from omiad.errors import InputError
 from omiad.features import FeatureExtractor, FeatureNormalizer
 from omiad.memory import NormalMemory
 from omiad.networks import Network, build_network, network_spec
 from omiad.scoring import Scoring, anomaly_map, image_score, residual_norm
 from omiad.types import Prediction
-
-CHECKPOINT_KEY = "omiad"
-"""Entry of a checkpoint that holds everything but weights, as plain data."""
-
-STATE_PREFIX = "detector."
-"""Prefix of the detector's weights in a checkpoint's state dict."""
 
 AUTOCAST_DTYPES: dict[str, torch.dtype | None] = {
     "float32": None,
@@ -318,30 +313,3 @@ def _quantiles(values: Tensor, shares: tuple[float, ...]) -> Tensor:
     """Return values below which these shares lie; torch.quantile takes no more than 2**24."""
     step = 1 + len(values) // 2**24
     return torch.quantile(values[::step], values.new_tensor(shares))
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint of omiad as plain data, its tensors mapped from the file.
-
-    Raises:
-        MissingInputError: If the file does not exist.
-        InputError: If it is not a checkpoint written by omiad.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise MissingInputError(
-            f"No checkpoint at '{path}'. Give the path of a .ckpt file that `omiad fit` wrote, "
-            f"usually <run folder>/checkpoints/last.ckpt."
-        )
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # torch.load has no common error for a file that is not its own
-        raise InputError(
-            f"'{path}' cannot be read as a checkpoint ({type(error).__name__}). It may be "
-            f"truncated or of another program; give a .ckpt file that `omiad fit` wrote."
-        ) from error
-    if not isinstance(checkpoint, dict) or CHECKPOINT_KEY not in checkpoint:
-        raise InputError(
-            f"'{path}' is not a checkpoint of omiad. Give a .ckpt file that `omiad fit` wrote."
-        )
-    return checkpoint

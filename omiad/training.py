@@ -12,8 +12,8 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import CSVLogger
 
 from omiad.callbacks import Evaluation, LastCheckpoint, Panels, TrainingCurves
+from omiad.checkpoint import CHECKPOINT_KEY, read_checkpoint
 from omiad.data import FeatureDataModule
-from omiad.detector import CHECKPOINT_KEY, read_checkpoint
 from omiad.errors import InputError
 from omiad.modules import AMDMModule, DecoderModule, DetectionModule, OmiADModule
 

@@ -8,8 +8,9 @@ from torch.nn import functional as F  # noqa: N812 (the field's spelling)
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
+from omiad.checkpoint import CHECKPOINT_KEY, read_checkpoint
 from omiad.data.images import read_image
-from omiad.detector import CHECKPOINT_KEY, Detector, read_checkpoint
+from omiad.detector import Detector
 from omiad.features import FeatureCache, StreamedFeatures
 from omiad.modules.detection import DetectionModule
 from omiad.networks import FeatureDecoder

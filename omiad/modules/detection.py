@@ -9,8 +9,9 @@ from lightning import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
+from omiad.checkpoint import CHECKPOINT_KEY, STATE_PREFIX
 from omiad.data import FeatureDataModule
-from omiad.detector import AUTOCAST_DTYPES, CHECKPOINT_KEY, STATE_PREFIX, Detector
+from omiad.detector import AUTOCAST_DTYPES, Detector
 from omiad.errors import InputError
 from omiad.features import FeatureCache, StreamedFeatures
 from omiad.types import ImageBatch, Prediction

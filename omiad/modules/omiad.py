@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
-from omiad.detector import CHECKPOINT_KEY, Detector, read_checkpoint
+from omiad.checkpoint import CHECKPOINT_KEY, read_checkpoint
+from omiad.detector import Detector
 from omiad.diffusion import AdversarialDiffusion, Denoiser, Weighting
 from omiad.diffusion.sampling import one_step_reconstruct
 from omiad.errors import InputError

@@ -17,9 +17,9 @@ from rich.table import Table
 from torch import Tensor
 
 from omiad import Detector
+from omiad.checkpoint import read_checkpoint
 from omiad.data.images import read_image
 from omiad.data.layouts import index_dataset
-from omiad.detector import read_checkpoint
 from omiad.networks import FeatureDecoder
 
 KINDS = ("features", "reconstruction", "mean image")

@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from omiad import Detector, FeatureDataModule
+from omiad.checkpoint import read_checkpoint
 from omiad.data import ImageDataset
-from omiad.detector import read_checkpoint
 from omiad.diffusion import Denoiser, Masking
 from omiad.diffusion.losses import (
     discriminator_logits,
