@@ -102,6 +102,8 @@ class Evaluation(Callback):
             InputError: If both model and protocol would blur the maps.
         """
         module = cast(DetectionModule, pl_module)
+        # Asked of all processes, for Lightning has them agree on it.
+        self._folder = Path(trainer.log_dir or trainer.default_root_dir)
         self._steps = self._with_models_own(module.detector)
         self._samples = module.data.samples("test")
         self._categories = [sample.category for sample in self._samples]
@@ -143,7 +145,7 @@ class Evaluation(Callback):
             root = cast(DetectionModule, pl_module).data.root
             for index, pixels in zip(batch.index.tolist(), maps, strict=True):
                 name = Path(self._samples[index].name(root))
-                path = _folder(trainer) / "maps" / name.with_suffix(".npy")
+                path = self._folder / "maps" / name.with_suffix(".npy")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 np.save(path, pixels.numpy())
 
@@ -169,7 +171,7 @@ class Evaluation(Callback):
             return
         detector = module.detector
         Console().print(results_table(self.results, steps=self._steps.sentence))
-        path = _folder(trainer) / "results.json"
+        path = self._folder / "results.json"
         write_results(
             path,
             self.results,
@@ -195,7 +197,3 @@ class Evaluation(Callback):
             },
         )
         logger.info("results: %s", path)
-
-
-def _folder(trainer: Trainer) -> Path:
-    return Path(trainer.log_dir or trainer.default_root_dir)

@@ -3,14 +3,15 @@
 import json
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from lightning import Trainer
+from lightning import Callback, Trainer
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from omiad.callbacks import Evaluation
+from omiad.callbacks import Evaluation, Panels
 from omiad.cli import main
 from omiad.data import FeatureDataModule
 from omiad.data.images import read_mask
@@ -27,7 +28,7 @@ def build_module(kind: type[AMDMModule]) -> AMDMModule:
     return kind(network, feature_norm="channel", t_init=500, num_steps=1)
 
 
-def build_trainer(folder: Path, *callbacks: Evaluation) -> Trainer:
+def build_trainer(folder: Path, *callbacks: Callback, **options: Any) -> Trainer:
     return Trainer(
         accelerator="cpu",
         max_steps=1,
@@ -36,6 +37,7 @@ def build_trainer(folder: Path, *callbacks: Evaluation) -> Trainer:
         enable_progress_bar=False,
         default_root_dir=folder,
         callbacks=list(callbacks),
+        **options,
     )
 
 
@@ -175,3 +177,29 @@ def test_defects_that_share_a_bin_with_normal_pixels_are_told_apart_in_a_second_
         assert bound[1] <= 1e-4
         assert abs(ap[0] - exact) <= bound[0]
         assert abs(ap[1] - exact) <= bound[1] + 1e-12
+
+
+@pytest.mark.slow
+# Lightning's advice, for samplers that repeat images.
+@pytest.mark.filterwarnings("ignore:Using `DistributedSampler` with the dataloaders")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork")
+def test_processes_with_unequal_shares_leave_the_results_of_one(
+    data: FeatureDataModule, checkpoint: Path, tmp_path: Path
+) -> None:
+    several = {"strategy": "ddp_fork", "devices": 5}  # of twelve images
+    for name, options in (("one", {}), ("five", several)):
+        callbacks = Evaluation(tolerance=0, save_maps=True), Panels()
+        build_trainer(tmp_path / name, *callbacks, **options).test(
+            build_module(AMDMModule), datamodule=data, ckpt_path=checkpoint, verbose=False
+        )
+    one, five = (json.loads((tmp_path / n / "results.json").read_text()) for n in ("one", "five"))
+    for key in ("notes", "n"):
+        assert five[key] == one[key]
+    for category, figures in one["categories"].items():
+        assert five["categories"][category] == pytest.approx(figures, abs=1e-4)
+    names = [
+        sorted(p.relative_to(tmp_path / n) for p in (tmp_path / n).rglob("*.npy"))
+        for n in ("one", "five")
+    ]
+    assert names[0] == names[1]
+    assert len(names[0]) == 12
