@@ -4,8 +4,9 @@ import json
 import platform
 import zipfile
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,8 @@ from omiad.types import Sample
 from omiad.version import __version__
 
 
-class Bootstrap(NamedTuple):
+@dataclass(frozen=True)
+class Bootstrap:
     """How the intervals are drawn.
 
     Attributes:
@@ -29,6 +31,18 @@ class Bootstrap(NamedTuple):
 
     num: int = 1000
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the fields.
+
+        Raises:
+            InputError: If one is negative.
+        """
+        if min(self.num, self.seed) < 0:
+            raise InputError(
+                f"--num_resamples and --seed must not be negative, but got {self.num} and "
+                f"{self.seed}."
+            )
 
 
 def write_results(
@@ -40,7 +54,7 @@ def write_results(
     protocol: Protocol,
     dataset: str,
     device: torch.device,
-    bootstrap: Bootstrap = Bootstrap(),  # noqa: B008 (immutable)
+    bootstrap: Bootstrap = Bootstrap(),
     estimator: str = "exact",
     **about: Any,
 ) -> None:
@@ -151,7 +165,7 @@ def _intervals(
         for name, row in means(moved).items()
     }
     mean = rows.pop("mean")
-    return {"level": LEVEL, **bootstrap._asdict(), "categories": rows, "mean": mean}
+    return {"level": LEVEL, **asdict(bootstrap), "categories": rows, "mean": mean}
 
 
 def _views(results: Results, samples: Sequence[Sample]) -> dict[str, Any] | None:
