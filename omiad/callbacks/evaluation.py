@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -162,7 +163,8 @@ class Evaluation(Callback):
         def replay() -> None:
             logger.info("A figure's error may exceed the tolerance: scoring the images once more.")
             with torch.inference_mode():
-                for on_cpu in cast(Iterable[ImageBatch], trainer.test_dataloaders):
+                batches = cast(Iterable[ImageBatch], trainer.test_dataloaders)
+                for on_cpu in islice(batches, int(trainer.num_test_batches[0])):
                     batch = trainer.strategy.batch_to_device(on_cpu)
                     self._feed(module.test_step(batch, 0).anomaly_map.float().cpu(), batch)
 
