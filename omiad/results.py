@@ -140,9 +140,11 @@ def read_images(path: Path) -> Iterator[tuple[str, ScoredImages]]:
             f"No '{path}'. It is written beside each results.json; keep the two together."
         )
     with np.load(path, allow_pickle=False) as archive:
-        for category in dict.fromkeys(key.rpartition("/")[0] for key in archive.files):
+        categories = list(dict.fromkeys(key.rpartition("/")[0] for key in archive.files))
+    for category in categories:
+        with np.load(path, allow_pickle=False) as archive:  # shut while others use the images
             columns = [archive[f"{category}/{name}"] for name in ScoredImages._fields]
-            yield category, ScoredImages(*columns)
+        yield category, ScoredImages(*columns)
 
 
 def _intervals(
