@@ -244,6 +244,11 @@ def find_protocol(
     """
     if name not in PROTOCOLS:
         raise InputError(f"No protocol '{name}'. Choose one of {', '.join(PROTOCOLS)}.")
+    if pool_size is not None and top_fraction:
+        raise InputError(
+            f"Both pool_size {pool_size} and top_fraction {top_fraction:g} would make the image "
+            f"score. Give one of --pool_size and --top_fraction."
+        )
     changes: dict[str, Any] = {
         "blur_sigma": blur_sigma,
         "pool_size": pool_size,

@@ -4,8 +4,9 @@ import json
 import platform
 import zipfile
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,8 @@ from omiad.types import Sample
 from omiad.version import __version__
 
 
-class Bootstrap(NamedTuple):
+@dataclass(frozen=True)
+class Bootstrap:
     """How the intervals are drawn.
 
     Attributes:
@@ -29,6 +31,18 @@ class Bootstrap(NamedTuple):
 
     num: int = 1000
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the fields.
+
+        Raises:
+            InputError: If one is negative.
+        """
+        if min(self.num, self.seed) < 0:
+            raise InputError(
+                f"--num_resamples and --seed must not be negative, but got {self.num} and "
+                f"{self.seed}."
+            )
 
 
 def write_results(
@@ -40,7 +54,7 @@ def write_results(
     protocol: Protocol,
     dataset: str,
     device: torch.device,
-    bootstrap: Bootstrap = Bootstrap(),  # noqa: B008 (immutable)
+    bootstrap: Bootstrap = Bootstrap(),
     estimator: str = "exact",
     **about: Any,
 ) -> None:
@@ -126,9 +140,11 @@ def read_images(path: Path) -> Iterator[tuple[str, ScoredImages]]:
             f"No '{path}'. It is written beside each results.json; keep the two together."
         )
     with np.load(path, allow_pickle=False) as archive:
-        for category in dict.fromkeys(key.rpartition("/")[0] for key in archive.files):
+        categories = list(dict.fromkeys(key.rpartition("/")[0] for key in archive.files))
+    for category in categories:
+        with np.load(path, allow_pickle=False) as archive:  # shut while others use the images
             columns = [archive[f"{category}/{name}"] for name in ScoredImages._fields]
-            yield category, ScoredImages(*columns)
+        yield category, ScoredImages(*columns)
 
 
 def _intervals(
@@ -151,7 +167,7 @@ def _intervals(
         for name, row in means(moved).items()
     }
     mean = rows.pop("mean")
-    return {"level": LEVEL, **bootstrap._asdict(), "categories": rows, "mean": mean}
+    return {"level": LEVEL, **asdict(bootstrap), "categories": rows, "mean": mean}
 
 
 def _views(results: Results, samples: Sequence[Sample]) -> dict[str, Any] | None:

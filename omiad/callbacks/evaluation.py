@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -102,6 +103,8 @@ class Evaluation(Callback):
             InputError: If both model and protocol would blur the maps.
         """
         module = cast(DetectionModule, pl_module)
+        # Asked of all processes, for Lightning has them agree on it.
+        self._folder = Path(trainer.log_dir or trainer.default_root_dir)
         self._steps = self._with_models_own(module.detector)
         self._samples = module.data.samples("test")
         self._categories = [sample.category for sample in self._samples]
@@ -143,7 +146,7 @@ class Evaluation(Callback):
             root = cast(DetectionModule, pl_module).data.root
             for index, pixels in zip(batch.index.tolist(), maps, strict=True):
                 name = Path(self._samples[index].name(root))
-                path = _folder(trainer) / "maps" / name.with_suffix(".npy")
+                path = self._folder / "maps" / name.with_suffix(".npy")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 np.save(path, pixels.numpy())
 
@@ -160,7 +163,8 @@ class Evaluation(Callback):
         def replay() -> None:
             logger.info("A figure's error may exceed the tolerance: scoring the images once more.")
             with torch.inference_mode():
-                for on_cpu in cast(Iterable[ImageBatch], trainer.test_dataloaders):
+                batches = cast(Iterable[ImageBatch], trainer.test_dataloaders)
+                for on_cpu in islice(batches, int(trainer.num_test_batches[0])):
                     batch = trainer.strategy.batch_to_device(on_cpu)
                     self._feed(module.test_step(batch, 0).anomaly_map.float().cpu(), batch)
 
@@ -169,7 +173,7 @@ class Evaluation(Callback):
             return
         detector = module.detector
         Console().print(results_table(self.results, steps=self._steps.sentence))
-        path = _folder(trainer) / "results.json"
+        path = self._folder / "results.json"
         write_results(
             path,
             self.results,
@@ -195,7 +199,3 @@ class Evaluation(Callback):
             },
         )
         logger.info("results: %s", path)
-
-
-def _folder(trainer: Trainer) -> Path:
-    return Path(trainer.log_dir or trainer.default_root_dir)

@@ -34,6 +34,8 @@ class Panels(Callback):
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Pick the images to show."""
+        # Asked of all processes, for Lightning has them agree on it.
+        self._folder = Path(trainer.log_dir or trainer.default_root_dir) / "panels"
         samples = cast(DetectionModule, pl_module).data.samples("test")
         self._picked = pick(samples, self.num_per_category)
         self._rows: dict[str, list[PanelRow]] = defaultdict(list)
@@ -73,11 +75,10 @@ class Panels(Callback):
         if not self._rows:
             return
         low, high = cast(DetectionModule, pl_module).detector.map_range.tolist()
-        folder = Path(trainer.log_dir or trainer.default_root_dir) / "panels"
-        folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(parents=True, exist_ok=True)
         for category, rows in self._rows.items():
-            panel(rows, (low, high)).save(folder / f"{category}.png")
-        logger.info("panels: %s", folder)
+            panel(rows, (low, high)).save(self._folder / f"{category}.png")
+        logger.info("panels: %s", self._folder)
 
 
 def pick(samples: Sequence[Sample], num_per_category: int) -> set[int]:

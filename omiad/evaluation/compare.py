@@ -13,7 +13,7 @@ from omiad.errors import InputError
 from omiad.metrics import METRICS
 from omiad.metrics.bootstrap import ScoredImages, deviations, draw, interval, means
 from omiad.metrics.table import HEADINGS, figures_table
-from omiad.results import images_path, read_images, read_results
+from omiad.results import Bootstrap, images_path, read_images, read_results
 
 _SAME = ("protocol", "protocol_changes", "estimator")
 """What runs must share to be compared."""
@@ -50,6 +50,8 @@ def compare(
     Raises:
         InputError: If the runs cannot be compared.
     """
+    if Bootstrap(num_resamples, seed).num == 0:
+        raise InputError("A comparison needs draws. Give --num_resamples at least 1.")
     paths = [Path(path) for path in results]
     if len(paths) < 2 or (len(paths) > 2 and not seeds):
         raise InputError(
@@ -58,10 +60,11 @@ def compare(
     records = [read_results(path) for path in paths]
     for path, record in zip(paths[1:], records[1:], strict=True):
         for key in _SAME:
-            if record.get(key) != records[0].get(key):
+            first, other = _measured(records[0], key), _measured(record, key)
+            if first != other:
                 raise InputError(
-                    f"'{paths[0]}' was measured with {key} {records[0].get(key)}, '{path}' with "
-                    f"{record.get(key)}. Evaluate both in one way."
+                    f"'{paths[0]}' was measured with {key} {first}, '{path}' with {other}. "
+                    f"Evaluate both in one way."
                 )
     if seeds:
         Console().print(_seeds_table(records))
@@ -99,10 +102,14 @@ def differences(
         rng = np.random.default_rng([seed, number])
         times = draw(one.is_anomalous, num=num, rng=rng)
         rows = deviations(one, times), deviations(other, times)
-        both = rows[0].keys() & rows[1].keys()
-        moved[category] = {k: rows[1][k] - rows[0][k] for k in METRICS if k in both}
-        row = {k: figures[1][category][k] - figures[0][category][k] for k in moved[category]}
-        value[category] = {k: np.array([v]) for k, v in row.items()}
+        before, after = (each[category] for each in figures)
+        both = [
+            k
+            for k in METRICS
+            if k in rows[0].keys() & rows[1].keys() and None not in (before[k], after[k])
+        ]
+        moved[category] = {k: rows[1][k] - rows[0][k] for k in both}
+        value[category] = {k: np.array([after[k] - before[k]]) for k in both}
     value, moved = means(value), means(moved)
     return {
         name: {
@@ -111,6 +118,14 @@ def differences(
         }
         for name, row in value.items()
     }
+
+
+def _measured(record: dict[str, Any], key: str) -> Any:
+    """Return how a run was measured, without how its method makes maps of its own grid."""
+    value = record.get(key)
+    if isinstance(value, dict):
+        return {name: change for name, change in value.items() if name != "upsampling"}
+    return value
 
 
 def _matched(
@@ -123,7 +138,14 @@ def _matched(
             f"The runs saw different images of '{category}': {len(unlike)} are in one alone, the "
             f"first is {min(unlike)}. Compare runs on the same data."
         )
-    return one.sorted(), other.sorted()
+    one, other = one.sorted(), other.sorted()
+    unlike_labels = one.name[one.is_anomalous != other.is_anomalous]
+    if len(unlike_labels):
+        raise InputError(
+            f"{len(unlike_labels)} images of '{category}' are defective in one run alone, the "
+            f"first is {unlike_labels[0]}. Compare runs on the same data."
+        )
+    return one, other
 
 
 def _differences_table(found: dict[str, dict[str, Difference]], paths: Sequence[Path]) -> Table:

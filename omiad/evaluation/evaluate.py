@@ -33,7 +33,8 @@ class EvaluatedData:
 
     Attributes:
         root: Folder of the data set; training images are not needed.
-        layout: How it lies: auto, mvtec, visa, mpdd, realiad, folder or synthetic.
+        layout: How it lies: auto, mvtec, visa, mpdd, realiad, realiad_sv, folder or
+            synthetic.
     """
 
     root: str
@@ -97,6 +98,7 @@ def evaluate(
     path = Path(output)
     if path.exists():
         raise InputError(f"'{path}' is there already. Choose another --output.")
+    bootstrap = Bootstrap(num_resamples, seed)
     steps = find_protocol(
         protocol,
         image_size=image_size,
@@ -131,7 +133,7 @@ def evaluate(
         protocol=steps,
         dataset=root.resolve().name,
         device=torch.device("cpu"),
-        bootstrap=Bootstrap(num_resamples, seed),
+        bootstrap=bootstrap,
         estimator=estimator,
         checkpoint=None,
         selected_on=None,

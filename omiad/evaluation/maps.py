@@ -2,6 +2,7 @@
 
 import csv
 import zipfile
+import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -14,9 +15,21 @@ from PIL import Image
 from torch import Tensor
 
 from omiad.errors import InputError, MissingInputError
+from omiad.results import images_path
 
 MAP_SUFFIXES = frozenset({".npy", ".npz", ".png", ".tif", ".tiff"})
 """Suffixes of map files, in lower case; compared without regard to case."""
+
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+"""What Pillow and numpy report broken files by."""
 
 _MAX_NAMED = 20
 _EXACT_INTEGERS = 2**24
@@ -25,6 +38,8 @@ _EXACT_INTEGERS = 2**24
 
 def find_maps(folder: Path, names: Sequence[str]) -> list[Path]:
     """Return the map of each image: at its image's path, with another suffix.
+
+    A results.json, and the images beside it, may lie among the maps.
 
     Args:
         folder: Folder of the maps.
@@ -37,8 +52,10 @@ def find_maps(folder: Path, names: Sequence[str]) -> list[Path]:
     if not folder.is_dir():
         raise MissingInputError(f"No folder '{folder}'. Give --maps the folder of the maps.")
     files: dict[str, list[Path]] = defaultdict(list)
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in MAP_SUFFIXES and path.is_file():
+    found = sorted(folder.rglob("*"))
+    of_results = {images_path(path) for path in found if path.suffix == ".json"}
+    for path in found:
+        if path.suffix.lower() in MAP_SUFFIXES and path.is_file() and path not in of_results:
             files[_stem(path.relative_to(folder).as_posix())].append(path)
     images = _by_stem(names)
     missing = [name for name in names if _stem(name) not in files]
@@ -101,15 +118,18 @@ def read_scores(path: Path, names: Sequence[str]) -> Tensor:
     if not path.is_file():
         raise MissingInputError(f"No table '{path}'. Check --scores.")
     with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file)
-        if not {"image", "score"} <= set(rows.fieldnames or ()):
-            raise InputError(f"'{path}' needs the columns image and score, but has "
-                             f"{', '.join(rows.fieldnames or ()) or 'none'}.")  # fmt: skip
-        given: dict[str, list[str]] = defaultdict(list)
-        for row in rows:
-            given[_stem(PurePosixPath(row["image"].replace("\\", "/")).as_posix())].append(
-                row["score"] or ""
-            )
+        try:
+            rows = csv.DictReader(file)
+            columns = rows.fieldnames or ()
+            table = list(rows)
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise InputError(f"'{path}' is not a CSV table in UTF-8 ({error}).") from error
+    if not {"image", "score"} <= set(columns):
+        raise InputError(f"'{path}' needs the columns image and score, but has "
+                         f"{', '.join(columns) or 'none'}.")  # fmt: skip
+    given: dict[str, list[str]] = defaultdict(list)
+    for row in table:
+        given[_stem((row["image"] or "").replace("\\", "/"))].append(row["score"] or "")
     images = _by_stem(names)
     complain(f"The scores in '{path}' do not fit the test images.", {
         "no score for": [name for name in names if _stem(name) not in given],
@@ -146,13 +166,15 @@ def _read_array(path: Path) -> NDArray[Any]:
     try:
         if suffix not in (".npy", ".npz"):
             with Image.open(path) as image:
-                arrays = [np.array(image)]
-        elif suffix == ".npy":
-            arrays = [np.load(path, allow_pickle=False)]
+                if image.mode == "P":
+                    raise ValueError("its numbers are colours of a palette, not scores")
+                arrays = [np.array(image)] * getattr(image, "n_frames", 1)
         else:
-            with np.load(path, allow_pickle=False) as archive:
-                arrays = [archive[name] for name in archive.files]
-    except (OSError, ValueError, SyntaxError, EOFError, zipfile.BadZipFile) as error:
+            with path.open("rb") as file:
+                held = np.load(file, allow_pickle=False)
+                is_one = isinstance(held, np.ndarray)
+                arrays = [held] if is_one else [held[name] for name in held.files]
+    except _UNREADABLE as error:
         raise InputError(f"'{path}' cannot be read as a map ({error}).") from error
     if len(arrays) != 1:
         raise InputError(f"'{path}' holds {len(arrays)} arrays, so that the map is not known.")
@@ -178,4 +200,5 @@ def _by_stem(names: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _stem(name: str) -> str:
-    return PurePosixPath(name).with_suffix("").as_posix()
+    path = PurePosixPath(name)
+    return (path.with_suffix("") if path.name else path).as_posix()

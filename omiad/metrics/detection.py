@@ -182,17 +182,18 @@ class AnomalyMetrics:
                 may exceed the tolerance.
         """
         unsettled = list(self._categories)
-        for _ in range(MAX_PASSES):
+        for number in range(1, MAX_PASSES + 1):
             for name in unsettled:
                 self._categories[name].compute()
+            if replay is None or number == MAX_PASSES:
+                break
             unsettled = [
                 name
                 for name in unsettled
-                if replay is not None
-                and None not in self._categories[name].pixel_figures.values()
+                if None not in self._categories[name].pixel_figures.values()
                 and self._categories[name].pixel.refine(self._tolerance)
             ]
-            if replay is None or not unsettled:
+            if not unsettled:
                 break
             self._refined = unsettled
             replay()

@@ -75,7 +75,7 @@ class PixelDetection(ListMetric):
             index: Position of each image in its split (B,); by default no image is repeated.
 
         Raises:
-            InputError: If the shapes differ, or a score is NaN or infinite.
+            InputError: If the shapes differ, or a score is NaN, infinite, or no float32.
         """
         if anomaly_map.shape != masks.shape:
             raise InputError(
@@ -84,6 +84,11 @@ class PixelDetection(ListMetric):
             )
         if not is_finite(anomaly_map):
             raise InputError("Pixel metrics need finite scores, but some are NaN or infinite.")
+        if not torch.equal(anomaly_map.float().to(anomaly_map.dtype), anomaly_map):
+            raise InputError(
+                f"Pixel metrics rank float32, which rounds some of these {anomaly_map.dtype} "
+                f"scores. Give float32 maps."
+            )
         images = [_MANY] * len(masks) if index is None else index.tolist()
         rows = self._new(images)
         if not rows:

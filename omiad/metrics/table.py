@@ -1,9 +1,11 @@
 """Results as a table for a terminal, which fits into 80 columns."""
 
+from decimal import ROUND_CEILING, Context
+
 from rich import box
 from rich.table import Table
 
-from omiad.metrics.detection import METRICS, Results
+from omiad.metrics.detection import METRICS, PIXEL_METRICS, Results
 
 HEADINGS = {
     "image_auroc": "image\nAUROC",
@@ -27,8 +29,7 @@ def results_table(results: Results, *, title: str | None = None, steps: str = ""
         steps: How maps, masks and image scores were prepared, to stand below it.
     """
     captions = [f"{name}: {note}" for name, note in results.notes.items()]
-    if results.bounds:
-        captions.append(f"pixel figures are exact to {100 * results.bound:.1g} of 100")
+    captions += _exactness(results)
     if steps:
         captions.append(steps)
     table = figures_table(title=title, caption="\n".join(captions) or None)
@@ -52,6 +53,24 @@ def figures_table(*, title: str | None = None, caption: str | None = None) -> Ta
     for heading in HEADINGS.values():
         table.add_column(heading, justify="right", no_wrap=True)
     return table
+
+
+def _exactness(results: Results) -> list[str]:
+    """Say which pixel figures are estimates, and how far the others may be from the exact ones."""
+    bounded = {name for row in results.bounds.values() for name in row}
+    estimated = [
+        name for name in PIXEL_METRICS if results.mean[name] is not None and name not in bounded
+    ]
+    sentences = []
+    if estimated:
+        sentences.append(f"estimated as the protocol's source does: {', '.join(estimated)}")
+    if bounded:
+        bound = Context(prec=1, rounding=ROUND_CEILING).create_decimal_from_float(
+            100 * results.bound
+        )
+        which = "other pixel figures" if estimated else "pixel figures"
+        sentences.append(f"{which} are exact to {float(bound):g} of 100")
+    return sentences
 
 
 def _percent(value: float | None) -> str:

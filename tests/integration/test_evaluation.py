@@ -230,6 +230,7 @@ def test_every_faulty_map_is_named_and_nothing_is_written(
     [
         (["--protocol=mine"], "No protocol 'mine'. Choose one of uniad, ader, dinomaly"),
         (["--pool_size=300"], "pool_size 300 is larger than the maps of 224 pixels"),
+        (["--num_resamples=-1"], "--num_resamples and --seed must not be negative, but got -1"),
         (["--output=README.md"], "'README.md' is there already"),
     ],
 )
@@ -270,6 +271,28 @@ def test_a_better_method_is_told_from_chance_and_a_run_from_itself(
     assert "(0 of 8 means)" in " ".join(capsys.readouterr().out.split())
 
 
+def test_figures_that_a_source_lacks_are_not_compared(
+    mvtec_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed, name in enumerate("ab"):
+        write_maps(mvtec_root, tmp_path / name, quality=1, seed=seed)
+        evaluate(mvtec_root, tmp_path / name, tmp_path / f"{name}.json", "--estimator=source")
+    capsys.readouterr()
+    main(["compare", str(tmp_path / "a.json"), str(tmp_path / "b.json")])
+    assert "of 4 means" in " ".join(capsys.readouterr().out.split())
+
+
+def test_how_a_method_upsamples_its_maps_does_not_keep_it_from_being_compared(
+    mvtec_root: Path, tmp_path: Path
+) -> None:
+    write_maps(mvtec_root, tmp_path / "maps", quality=1)
+    record = evaluate(mvtec_root, tmp_path / "maps", tmp_path / "a.json")
+    record["protocol_changes"]["upsampling"] = "bilinear; Gaussian, sigma 4"
+    (tmp_path / "b.json").write_text(json.dumps(record))
+    shutil.copy(tmp_path / "a.images.npz", tmp_path / "b.images.npz")
+    main(["compare", str(tmp_path / "a.json"), str(tmp_path / "b.json")])
+
+
 def test_seeds_are_summed_up(
     mvtec_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -295,6 +318,8 @@ def test_runs_that_cannot_be_compared_are_refused(
     assert "Evaluate both in one way" in error_of(["compare", a, b], capsys)
     assert "but not 1" in error_of(["compare", a], capsys)
     assert "but not 3" in error_of(["compare", a, a, a], capsys)
+    assert "at least 1" in error_of(["compare", a, a, "--num_resamples=0"], capsys)
+    assert "must not be negative" in error_of(["compare", a, a, "--seed=-1"], capsys)
     assert "No results at 'gone.json'" in error_of(["compare", a, "gone.json"], capsys)
     assert "holds no results" in error_of(["compare", a, "tests/goldens/option_names.json"], capsys)
     assert "is not JSON" in error_of(["compare", a, "README.md"], capsys)
@@ -311,6 +336,13 @@ def test_runs_that_cannot_be_compared_are_refused(
     evaluate(smaller, tmp_path / "maps", tmp_path / "d.json")
     assert "has the categories bottle, cable" in error_of(
         ["compare", a, str(tmp_path / "d.json")], capsys
+    )
+    with np.load(tmp_path / "a.images.npz") as archive:
+        turned = {k: ~v if k.endswith("is_anomalous") else v for k, v in archive.items()}
+    np.savez(tmp_path / "e.images.npz", **turned)
+    shutil.copy(a, tmp_path / "e.json")
+    assert "are defective in one run alone" in error_of(
+        ["compare", a, str(tmp_path / "e.json")], capsys
     )
     (tmp_path / "d.images.npz").unlink()
     assert "keep the two together" in error_of(

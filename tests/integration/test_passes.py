@@ -3,14 +3,15 @@
 import json
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from lightning import Trainer
+from lightning import Callback, Trainer
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from omiad.callbacks import Evaluation
+from omiad.callbacks import Evaluation, Panels
 from omiad.cli import main
 from omiad.data import FeatureDataModule
 from omiad.data.images import read_mask
@@ -27,7 +28,7 @@ def build_module(kind: type[AMDMModule]) -> AMDMModule:
     return kind(network, feature_norm="channel", t_init=500, num_steps=1)
 
 
-def build_trainer(folder: Path, *callbacks: Evaluation) -> Trainer:
+def build_trainer(folder: Path, *callbacks: Callback, **options: Any) -> Trainer:
     return Trainer(
         accelerator="cpu",
         max_steps=1,
@@ -36,6 +37,7 @@ def build_trainer(folder: Path, *callbacks: Evaluation) -> Trainer:
         enable_progress_bar=False,
         default_root_dir=folder,
         callbacks=list(callbacks),
+        **options,
     )
 
 
@@ -175,3 +177,40 @@ def test_defects_that_share_a_bin_with_normal_pixels_are_told_apart_in_a_second_
         assert bound[1] <= 1e-4
         assert abs(ap[0] - exact) <= bound[0]
         assert abs(ap[1] - exact) <= bound[1] + 1e-12
+
+
+def test_a_second_pass_sees_no_more_batches_than_the_first(
+    data: FeatureDataModule, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("omiad.data.datamodule.EXTRACTION_BATCH_SIZE", 5)  # of six bottles
+    trainer = build_trainer(tmp_path, Evaluation(tolerance=0), limit_test_batches=1)
+    trainer.test(build_module(AMDMModule), datamodule=data, ckpt_path=checkpoint, verbose=False)
+    record = json.loads((tmp_path / "results.json").read_text())
+    assert not any("maps changed" in note for note in record["notes"].values())
+    assert largest_bound(record, "bottle") == 0
+
+
+@pytest.mark.slow
+# Lightning's advice, for samplers that repeat images.
+@pytest.mark.filterwarnings("ignore:Using `DistributedSampler` with the dataloaders")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork")
+def test_processes_with_unequal_shares_leave_the_results_of_one(
+    data: FeatureDataModule, checkpoint: Path, tmp_path: Path
+) -> None:
+    several = {"strategy": "ddp_fork", "devices": 5}  # of twelve images
+    for name, options in (("one", {}), ("five", several)):
+        callbacks = Evaluation(tolerance=0, save_maps=True), Panels()
+        build_trainer(tmp_path / name, *callbacks, **options).test(
+            build_module(AMDMModule), datamodule=data, ckpt_path=checkpoint, verbose=False
+        )
+    one, five = (json.loads((tmp_path / n / "results.json").read_text()) for n in ("one", "five"))
+    for key in ("notes", "n"):
+        assert five[key] == one[key]
+    for category, figures in one["categories"].items():
+        assert five["categories"][category] == pytest.approx(figures, abs=1e-4)
+    names = [
+        sorted(p.relative_to(tmp_path / n) for p in (tmp_path / n).rglob("*.npy"))
+        for n in ("one", "five")
+    ]
+    assert names[0] == names[1]
+    assert len(names[0]) == 12

@@ -87,6 +87,7 @@ def test_a_size_of_ones_own_leaves_out_the_crop() -> None:
         ({"name": "uniad", "image_size": 0}, "sizes of at least 1, but got input_size 0"),
         ({"name": "uniad", "blur_sigma": -1.0}, "blur_sigma must be finite and not negative"),
         ({"name": "uniad", "top_fraction": 2.0}, r"top_fraction must lie in \[0, 1\], but got 2"),
+        ({"name": "uniad", "pool_size": 4, "top_fraction": 0.1}, "Give one of --pool_size and"),
         ({"name": "uniad", "image_size": 8}, "pool_size 16 is larger than the maps of 8 pixels"),
     ],
 )

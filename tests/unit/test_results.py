@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from omiad.errors import MissingInputError
+from omiad.errors import InputError, MissingInputError
 from omiad.metrics import AnomalyMetrics
 from omiad.protocols import find_protocol
 from omiad.results import Bootstrap, images_path, read_images, read_results, write_results
@@ -76,3 +76,9 @@ def test_the_images_lie_beside_the_results(tmp_path: Path) -> None:
     images_path(path).unlink()
     with pytest.raises(MissingInputError, match="keep the two together"):
         next(read_images(images_path(path)))
+
+
+@pytest.mark.parametrize("options", [{"num": -1}, {"seed": -1}])
+def test_draws_and_their_seed_are_not_negative(options: dict[str, int]) -> None:
+    with pytest.raises(InputError, match="--num_resamples and --seed must not be negative"):
+        Bootstrap(**options)

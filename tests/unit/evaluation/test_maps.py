@@ -14,8 +14,13 @@ from omiad.evaluation.maps import find_maps, read_map, read_scores
 SCORES = np.arange(12, dtype=np.float32).reshape(3, 4) - 5
 
 
-def tiff(path: Path) -> None:
-    Image.fromarray(SCORES).save(path)
+def tiff(path: Path, **options: object) -> None:
+    Image.fromarray(SCORES).save(path, **options)
+
+
+def renamed(save: Callable[..., None], path: Path, suffix: str) -> None:
+    save(path.with_suffix(suffix), SCORES)
+    path.with_suffix(suffix).rename(path)
 
 
 @pytest.mark.parametrize(
@@ -25,6 +30,8 @@ def tiff(path: Path) -> None:
         ("a.npy", lambda path: np.save(path, SCORES[None, :, :, None]), SCORES),
         ("a.npy", lambda path: np.save(path, SCORES.astype(np.float16)), SCORES),
         ("a.npz", lambda path: np.savez_compressed(path, scores=SCORES), SCORES),
+        ("a.npy", lambda path: renamed(np.savez, path, ".npz"), SCORES),
+        ("a.npz", lambda path: renamed(np.save, path, ".npy"), SCORES),
         ("a.tiff", tiff, SCORES),
         ("a.TIF", lambda path: Image.fromarray(SCORES).save(path, "TIFF"), SCORES),
         (
@@ -61,6 +68,13 @@ def test_scores_are_read_as_they_are(
         ("a.npz", lambda path: path.write_bytes(b"PK no archive"), "cannot be read as a map"),
         ("a.npy", lambda path: path.write_bytes(b"nothing"), "cannot be read as a map"),
         ("a.png", lambda path: path.write_bytes(b"nothing"), "cannot be read as a map"),
+        ("a.png", lambda path: Image.new("P", (4, 3)).save(path), "colours of a palette"),
+        ("a.png", lambda path: Image.new("1", (20000, 9000)).save(path), "decompression bomb"),
+        (
+            "a.tiff",
+            lambda path: tiff(path, save_all=True, append_images=[Image.fromarray(SCORES)]),
+            "holds 2 arrays",
+        ),
         (
             "a.png",
             lambda path: Image.new("RGB", (4, 3)).save(path),
@@ -94,6 +108,14 @@ def test_maps_lie_at_their_images_path(tmp_path: Path) -> None:
         tmp_path / "bolt/test/good/1.npy",
         tmp_path / "bolt/test/dent.old/2.TIFF",
     ]
+
+
+def test_results_may_lie_among_the_maps(tmp_path: Path) -> None:
+    write(tmp_path, "bolt/1.npy", "first.json", "first.images.npz")
+    assert find_maps(tmp_path, ["bolt/1.png"]) == [tmp_path / "bolt/1.npy"]
+    (tmp_path / "first.json").unlink()
+    with pytest.raises(InputError, match=r"no image for 1: .*first\.images\.npz"):
+        find_maps(tmp_path, ["bolt/1.png"])
 
 
 def test_every_misfit_is_named(tmp_path: Path) -> None:
@@ -141,12 +163,21 @@ def test_scores_belong_to_images_whatever_the_suffix_and_order(tmp_path: Path) -
         ("image,score\nx/3.png,1\n", "no image for 1: x/3"),
         ("image,score\nbolt/test/good/1.png,1\nbolt/test/good/1.jpg,2\n", "more than one of 1"),
         ("image,score\nbolt/test/good/1.png,high\n", "no finite number for 1: bolt/test/good/1"),
+        ("image,score\n,1\n", r"no image for 1: \."),
+        ("score,image\n1\n", r"no image for 1: \."),
+        ("image,score\n/,1\n", "no image for 1: /"),
         ("image,score\nbolt/test/good/1.png,nan\n", "no finite number for 1: bolt/test/good/1"),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "scores.csv").write_text(text)
     with pytest.raises(InputError, match=message):
+        read_scores(tmp_path / "scores.csv", NAMES)
+
+
+def test_a_table_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "scores.csv").write_bytes("image,score\nbolt/é.png,1\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"scores\.csv' is not a CSV table in UTF-8"):
         read_scores(tmp_path / "scores.csv", NAMES)
 
 

@@ -18,6 +18,7 @@ from omiad.metrics import (
     Results,
     results_table,
 )
+from omiad.metrics.detection import MAX_PASSES
 from omiad.types import ImageBatch, Prediction
 
 
@@ -140,6 +141,44 @@ def test_the_table_has_a_row_for_each_category_and_explains_gaps(
     assert "b: no defective test image" in str(table.caption)
 
 
+@pytest.mark.parametrize(
+    ("source", "sentences"),
+    [
+        (None, ["pixel figures are exact to 0.003 of 100"]),
+        ("uniad", ["pixel figures are exact to 0.003 of 100"]),
+        (
+            "dinomaly",
+            [
+                "estimated as the protocol's source does: aupro",
+                "other pixel figures are exact to 0.003 of 100",
+            ],
+        ),
+        (
+            "ader",
+            [
+                "estimated as the protocol's source does: pixel_auroc, pixel_ap, pixel_f1_max, "
+                "aupro",
+                "other pixel figures are exact to 0.003 of 100",
+            ],
+        ),
+    ],
+)
+def test_the_table_claims_no_bound_that_does_not_hold(
+    source: str | None, sentences: list[str], generator: torch.Generator
+) -> None:
+    metrics = AnomalyMetrics(["a"], source=source)
+    metrics.update(*batch_of([False, True] * 4, generator), ["a"] * 8)
+    results = metrics.compute()
+    results.bounds["a"]["aupro_0.05"] = 2.1e-5
+    assert str(results_table(results).caption).splitlines() == sentences
+
+
+def test_the_table_claims_no_bound_without_pixel_figures(generator: torch.Generator) -> None:
+    metrics = AnomalyMetrics(["a"])
+    metrics.update(*batch_of([False, True], generator, masked=False), ["a"] * 2)
+    assert "exact" not in str(results_table(metrics.compute()).caption)
+
+
 def test_every_reason_for_a_gap_is_named(generator: torch.Generator) -> None:
     metrics = AnomalyMetrics(["a"])
     metrics.update(*batch_of([True, True], generator, masked=False), ["a"] * 2)
@@ -188,6 +227,20 @@ def test_a_coarse_pass_is_followed_by_finer_ones_where_the_maps_can_be_had_again
     once = AnomalyMetrics(["a", "b"], max_bins=8)
     once.update(prediction, batch, names)
     assert max(once.compute().bounds["a"].values()) > 1e-4
+
+
+def test_no_pass_is_made_whose_counts_nobody_reads(generator: torch.Generator) -> None:
+    prediction, batch = batch_of([False, True] * 6, generator)
+    metrics = AnomalyMetrics(["a"], tolerance=0, max_bins=1)
+    passes = []
+
+    def feed() -> None:
+        passes.append(len(passes))
+        metrics.update(prediction, batch, ["a"] * 12)
+
+    feed()
+    assert metrics.compute(replay=feed).bound > 0  # so many passes are not enough
+    assert len(passes) == MAX_PASSES
 
 
 def test_an_image_that_comes_twice_counts_once(generator: torch.Generator) -> None:

@@ -244,3 +244,12 @@ def test_maps_that_cannot_be_counted_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         PixelDetection().update(*change(*problem))
+
+
+def test_scores_that_float32_would_round_are_refused() -> None:
+    masks = torch.zeros(1, 2, 2, dtype=torch.bool)
+    exact = torch.tensor([[[0.5, -2.0], [3.0, 1e6]]], dtype=torch.float64)
+    PixelDetection().update(exact, masks)
+    for wrong in (exact + 1e-9, 1e300 * exact):
+        with pytest.raises(InputError, match="which rounds some of these"):
+            PixelDetection().update(wrong, masks)
