@@ -79,5 +79,5 @@ def test_a_residual_without_variance_is_no_division_by_zero(normal):
 
 
 def test_an_empty_memory_is_no_score(normal):
-    with pytest.raises(InputError, match=r"memory of normal patches is empty\. .* calibrate"):
+    with pytest.raises(InputError, match=r"memory of normal patches is empty\. .*calibrate"):
         NormalMemory(3, residual_weight=1.0)(*normal)

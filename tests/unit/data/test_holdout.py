@@ -31,7 +31,7 @@ def products(tmp_path_factory):
 @pytest.fixture(scope="module")
 def held(products, tmp_path_factory):
     output = tmp_path_factory.mktemp("held") / "out"
-    hold_out(products, output, num_defective=12)
+    hold_out(products, output, num_defective=16)
     return output
 
 
@@ -67,8 +67,8 @@ def test_a_defect_lies_where_its_mask_says(products, held):
 
 
 def test_the_seed_decides(products, held, tmp_path):
-    hold_out(products, tmp_path / "same", num_defective=12)
-    hold_out(products, tmp_path / "other", num_defective=12, seed=1)
+    hold_out(products, tmp_path / "same", num_defective=16)
+    hold_out(products, tmp_path / "other", num_defective=16, seed=1)
     assert files(tmp_path / "same") == files(held)
     assert files(tmp_path / "other") != files(held)
 
