@@ -145,9 +145,9 @@ class Detector(nn.Module):
         mean_map = torch.stack(maps).mean(0)
         return Prediction(image_score(mean_map, self.scoring), mean_map)
 
-    def _map(self, x_0: Tensor, residual: Tensor, images: Tensor | None = None) -> Tensor:
+    def _map(self, x_0: Tensor, residual: Tensor) -> Tensor:
         if self.scoring.memory_size:
-            distance = self.memory(x_0, residual, images)
+            distance = self.memory(x_0, residual)
         else:
             distance = residual_norm(residual)
         return anomaly_map(distance, self.extractor.image_size, self.scoring)
@@ -188,34 +188,34 @@ class Detector(nn.Module):
         """Learn from normal images what scoring needs: the memory and the range of the maps.
 
         The memory holds as many patches of every category, fewer where there are fewer. The range
-        starts at the median of the pixels of some images, whose own patches do not count for that,
-        and is 2.5 times as wide as the distance from there to their 99th percentile, so that normal
+        starts at the median of the pixels of some images, which the memory leaves out for that, and
+        is 2.5 times as wide as the distance from there to their 99th percentile, so that normal
         images stay dark.
 
         Args:
             categories: Raw features of normal images of each category (N, C, h, w).
         """
         generator = torch.Generator().manual_seed(self.seed)
-        shown: list[tuple[Tensor, Tensor, Tensor]] = []  # features, residuals, numbers of images
-        kept: list[tuple[Tensor, Tensor, Tensor]] = []  # the same of patches
-        count = 0
+        shown: list[tuple[Tensor, Tensor]] = []  # features and residuals of images
+        kept: list[tuple[Tensor, Tensor, Tensor]] = []  # of patches, and whether they are shown
         for features in categories:
             x_0, residual = self._residuals(features)
-            numbers = torch.arange(count, count + len(x_0), device=x_0.device)
-            count += len(x_0)
-            some = slice(None, None, max(1, len(x_0) // _NUM_SHOWN))
-            shown.append((x_0[some], residual[some], numbers[some]))
+            is_shown = torch.zeros(len(x_0), dtype=torch.bool, device=x_0.device)
+            is_shown[:: max(2, len(x_0) // _NUM_SHOWN)] = True
+            shown.append((x_0[is_shown], residual[is_shown]))
             if self.scoring.memory_size:
                 cells = x_0[0, 0].numel()
                 drawn = torch.randperm(len(x_0) * cells, generator=generator)
                 drawn = drawn[: self.scoring.memory_size].to(x_0.device)
-                kept.append((_cells(x_0)[drawn], _cells(residual)[drawn], numbers[drawn // cells]))
+                kept.append((_cells(x_0)[drawn], _cells(residual)[drawn], is_shown[drawn // cells]))
         if kept:
-            x_0, residual, numbers = (torch.cat(parts) for parts in zip(*kept, strict=True))
-            self.memory.fit(x_0, residual, numbers)
-        maps = torch.cat([self._map(*images).flatten() for images in shown])
+            x_0, residual, is_shown = (torch.cat(parts) for parts in zip(*kept, strict=True))
+            self.memory.fit(x_0[~is_shown], residual[~is_shown])
+        maps = torch.cat([self._map(*pair).flatten() for pair in shown])
         low, high = _quantiles(maps, (0.5, 0.99))
         self.map_range.copy_(torch.stack([low, low + 2.5 * (high - low)]))
+        if kept:
+            self.memory.fit(x_0, residual)
 
     @property
     def calibration(self) -> dict[str, Tensor]:

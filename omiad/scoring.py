@@ -19,9 +19,9 @@ class Scoring:
             code, and the default, take the norm itself.
         blur_sigma: Standard deviation of a Gaussian blur of the map, in pixels; 0 is none.
         pool_size: Side in pixels of the window whose highest mean is the image score.
-        memory_size: Normal patches kept of each category; the map is then how much farther a patch
-            is from them, in features and residual, than they are from one another
-            (`omiad.memory`). 0 keeps none: the map is the norm of the residual, as in the paper.
+        memory_size: Normal patches kept of each category; the map is then the distance to the
+            nearest in features and residual (`omiad.memory`). 0 keeps none: the map is the norm of
+            the residual, as in the paper.
         residual_weight: Weight of the residual beside the features in that distance.
     """
 
@@ -43,11 +43,6 @@ class Scoring:
             )
         if self.pool_size < 1:
             raise InputError(f"scoring.pool_size must be at least 1, but got {self.pool_size}.")
-        if self.squared and self.memory_size:
-            raise InputError(
-                "scoring.squared is for the norm of the residual; with a memory the map may be "
-                "negative. Set scoring.squared to false or scoring.memory_size to 0."
-            )
         if self.memory_size < 0:
             raise InputError(
                 f"scoring.memory_size must not be negative, but got {self.memory_size}."

@@ -17,19 +17,8 @@ def normal(generator):
 
 def filled(normal, weight):
     memory = NormalMemory(3, residual_weight=weight)
-    images = torch.arange(len(normal[0])).repeat_interleave(16)
-    memory.fit(*(x.permute(0, 2, 3, 1).reshape(-1, 3) for x in normal), images)
+    memory.fit(*(x.permute(0, 2, 3, 1).reshape(-1, 3) for x in normal))
     return memory
-
-
-def slow_excess(kept, images, asked):
-    """The definition, by trees: distance less the mean of what is usual for five neighbours."""
-    usual = np.empty(len(kept))
-    for image in np.unique(images):
-        mine = images == image
-        usual[mine] = cKDTree(kept[~mine]).query(kept[mine], 3)[0].mean(1)
-    distances, index = cKDTree(kept).query(asked, 5)
-    return distances[:, 0] - usual[index].mean(1)
 
 
 def points(x_0, residual, weight, scale):
@@ -38,38 +27,20 @@ def points(x_0, residual, weight, scale):
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.7])
-def test_a_patch_is_compared_with_what_is_usual_for_its_neighbours(normal, generator, weight):
+def test_distances_are_those_of_a_k_d_tree(normal, generator, weight):
     memory = filled(normal, weight)
     x_0, residual = normal
     scale = residual.square().mean((0, 2, 3)).sqrt()
-    kept, images = points(x_0, residual, weight, scale).numpy(), np.arange(12).repeat(16)
+    tree = cKDTree(points(x_0, residual, weight, scale).numpy())
     asked = torch.randn(2, 5, 3, 4, 4, generator=generator)
-    expected = slow_excess(kept, images, points(*asked, weight, scale).numpy())
-    np.testing.assert_allclose(memory(*asked).flatten(), expected, rtol=1e-4, atol=1e-5)
-
-
-def test_an_images_own_patches_can_be_left_out(normal):
-    x_0, residual = normal
-    memory = filled(normal, 0.7)
-    rest = NormalMemory(3, residual_weight=0.7)
-    rest.load_state_dict(memory.state_dict())
-    rest.patches, rest.usual = memory.patches[16:], memory.usual[16:]
-    left_out = memory(x_0[:1], residual[:1], torch.tensor([0]))
-    torch.testing.assert_close(left_out, rest(x_0[:1], residual[:1]))
-    assert (left_out > memory(x_0[:1], residual[:1])).all()
+    expected = tree.query(points(*asked, weight, scale).numpy())[0]
+    np.testing.assert_allclose(memory(*asked).flatten(), expected, rtol=1e-5)
 
 
 def test_a_kept_patch_is_at_no_distance_however_long_it_is(normal):
     x_0, residual = normal
     memory = filled((1000 * x_0, residual), 0.7)
-    memory.usual.zero_()
     assert memory(1000 * x_0, residual).max() == 0
-
-
-def test_a_single_image_is_compared_with_itself(normal):
-    x_0, residual = normal
-    memory = filled((x_0[:1], residual[:1]), 0.7)
-    assert torch.isfinite(memory(x_0, residual)).all()
 
 
 def test_a_distance_does_not_depend_on_the_batch_or_on_blocks(normal, monkeypatch):
@@ -99,7 +70,6 @@ def test_a_state_from_before_there_was_a_memory_is_an_empty_one(normal):
     memory = filled(normal, 0.7)
     memory.load_state_dict({})
     assert memory.patches.shape == (0, 6)
-    assert memory.usual.shape == (0,)
 
 
 def test_a_residual_without_variance_is_no_division_by_zero(normal):

@@ -68,7 +68,6 @@ def test_a_map_is_the_same_under_the_callers_autocast(
         ({"blur_sigma": -1.0}, "blur_sigma must be finite and not negative, but got -1"),
         ({"blur_sigma": float("nan")}, "finite and not negative, but got nan"),
         ({"blur_sigma": float("inf")}, "finite and not negative, but got inf"),
-        ({"squared": True, "memory_size": 9}, "squared is for the norm of the residual"),
         ({"memory_size": -1}, "memory_size must not be negative, but got -1"),
         ({"residual_weight": -0.5}, "residual_weight must be finite and not negative, but got -0"),
         ({"residual_weight": float("nan")}, "residual_weight must be finite .* got nan"),
