@@ -31,6 +31,9 @@ AUTOCAST_DTYPES: dict[str, torch.dtype | None] = {
 _NUM_SHOWN = 4
 """Images of each category that the range of the maps is taken from, at least."""
 
+_NUM_REMEMBERED = 128
+"""Images of each category at most that the memory's patches come from."""
+
 _CALIBRATION_BATCH_SIZE = 32
 
 
@@ -201,7 +204,9 @@ class Detector(nn.Module):
         for features in categories:
             x_0, residual = self._residuals(features)
             is_shown = torch.zeros(len(x_0), dtype=torch.bool, device=x_0.device)
-            is_shown[:: max(2, len(x_0) // _NUM_SHOWN)] = True
+            # With a memory at most every other one, so that something is left to remember.
+            step = max(2 if self.scoring.memory_size else 1, len(x_0) // _NUM_SHOWN)
+            is_shown[::step] = True
             shown.append((x_0[is_shown], residual[is_shown]))
             if self.scoring.memory_size:
                 cells = x_0[0, 0].numel()
@@ -210,12 +215,18 @@ class Detector(nn.Module):
                 kept.append((_cells(x_0)[drawn], _cells(residual)[drawn], is_shown[drawn // cells]))
         if kept:
             x_0, residual, is_shown = (torch.cat(parts) for parts in zip(*kept, strict=True))
-            self.memory.fit(x_0[~is_shown], residual[~is_shown])
+            rest = is_shown if is_shown.all() else ~is_shown
+            self.memory.fit(x_0[rest], residual[rest])
         maps = torch.cat([self._map(*pair).flatten() for pair in shown])
         low, high = _quantiles(maps, (0.5, 0.99))
         self.map_range.copy_(torch.stack([low, low + 2.5 * (high - low)]))
         if kept:
             self.memory.fit(x_0, residual)
+
+    @property
+    def num_calibration_images(self) -> int:
+        """Images of each category that `calibrate` has a use for."""
+        return _NUM_REMEMBERED if self.scoring.memory_size else _NUM_SHOWN
 
     @property
     def calibration(self) -> dict[str, Tensor]:
@@ -225,9 +236,11 @@ class Detector(nn.Module):
 
     def is_used_unlike(self, spec: dict[str, Any]) -> bool:
         """Return whether a detector of that `spec` leaves other residuals or keeps others."""
-        mine = self.spec
-        names = ("scoring", "t_init", "num_steps", "sampler", "eta", "seed")
-        return any(spec.get(name, mine[name]) != mine[name] for name in names)
+        mine, theirs = (
+            {**spec, **vars(Scoring()), **spec["scoring"]} for spec in (self.spec, spec)
+        )
+        names = ("t_init", "num_steps", "sampler", "eta", "seed", "memory_size", "residual_weight")
+        return any(theirs.get(name, mine[name]) != mine[name] for name in names)
 
     def _residuals(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return features (N, C, h, w) and what the first noise map leaves of them."""

@@ -70,9 +70,8 @@ class NormalMemory(nn.Module):
         height, width = x_0.shape[-2:]
         queries = self._patches(x_0, residual)
         rows = max(1, _MAX_DISTANCES // len(self.patches))
-        with torch.autocast(
-            x_0.device.type, enabled=False
-        ):  # half precision cannot tell them apart
+        # Half precision could not tell them apart.
+        with torch.autocast(x_0.device.type, enabled=False):
             nearest = torch.cat([self._nearest(part) for part in torch.split(queries, rows)])
         return nearest.view(-1, 1, height, width)
 

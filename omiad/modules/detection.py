@@ -25,9 +25,6 @@ RATIO_RANGE = (1.0, 20.0)
 PLATEAU_RATIO = 3.4
 """Ratio in the middle of the plateau measured on standardised features (t = 500, rms 1)."""
 
-NUM_CALIBRATION_IMAGES = 128
-"""Normal images of each category at most that a model learns to score from."""
-
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 """Precisions a model is trained in: weights, noise levels and losses are float32 in each."""
 
@@ -227,15 +224,16 @@ class DetectionModule(LightningModule):
         images: dict[str, list[int]] = {name: [] for name in self.data.categories}
         for index, sample in enumerate(self.data.samples("train")):
             images[sample.category].append(index)
+        count = self.detector.num_calibration_images
         self.detector.calibrate(
-            torch.stack([features[i] for i in _spread(mine)]).to(self.device)
+            torch.stack([features[i] for i in _spread(mine, count)]).to(self.device)
             for mine in images.values()
         )
 
 
-def _spread(indices: list[int]) -> list[int]:
+def _spread(indices: list[int], most: int) -> list[int]:
     """Pick some, evenly spaced."""
-    count = min(len(indices), NUM_CALIBRATION_IMAGES)
+    count = min(len(indices), most)
     return [indices[i * len(indices) // count] for i in range(count)]
 
 

@@ -102,6 +102,35 @@ def test_other_settings_than_the_checkpoints_fill_the_memory_anew(
     assert torch.equal(detector.memory.patches, kept)
 
 
+def test_another_blur_leaves_the_memory_as_it_is(remembering: Path) -> None:
+    detector = Detector.load(remembering)
+    blurred = detector.spec["scoring"] | {"blur_sigma": 2.0}
+    assert not detector.is_used_unlike(detector.spec | {"scoring": blurred})
+    smaller = detector.spec["scoring"] | {"memory_size": 5}
+    assert detector.is_used_unlike(detector.spec | {"scoring": smaller})
+
+
+def test_one_image_is_enough_to_calibrate(remembering: Path, generator: torch.Generator) -> None:
+    detector = Detector.load(remembering)
+    detector.calibrate([torch.randn(1, detector.extractor.num_channels, 8, 8, generator=generator)])
+    assert len(detector.memory.patches) == 64
+    assert torch.isfinite(detector.map_range).all()
+
+
+def test_without_a_memory_few_images_are_read(mvtec_root: Path, tmp_path: Path) -> None:
+    module, read = amdm(), []
+    trainer_of(tmp_path, 1).fit(module, datamodule=data_of(mvtec_root, tmp_path))
+
+    class Counted:
+        def __getitem__(self, index: int) -> torch.Tensor:
+            read.append(index)
+            return module.data.train_features[index]
+
+    module.data.samples("train")  # eight images in two categories
+    module.calibrate(Counted())  # type: ignore[arg-type]
+    assert len(read) == 2 * min(4, module.detector.num_calibration_images)
+
+
 def test_a_model_trained_without_a_memory_can_be_tested_with_one(
     remembering: Path, mvtec_root: Path, tmp_path: Path
 ) -> None:
