@@ -17,9 +17,9 @@ from omiad.diffusion.sampling import (
 )
 from omiad.errors import InputError
 from omiad.features import FeatureExtractor, FeatureNormalizer
-from omiad.memory import NormalMemory
+from omiad.memory import NormalMemory, cells, coreset
 from omiad.networks import Network, build_network, network_spec
-from omiad.scoring import Scoring, anomaly_map, image_score, residual_norm
+from omiad.scoring import Scoring, anomaly_map, blurred, image_score, residual_norm
 from omiad.types import Prediction
 
 AUTOCAST_DTYPES: dict[str, torch.dtype | None] = {
@@ -31,7 +31,7 @@ AUTOCAST_DTYPES: dict[str, torch.dtype | None] = {
 _NUM_SHOWN = 4
 """Images of each category that the range of the maps is taken from, at least."""
 
-_NUM_REMEMBERED = 128
+_NUM_REMEMBERED = 256
 """Images of each category at most that the memory's patches come from."""
 
 _CALIBRATION_BATCH_SIZE = 32
@@ -146,7 +146,7 @@ class Detector(nn.Module):
             self._map(x_0, x_0 - self._reconstruct(x_0, noise, step_noise)) for noise in self.noise
         ]
         mean_map = torch.stack(maps).mean(0)
-        return Prediction(image_score(mean_map, self.scoring), mean_map)
+        return Prediction(image_score(mean_map, self.scoring), blurred(mean_map, self.scoring))
 
     def _map(self, x_0: Tensor, residual: Tensor) -> Tensor:
         if self.scoring.memory_size:
@@ -190,7 +190,8 @@ class Detector(nn.Module):
     def calibrate(self, categories: Iterable[Tensor]) -> None:
         """Learn from normal images what scoring needs: the memory and the range of the maps.
 
-        The memory holds as many patches of every category, fewer where there are fewer. The range
+        The memory holds a coreset of as many patches of every category, all where there are fewer,
+        and residuals weigh in units of their root mean square over all categories alike. The range
         starts at the median of the pixels of some images, which the memory leaves out for that, and
         is 2.5 times as wide as the distance from there to their 99th percentile, so that normal
         images stay dark.
@@ -201,6 +202,7 @@ class Detector(nn.Module):
         generator = torch.Generator().manual_seed(self.seed)
         shown: list[tuple[Tensor, Tensor]] = []  # features and residuals of images
         kept: list[tuple[Tensor, Tensor, Tensor]] = []  # of patches, and whether they are shown
+        squares: list[Tensor] = []  # means over a category's patches
         for features in categories:
             x_0, residual = self._residuals(features)
             is_shown = torch.zeros(len(x_0), dtype=torch.bool, device=x_0.device)
@@ -209,19 +211,22 @@ class Detector(nn.Module):
             is_shown[::step] = True
             shown.append((x_0[is_shown], residual[is_shown]))
             if self.scoring.memory_size:
-                cells = x_0[0, 0].numel()
-                drawn = torch.randperm(len(x_0) * cells, generator=generator)
-                drawn = drawn[: self.scoring.memory_size].to(x_0.device)
-                kept.append((_cells(x_0)[drawn], _cells(residual)[drawn], is_shown[drawn // cells]))
+                cells_per_image = x_0[0, 0].numel()
+                x_0, residual = cells(x_0), cells(residual)
+                squares.append(residual.square().mean(0))
+                patches = self.memory.joined(x_0, residual, squares[-1].sqrt())
+                rows = coreset(patches, self.scoring.memory_size, generator)
+                kept.append((x_0[rows], residual[rows], is_shown[rows // cells_per_image]))
         if kept:
             x_0, residual, is_shown = (torch.cat(parts) for parts in zip(*kept, strict=True))
+            rms = torch.stack(squares).mean(0).sqrt()
             rest = is_shown if is_shown.all() else ~is_shown
-            self.memory.fit(x_0[rest], residual[rest])
-        maps = torch.cat([self._map(*pair).flatten() for pair in shown])
-        low, high = _quantiles(maps, (0.5, 0.99))
+            self.memory.fit(x_0[rest], residual[rest], rms)
+        maps = [blurred(self._map(*pair), self.scoring).flatten() for pair in shown]
+        low, high = _quantiles(torch.cat(maps), (0.5, 0.99))
         self.map_range.copy_(torch.stack([low, low + 2.5 * (high - low)]))
         if kept:
-            self.memory.fit(x_0, residual)
+            self.memory.fit(x_0, residual, rms)
 
     @property
     def num_calibration_images(self) -> int:
@@ -315,11 +320,6 @@ class Detector(nn.Module):
             }
         )
         return detector.to(device).eval()
-
-
-def _cells(x: Tensor) -> Tensor:
-    """Return (B, C, h, w) as (B * h * w, C)."""
-    return x.permute(0, 2, 3, 1).flatten(0, 2)
 
 
 def _quantiles(values: Tensor, shares: tuple[float, ...]) -> Tensor:

@@ -10,6 +10,42 @@ from omiad.errors import InputError
 _MAX_DISTANCES = 2**25
 """Distances held at once: 128 MiB."""
 
+_NUM_DIRECTIONS = 32
+"""Random directions in which a coreset measures distances."""
+
+
+def coreset(patches: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """Choose patches so that none is far from its nearest chosen one.
+
+    The next is always the one farthest from those chosen so far, which leaves no patch more than
+    twice as far as the best choice of that many would (Gonzalez 1985; PatchCore, section 3.2).
+    Distances are taken along random directions, as there.
+
+    Args:
+        patches: Normal patches (M, D).
+        size: How many to choose.
+        generator: Of the directions and of the first patch.
+
+    Returns:
+        Rows of the chosen patches (min(M, size),), the first ones first.
+    """
+    if size >= len(patches):
+        return torch.arange(len(patches), device=patches.device)
+    directions = torch.randn(patches.shape[1], _NUM_DIRECTIONS, generator=generator)
+    with torch.autocast(patches.device.type, enabled=False):
+        points = patches.float() @ directions.to(patches.device)
+    lengths = points.square().sum(1)
+    farthest = torch.randint(len(points), (), generator=generator).to(points.device)
+    nearest = torch.full_like(lengths, torch.inf)
+    chosen = torch.empty(size, dtype=torch.long, device=points.device)
+    for i in range(size):
+        chosen[i] = farthest
+        distances = torch.addmv(lengths, points, points[farthest], alpha=-2)
+        torch.minimum(nearest, distances + lengths[farthest], out=nearest)
+        nearest[farthest] = -torch.inf  # rounding must not choose it again
+        farthest = nearest.argmax()
+    return chosen
+
 
 class NormalMemory(nn.Module):
     """Distance of each patch to the most similar normal one.
@@ -38,16 +74,21 @@ class NormalMemory(nn.Module):
         self.register_buffer("patches", torch.empty(0, 2 * num_channels))
         self.register_buffer("scale", torch.ones(num_channels, 1, 1))
 
-    def fit(self, x_0: Tensor, residual: Tensor) -> None:
+    def fit(self, x_0: Tensor, residual: Tensor, rms: Tensor) -> None:
         """Keep patches of normal images in place of those that are there.
 
         Args:
             x_0: Features (M, C).
             residual: Features less their reconstruction (M, C).
+            rms: Root mean square of the residual on normal images (C,).
         """
-        rms = residual.square().mean(0).sqrt().clamp(min=1e-6)
-        self.scale.copy_(rms.view_as(self.scale))
-        self.patches = self._patches(x_0[:, :, None, None], residual[:, :, None, None])
+        self.scale.copy_(rms.clamp(min=1e-6).view_as(self.scale))
+        self.patches = self.joined(x_0, residual, self.scale.flatten())
+
+    def joined(self, x_0: Tensor, residual: Tensor, rms: Tensor) -> Tensor:
+        """Return patches (M, 2 C): features (M, C) beside the weighted residual in units of rms."""
+        scaled = residual.float() * (self.residual_weight / rms.clamp(min=1e-6))
+        return torch.cat([x_0.float(), scaled], dim=1)
 
     def forward(self, x_0: Tensor, residual: Tensor) -> Tensor:
         """Return the Euclidean distance of each patch to the nearest kept one.
@@ -68,7 +109,7 @@ class NormalMemory(nn.Module):
                 "wrote, or call Detector.calibrate with features of normal images first."
             )
         height, width = x_0.shape[-2:]
-        queries = self._patches(x_0, residual)
+        queries = self.joined(cells(x_0), cells(residual), self.scale.flatten())
         rows = max(1, _MAX_DISTANCES // len(self.patches))
         # Half precision could not tell them apart.
         with torch.autocast(x_0.device.type, enabled=False):
@@ -91,8 +132,7 @@ class NormalMemory(nn.Module):
         nearest: Tensor = torch.linalg.vector_norm(queries - self.patches[index], dim=1)
         return nearest
 
-    def _patches(self, x_0: Tensor, residual: Tensor) -> Tensor:
-        """Put features and residual (B, C, h, w) side by side: (B * h * w, 2 C)."""
-        scaled = residual.float() * (self.residual_weight / self.scale)
-        both = torch.cat([x_0.float(), scaled], dim=1)
-        return both.permute(0, 2, 3, 1).flatten(0, 2).contiguous()
+
+def cells(x: Tensor) -> Tensor:
+    """Return maps (B, C, h, w) as the vectors of their cells (B * h * w, C)."""
+    return x.permute(0, 2, 3, 1).flatten(0, 2)

@@ -18,10 +18,11 @@ class Scoring:
         squared: Square the distance, as printed in the paper's Algorithm 2; UniAD's
             code, and the default, take the norm itself.
         blur_sigma: Standard deviation of a Gaussian blur of the map, in pixels; 0 is none.
-        pool_size: Side in pixels of the window whose highest mean is the image score.
-        memory_size: Normal patches kept of each category; the map is then the distance to the
-            nearest in features and residual (`omiad.memory`). 0 keeps none: the map is the norm of
-            the residual, as in the paper.
+        pool_size: Side in pixels of the window whose highest mean before the blur is the image
+            score.
+        memory_size: Normal patches kept of each category, a coreset; the map is then the distance
+            to the nearest in features and residual (`omiad.memory`). 0 keeps none: the map is the
+            norm of the residual, as in the paper.
         residual_weight: Weight of the residual beside the features in that distance.
     """
 
@@ -62,12 +63,13 @@ def residual_norm(residual: Tensor) -> Tensor:
 def anomaly_map(distance: Tensor, size: int, scoring: Scoring) -> Tensor:
     """Bring the distance of each patch from what is normal to the pixels.
 
-    It is upsampled bilinearly with aligned corners (UniAD, models/reconstructions/uniad.py).
+    It is upsampled bilinearly with aligned corners (UniAD, models/reconstructions/uniad.py), and
+    still without a blur, which follows the image score.
 
     Args:
         distance: How far each cell of the feature grid is from normal (B, 1, h, w).
         size: Side of the map in pixels.
-        scoring: Square and blur.
+        scoring: Square.
 
     Returns:
         Anomaly maps (B, size, size), float32, not normalised.
@@ -75,16 +77,29 @@ def anomaly_map(distance: Tensor, size: int, scoring: Scoring) -> Tensor:
     if scoring.squared:
         distance = distance.square()
     pixels = F.interpolate(distance, size=(size, size), mode="bilinear", align_corners=True)
-    if scoring.blur_sigma > 0:
-        pixels = _blur(pixels, scoring.blur_sigma)
     return pixels[:, 0]
+
+
+def blurred(anomaly_map: Tensor, scoring: Scoring) -> Tensor:
+    """Return maps (B, H, W) after the blur: a Gaussian cut at 4 sigma, edges reflected (scipy)."""
+    if scoring.blur_sigma == 0:
+        return anomaly_map
+    x, sigma = anomaly_map[:, None], scoring.blur_sigma
+    radius = min(int(4 * sigma + 0.5), x.shape[-1] - 1, x.shape[-2] - 1)
+    offsets = torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype)
+    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    kernel = kernel / kernel.sum()
+    with torch.autocast(x.device.type, enabled=False):  # it would convolve in half precision
+        x = F.conv2d(F.pad(x, (radius, radius, 0, 0), mode="reflect"), kernel.view(1, 1, 1, -1))
+        x = F.conv2d(F.pad(x, (0, 0, radius, radius), mode="reflect"), kernel.view(1, 1, -1, 1))
+    return x[:, 0]
 
 
 def image_score(anomaly_map: Tensor, scoring: Scoring) -> Tensor:
     """Return the highest mean over a square window (UniAD, utils/eval_helper.py, EvalImageMax).
 
     Args:
-        anomaly_map: Maps (B, H, W).
+        anomaly_map: Maps (B, H, W), not blurred.
         scoring: Size of the window.
 
     Returns:
@@ -107,14 +122,3 @@ def highest_window(anomaly_map: Tensor, side: int) -> Tensor:
     # A mean of means of rows: 2 side additions for each window instead of its square.
     rows = F.avg_pool2d(anomaly_map[:, None], (1, side), stride=1)
     return F.avg_pool2d(rows, (side, 1), stride=1).amax(dim=(1, 2, 3))
-
-
-def _blur(x: Tensor, sigma: float) -> Tensor:
-    """Blur (B, 1, H, W) by a separable Gaussian cut at 4 sigma, edges reflected (as scipy)."""
-    radius = min(int(4 * sigma + 0.5), x.shape[-1] - 1, x.shape[-2] - 1)
-    offsets = torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype)
-    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    kernel = kernel / kernel.sum()
-    with torch.autocast(x.device.type, enabled=False):  # it would convolve in half precision
-        x = F.conv2d(F.pad(x, (radius, radius, 0, 0), mode="reflect"), kernel.view(1, 1, 1, -1))
-        return F.conv2d(F.pad(x, (0, 0, radius, radius), mode="reflect"), kernel.view(1, 1, -1, 1))

@@ -1,5 +1,6 @@
 """The figures of each category, as a table and as results.json, and the maps on demand."""
 
+import csv
 import dataclasses
 import logging
 from collections.abc import Iterable
@@ -40,8 +41,8 @@ class Evaluation(Callback):
         estimator: exact, or source: pixel figures as the protocol's source estimates them, to
             reproduce a published number.
         tolerance: Largest error of a pixel figure, as a fraction of 1, that needs no second pass.
-        save_maps: Write each anomaly map as maps/<path of its image>.npy, float32, for `omiad
-            evaluate`.
+        save_maps: Write each anomaly map as maps/<path of its image>.npy, float32, and the image
+            scores as scores.csv, for `omiad evaluate`.
 
     Raises:
         InputError: If there is no such protocol or a step is impossible.
@@ -125,6 +126,8 @@ class Evaluation(Callback):
                     f"0 or --blur_sigma 0."
                 )
             made = f"{self._steps.upsampling}; Gaussian, sigma {scoring.blur_sigma:g}"
+            if self._takes_model_window:
+                made += ", after the image score"
             changes["upsampling"] = made
         if self._takes_model_window:
             changes["pool_size"] = scoring.pool_size
@@ -140,9 +143,10 @@ class Evaluation(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Feed the metrics with one batch."""
-        maps = cast(Prediction, outputs).anomaly_map.float().cpu()
-        self._feed(maps, batch)
+        prediction = cast(Prediction, outputs)
+        self._feed(prediction, batch)
         if self.save_maps:
+            maps = prediction.anomaly_map.float().cpu()
             root = cast(DetectionModule, pl_module).data.root
             for index, pixels in zip(batch.index.tolist(), maps, strict=True):
                 name = Path(self._samples[index].name(root))
@@ -150,11 +154,14 @@ class Evaluation(Callback):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 np.save(path, pixels.numpy())
 
-    def _feed(self, maps: Tensor, batch: ImageBatch) -> None:
-        prepared = self._steps.prepare_map(maps)
-        prediction = Prediction(self._steps.image_score(prepared), prepared)
+    def _feed(self, given: Prediction, batch: ImageBatch) -> None:
+        prepared = self._steps.prepare_map(given.anomaly_map.float().cpu())
+        if self._takes_model_window and self._steps.blur_sigma == 0:
+            score = given.score.float().cpu()  # of the map before the model's own blur
+        else:
+            score = self._steps.image_score(prepared)
         categories = [self._categories[i] for i in batch.index.tolist()]
-        self._metrics.update(prediction, batch, categories)
+        self._metrics.update(Prediction(score, prepared), batch, categories)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compute, print the table, write results.json into the run folder."""
@@ -166,7 +173,7 @@ class Evaluation(Callback):
                 batches = cast(Iterable[ImageBatch], trainer.test_dataloaders)
                 for on_cpu in islice(batches, int(trainer.num_test_batches[0])):
                     batch = trainer.strategy.batch_to_device(on_cpu)
-                    self._feed(module.test_step(batch, 0).anomaly_map.float().cpu(), batch)
+                    self._feed(module.test_step(batch, 0), batch)
 
         self.results = self._metrics.compute(replay=replay)
         if not trainer.is_global_zero:
@@ -199,3 +206,15 @@ class Evaluation(Callback):
             },
         )
         logger.info("results: %s", path)
+        if self.save_maps:
+            self._write_scores(module.data.root)
+
+    def _write_scores(self, root: Path) -> None:
+        path = self._folder / "scores.csv"
+        with path.open("w", newline="", encoding="utf-8") as file:
+            rows = csv.writer(file)
+            rows.writerow(("image", "score"))
+            for images in self.results.images.values():
+                for index, score in zip(images.index.tolist(), images.score.tolist(), strict=True):
+                    rows.writerow((self._samples[index].name(root), score))
+        logger.info("maps: %s; image scores: %s", self._folder / "maps", path)

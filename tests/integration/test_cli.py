@@ -175,6 +175,23 @@ def test_saved_maps_get_the_same_figures_to_the_last_digit(
         assert evaluated[key] == tested[key], key
 
 
+def test_maps_that_the_model_blurs_are_saved_with_the_image_scores_before(
+    road: dict[str, Path], tmp_path: Path
+) -> None:
+    blurs = "--model.scoring.blur_sigma=2"
+    tested = run_test(road["omiad"], tmp_path / "run", "--save_maps", blurs)
+    sharp = run_test(road["omiad"], tmp_path / "sharp")
+    output, run = tmp_path / "evaluated.json", tmp_path / "run"
+    given = [f"--maps={run / 'maps'}", f"--data.root={road['data']}", "--image_size=32"]
+    main(["evaluate", *given, f"--scores={run / 'scores.csv'}", f"--output={output}"])
+    evaluated = json.loads(output.read_text())
+    for category, figures in tested["categories"].items():
+        assert evaluated["categories"][category] == figures
+        changed = {key for key in figures if figures[key] != sharp["categories"][category][key]}
+        assert changed
+        assert not any(key.startswith("image_") for key in changed)
+
+
 def test_a_protocol_is_printed_and_stored_with_each_step(
     road: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -186,7 +203,9 @@ def test_a_protocol_is_printed_and_stored_with_each_step(
     printed = " ".join(capsys.readouterr().out.split())
     assert "protocol ader (changed): input resize: 32 x 32, bilinear; mask resize" in printed
     blurred = run_test(road["omiad"], tmp_path / "blurred", "--model.scoring.blur_sigma=2")
-    assert blurred["protocol_steps"]["upsampling"].endswith("corners aligned; Gaussian, sigma 2")
+    assert blurred["protocol_steps"]["upsampling"].endswith(
+        "corners aligned; Gaussian, sigma 2, after the image score"
+    )
     assert blurred["protocol_changes"]["pool_size"] == 4  # the model's own
 
 

@@ -4,7 +4,7 @@ import torch
 from scipy.spatial import cKDTree
 
 from omiad.errors import InputError
-from omiad.memory import NormalMemory
+from omiad.memory import NormalMemory, cells, coreset
 
 
 @pytest.fixture
@@ -17,7 +17,8 @@ def normal(generator):
 
 def filled(normal, weight):
     memory = NormalMemory(3, residual_weight=weight)
-    memory.fit(*(x.permute(0, 2, 3, 1).reshape(-1, 3) for x in normal))
+    x_0, residual = (cells(x) for x in normal)
+    memory.fit(x_0, residual, residual.square().mean(0).sqrt())
     return memory
 
 
@@ -81,3 +82,40 @@ def test_a_residual_without_variance_is_no_division_by_zero(normal):
 def test_an_empty_memory_is_no_score(normal):
     with pytest.raises(InputError, match=r"memory of normal patches is empty\. .*calibrate"):
         NormalMemory(3, residual_weight=1.0)(*normal)
+
+
+def radius(points, chosen):
+    """How far a point lies from its nearest chosen one, at most."""
+    return cKDTree(points[chosen]).query(points)[0].max()
+
+
+def test_a_coreset_leaves_no_patch_farther_than_twice_the_best(generator):
+    # Clusters of radius 1, 100 apart: with one choice in each, the best radius is at most 1.
+    centres = 100 * torch.eye(8, 16)
+    spread = torch.randn(8, 50, 16, generator=generator)
+    spread /= torch.linalg.vector_norm(spread, dim=2, keepdim=True)
+    points = (centres[:, None] + spread).flatten(0, 1)
+    chosen = coreset(points, 8, generator)
+    assert sorted((chosen // 50).tolist()) == list(range(8))  # one of each cluster
+    assert radius(points, chosen) <= 2
+
+
+def test_a_coreset_keeps_rare_patches_that_a_draw_misses(generator):
+    common, rare = torch.randn(5000, 4, generator=generator), torch.full((1, 4), 50.0)
+    points = torch.cat([common, rare])
+    assert 5000 in coreset(points, 20, generator).tolist()
+
+
+def test_a_coreset_chooses_no_patch_twice_and_at_most_all(generator):
+    points = torch.randn(300, 4, generator=generator)
+    points[::2] = points[0]  # equal ones as well
+    assert len(set(coreset(points, 200, generator).tolist())) == 200
+    assert torch.equal(coreset(points, 400, generator), torch.arange(300))
+
+
+def test_a_coreset_is_that_of_its_seed(generator):
+    points = torch.randn(500, 40, generator=generator)
+    first, again = (coreset(points, 50, torch.Generator().manual_seed(3)) for _ in range(2))
+    assert torch.equal(first, again)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(coreset(points, 50, torch.Generator().manual_seed(3)), first)

@@ -4,7 +4,7 @@ import torch
 from scipy import ndimage
 
 from omiad.errors import InputError
-from omiad.scoring import Scoring, anomaly_map, image_score, residual_norm
+from omiad.scoring import Scoring, anomaly_map, blurred, image_score, residual_norm
 
 
 def test_a_map_is_upsampled_with_aligned_corners(generator: torch.Generator) -> None:
@@ -29,9 +29,9 @@ def test_the_distance_is_squared_before_upsampling(generator: torch.Generator) -
 
 
 def test_blur_equals_scipys(generator: torch.Generator) -> None:
-    cells = torch.rand(1, 1, 32, 32, generator=generator)
-    ours = anomaly_map(cells, 32, Scoring(blur_sigma=2.0))[0].numpy()
-    theirs = ndimage.gaussian_filter(cells[0, 0].numpy(), 2.0, mode="mirror")
+    maps = torch.rand(1, 32, 32, generator=generator)
+    ours = blurred(maps, Scoring(blur_sigma=2.0))[0].numpy()
+    theirs = ndimage.gaussian_filter(maps[0].numpy(), 2.0, mode="mirror")
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
@@ -55,10 +55,11 @@ def test_a_map_is_the_same_under_the_callers_autocast(
     residual = torch.randn(1, 5, 8, 8, generator=generator)
     scoring = Scoring(blur_sigma=blur_sigma, pool_size=4)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        pixels = anomaly_map(residual_norm(residual), 16, scoring)
+        pixels = blurred(anomaly_map(residual_norm(residual), 16, scoring), scoring)
         score = image_score(pixels, scoring)
     assert pixels.dtype == score.dtype == torch.float32
-    assert torch.equal(pixels, anomaly_map(residual_norm(residual), 16, scoring))
+    sharp = anomaly_map(residual_norm(residual), 16, scoring)
+    assert torch.equal(pixels, blurred(sharp, scoring))
 
 
 @pytest.mark.parametrize(
