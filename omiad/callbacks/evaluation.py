@@ -1,4 +1,4 @@
-"""The figures of each category, as a table and as results.json, and the maps on demand."""
+"""The figures of each category, as a table and as results.json, pictures, and maps on demand."""
 
 import dataclasses
 import logging
@@ -13,12 +13,15 @@ from lightning import Callback, LightningModule, Trainer
 from rich.console import Console
 from torch import Tensor
 
+from omiad.callbacks.latency import StepClock
 from omiad.detector import Detector
 from omiad.errors import InputError
+from omiad.gallery import NUM_KEPT, Gallery, gallery_path, write_gallery
 from omiad.metrics import AnomalyMetrics, Results, results_table
 from omiad.metrics.pixels import TOLERANCE
 from omiad.modules import DetectionModule
 from omiad.protocols import Protocol, find_protocol
+from omiad.report import write_panels
 from omiad.results import write_results
 from omiad.types import ImageBatch, Prediction
 
@@ -42,6 +45,9 @@ class Evaluation(Callback):
         tolerance: Largest error of a pixel figure, as a fraction of 1, that needs no second pass.
         save_maps: Write each anomaly map as maps/<path of its image>.npy, float32, for `omiad
             evaluate`.
+        num_kept: Images of all categories whose maps are kept, small, for panels and `omiad
+            report`: false alarms, misses and a spread; 0 keeps none.
+        num_in_panel: Images in the picture of each category in panels/; 0 writes none.
 
     Raises:
         InputError: If there is no such protocol or a step is impossible.
@@ -60,6 +66,8 @@ class Evaluation(Callback):
         estimator: Literal["exact", "source"] = "exact",
         tolerance: float = TOLERANCE,
         save_maps: bool = False,
+        num_kept: int = NUM_KEPT,
+        num_in_panel: int = 6,
     ) -> None:
         self._takes_model_size = protocol is None and image_size is None
         self._takes_model_window = protocol is None and pool_size is None and top_fraction is None
@@ -73,6 +81,8 @@ class Evaluation(Callback):
         self.tolerance = tolerance
         self.estimator = estimator
         self.save_maps = save_maps
+        self.num_kept = num_kept
+        self.num_in_panel = num_in_panel
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Prepare the test masks as the protocol does.
@@ -113,6 +123,8 @@ class Evaluation(Callback):
             tolerance=self.tolerance,
             source=self._steps.name if self.estimator == "source" else None,
         )
+        self._gallery = Gallery(self._samples, num_images=self.num_kept)
+        self._clock = StepClock(module.device)
 
     def _with_models_own(self, detector: Detector) -> Protocol:
         """Return the steps with those that the model takes by itself."""
@@ -130,6 +142,17 @@ class Evaluation(Callback):
             changes["pool_size"] = scoring.pool_size
         return dataclasses.replace(self._steps, **changes)
 
+    def on_test_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: ImageBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Start the clock."""
+        self._clock.start()
+
     def on_test_batch_end(
         self,
         trainer: Trainer,
@@ -139,22 +162,28 @@ class Evaluation(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Feed the metrics with one batch."""
+        """Feed the metrics with one batch, and keep what is to be shown of it."""
+        self._clock.stop(len(batch.index))
         maps = cast(Prediction, outputs).anomaly_map.float().cpu()
-        self._feed(maps, batch)
+        module = cast(DetectionModule, pl_module)
+        prediction = self._feed(maps, batch)
+        self._gallery.add(
+            prediction, batch, picture=lambda rows: module.picture(batch.images[rows])
+        )
         if self.save_maps:
-            root = cast(DetectionModule, pl_module).data.root
+            root = module.data.root
             for index, pixels in zip(batch.index.tolist(), maps, strict=True):
                 name = Path(self._samples[index].name(root))
                 path = self._folder / "maps" / name.with_suffix(".npy")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 np.save(path, pixels.numpy())
 
-    def _feed(self, maps: Tensor, batch: ImageBatch) -> None:
+    def _feed(self, maps: Tensor, batch: ImageBatch) -> Prediction:
         prepared = self._steps.prepare_map(maps)
         prediction = Prediction(self._steps.image_score(prepared), prepared)
         categories = [self._categories[i] for i in batch.index.tolist()]
         self._metrics.update(prediction, batch, categories)
+        return prediction
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compute, print the table, write results.json into the run folder."""
@@ -169,6 +198,7 @@ class Evaluation(Callback):
                     self._feed(module.test_step(batch, 0).anomaly_map.float().cpu(), batch)
 
         self.results = self._metrics.compute(replay=replay)
+        self._gallery.share()
         if not trainer.is_global_zero:
             return
         detector = module.detector
@@ -185,6 +215,9 @@ class Evaluation(Callback):
             device=module.device,
             checkpoint=str(trainer.ckpt_path) if trainer.ckpt_path else None,
             selected_on="last",
+            seed=module.seed,
+            latency=self._clock.as_record(),
+            map_range=detector.map_range.tolist(),
             model={
                 "kind": module.kind,
                 "t_init": detector.t_init,
@@ -199,3 +232,23 @@ class Evaluation(Callback):
             },
         )
         logger.info("results: %s", path)
+        self._write_pictures(module, path)
+
+    def _write_pictures(self, module: DetectionModule, results: Path) -> None:
+        """Write the maps that are kept, and the panels drawn from them."""
+        if not self.num_kept:
+            return
+        low, high = module.detector.map_range.tolist()
+        root, train = module.data.root, module.data.samples("train")
+        references = {sample.category: sample.name(root) for sample in reversed(train)}
+        write_gallery(
+            gallery_path(results),
+            self._gallery.kept,
+            self._samples,
+            root=root,
+            scale=(low, high),
+            references=references,
+        )
+        if self.num_in_panel:
+            write_panels(results, num_images=self.num_in_panel)
+

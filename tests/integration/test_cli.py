@@ -347,7 +347,7 @@ def test_without_a_cache_the_weights_are_the_same(road: dict[str, Path], tmp_pat
 def test_a_cached_test_split_gives_the_same_results(road: dict[str, Path], tmp_path: Path) -> None:
     def scores_of(name: str, *extra: str) -> dict[str, bytes]:
         run = [f"--run_dir={tmp_path / name}", "--trainer.accelerator=cpu", "--save_maps"]
-        main(["test", f"--ckpt_path={road['amdm']}", *run, "--panels.num_per_category=1", *extra])
+        main(["test", f"--ckpt_path={road['amdm']}", *run, "--num_in_panel=1", *extra])
         maps = sorted((tmp_path / name / "maps").rglob("*.npy"))
         return {path.relative_to(tmp_path / name).as_posix(): path.read_bytes() for path in maps}
 

@@ -11,7 +11,7 @@ import torch
 from lightning import Callback, Trainer
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from omiad.callbacks import Evaluation, Panels
+from omiad.callbacks import Evaluation
 from omiad.cli import main
 from omiad.data import FeatureDataModule
 from omiad.data.images import read_mask
@@ -199,8 +199,8 @@ def test_processes_with_unequal_shares_leave_the_results_of_one(
 ) -> None:
     several = {"strategy": "ddp_fork", "devices": 5}  # of twelve images
     for name, options in (("one", {}), ("five", several)):
-        callbacks = Evaluation(tolerance=0, save_maps=True), Panels()
-        build_trainer(tmp_path / name, *callbacks, **options).test(
+        callback = Evaluation(tolerance=0, save_maps=True, num_kept=6)
+        build_trainer(tmp_path / name, callback, **options).test(
             build_module(AMDMModule), datamodule=data, ckpt_path=checkpoint, verbose=False
         )
     one, five = (json.loads((tmp_path / n / "results.json").read_text()) for n in ("one", "five"))
