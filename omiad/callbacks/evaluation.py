@@ -251,4 +251,3 @@ class Evaluation(Callback):
         )
         if self.num_in_panel:
             write_panels(results, num_images=self.num_in_panel)
-

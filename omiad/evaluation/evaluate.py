@@ -148,9 +148,7 @@ def evaluate(
         model={"kind": "maps", "maps": maps, "scores": scores},
     )
     if num_kept:
-        write_gallery(
-            gallery_path(path), gallery.kept, samples, root=root, scale=gallery.scale()
-        )
+        write_gallery(gallery_path(path), gallery.kept, samples, root=root, scale=gallery.scale())
     logger.info("results: %s", path)
 
 

@@ -1,8 +1,8 @@
 """Which images of a test are shown: those a model errs most on, and a spread over all defects."""
 
-from collections import defaultdict
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch.distributed
@@ -12,6 +12,8 @@ from torch.nn import functional as F  # noqa: N812 (the field's spelling)
 
 from omiad.errors import InputError
 from omiad.types import ImageBatch, Prediction, Sample
+
+T = TypeVar("T")
 
 MAP_SIDE = 96
 """Side of the maps kept, in pixels, unless they are smaller."""
@@ -51,7 +53,8 @@ class Gallery:
 
     Args:
         samples: The test images, by their index.
-        num_images: Most images to keep, the same number of each category; 0 keeps none.
+        num_images: Most images to keep; small categories whole, and of the others equally many.
+            0 keeps none.
 
     Raises:
         InputError: If the number is negative.
@@ -61,8 +64,7 @@ class Gallery:
         if num_images < 0:
             raise InputError(f"--num_kept must not be negative, but got {num_images}.")
         self._samples = samples
-        categories = {sample.category for sample in samples}
-        share = -(-num_images // max(1, len(categories)))
+        share = fair_share(Counter(sample.category for sample in samples), num_images)
         self._num_worst = share // 3
         self._spread = pick(samples, share, share - 2 * self._num_worst)
         self._kept: dict[int, Kept] = {}
@@ -152,6 +154,17 @@ class Gallery:
         return [self._kept[index] for index in sorted(self._kept)]
 
 
+def fair_share(counts: Mapping[str, int], total: int) -> int:
+    """Return how many of each category may be taken, small ones whole, within a total."""
+    left = total
+    for taken, count in enumerate(sorted(counts.values())):
+        share = left // (len(counts) - taken)
+        if share < count:
+            return share
+        left -= count
+    return total
+
+
 def pick(samples: Sequence[Sample], most: int, num_picked: int | None = None) -> set[int]:
     """Choose images of each category, its defects (and normal) in turn; indices.
 
@@ -171,7 +184,7 @@ def pick(samples: Sequence[Sample], most: int, num_picked: int | None = None) ->
     return picked
 
 
-def turns(groups: Sequence[Sequence[int]]) -> list[int]:
+def turns(groups: Sequence[Sequence[T]]) -> list[T]:
     """Return the members of all groups, the first of each before the second of any."""
     longest = max(map(len, groups), default=0)
     return [group[i] for i in range(longest) for group in groups if i < len(group)]

@@ -110,7 +110,9 @@ def _columns(
         "name": np.array([sample.name(root) for sample in samples], np.str_),
         "defect": np.array([sample.defect for sample in samples], np.str_),
         "score": np.array([kept.score for kept in images]),
-        "level": (np.clip((maps - low) / max(high - low, 1e-12), 0, 1) * 255).round().astype(np.uint8),
+        "level": (np.clip((maps - low) / max(high - low, 1e-12), 0, 1) * 255)
+        .round()
+        .astype(np.uint8),
         "mask": np.stack([unknown if k.mask is None else _unpacked(k.mask, side) for k in images]),
         "has_mask": np.array([kept.mask is not None for kept in images]),
         "reconstruction": np.stack([none if p is None else p for p in pictures]),

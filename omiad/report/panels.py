@@ -156,9 +156,7 @@ def write_panels(results: Path, *, num_images: int) -> None:
     logger.info("panels: %s", folder)
 
 
-def _row(
-    images: KeptImages, i: int, root: Path, scale: tuple[float, float], side: int
-) -> PanelRow:
+def _row(images: KeptImages, i: int, root: Path, scale: tuple[float, float], side: int) -> PanelRow:
     def resized(pixels: NDArray[Any], how: Image.Resampling) -> NDArray[Any]:
         return np.array(Image.fromarray(pixels).resize((side, side), how))
 
