@@ -19,7 +19,9 @@ SIDES = {"embedded": 288, "folder": 640}
 """Longer side of a photograph, in pixels."""
 
 _TRUTH = [0, 0, 0, 255, 255, 255, 0, 229, 255]
-"""Palette of a mask: nothing (transparent), a defective pixel, and the edge around them."""
+"""Palette of a mask: nothing, a defective pixel, and the edge around them."""
+
+_OPACITY = bytes([0, 70, 255])
 
 
 class Album:
@@ -109,12 +111,12 @@ def plain_picture(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def mask_picture(mask: NDArray[np.bool_]) -> bytes:
-    """Return a mask (H, W) as a PNG: white in a coloured edge, on nothing."""
+    """Return a mask (H, W) as a PNG to lay over its image: a coloured edge, and a veil in it."""
     white = Image.fromarray(mask.astype(np.uint8) * 255)
     edge = np.asarray(white.filter(ImageFilter.MaxFilter(5))) > 0
     indices = Image.fromarray(np.where(mask, 1, np.where(edge, 2, 0)).astype(np.uint8), "P")
     indices.putpalette(_TRUTH)
-    return _encoded(indices, "PNG", transparency=0, optimize=True)
+    return _encoded(indices, "PNG", transparency=_OPACITY, optimize=True)
 
 
 def _encoded(image: Image.Image, kind: str, **options: Any) -> bytes:

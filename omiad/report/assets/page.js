@@ -32,29 +32,31 @@ for (const table of document.querySelectorAll("table.sortable")) {
     const heading = event.target.closest("th");
     if (heading) sortTable(table, heading.cellIndex);
   });
-  addMethodFilter(table);
 }
 
-function addMethodFilter(table) {
-  const rows = [...table.tBodies[0].rows];
-  const methods = new Map(rows.map((row) => [row.dataset.papers + row.dataset.method, row]));
+// One choice of methods for all tables; of the paper's at first those that the code makes.
+function addMethodFilter(tables) {
+  const rows = tables.flatMap((table) => [...table.tBodies[0].rows]);
+  const keyOf = (row) => row.dataset.papers + row.dataset.method;
+  const methods = new Map(rows.map((row) => [keyOf(row), row]));
   if (methods.size < 2) return;
-  const set = element("fieldset", { className: "methods" }, element("legend", {}, "Methods shown"));
+  const set = element("fieldset", { className: "methods" }, element("legend", {}, "methods shown"));
   const apply = () => {
     const shown = new Set([...set.querySelectorAll("input:checked")].map((box) => box.value));
-    for (const row of rows) row.hidden = !shown.has(row.dataset.papers + row.dataset.method);
+    for (const row of rows) row.hidden = !shown.has(keyOf(row));
   };
   for (const [key, row] of methods) {
     const isPapers = row.dataset.papers === "1";
     const checked = !isPapers || ["OmiAD", "AMDM"].includes(row.dataset.method);
     const box = element("input", { type: "checkbox", value: key, checked });
-    const label = element("label", {}, box, ` ${row.dataset.method}${isPapers ? " (paper)" : ""}`);
-    set.append(label);
+    set.append(element("label", {}, box, ` ${row.dataset.method}${isPapers ? " (paper)" : ""}`));
   }
   set.addEventListener("change", apply);
-  table.parentElement.before(set);
+  tables[0].parentElement.before(set);
   apply();
 }
+
+addMethodFilter([...document.querySelectorAll("table.sortable")]);
 
 // Nothing here is parsed as HTML: names become text, addresses become attributes.
 function element(name, properties, ...children) {
