@@ -34,13 +34,13 @@ class Series(NamedTuple):
         name: What the tooltip says.
         x: Values (K,).
         y: Values (K,).
-        style: Number of its colour, dash and marker.
+        style: Number of its colour, dash and marker; None is thin and grey.
     """
 
     name: str
     x: Array
     y: Array
-    style: int
+    style: int | None
 
 
 def line_chart(
@@ -76,8 +76,9 @@ def line_chart(
     for line in series:
         points = zip(x_axis.pixels(line.x), y_axis.pixels(line.y), strict=True)
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        style = "faint" if line.style is None else f"s{line.style % NUM_STYLES}"
         parts.append(
-            f'<polyline class="line s{line.style % NUM_STYLES}" points="{path}">'
+            f'<polyline class="line {style}" points="{path}">'
             f"<title>{escape(line.name)}</title></polyline>"
         )
     return _svg(title, "".join(parts), (_WIDTH, _HEIGHT))
@@ -117,7 +118,7 @@ def histogram(
         anchor, shift = ("end", -4) if x > (left + right) / 2 else ("start", 4)
         parts.append(
             f'<line class="threshold" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{bottom}"/>'
-            f'<text class="threshold" x="{x + shift:.1f}" y="{top + 9}" text-anchor="{anchor}">'
+            f'<text class="threshold" x="{x + shift:.1f}" y="{top - 2}" text-anchor="{anchor}">'
             f"{threshold:.4g}</text>"
         )
     return _svg(title, "".join(parts), (_WIDTH, _HEIGHT))

@@ -217,7 +217,7 @@ def _logged(points: np.ndarray, name: str) -> str:
     x, y, line = steps[::every], values[::every], smooth[::every]
     title = name.replace("_", " ")
     return line_chart(
-        [Series(f"{title}, as logged", x, y, 5), Series(f"{title}, smoothed", x, line, 0)],
+        [Series(f"{title}, as logged", x, y, None), Series(f"{title}, smoothed", x, line, 0)],
         title=title,
         x_label="optimiser step",
         y_label="log scale" if log else "",

@@ -183,7 +183,9 @@ def test_pictures_keep_to_their_size_and_the_page_says_how_many(run: Path, tmp_p
     page = page_of([run], tmp_path, "--max_megabytes=0.02")
     data = data_of(page)
     assert 0 < len(data["images"]) < 12
-    assert f"{len(data['images'])} of 12 test images: the pictures of a page may take 0.02 MB" in page
+    assert (
+        f"{len(data['images'])} of 12 test images: the pictures of a page may take 0.02 MB" in page
+    )
     assert sum(map(len, re.findall(r"data:image[^\"]+", page))) <= 20_000
 
 

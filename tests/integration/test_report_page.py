@@ -146,8 +146,10 @@ def test_a_phone_scrolls_in_one_direction(browser: Browser, page: Path) -> None:
     assert size == [390, 390]
     assert browser.run(OVERFLOWING) == []
     browser.run('document.querySelector("#gallery .item").click()')
-    wide = browser.run('const v = document.getElementById("viewer");'
-                       "return [v.scrollWidth, v.clientWidth, v.getBoundingClientRect().right]")
+    wide = browser.run(
+        'const v = document.getElementById("viewer");'
+        "return [v.scrollWidth, v.clientWidth, v.getBoundingClientRect().right]"
+    )
     assert wide[0] <= wide[1]
     assert wide[2] <= 390
 

@@ -67,7 +67,9 @@ function startGallery(data) {
     list.classList.toggle("hide-truth", !form.elements.truth.checked);
     list.replaceChildren(...shown.slice(0, room).map(card));
     const left = Math.max(0, shown.length - room);
-    count.textContent = `${shown.length} of ${data.images.length} images`;
+    const lacking = data.images.filter((image) => !image.runs[run()]).length;
+    const rest = lacking ? ` (this run kept no map of ${lacking})` : "";
+    count.textContent = `${shown.length} of ${data.images.length} images${rest}`;
     more.hidden = left === 0;
     more.textContent = `Show ${Math.min(PAGE, left)} more of ${left}`;
   }
