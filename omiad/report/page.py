@@ -158,7 +158,8 @@ def _viewer(gallery: Mapping[str, Any]) -> str:
         '<span id="position" class="soft"></span>'
         '<span><button type="button" class="plain" id="previous">← previous</button> '
         '<button type="button" class="plain" id="next">next →</button> '
-        '<button type="button" class="plain" id="close" autofocus>close (Esc)</button></span></header>'
+        '<button type="button" class="plain" id="close" autofocus>close (Esc)</button></span>'
+        "</header>"
         '<div class="panes" id="panes"></div></dialog>'
         f'<script type="application/json" id="gallery-data">{text}</script>'
     )
