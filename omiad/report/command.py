@@ -37,17 +37,22 @@ def report(
         max_megabytes: Most that all pictures may take, 1 MB being 10**6 bytes.
 
     Raises:
-        InputError: If the output is there already, or a path holds no run.
+        InputError: If the output is there already, a path holds no run, or a run no figure.
         MissingInputError: If a path does not exist.
     """
     folder = Path(out)
     path = free_page(folder)
     if root is not None and not Path(root).expanduser().is_dir():
         raise MissingInputError(f"No folder '{root}'. Check --root.")
-    album = Album(folder, where=pictures, max_bytes=int(max_megabytes * 10**6))
+    album = Album(folder, where=pictures, max_megabytes=max_megabytes)
     found = read_runs(runs)
     given = None if root is None else Path(root).expanduser()
     parts, data = _sections(found, album, root=given, max_megabytes=max_megabytes)
+    if not parts:
+        raise InputError(
+            f"{', '.join(runs)}: no figure was logged yet, so there is nothing to report. Train on, "
+            f"or give a test's folder."
+        )
     write_page(
         path,
         title=_title(found),

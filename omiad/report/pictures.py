@@ -21,7 +21,7 @@ SIDES = {"embedded": 288, "folder": 640}
 _TRUTH = [0, 0, 0, 255, 255, 255, 0, 229, 255]
 """Palette of a mask: nothing, a defective pixel, and the edge around them."""
 
-_OPACITY = bytes([0, 70, 255])
+_OPACITY = bytes([0, 50, 255])
 
 
 class Album:
@@ -30,23 +30,20 @@ class Album:
     Args:
         folder: Folder of the page.
         where: In the page itself, or in a folder beside it.
-        max_bytes: Most bytes of all pictures, as they stand in the page or in the folder.
+        max_megabytes: Most that all pictures take in the page or in the folder, in 10**6 bytes.
 
     Raises:
         InputError: If there is no room at all.
     """
 
-    def __init__(self, folder: Path, *, where: Where, max_bytes: int) -> None:
-        if max_bytes <= 0:
-            raise InputError(
-                "--max_megabytes must be above 0. To leave pictures out, delete the "
-                "*.gallery.npz beside results.json."
-            )
+    def __init__(self, folder: Path, *, where: Where, max_megabytes: float) -> None:
+        if not max_megabytes > 0:
+            raise InputError(f"--max_megabytes must be above 0, but got {max_megabytes:g}.")
         self.where: Where = where
         self.side = SIDES[where]
         self.num_bytes = 0
         self._folder = folder / "pictures"
-        self._max_bytes = max_bytes
+        self._max_bytes = max_megabytes * 1e6
         self._count = 0
 
     def take(self, *pictures: tuple[bytes, str] | None) -> list[str | None] | None:

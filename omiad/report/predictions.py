@@ -31,10 +31,10 @@ class PredictionPage:
     """
 
     def __init__(self, folder: Path, *, scale: tuple[float, float], max_megabytes: float) -> None:
-        if max_megabytes <= 0:
+        if not max_megabytes > 0:
             raise InputError(f"--max_megabytes must be above 0, but got {max_megabytes:g}.")
         self._folder, self._scale = folder, scale
-        self._max_bytes = int(max_megabytes * 10**6)
+        self._max_megabytes = max_megabytes
         self._size = self._num_scored = 0
         self._kept: list[tuple[float, int, dict[str, Any]]] = []
         self._number = count()
@@ -55,12 +55,12 @@ class PredictionPage:
         self._num_scored += 1
         self._size += _size(entry)
         heapq.heappush(self._kept, (score, -next(self._number), entry))
-        while self._size > self._max_bytes:
+        while self._size > self._max_megabytes * 1e6:
             self._size -= _size(heapq.heappop(self._kept)[2])
 
     def write(self) -> Path:
         """Write index.html and return where it is."""
-        album = Album(self._folder, where="embedded", max_bytes=2 * self._max_bytes)
+        album = Album(self._folder, where="embedded", max_megabytes=2 * self._max_megabytes)
         images = []
         for score, _, entry in sorted(self._kept, key=lambda kept: kept[:2], reverse=True):
             photo, heat_map = (
@@ -78,7 +78,7 @@ class PredictionPage:
             f"All {self._num_scored} photographs."
             if len(images) == self._num_scored
             else f"The {len(images)} most anomalous of {self._num_scored} photographs: the "
-            f"pictures of a page may take {self._max_bytes / 1e6:g} MB (--max_megabytes)."
+            f"pictures of a page may take {self._max_megabytes:g} MB (--max_megabytes)."
         )
         about = (
             f"<p>{escape(shown)} The higher a score, the more anomalous; scores have no fixed "

@@ -54,9 +54,9 @@ def results(runs: Sequence[TestedRun], categories: Sequence[str]) -> Section:
         else ""
     )
     content = (
-        figures_table(means, caption="Means over categories, %", with_category=False)
+        figures_table(means, caption="Means over categories, %; the best of all methods is bold", with_category=False)
         + source
-        + figures_table(single, caption="Each category, %", with_category=True)
+        + figures_table(single, caption="Each category, %; the best of all methods is bold", with_category=True)
         + f'<div class="wide">{legend([run.name for run in runs])}{charts}</div>'
     )
     return Section("results", "Results", content)

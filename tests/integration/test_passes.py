@@ -15,6 +15,7 @@ from omiad.callbacks import Evaluation
 from omiad.cli import main
 from omiad.data import FeatureDataModule
 from omiad.data.images import read_mask
+from omiad.gallery import read_gallery
 from omiad.modules import AMDMModule
 from omiad.networks import UNet
 from omiad.types import ImageBatch, Prediction
@@ -214,3 +215,7 @@ def test_processes_with_unequal_shares_leave_the_results_of_one(
     ]
     assert names[0] == names[1]
     assert len(names[0]) == 12
+    galleries = [read_gallery(tmp_path / n / "results.gallery.npz") for n in ("one", "five")]
+    for category, kept in galleries[0].items():
+        assert galleries[1][category].name.tolist() == kept.name.tolist()
+        np.testing.assert_allclose(galleries[1][category].level, kept.level, atol=1)

@@ -227,6 +227,9 @@ def test_what_cannot_be_reported_is_named(
     other = tmp_path / "data"
     write_mvtec(other, np.random.default_rng(0), categories=("screw",), num_train=0)
     screw = evaluated(other, tmp_path / "screw")
+    untrained = tmp_path / "untrained"
+    untrained.mkdir()
+    (untrained / "metrics.csv").write_text("epoch,step\n0,9\n")
     broken = tmp_path / "broken"
     shutil.copytree(run, broken)
     (broken / "results.gallery.npz").write_bytes(b"PK")
@@ -238,6 +241,7 @@ def test_what_cannot_be_reported_is_named(
         ([given, out, "--max_megabytes=0"], "--max_megabytes must be above 0"),
         ([given, out, f"--root={tmp_path / 'no'}"], "Check --root"),
         ([given, str(screw), out], "share no category"),
+        ([str(untrained), out], "no figure was logged yet"),
         ([str(broken), out], "cannot be read as the pictures of a test"),
     ):
         assert sentence in error_of(["report", *args], capsys)

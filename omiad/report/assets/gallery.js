@@ -99,7 +99,8 @@ function startGallery(data) {
 
   function overlay(found) {
     const layer = picture(found.map, "", "over");
-    layer.style.maskImage = `url("${found.map}")`;
+    // The map hides as much of the photograph as it is bright; twice, for it is dark on average.
+    layer.style.maskImage = `url("${found.map}"), url("${found.map}")`;
     return layer;
   }
 

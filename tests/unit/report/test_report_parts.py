@@ -126,7 +126,7 @@ def test_the_papers_mean_is_the_one_of_its_first_table() -> None:
 
 
 def test_an_album_is_never_larger_than_it_may_be(tmp_path: Path) -> None:
-    album = Album(tmp_path, where="folder", max_bytes=1000)
+    album = Album(tmp_path, where="folder", max_megabytes=0.001)
     assert album.take((b"x" * 500, "jpg"), None) == ["pictures/00000.jpg", None]
     assert album.take((b"x" * 600, "jpg")) is None
     assert album.take((b"x" * 300, "png")) == ["pictures/00001.png"]
@@ -134,8 +134,8 @@ def test_an_album_is_never_larger_than_it_may_be(tmp_path: Path) -> None:
 
 
 def test_an_album_needs_room(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--max_megabytes must be above 0"):
-        Album(tmp_path, where="embedded", max_bytes=0)
+    with pytest.raises(InputError, match="--max_megabytes must be above 0, but got nan"):
+        Album(tmp_path, where="embedded", max_megabytes=float("nan"))
 
 
 def test_a_mask_lets_its_photograph_through() -> None:
