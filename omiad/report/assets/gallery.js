@@ -99,8 +99,8 @@ function startGallery(data) {
 
   function overlay(found) {
     const layer = picture(found.map, "", "over");
-    // The map hides as much of the photograph as it is bright; twice, for it is dark on average.
-    layer.style.maskImage = `url("${found.map}"), url("${found.map}")`;
+    // The brighter the map, the more it hides; thrice, for its middle colours are rather dark.
+    layer.style.maskImage = Array(3).fill(`url("${found.map}")`).join();
     return layer;
   }
 
