@@ -144,6 +144,8 @@ def evaluate(
         estimator=estimator,
         checkpoint=None,
         selected_on=None,
+        seed=None,
+        latency=None,
         map_range=gallery.scale(),
         model={"kind": "maps", "maps": maps, "scores": scores},
     )

@@ -31,7 +31,7 @@ function startGallery(data) {
 
   data.runs.forEach(({ name }, i) => form.elements.run.append(new Option(name, i)));
   form.elements.run.closest("label").hidden = data.runs.length < 2;
-  fill("category", distinct("category"), "all categories");
+  fill("category", distinct("category"), "all");
   fill("defect", distinct("defect"), "all");
   const outcomes = new Set(data.images.flatMap((image) => image.runs.map((r) => r && r.outcome)));
   fill("outcome", Object.keys(MARKS).filter((outcome) => outcomes.has(outcome)), "all");
@@ -119,7 +119,7 @@ function startGallery(data) {
 
   function card(image, position) {
     const found = image.runs[run()];
-    const label = image.defect ? `${image.category}, ${image.defect}` : image.category;
+    const label = data.judged ? `${image.category}, ${image.defect}` : image.name;
     const outcome = element("span", { className: "outcome" }, MARKS[found.outcome]);
     outcome.dataset.outcome = found.outcome;
     const button = element(
@@ -205,6 +205,7 @@ function startGallery(data) {
   if (!data.judged) {
     for (const option of [...form.elements.order.options].slice(0, 3)) option.remove();
     form.elements.truth.closest("label").hidden = true;
+    form.elements.category.previousElementSibling.textContent = "folder";
   }
   form.hidden = false;
   update();
