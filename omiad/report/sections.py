@@ -23,6 +23,7 @@ _CURVES = {
     "PRO": ("false-positive rate", "mean overlap of regions", (FPR_LIMIT, 1.0)),
 }
 _MAX_POINTS = 300
+_BOLD = "%; the best of all methods is bold"
 
 
 def summary(runs: Sequence[TestedRun]) -> Section:
@@ -54,9 +55,9 @@ def results(runs: Sequence[TestedRun], categories: Sequence[str]) -> Section:
         else ""
     )
     content = (
-        figures_table(means, caption="Means over categories, %; the best of all methods is bold", with_category=False)
+        figures_table(means, caption=f"Means over categories, {_BOLD}", with_category=False)
         + source
-        + figures_table(single, caption="Each category, %; the best of all methods is bold", with_category=True)
+        + figures_table(single, caption=f"Each category, {_BOLD}", with_category=True)
         + f'<div class="wide">{legend([run.name for run in runs])}{charts}</div>'
     )
     return Section("results", "Results", content)

@@ -184,7 +184,8 @@ def side_by_side(teacher: TestedRun, student: TestedRun) -> str:
     steps = [num_steps(run.record) for run in (teacher, student)]
     return (
         '<div class="scroll" tabindex="0" role="region" aria-label="Teacher and student">'
-        "<table><caption>Means over categories in %, and the time of the model's step</caption>"
+        "<table><caption>Means over categories in %. The times are medians of two runs apart, so "
+        "that other work on the machine shows in them.</caption>"
         f'<thead><tr><td></td><th scope="col" class="number">{escape(teacher.name)} (teacher), '
         f'{steps[0]}</th><th scope="col" class="number">{escape(student.name)} (student), '
         f'{steps[1]}</th><th scope="col" class="number">difference</th></tr></thead>'
