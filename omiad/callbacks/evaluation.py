@@ -164,8 +164,7 @@ class Evaluation(Callback):
     ) -> None:
         """Feed the metrics with one batch, and keep what is to be shown of it."""
         self._clock.stop(len(batch.index))
-        maps = cast(Prediction, outputs).anomaly_map.float().cpu()
-        module = cast(DetectionModule, pl_module)
+        module, maps = cast(DetectionModule, pl_module), outputs.anomaly_map.float().cpu()
         prediction = self._feed(maps, batch)
         self._gallery.add(
             prediction, batch, picture=lambda rows: module.picture(batch.images[rows])
@@ -238,7 +237,6 @@ class Evaluation(Callback):
         """Write the maps that are kept, and the panels drawn from them."""
         if not self.num_kept:
             return
-        low, high = module.detector.map_range.tolist()
         root, train = module.data.root, module.data.samples("train")
         references = {sample.category: sample.name(root) for sample in reversed(train)}
         write_gallery(
@@ -246,7 +244,7 @@ class Evaluation(Callback):
             self._gallery.kept,
             self._samples,
             root=root,
-            scale=(low, high),
+            scale=module.detector.map_range.tolist(),
             references=references,
         )
         if self.num_in_panel:

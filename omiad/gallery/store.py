@@ -44,7 +44,7 @@ def write_gallery(
     samples: Sequence[Sample],
     *,
     root: Path,
-    scale: tuple[float, float],
+    scale: Sequence[float],
     references: dict[str, str] | None = None,
 ) -> None:
     """Write what a test kept.
@@ -98,7 +98,7 @@ def read_gallery(path: Path) -> dict[str, KeptImages]:
 
 
 def _columns(
-    images: Sequence[Kept], samples: Sequence[Sample], root: Path, scale: tuple[float, float]
+    images: Sequence[Kept], samples: Sequence[Sample], root: Path, scale: Sequence[float]
 ) -> dict[str, NDArray[Any]]:
     low, high = scale
     maps = np.stack([kept.anomaly_map for kept in images])

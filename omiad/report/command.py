@@ -50,8 +50,8 @@ def report(
     parts, data = _sections(found, album, root=given, max_megabytes=max_megabytes)
     if not parts:
         raise InputError(
-            f"{', '.join(runs)}: no figure was logged yet, so there is nothing to report. Train on, "
-            f"or give a test's folder."
+            f"{', '.join(runs)}: no figure was logged yet, so there is nothing to report. Train "
+            f"on, or give a test's folder."
         )
     write_page(
         path,
