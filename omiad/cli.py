@@ -20,6 +20,7 @@ from omiad.demo import demo
 from omiad.errors import InputError
 from omiad.evaluation import compare, evaluate
 from omiad.prediction import predict
+from omiad.report import report
 from omiad.sweeps import sweep, table
 from omiad.training import OmiadCLI
 
@@ -34,6 +35,7 @@ commands
   predict          score photographs: predictions.csv and a heat-map for each
   evaluate         score the anomaly maps of any method, without a model
   compare          say which differences between two results.json are real
+  report           a page of one or many runs: figures, curves, and the worst mistakes in pictures
   data check       look for faults in a data set before it is used
   data holdout     write a validation set made of training images and artificial defects
   data synthesize  write a small synthetic data set in the MVTec layout
@@ -73,7 +75,7 @@ def _run_function(
         about = (inspect.getdoc(function) or "").partition("\n\nArgs:")[0]
         parser = ArgumentParser(prog=f"omiad {name}", description=about)
         if files is not None:
-            parser.add_argument(files, nargs="+", help=f"Files {files}.json.")
+            parser.add_argument(files, nargs="+", help="Run folders, or their results.json.")
         skip: set[str | int] = {files} if files else set()
         parser.add_function_arguments(function, as_positional=positional, skip=skip)
         config: Namespace = parser.parse_args(list(args[len(name.split()) :]))
@@ -99,6 +101,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], object]] = {
     "predict": _run_function(predict, "predict"),
     "evaluate": _run_function(evaluate, "evaluate"),
     "compare": _run_function(compare, "compare", files="results"),
+    "report": _run_function(report, "report", files="runs"),
     "data check": _check_data,
     "data holdout": _run_function(hold_out, "data holdout", positional=True),
     "data synthesize": _run_function(synthesize, "data synthesize", positional=True),

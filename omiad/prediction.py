@@ -1,4 +1,4 @@
-"""Score photographs with a checkpoint: a table, and a heat-map for each."""
+"""Score photographs with a checkpoint: a table, a heat-map for each, and a page of them."""
 
 import csv
 import logging
@@ -12,7 +12,7 @@ from torch import Tensor
 from omiad.data.images import IMAGE_SUFFIXES, read_image
 from omiad.detector import Detector
 from omiad.errors import InputError, MissingInputError
-from omiad.report import overlay
+from omiad.report import PredictionPage, free_page, overlay
 
 logger = logging.getLogger(__name__)
 
@@ -24,11 +24,13 @@ def predict(
     output: str = "predictions",
     batch_size: int = 8,
     device: str = "auto",
+    max_megabytes: float = 20,
 ) -> None:
     """Score photographs and draw where each is anomalous.
 
-    Writes predictions.csv (image, score, overlay) and one overlay for each image. All overlays
-    share the scale stored in the checkpoint, so that normal images stay clear.
+    Writes predictions.csv (image, score, overlay), one overlay for each image, and index.html, a
+    page of them. All overlays share the scale stored in the checkpoint, so that normal images stay
+    clear.
 
     Args:
         ckpt_path: Checkpoint of an AMDM or OmiAD run; nothing else is needed.
@@ -36,6 +38,8 @@ def predict(
         output: Folder to write to.
         batch_size: Images scored at once; does not change a score.
         device: cpu, cuda, cuda:1, mps, or auto for a GPU if there is one.
+        max_megabytes: Most that the pictures of the page may take, 1 MB being 10**6 bytes; the
+            least anomalous are left out.
 
     Raises:
         InputError: If the output folder holds predictions, or an image cannot be read (after all
@@ -45,8 +49,10 @@ def predict(
     folder = Path(output)
     if (folder / "predictions.csv").exists():
         raise InputError(f"'{folder}' already holds predictions. Choose another --output.")
+    free_page(folder, option="--output")
     detector = Detector.load(ckpt_path, device=pick_device(device))
     low, high = detector.map_range.tolist()
+    page = PredictionPage(folder, scale=(low, high), max_megabytes=max_megabytes)
     names = overlay_names([path.relative_to(root) for path in paths])
     folder.mkdir(parents=True, exist_ok=True)
     unreadable: list[str] = []
@@ -67,15 +73,19 @@ def predict(
             for row, i in enumerate(pixels):
                 path = folder / "overlays" / names[i]
                 path.parent.mkdir(parents=True, exist_ok=True)
-                picture = overlay(
-                    pixels[i].permute(1, 2, 0).numpy(),
-                    prediction.anomaly_map[row].cpu().numpy(),
-                    (low, high),
+                shown = pixels[i].permute(1, 2, 0).numpy()
+                anomaly_map = prediction.anomaly_map[row].cpu().numpy()
+                score = prediction.score[row].item()
+                overlay(shown, anomaly_map, (low, high)).save(path)
+                table.writerow([paths[i], f"{score:.6g}", path.relative_to(folder)])
+                page.add(
+                    paths[i].relative_to(root).as_posix(),
+                    path=paths[i],
+                    pixels=shown,
+                    anomaly_map=anomaly_map,
+                    score=score,
                 )
-                picture.save(path)
-                table.writerow(
-                    [paths[i], f"{prediction.score[row].item():.6g}", path.relative_to(folder)]
-                )
+    logger.info("page: %s", page.write())
     logger.info("predictions of %d images: %s", len(paths) - len(unreadable), folder)
     if unreadable:
         raise InputError(

@@ -76,6 +76,7 @@ def write_results(
     write_images(images_path(path), results, [sample.name(root) for sample in samples])
     record = {
         "dataset": dataset,
+        "root": str(root.resolve()),
         **protocol.as_record(),
         "estimator": estimator,
         **about,

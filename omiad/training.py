@@ -11,7 +11,7 @@ from lightning import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 
-from omiad.callbacks import Evaluation, LastCheckpoint, Panels, TrainingCurves
+from omiad.callbacks import Evaluation, LastCheckpoint, TrainingCurves
 from omiad.checkpoint import CHECKPOINT_KEY, read_checkpoint
 from omiad.data import FeatureDataModule
 from omiad.errors import InputError
@@ -43,7 +43,7 @@ Score the test split with a checkpoint; model, data and scoring come from it.
 
 A flag beats the checkpoint, e.g. --data.root for the same data elsewhere or --model.num_steps 1.
 Maps are compared by --protocol, as `omiad evaluate` compares the maps that --save_maps writes.
-The run folder holds results.json and panels/.
+The run folder holds results.json and panels/; `omiad report` makes a page of it.
 """
 
 
@@ -87,7 +87,6 @@ class OmiadCLI(LightningCLI):
             help="Folder of this run; by default a fresh one under runs/.",
         )
         parser.add_lightning_class_args(LastCheckpoint, "checkpoint")
-        parser.add_lightning_class_args(Panels, "panels")
         parser.link_arguments("seed_everything", "model.init_args.seed", compute_fn=int)
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
@@ -233,7 +232,7 @@ def _run_config(ckpt_path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     config: dict[str, Any] = yaml.safe_load(path.read_text())
-    for key in ("ckpt_path", "run_dir", "save_maps"):  # older runs have the last
+    for key in ("ckpt_path", "run_dir", "save_maps", "panels"):  # older runs have the last two
         config.pop(key, None)
     config["trainer"].pop("logger", None)
     # Backbone and teacher weights are in the checkpoint; their files may be gone.

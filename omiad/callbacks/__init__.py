@@ -3,6 +3,5 @@
 from omiad.callbacks.checkpoint import LastCheckpoint as LastCheckpoint
 from omiad.callbacks.curves import TrainingCurves as TrainingCurves
 from omiad.callbacks.evaluation import Evaluation as Evaluation
-from omiad.callbacks.panels import Panels as Panels
 
-__all__ = ["Evaluation", "LastCheckpoint", "Panels", "TrainingCurves"]
+__all__ = ["Evaluation", "LastCheckpoint", "TrainingCurves"]

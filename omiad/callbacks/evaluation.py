@@ -1,4 +1,4 @@
-"""The figures of each category, as a table and as results.json, and the maps on demand."""
+"""The figures of each category, as a table and as results.json, pictures, and maps on demand."""
 
 import csv
 import dataclasses
@@ -14,12 +14,15 @@ from lightning import Callback, LightningModule, Trainer
 from rich.console import Console
 from torch import Tensor
 
+from omiad.callbacks.latency import StepClock
 from omiad.detector import Detector
 from omiad.errors import InputError
+from omiad.gallery import NUM_KEPT, Gallery, gallery_path, write_gallery
 from omiad.metrics import AnomalyMetrics, Results, results_table
 from omiad.metrics.pixels import TOLERANCE
 from omiad.modules import DetectionModule
 from omiad.protocols import Protocol, find_protocol
+from omiad.report import write_panels
 from omiad.results import write_results
 from omiad.types import ImageBatch, Prediction
 
@@ -43,6 +46,9 @@ class Evaluation(Callback):
         tolerance: Largest error of a pixel figure, as a fraction of 1, that needs no second pass.
         save_maps: Write each anomaly map as maps/<path of its image>.npy, float32, and the image
             scores as scores.csv, for `omiad evaluate`.
+        num_kept: Images of all categories whose maps are kept, small, for panels and `omiad
+            report`: false alarms, misses and a spread; 0 keeps none.
+        num_in_panel: Images in the picture of each category in panels/; 0 writes none.
 
     Raises:
         InputError: If there is no such protocol or a step is impossible.
@@ -61,6 +67,8 @@ class Evaluation(Callback):
         estimator: Literal["exact", "source"] = "exact",
         tolerance: float = TOLERANCE,
         save_maps: bool = False,
+        num_kept: int = NUM_KEPT,
+        num_in_panel: int = 6,
     ) -> None:
         self._takes_model_size = protocol is None and image_size is None
         self._takes_model_window = protocol is None and pool_size is None and top_fraction is None
@@ -74,6 +82,8 @@ class Evaluation(Callback):
         self.tolerance = tolerance
         self.estimator = estimator
         self.save_maps = save_maps
+        self.num_kept = num_kept
+        self.num_in_panel = num_in_panel
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Prepare the test masks as the protocol does.
@@ -114,6 +124,8 @@ class Evaluation(Callback):
             tolerance=self.tolerance,
             source=self._steps.name if self.estimator == "source" else None,
         )
+        self._gallery = Gallery(self._samples, num_images=self.num_kept)
+        self._clock = StepClock(module.device)
 
     def _with_models_own(self, detector: Detector) -> Protocol:
         """Return the steps with those that the model takes by itself."""
@@ -133,6 +145,17 @@ class Evaluation(Callback):
             changes["pool_size"] = scoring.pool_size
         return dataclasses.replace(self._steps, **changes)
 
+    def on_test_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: ImageBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Start the clock."""
+        self._clock.start()
+
     def on_test_batch_end(
         self,
         trainer: Trainer,
@@ -142,26 +165,31 @@ class Evaluation(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Feed the metrics with one batch."""
-        prediction = cast(Prediction, outputs)
-        self._feed(prediction, batch)
+        """Feed the metrics with one batch, and keep what is to be shown of it."""
+        self._clock.stop(len(batch.index))
+        module = cast(DetectionModule, pl_module)
+        prediction = self._feed(cast(Prediction, outputs), batch)
+        self._gallery.add(
+            prediction, batch, picture=lambda rows: module.picture(batch.images[rows])
+        )
         if self.save_maps:
-            maps = prediction.anomaly_map.float().cpu()
-            root = cast(DetectionModule, pl_module).data.root
+            maps, root = cast(Prediction, outputs).anomaly_map.float().cpu(), module.data.root
             for index, pixels in zip(batch.index.tolist(), maps, strict=True):
                 name = Path(self._samples[index].name(root))
                 path = self._folder / "maps" / name.with_suffix(".npy")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 np.save(path, pixels.numpy())
 
-    def _feed(self, given: Prediction, batch: ImageBatch) -> None:
+    def _feed(self, given: Prediction, batch: ImageBatch) -> Prediction:
         prepared = self._steps.prepare_map(given.anomaly_map.float().cpu())
         if self._takes_model_window and self._steps.blur_sigma == 0:
             score = given.score.float().cpu()  # of the map before the model's own blur
         else:
             score = self._steps.image_score(prepared)
+        prediction = Prediction(score, prepared)
         categories = [self._categories[i] for i in batch.index.tolist()]
-        self._metrics.update(Prediction(score, prepared), batch, categories)
+        self._metrics.update(prediction, batch, categories)
+        return prediction
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compute, print the table, write results.json into the run folder."""
@@ -176,6 +204,7 @@ class Evaluation(Callback):
                     self._feed(module.test_step(batch, 0), batch)
 
         self.results = self._metrics.compute(replay=replay)
+        self._gallery.share()
         if not trainer.is_global_zero:
             return
         detector = module.detector
@@ -192,6 +221,9 @@ class Evaluation(Callback):
             device=module.device,
             checkpoint=str(trainer.ckpt_path) if trainer.ckpt_path else None,
             selected_on="last",
+            seed=module.seed,
+            latency=self._clock.as_record(),
+            map_range=detector.map_range.tolist(),
             model={
                 "kind": module.kind,
                 "t_init": detector.t_init,
@@ -206,6 +238,7 @@ class Evaluation(Callback):
             },
         )
         logger.info("results: %s", path)
+        self._write_pictures(module, path)
         if self.save_maps:
             self._write_scores(module.data.root)
 
@@ -218,3 +251,20 @@ class Evaluation(Callback):
                 for index, score in zip(images.index.tolist(), images.score.tolist(), strict=True):
                     rows.writerow((self._samples[index].name(root), score))
         logger.info("maps: %s; image scores: %s", self._folder / "maps", path)
+
+    def _write_pictures(self, module: DetectionModule, results: Path) -> None:
+        """Write the maps that are kept, and the panels drawn from them."""
+        if not self.num_kept:
+            return
+        root, train = module.data.root, module.data.samples("train")
+        references = {sample.category: sample.name(root) for sample in reversed(train)}
+        write_gallery(
+            gallery_path(results),
+            self._gallery.kept,
+            self._samples,
+            root=root,
+            scale=module.detector.map_range.tolist(),
+            references=references,
+        )
+        if self.num_in_panel:
+            write_panels(results, num_images=self.num_in_panel)

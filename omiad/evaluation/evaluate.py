@@ -16,6 +16,7 @@ from omiad.data.images import load_mask
 from omiad.data.layouts import Layout, index_dataset
 from omiad.errors import InputError
 from omiad.evaluation.maps import complain, find_maps, read_map, read_scores
+from omiad.gallery import NUM_KEPT, Gallery, gallery_path, write_gallery
 from omiad.metrics import AnomalyMetrics, results_table
 from omiad.metrics.pixels import TOLERANCE
 from omiad.protocols import Protocol, find_protocol
@@ -68,6 +69,7 @@ def evaluate(
     tolerance: float = TOLERANCE,
     num_resamples: int = 1000,
     seed: int = 0,
+    num_kept: int = NUM_KEPT,
 ) -> None:
     """Score the anomaly maps of any method: the same figures, and the same results.json, as `test`.
 
@@ -91,6 +93,8 @@ def evaluate(
         tolerance: Largest error of a pixel figure, as a fraction of 1, that needs no second pass.
         num_resamples: Draws of images behind the intervals; 0 gives none.
         seed: Seed of the draws.
+        num_kept: Images of all categories whose maps are kept, small, for `omiad report`: false
+            alarms, misses and a spread; 0 keeps none.
 
     Raises:
         InputError: If the output exists, or maps and test images do not fit.
@@ -116,13 +120,16 @@ def evaluate(
         tolerance=tolerance,
         source=protocol if estimator == "source" else None,
     )
+    gallery = Gallery(samples, num_images=num_kept)
 
-    def feed() -> None:
+    def feed(*, keep: bool = False) -> None:
         for prediction, batch in _batches(samples, files, steps, given):
             categories = [samples[i].category for i in batch.index.tolist()]
             metrics.update(prediction, batch, categories)
+            if keep:
+                gallery.add(prediction, batch)
 
-    feed()
+    feed(keep=True)
     results = metrics.compute(replay=feed)
     Console().print(results_table(results, steps=steps.sentence))
     write_results(
@@ -137,8 +144,13 @@ def evaluate(
         estimator=estimator,
         checkpoint=None,
         selected_on=None,
+        seed=None,
+        latency=None,
+        map_range=gallery.scale(),
         model={"kind": "maps", "maps": maps, "scores": scores},
     )
+    if num_kept:
+        write_gallery(gallery_path(path), gallery.kept, samples, root=root, scale=gallery.scale())
     logger.info("results: %s", path)
 
 

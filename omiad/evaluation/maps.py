@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from omiad.errors import InputError, MissingInputError
+from omiad.gallery import gallery_path
 from omiad.results import images_path
 
 MAP_SUFFIXES = frozenset({".npy", ".npz", ".png", ".tif", ".tiff"})
@@ -53,7 +54,12 @@ def find_maps(folder: Path, names: Sequence[str]) -> list[Path]:
         raise MissingInputError(f"No folder '{folder}'. Give --maps the folder of the maps.")
     files: dict[str, list[Path]] = defaultdict(list)
     found = sorted(folder.rglob("*"))
-    of_results = {images_path(path) for path in found if path.suffix == ".json"}
+    of_results = {
+        beside(path)
+        for path in found
+        if path.suffix == ".json"
+        for beside in (images_path, gallery_path)
+    }
     for path in found:
         if path.suffix.lower() in MAP_SUFFIXES and path.is_file() and path not in of_results:
             files[_stem(path.relative_to(folder).as_posix())].append(path)

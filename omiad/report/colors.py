@@ -28,3 +28,11 @@ def heat(values: NDArray[np.floating]) -> NDArray[np.uint8]:
     stops = np.arange(len(_STOPS))
     channels = [np.interp(position, stops, _STOPS[:, c]) for c in range(3)]
     return np.stack(channels, axis=-1).round().astype(np.uint8)
+
+
+def heat_stops() -> list[tuple[float, tuple[int, int, int]]]:
+    """Return positions in [0, 1] and the colour at each, between which colours are interpolated."""
+    last = len(_STOPS) - 1
+    return [
+        (i / last, (int(red), int(green), int(blue))) for i, (red, green, blue) in enumerate(_STOPS)
+    ]

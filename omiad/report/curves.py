@@ -84,7 +84,7 @@ def training_curves(metrics_csv: Path, output: Path, title: str) -> None:
     Raises:
         InputError: If the file has no training figures.
     """
-    curves = _read(metrics_csv)
+    curves = read_curves(metrics_csv)
     if not curves:
         raise InputError(f"'{metrics_csv}' holds no train/* figures, so there are no curves.")
     columns = min(_COLUMNS, len(curves))
@@ -98,7 +98,8 @@ def training_curves(metrics_csv: Path, output: Path, title: str) -> None:
     canvas.save(output)
 
 
-def _read(path: Path) -> dict[str, NDArray[np.float64]]:
+def read_curves(path: Path) -> dict[str, NDArray[np.float64]]:
+    """Read each `train/*` column as steps and values (K, 2), without what is not finite."""
     points: dict[str, list[tuple[float, float]]] = {}
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
@@ -116,7 +117,7 @@ def _draw_chart(
     left, right = corner[0] + _LEFT, corner[0] + _WIDTH - _RIGHT
     top, bottom = corner[1] + _TOP, corner[1] + _HEIGHT - _BOTTOM
     steps, values = points.T
-    log = bool(values.min() > 0 and values.max() / values.min() > 10**_LOG_DECADES)
+    log = spans_decades(values)
     x_axis = Axis(steps, left, right, whole=True)
     y_axis = Axis(values, bottom, top, log=log)
     font = ImageFont.load_default(size=11)
@@ -131,14 +132,19 @@ def _draw_chart(
         (left, top - 6), heading, fill=_INK, font=ImageFont.load_default(size=12), anchor="ls"
     )
     window = max(1, len(values) // 20)
-    for series, colour in ((values, _RAW), (_smooth(values, window), _SMOOTH)):
+    for series, colour in ((values, _RAW), (smoothed(values, window), _SMOOTH)):
         line = list(zip(x_axis.pixels(steps), y_axis.pixels(series), strict=True))
         if len(line) == 1:
             draw.circle(line[0], 2, fill=colour)
         draw.line(line, fill=colour, width=1 if series is values else 2)
 
 
-def _smooth(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
+def spans_decades(values: NDArray[np.float64]) -> bool:
+    """Return whether positive values are better drawn on a logarithmic scale."""
+    return bool(values.min() > 0 and values.max() / values.min() > 10**_LOG_DECADES)
+
+
+def smoothed(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
     """Average over a centred window that shrinks at the ends."""
     sums = np.concatenate([[0.0], np.cumsum(values)])
     index = np.arange(len(values))

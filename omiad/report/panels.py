@@ -1,14 +1,22 @@
 """Pictures of images beside their anomaly maps, all maps on one scale."""
 
+import logging
+from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from omiad.data.images import read_image
 from omiad.errors import InputError
+from omiad.gallery import KeptImages, gallery_path, read_gallery, turns
 from omiad.report.colors import heat
+from omiad.results import read_results
+
+logger = logging.getLogger(__name__)
 
 Pixels = NDArray[np.uint8]
 Map = NDArray[np.floating[Any]]
@@ -26,6 +34,9 @@ _GAP, _HEAD, _LABEL, _LEGEND = 6, 26, 22, 44
 _HEADING = 118
 """Pixels that the longest heading takes; columns of smaller pictures keep this distance."""
 _INK, _PAPER, _EMPTY = (32, 32, 32), (255, 255, 255), (235, 235, 235)
+
+
+_MAX_SIDE = 256
 
 
 class PanelRow(NamedTuple):
@@ -119,6 +130,54 @@ def panel(rows: Sequence[PanelRow], scale: tuple[float, float]) -> Image.Image:
             canvas.paste(cell, (_GAP + column * step_x, top + _LABEL))
     _draw_legend(canvas, scale, (_GAP, _HEAD + len(rows) * step_y + 4), size[0] - 2 * _GAP)
     return canvas
+
+
+def write_panels(results: Path, *, num_images: int) -> None:
+    """Write panels/<category>.png beside a results.json, of the images its test kept.
+
+    All maps are drawn on one scale, which comes from normal images, so that those stay dark.
+
+    Args:
+        results: The results.json.
+        num_images: Images in each picture, spread over defects.
+    """
+    record = read_results(results)
+    scale = (record["map_range"][0], record["map_range"][1])
+    folder = results.parent / "panels"
+    folder.mkdir(exist_ok=True)
+    for category, images in read_gallery(gallery_path(results)).items():
+        defects: dict[str, list[int]] = defaultdict(list)
+        for i, defect in enumerate(images.defect.tolist()):
+            defects[defect].append(i)
+        picked = turns(list(defects.values()))[:num_images]
+        side = min(record["model"]["image_size"], _MAX_SIDE)
+        rows = [_row(images, i, Path(record["root"]), scale, side) for i in sorted(picked)]
+        panel(rows, scale).save(folder / f"{category}.png")
+    logger.info("panels: %s", folder)
+
+
+def _row(images: KeptImages, i: int, root: Path, scale: tuple[float, float], side: int) -> PanelRow:
+    def resized(pixels: NDArray[Any], how: Image.Resampling) -> NDArray[Any]:
+        return np.array(Image.fromarray(pixels).resize((side, side), how))
+
+    def photograph(name: str) -> Pixels:
+        return np.asarray(read_image(root / name, side).permute(1, 2, 0).numpy())
+
+    low, high = scale
+    level = resized(images.level[i].astype(np.float32), Image.Resampling.BILINEAR)
+    mask = resized(images.mask[i].astype(np.uint8), Image.Resampling.NEAREST) > 0
+    drawn = images.reconstruction[i]
+    image = photograph(str(images.name[i]))
+    reference = str(images.reference[0])
+    return PanelRow(
+        reference=photograph(reference) if reference else image,
+        image=image,
+        mask=mask if images.has_mask[i] else None,
+        anomaly_map=low + level / 255 * (high - low),
+        label=str(images.defect[i]),
+        score=float(images.score[i]),
+        reconstruction=resized(drawn, Image.Resampling.BILINEAR) if drawn.size else None,
+    )
 
 
 def _check_sizes(row: PanelRow, size: tuple[int, int]) -> None:

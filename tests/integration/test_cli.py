@@ -123,6 +123,9 @@ def test_test_needs_nothing_but_the_checkpoint(road: dict[str, Path], tmp_path: 
         assert set(figures) == {*METRICS, "mad"}
         assert all(0 <= value <= 1 for value in figures.values())
     assert set(results["n"].values()) == {2}
+    assert results["seed"] == 0
+    assert results["latency"]["ms_per_image"] > 0
+    assert results["latency"]["batch_size"] == 12
     assert len(list((tmp_path / "run" / "panels").glob("*.png"))) == 2
 
 
@@ -144,6 +147,9 @@ def test_a_decoder_changes_the_pictures_and_no_figure(
             Image.open(tmp_path / "with" / "panels" / picture.name) as drawn,
         ):
             assert drawn.width > without.width
+    main(["report", str(tmp_path / "with"), f"--out={tmp_path / 'page'}"])
+    page = (tmp_path / "page" / "index.html").read_text()
+    assert page.count('"reconstruction":"data:image') == 12
     # Its run goes on from the checkpoint alone, which is no teacher.
     more = ["--trainer.max_steps=3", *quiet]
     main(["fit", f"--ckpt_path={checkpoint}", f"--run_dir={tmp_path / 'go'}", *more])
@@ -306,6 +312,7 @@ def test_predict_agrees_with_the_detector_and_draws(road: dict[str, Path], tmp_p
     assert len(rows) == sum(1 for p in road["data"].rglob("*.png"))
     for row in rows:
         assert (output / row["overlay"]).is_file()
+    assert f"All {len(rows)} photographs." in (output / "index.html").read_text()
     detector = Detector.load(road["omiad"])
     image = read_image(Path(rows[5]["image"]), 32)
     assert float(rows[5]["score"]) == pytest.approx(detector(image[None]).score.item(), rel=1e-4)
@@ -358,6 +365,17 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(
     assert_same_run(whole, tmp_path / "go" / "checkpoints" / "last.ckpt")
 
 
+def test_a_run_whose_configuration_is_older_goes_on(road: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(road["out"] / "amdm", tmp_path / "old")
+    with (tmp_path / "old" / "config.yaml").open("a") as config:
+        config.write("panels:\n  num_per_category: 6\nsave_maps: false\n")
+    checkpoint = tmp_path / "old" / "checkpoints" / "last.ckpt"
+    more = [f"--run_dir={tmp_path / 'new'}", "--trainer.max_steps=4"]
+    main(["fit", f"--ckpt_path={checkpoint}", *more])
+    last = tmp_path / "new" / "checkpoints" / "last.ckpt"
+    assert torch.load(last, weights_only=True)["global_step"] == 4
+
+
 def test_without_a_cache_the_weights_are_the_same(road: dict[str, Path], tmp_path: Path) -> None:
     assert_same_run(fit_amdm(road["data"], tmp_path, "--data.cache=false"), road["amdm"])
     assert not list((tmp_path / "cache").glob("*/*.rows"))
@@ -366,7 +384,7 @@ def test_without_a_cache_the_weights_are_the_same(road: dict[str, Path], tmp_pat
 def test_a_cached_test_split_gives_the_same_results(road: dict[str, Path], tmp_path: Path) -> None:
     def scores_of(name: str, *extra: str) -> dict[str, bytes]:
         run = [f"--run_dir={tmp_path / name}", "--trainer.accelerator=cpu", "--save_maps"]
-        main(["test", f"--ckpt_path={road['amdm']}", *run, "--panels.num_per_category=1", *extra])
+        main(["test", f"--ckpt_path={road['amdm']}", *run, "--num_in_panel=1", *extra])
         maps = sorted((tmp_path / name / "maps").rglob("*.npy"))
         return {path.relative_to(tmp_path / name).as_posix(): path.read_bytes() for path in maps}
 

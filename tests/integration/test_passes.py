@@ -11,10 +11,11 @@ import torch
 from lightning import Callback, Trainer
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from omiad.callbacks import Evaluation, Panels
+from omiad.callbacks import Evaluation
 from omiad.cli import main
 from omiad.data import FeatureDataModule
 from omiad.data.images import read_mask
+from omiad.gallery import read_gallery
 from omiad.modules import AMDMModule
 from omiad.networks import UNet
 from omiad.types import ImageBatch, Prediction
@@ -199,8 +200,8 @@ def test_processes_with_unequal_shares_leave_the_results_of_one(
 ) -> None:
     several = {"strategy": "ddp_fork", "devices": 5}  # of twelve images
     for name, options in (("one", {}), ("five", several)):
-        callbacks = Evaluation(tolerance=0, save_maps=True), Panels()
-        build_trainer(tmp_path / name, *callbacks, **options).test(
+        callback = Evaluation(tolerance=0, save_maps=True, num_kept=6)
+        build_trainer(tmp_path / name, callback, **options).test(
             build_module(AMDMModule), datamodule=data, ckpt_path=checkpoint, verbose=False
         )
     one, five = (json.loads((tmp_path / n / "results.json").read_text()) for n in ("one", "five"))
@@ -214,3 +215,7 @@ def test_processes_with_unequal_shares_leave_the_results_of_one(
     ]
     assert names[0] == names[1]
     assert len(names[0]) == 12
+    galleries = [read_gallery(tmp_path / n / "results.gallery.npz") for n in ("one", "five")]
+    for category, kept in galleries[0].items():
+        assert galleries[1][category].name.tolist() == kept.name.tolist()
+        np.testing.assert_allclose(galleries[1][category].level, kept.level, atol=1)

@@ -1,0 +1,179 @@
+"""Drives headless Chromium over the pipe of its DevTools protocol; needs no package."""
+
+import base64
+import fcntl
+import json
+import os
+import select
+import shutil
+import subprocess
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pytest
+
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--remote-debugging-pipe",
+)
+_SECONDS = 60.0
+"""How long an answer may take."""
+
+
+class Browser:
+    """One tab of a browser; skips the test where there is no browser.
+
+    Attributes:
+        problems: Errors and warnings of pages so far, and exceptions of their scripts.
+        requests: Addresses that pages asked for, without those that are data themselves.
+    """
+
+    def __init__(self, profile: Path) -> None:
+        program = next((path for name in PROGRAMS if (path := shutil.which(name))), None)
+        if program is None:
+            pytest.skip("no Chromium: apt-get install chromium")
+        self.problems: list[str] = []
+        self.requests: list[str] = []
+        self._buffer, self._number, self._session = b"", 0, ""
+        command_end, self._out = _pipe()
+        self._in, answer_end = _pipe()
+
+        def connect() -> None:  # Chromium reads descriptor 3 and writes 4
+            os.dup2(command_end, 3)
+            os.dup2(answer_end, 4)
+
+        self._process = subprocess.Popen(
+            [program, *FLAGS, f"--user-data-dir={profile}"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            close_fds=False,
+            preexec_fn=connect,  # noqa: PLW1509 (no thread of the tests holds a lock)
+        )
+        os.close(command_end)
+        os.close(answer_end)
+
+    def __enter__(self) -> "Browser":
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
+        self._session = attached["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.call(f"{domain}.enable")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._out)
+        os.close(self._in)
+
+    def open(self, page: Path, *, width: int = 1280, height: int = 900) -> None:
+        """Open a page in a window of that size, and wait until it is loaded."""
+        self.resize(width, height)
+        self._is_loaded = False
+        self.call("Page.navigate", url=page.resolve().as_uri())
+        while not self._is_loaded:
+            self._receive()
+
+    def resize(self, width: int, height: int) -> None:
+        """Change the size of the window, in CSS pixels."""
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=width < 500,
+        )
+
+    def media(self, kind: str) -> None:
+        """Show the page as on "screen" or "print"."""
+        self.call("Emulation.setEmulatedMedia", media=kind)
+
+    def run(self, script: str) -> Any:
+        """Run the body of an async function and return what it returns."""
+        answer = self.call(
+            "Runtime.evaluate",
+            expression=f"(async () => {{ {script} }})()",
+            awaitPromise=True,
+            returnByValue=True,
+        )
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return answer["result"].get("value")
+
+    def press(self, key: str, code: int) -> None:
+        """Press and release a key."""
+        text = {"text": "\r"} if key == "Enter" else {}
+        for kind in ("keyDown", "keyUp"):
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key,
+                      windowsVirtualKeyCode=code, **text)  # fmt: skip
+
+    def screenshot(self, path: Path) -> None:
+        """Write what the window shows as a PNG."""
+        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))
+
+    def pdf(self, path: Path) -> None:
+        """Print the page."""
+        printed = self.call("Page.printToPDF", printBackground=True, preferCSSPageSize=True)
+        path.write_bytes(base64.b64decode(printed["data"]))
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """Send a command of the protocol and return its result."""
+        self._number += 1
+        message = {"id": self._number, "method": method, "params": parameters}
+        if self._session:
+            message["sessionId"] = self._session
+        os.write(self._out, json.dumps(message).encode() + b"\0")
+        while (answer := self._receive()).get("id") != self._number:
+            pass
+        assert "error" not in answer, (method, answer["error"])
+        result: dict[str, Any] = answer["result"]
+        return result
+
+    def _receive(self) -> dict[str, Any]:
+        while b"\0" not in self._buffer:
+            ready, _, _ = select.select([self._in], [], [], _SECONDS)
+            assert ready, "the browser does not answer"
+            more = os.read(self._in, 2**20)
+            assert more, "the browser has gone"
+            self._buffer += more
+        text, _, self._buffer = self._buffer.partition(b"\0")
+        message: dict[str, Any] = json.loads(text)
+        self._note(message.get("method", ""), message.get("params", {}))
+        return message
+
+    def _note(self, method: str, said: dict[str, Any]) -> None:
+        if method == "Page.loadEventFired":
+            self._is_loaded = True
+        elif method == "Runtime.exceptionThrown":
+            self.problems.append(str(said["exceptionDetails"]))
+        elif method == "Log.entryAdded" and said["entry"]["level"] in ("error", "warning"):
+            self.problems.append(said["entry"]["text"])
+        elif method == "Runtime.consoleAPICalled" and said["type"] in ("error", "warning"):
+            self.problems.append(str(said["args"]))
+        elif method == "Network.requestWillBeSent":
+            address = said["request"]["url"]
+            if not address.startswith("data:"):
+                self.requests.append(address)
+
+
+def _pipe() -> tuple[int, int]:
+    """Return a pipe's ends to read and to write, away from the numbers that Chromium takes."""
+    ends = os.pipe()
+    moved = tuple(fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in ends)
+    for end in ends:
+        os.close(end)
+    return moved[0], moved[1]

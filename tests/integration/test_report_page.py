@@ -1,0 +1,192 @@
+"""The report in a real browser: it sorts, filters, enlarges, fits a phone and prints."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browser import Browser
+from synthetic import write_mvtec
+from test_report import evaluated, page_of
+
+HOSTILE = ('<img src=x onerror="alert(1)">', "'\"&amp; <b>", "ünïcode 漢字", "x<")
+"""Names of categories."""
+
+SCRIPT = "script><script>alert(2)<!--"
+"""A file of this name in a folder "<" makes a path that would end a script."""
+
+OVERFLOWING = """
+  return [...document.querySelectorAll("main *")].filter((thing) => !thing.closest(".scroll > *")
+    && thing.getBoundingClientRect().right > document.documentElement.clientWidth + 1)
+    .map((thing) => thing.outerHTML.slice(0, 80));
+"""
+
+
+@pytest.fixture(scope="module")
+def page(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("page")
+    runs = [evaluated(mvtec_root, out / name, quality=q) for name, q in (("a", 2), ("b", 0.5))]
+    page_of(runs, out / "report")
+    return out / "report" / "index.html"
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with Browser(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
+
+
+@pytest.fixture
+def browser(started: Browser) -> Iterator[Browser]:
+    """A browser in which no page may have a problem, or ask for anything but itself."""
+    started.problems.clear()
+    started.requests.clear()
+    yield started
+    started.media("screen")
+    assert started.problems == []
+    assert {address.partition(":")[0] for address in started.requests} == {"file"}
+    assert len(set(started.requests)) == 1
+
+
+def test_a_heading_sorts_its_table_both_ways(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    (first, down), (second, up) = browser.run("""
+      const table = document.querySelectorAll("table.sortable")[1];
+      const heading = [...table.tHead.rows[0].cells].find((c) => c.textContent === "pixel AP");
+      const column = () => [...table.tBodies[0].rows].map((row) =>
+        Number(row.cells[heading.cellIndex].dataset.value));
+      const orders = [];
+      for (let i = 0; i < 2; i++) {
+        heading.querySelector("button").click();
+        orders.push([heading.getAttribute("aria-sort"), column()]);
+      }
+      return orders;
+    """)
+    assert (first, second) == ("descending", "ascending")
+    assert len(set(down)) > 1
+    assert down == sorted(down, reverse=True)
+    assert up == sorted(up)
+
+
+def test_a_method_can_be_left_out_of_the_tables(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    before, after = browser.run("""
+      const shown = () => document.querySelectorAll("table.figures tbody tr:not([hidden])").length;
+      const before = shown();
+      document.querySelector(".methods input").click();
+      return [before, shown()];
+    """)
+    assert (before, after) == (6, 3)  # two methods on the mean and two categories
+
+
+def test_filters_narrow_the_gallery_and_mistakes_come_first(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    found = browser.run("""
+      const form = document.getElementById("filters");
+      const shown = () => [...document.querySelectorAll("#gallery .item")].map((item) =>
+        [item.title, item.querySelector(".outcome").dataset.outcome]);
+      const set = (name, value) => {
+        form.elements[name].value = value;
+        form.elements[name].dispatchEvent(new Event("change", { bubbles: true }));
+      };
+      const found = { all: shown() };
+      set("category", "cable"); found.cable = shown();
+      set("defect", "hole"); found.hole = shown();
+      set("outcome", "detected"); found.detected = shown();
+      set("category", ""); set("defect", ""); set("outcome", "");
+      set("run", "1"); found.second = shown();
+      set("order", "alarms"); found.alarms = shown();
+      found.count = document.getElementById("count").textContent;
+      return found;
+    """)
+    assert len(found["all"]) == 12
+    assert len(found["cable"]) == 6
+    assert len(found["hole"]) == 3
+    assert all("cable/test/hole" in name for name, _ in found["hole"])
+    assert {outcome for _, outcome in found["detected"]} == {"detected"}
+    mistakes = [outcome in ("false alarm", "miss") for _, outcome in found["second"]]
+    assert any(mistakes)
+    assert mistakes == sorted(mistakes, reverse=True)
+    assert ["good" in name for name, _ in found["alarms"]] == [True] * 6 + [False] * 6
+    assert found["count"] == "12 of 12 images"
+
+
+def test_a_picture_enlarges_and_escape_closes_it(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    browser.run('document.querySelector("#gallery .item").focus()')
+    browser.press("Enter", 13)
+    state = """
+      const viewer = document.getElementById("viewer");
+      const pictures = [...viewer.querySelectorAll("img")];
+      await Promise.all(pictures.map((picture) => picture.decode()));
+      return { open: viewer.open, title: document.getElementById("viewer-title").textContent,
+               first: document.querySelector("#gallery .item").title,
+               narrowest: Math.min(...pictures.map((picture) => picture.clientWidth)),
+               captions: [...viewer.querySelectorAll("figcaption")].map((c) => c.textContent),
+               focused: document.activeElement === document.querySelector("#gallery .item") };
+    """
+    opened = browser.run(state)
+    assert opened["open"]
+    assert opened["title"] == opened["first"]
+    assert opened["narrowest"] > 150
+    assert opened["captions"][:2] == ["normal reference", "input"]
+    assert sum("overlay" in caption for caption in opened["captions"]) == 2
+    browser.press("ArrowRight", 39)
+    assert browser.run(state)["title"] != opened["title"]
+    browser.press("Escape", 27)
+    closed = browser.run(state)
+    assert not closed["open"]
+    assert closed["focused"]
+
+
+def test_a_phone_scrolls_in_one_direction(browser: Browser, page: Path) -> None:
+    browser.open(page, width=390, height=844)
+    browser.run('for (const details of document.querySelectorAll("details")) details.open = true')
+    size = browser.run("return [innerWidth, document.documentElement.scrollWidth]")
+    assert size == [390, 390]
+    assert browser.run(OVERFLOWING) == []
+    browser.run('document.querySelector("#gallery .item").click()')
+    wide = browser.run(
+        'const v = document.getElementById("viewer");'
+        "return [v.scrollWidth, v.clientWidth, v.getBoundingClientRect().right]"
+    )
+    assert wide[0] <= wide[1]
+    assert wide[2] <= 390
+
+
+def test_print_cuts_no_table(browser: Browser, page: Path, tmp_path: Path) -> None:
+    browser.open(page)
+    browser.pdf(tmp_path / "page.pdf")
+    assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
+    browser.media("print")
+    browser.resize(703, 1000)  # A4 without its margins
+    assert browser.run(OVERFLOWING.replace('!thing.closest(".scroll > *")', "true")) == []
+    closed = browser.run('return document.querySelectorAll("details:not([open])").length')
+    assert closed == 0
+    assert browser.run('return getComputedStyle(document.querySelector("nav")).display') == "none"
+
+
+def test_names_are_text_and_never_markup(browser: Browser, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    write_mvtec(root, np.random.default_rng(0), categories=HOSTILE, num_train=1, num_good=2,
+                num_bad=1, defect="<")  # fmt: skip
+    for category in HOSTILE:
+        bad, mask = (root / category / name / "<" for name in ("test", "ground_truth"))
+        (bad / "000.png").rename(bad / f"{SCRIPT}.png")
+        (mask / "000_mask.png").rename(mask / f"{SCRIPT}_mask.png")
+    page_of([evaluated(root, tmp_path / "run <b>&")], tmp_path / "report")
+    browser.open(tmp_path / "report" / "index.html")
+    found = browser.run("""
+      const names = [...document.querySelectorAll("#gallery .item")].map((item) => item.title);
+      document.querySelector("#gallery .item").click();
+      return { names, scripts: document.scripts.length, bold: document.querySelector("h3 b"),
+               rows: [...document.querySelectorAll("table.figures th[scope=row]")].map((c) =>
+                 c.textContent),
+               foreign: document.querySelectorAll('img[src="x"]').length };
+    """)
+    assert len(found["names"]) == 12
+    assert sorted(found["rows"]) == sorted(HOSTILE)
+    assert sum(f"/{SCRIPT}" in name for name in found["names"]) == 4
+    assert found["foreign"] == 0
+    assert found["bold"] is None
+    assert found["scripts"] == 2

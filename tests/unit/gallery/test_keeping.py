@@ -1,0 +1,121 @@
+"""Which maps a test keeps: where the model errs most, and a spread, whatever the batches."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from omiad.errors import InputError
+from omiad.gallery import Gallery, read_gallery, turns, write_gallery
+from omiad.gallery.keeping import MAP_SIDE, MASK_SIDE, fair_share
+from omiad.types import ImageBatch, Prediction, Sample
+
+ROOT = Path("root")
+
+
+def samples(num_good: int, num_bad: int, category: str = "bolt") -> list[Sample]:
+    def sample(defect: str, i: int) -> Sample:
+        path = ROOT / category / "test" / defect / f"{i:03}.png"
+        return Sample(path, None, category, defect, "test")
+
+    return [sample("good", i) for i in range(num_good)] + [
+        sample("dent" if i % 2 else "hole", i) for i in range(num_bad)
+    ]
+
+
+def feed(
+    gallery: Gallery, listed: Sequence[Sample], scores: torch.Tensor, size: int, *, side: int = 8
+) -> None:
+    labels = torch.tensor([sample.is_anomalous for sample in listed])
+    masks = torch.zeros(len(listed), side, side, dtype=torch.bool)
+    masks[labels, 1, 2] = True
+    for index in torch.arange(len(listed)).split(size):
+        maps = scores[index][:, None, None].expand(-1, side, side).clone()
+        known = torch.ones(len(index), dtype=torch.bool)
+        empty = torch.empty(len(index), 3, 0, 0, dtype=torch.uint8)
+        batch = ImageBatch(empty, labels[index], masks[index], known, index)
+        gallery.add(Prediction(scores[index], maps), batch)
+
+
+def test_false_alarms_and_misses_are_kept_and_a_spread() -> None:
+    listed = samples(50, 50)
+    scores = torch.rand(100, generator=torch.Generator().manual_seed(0))
+    gallery = Gallery(listed, num_images=12)
+    feed(gallery, listed, scores, 7)
+    kept = {image.index for image in gallery.kept}
+    assert len(kept) <= 12
+    assert set(scores[:50].topk(4).indices.tolist()) <= kept
+    assert {50 + i for i in scores[50:].topk(4, largest=False).indices.tolist()} <= kept
+    assert {0, 50, 51} <= kept  # the first of each defect
+
+
+def test_what_is_kept_depends_on_no_batches() -> None:
+    listed = samples(20, 20) + samples(9, 3, "nut")
+    scores = torch.rand(52, generator=torch.Generator().manual_seed(1))
+    kept = []
+    for size in (1, 5, 52):
+        gallery = Gallery(listed, num_images=20)
+        feed(gallery, listed, scores, size)
+        kept.append([*(image.index for image in gallery.kept), *gallery.scale()])
+    assert kept[0] == kept[1] == kept[2]
+
+
+@pytest.mark.parametrize(
+    ("counts", "total", "share"),
+    [((10, 10), 8, 4), ((2, 10), 8, 6), ((2, 3), 8, 8), ((1, 1, 100), 9, 7), ((5, 5), 0, 0)],
+)
+def test_small_categories_leave_their_room_to_others(
+    counts: tuple[int, ...], total: int, share: int
+) -> None:
+    names = dict(zip("abc", counts, strict=False))
+    assert fair_share(names, total) == share
+    assert sum(min(count, share) for count in counts) <= total
+
+
+def test_everything_is_kept_of_few_images_and_read_back(tmp_path: Path) -> None:
+    listed = samples(3, 2)
+    gallery = Gallery(listed, num_images=100)
+    scores = torch.tensor([0.0, 0.25, 0.5, 1.0, 2.0])
+    feed(gallery, listed, scores, 2, side=300)
+    path = tmp_path / "results.gallery.npz"
+    write_gallery(path, gallery.kept, listed, root=ROOT, scale=(0.0, 1.0), references={"bolt": "r"})
+    bolt = read_gallery(path)["bolt"]
+    assert bolt.name.tolist() == [sample.name(ROOT) for sample in listed]
+    assert bolt.defect.tolist() == ["good", "good", "good", "hole", "dent"]
+    assert bolt.level.shape == (5, MAP_SIDE, MAP_SIDE)
+    assert bolt.level[:, 0, 0].tolist() == [0, 64, 128, 255, 255]
+    assert bolt.mask.shape == (5, MASK_SIDE, MASK_SIDE)
+    assert bolt.mask.any((1, 2)).tolist() == [False] * 3 + [True] * 2  # one pixel of 300 x 300
+    assert bolt.reference.tolist() == ["r"]
+    assert bolt.reconstruction.shape == (5, 0, 0, 3)
+
+
+def test_the_scale_comes_from_normal_images_alone() -> None:
+    listed = samples(3, 2)
+    gallery = Gallery(listed, num_images=10)
+    feed(gallery, listed, torch.tensor([1.0, 1.0, 1.0, 9.0, 9.0]), 5)
+    assert gallery.scale()[0] == 1
+    assert gallery.scale()[1] == pytest.approx(1, abs=1e-9)
+    without = Gallery(samples(0, 2), num_images=10)
+    feed(without, samples(0, 2), torch.tensor([3.0, 5.0]), 2)
+    assert without.scale()[0] == 4
+    assert Gallery([], num_images=1).scale() == (0.0, 2.5)
+
+
+def test_a_negative_number_is_refused() -> None:
+    with pytest.raises(InputError, match="--num_kept must not be negative, but got -1"):
+        Gallery([], num_images=-1)
+
+
+def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "results.gallery.npz", other=np.zeros(3))
+    with pytest.raises(InputError, match="cannot be read as the pictures of a test"):
+        read_gallery(tmp_path / "results.gallery.npz")
+    assert read_gallery(tmp_path / "none.npz") == {}
+
+
+def test_groups_take_turns() -> None:
+    assert turns([[1, 2, 3], [4], [5, 6]]) == [1, 4, 5, 2, 6, 3]
+    assert turns([]) == []
