@@ -17,16 +17,9 @@ from omiad.diffusion.sampling import (
 )
 from omiad.errors import InputError
 from omiad.features import FeatureExtractor, FeatureNormalizer
-from omiad.memory import NormalMemory, coreset
+from omiad.memory import NormalMemory, cells, coreset
 from omiad.networks import Network, build_network, network_spec
-from omiad.scoring import (
-    Scoring,
-    anomaly_map,
-    blurred,
-    image_score,
-    residual_norm,
-    unit_length,
-)
+from omiad.scoring import Scoring, anomaly_map, blurred, image_score, residual_norm
 from omiad.types import Prediction
 
 AUTOCAST_DTYPES: dict[str, torch.dtype | None] = {
@@ -150,18 +143,10 @@ class Detector(nn.Module):
         x_0 = self.normalizer(features)
         step_noise = self._step_noise()
         maps = [
-            self._map(*self._compared(x_0, self._reconstruct(x_0, noise, step_noise)))
-            for noise in self.noise
+            self._map(x_0, x_0 - self._reconstruct(x_0, noise, step_noise)) for noise in self.noise
         ]
         mean_map = torch.stack(maps).mean(0)
         return Prediction(image_score(mean_map, self.scoring), blurred(mean_map, self.scoring))
-
-    def _compared(self, x_0: Tensor, reconstruction: Tensor) -> tuple[Tensor, Tensor]:
-        """Return features and residual (B, C, h, w) in the units in which they are compared."""
-        if self.scoring.cosine:
-            stages = self.extractor.channels_per_stage
-            x_0, reconstruction = unit_length(x_0, stages), unit_length(reconstruction, stages)
-        return x_0, x_0 - reconstruction
 
     def _map(self, x_0: Tensor, residual: Tensor) -> Tensor:
         if self.scoring.memory_size:
@@ -205,17 +190,19 @@ class Detector(nn.Module):
     def calibrate(self, categories: Iterable[Tensor]) -> None:
         """Learn from normal images what scoring needs: the memory and the range of the maps.
 
-        The memory holds a coreset of as many patches of every category, all where there are fewer.
-        The range starts at the median of the pixels of some images, which the memory leaves out for
-        that, and is 2.5 times as wide as the distance from there to their 99th percentile, so that
-        normal images stay dark.
+        The memory holds a coreset of as many patches of every category, all where there are fewer,
+        and residuals weigh in units of their root mean square over all categories alike. The range
+        starts at the median of the pixels of some images, which the memory leaves out for that, and
+        is 2.5 times as wide as the distance from there to their 99th percentile, so that normal
+        images stay dark.
 
         Args:
             categories: Raw features of normal images of each category (N, C, h, w).
         """
         generator = torch.Generator().manual_seed(self.seed)
         shown: list[tuple[Tensor, Tensor]] = []  # features and residuals of images
-        kept: list[tuple[Tensor, Tensor]] = []  # patches, and whether they are of shown images
+        kept: list[tuple[Tensor, Tensor, Tensor]] = []  # of patches, and whether they are shown
+        squares: list[Tensor] = []  # means over a category's patches
         for features in categories:
             x_0, residual = self._residuals(features)
             is_shown = torch.zeros(len(x_0), dtype=torch.bool, device=x_0.device)
@@ -224,17 +211,22 @@ class Detector(nn.Module):
             is_shown[::step] = True
             shown.append((x_0[is_shown], residual[is_shown]))
             if self.scoring.memory_size:
-                patches = self.memory.joined(x_0, residual)
+                cells_per_image = x_0[0, 0].numel()
+                x_0, residual = cells(x_0), cells(residual)
+                squares.append(residual.square().mean(0))
+                patches = self.memory.joined(x_0, residual, squares[-1].sqrt())
                 rows = coreset(patches, self.scoring.memory_size, generator)
-                kept.append((patches[rows], is_shown[rows // x_0[0, 0].numel()]))
+                kept.append((x_0[rows], residual[rows], is_shown[rows // cells_per_image]))
         if kept:
-            patches, is_shown = (torch.cat(parts) for parts in zip(*kept, strict=True))
-            self.memory.fit(patches[is_shown if is_shown.all() else ~is_shown])
+            x_0, residual, is_shown = (torch.cat(parts) for parts in zip(*kept, strict=True))
+            rms = torch.stack(squares).mean(0).sqrt()
+            rest = is_shown if is_shown.all() else ~is_shown
+            self.memory.fit(x_0[rest], residual[rest], rms)
         maps = [blurred(self._map(*pair), self.scoring).flatten() for pair in shown]
         low, high = _quantiles(torch.cat(maps), (0.5, 0.99))
         self.map_range.copy_(torch.stack([low, low + 2.5 * (high - low)]))
         if kept:
-            self.memory.fit(patches)
+            self.memory.fit(x_0, residual, rms)
 
     @property
     def num_calibration_images(self) -> int:
@@ -248,23 +240,21 @@ class Detector(nn.Module):
         return {"map_range": self.map_range, **memory}
 
     def is_used_unlike(self, spec: dict[str, Any]) -> bool:
-        """Return whether a detector of that `spec` leaves other residuals or compares others."""
+        """Return whether a detector of that `spec` leaves other residuals or keeps others."""
         mine, theirs = (
             {**spec, **vars(Scoring()), **spec["scoring"]} for spec in (self.spec, spec)
         )
-        scoring = ("cosine", "memory_size", "residual_weight")
-        names = ("t_init", "num_steps", "sampler", "eta", "seed", *scoring)
+        names = ("t_init", "num_steps", "sampler", "eta", "seed", "memory_size", "residual_weight")
         return any(theirs.get(name, mine[name]) != mine[name] for name in names)
 
     def _residuals(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Return features (N, C, h, w) and what the first noise map leaves of them, as compared."""
+        """Return features (N, C, h, w) and what the first noise map leaves of them."""
         x_0 = self.normalizer(features)
         parts = [
-            self._compared(part, self._reconstruct(part, self.noise[0], self._step_noise()))
+            part - self._reconstruct(part, self.noise[0], self._step_noise())
             for part in x_0.split(_CALIBRATION_BATCH_SIZE)
         ]
-        compared, residuals = zip(*parts, strict=True)
-        return torch.cat(compared), torch.cat(residuals)
+        return x_0, torch.cat(parts)
 
     @property
     def spec(self) -> dict[str, Any]:

@@ -50,10 +50,11 @@ def coreset(patches: Tensor, size: int, generator: torch.Generator) -> Tensor:
 class NormalMemory(nn.Module):
     """Distance of each patch to the most similar normal one.
 
-    A patch is its features beside its weighted residual, as they are compared. So a patch is
-    unusual when nothing normal looks like it, or when the model fails on it in a way in which it
-    fails on nothing normal that looks alike. Coreset and nearest-neighbour distance are PatchCore's
-    (Roth et al. 2022), without its re-weighting. Which category a patch came from is not kept.
+    A patch is its features beside its weighted residual, each channel of the residual divided by
+    the root mean square it has on normal images. So a patch is unusual when nothing normal looks
+    like it, or when the model fails on it in a way in which it fails on nothing normal that looks
+    alike. The nearest-neighbour distance is PatchCore's (Roth et al. 2022) without its re-weighting
+    and coreset. Which category a patch came from is not kept.
 
     Args:
         num_channels: C of the features.
@@ -61,29 +62,33 @@ class NormalMemory(nn.Module):
 
     Attributes:
         patches: What was kept (M, 2 C), none before `fit`.
+        scale: Root mean square of the residual of each channel (C, 1, 1).
     """
 
     patches: Tensor
+    scale: Tensor
 
     def __init__(self, num_channels: int, *, residual_weight: float) -> None:
         super().__init__()
         self.residual_weight = residual_weight
         self.register_buffer("patches", torch.empty(0, 2 * num_channels))
+        self.register_buffer("scale", torch.ones(num_channels, 1, 1))
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing was kept yet."""
-        return not len(self.patches)
+    def fit(self, x_0: Tensor, residual: Tensor, rms: Tensor) -> None:
+        """Keep patches of normal images in place of those that are there.
 
-    def fit(self, patches: Tensor) -> None:
-        """Keep patches (M, 2 C) of normal images, from `joined`, in place of those there are."""
-        self.patches = patches
+        Args:
+            x_0: Features (M, C).
+            residual: Features less their reconstruction (M, C).
+            rms: Root mean square of the residual on normal images (C,).
+        """
+        self.scale.copy_(rms.clamp(min=1e-6).view_as(self.scale))
+        self.patches = self.joined(x_0, residual, self.scale.flatten())
 
-    def joined(self, x_0: Tensor, residual: Tensor) -> Tensor:
-        """Return the patches (B * h * w, 2 C) of maps (B, C, h, w): features beside residual."""
-        both = torch.cat([x_0.float(), self.residual_weight * residual.float()], dim=1)
-        # Laid out alike whatever the batch, so that products round alike.
-        return both.permute(0, 2, 3, 1).flatten(0, 2).contiguous()
+    def joined(self, x_0: Tensor, residual: Tensor, rms: Tensor) -> Tensor:
+        """Return patches (M, 2 C): features (M, C) beside the weighted residual in units of rms."""
+        scaled = residual.float() * (self.residual_weight / rms.clamp(min=1e-6))
+        return torch.cat([x_0.float(), scaled], dim=1)
 
     def forward(self, x_0: Tensor, residual: Tensor) -> Tensor:
         """Return the Euclidean distance of each patch to the nearest kept one.
@@ -98,13 +103,13 @@ class NormalMemory(nn.Module):
         Raises:
             InputError: If nothing was kept yet.
         """
-        if self.is_empty:
+        if not len(self.patches):
             raise InputError(
                 "The memory of normal patches is empty. Score with a checkpoint that `omiad fit` "
                 "wrote, or call Detector.calibrate with features of normal images first."
             )
         height, width = x_0.shape[-2:]
-        queries = self.joined(x_0, residual)
+        queries = self.joined(cells(x_0), cells(residual), self.scale.flatten())
         rows = max(1, _MAX_DISTANCES // len(self.patches))
         # Half precision could not tell them apart.
         with torch.autocast(x_0.device.type, enabled=False):
@@ -114,11 +119,9 @@ class NormalMemory(nn.Module):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        # The first checkpoints knew no memory, later ones one of scaled residuals: both are filled
-        # anew when they are tested.
-        if state_dict.pop(prefix + "scale", None) is not None:
-            state_dict.pop(prefix + "patches", None)
+        # The first checkpoints knew no memory.
         stored = state_dict.setdefault(prefix + "patches", self.patches[:0])
+        state_dict.setdefault(prefix + "scale", torch.ones_like(self.scale))
         self.patches = self.patches.new_empty(stored.shape)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
@@ -128,3 +131,8 @@ class NormalMemory(nn.Module):
         index = torch.addmm(lengths, queries, self.patches.T, alpha=-2).argmin(1)
         nearest: Tensor = torch.linalg.vector_norm(queries - self.patches[index], dim=1)
         return nearest
+
+
+def cells(x: Tensor) -> Tensor:
+    """Return maps (B, C, h, w) as the vectors of their cells (B * h * w, C)."""
+    return x.permute(0, 2, 3, 1).flatten(0, 2)

@@ -1,7 +1,6 @@
 """From a residual to an anomaly map and an image score."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,10 +15,6 @@ class Scoring:
     """How a residual becomes an anomaly map and an image score.
 
     Attributes:
-        cosine: Compare directions: what each stage of the backbone says of a patch is brought to
-            length 1 first, in features and reconstruction alike. Then the distance is that of
-            cosines (RD4AD, Deng and Li 2022), and strong activations count no more than weak ones.
-            The paper compares lengths too.
         squared: Square the distance, as printed in the paper's Algorithm 2; UniAD's
             code, and the default, take the norm itself.
         blur_sigma: Standard deviation of a Gaussian blur of the map, in pixels; 0 is none.
@@ -31,7 +26,6 @@ class Scoring:
         residual_weight: Weight of the residual beside the features in that distance.
     """
 
-    cosine: bool = False
     squared: bool = False
     blur_sigma: float = 0.0
     pool_size: int = 16
@@ -59,12 +53,6 @@ class Scoring:
                 f"scoring.residual_weight must be finite and not negative, but got "
                 f"{self.residual_weight}."
             )
-
-
-def unit_length(x: Tensor, channels_per_stage: Sequence[int]) -> Tensor:
-    """Divide each stage's part of each patch of maps (B, C, h, w) by its length: float32."""
-    parts = x.float().split(list(channels_per_stage), dim=1)
-    return torch.cat([F.normalize(part, dim=1) for part in parts], dim=1)
 
 
 def residual_norm(residual: Tensor) -> Tensor:

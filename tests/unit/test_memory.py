@@ -4,7 +4,7 @@ import torch
 from scipy.spatial import cKDTree
 
 from omiad.errors import InputError
-from omiad.memory import NormalMemory, coreset
+from omiad.memory import NormalMemory, cells, coreset
 
 
 @pytest.fixture
@@ -17,21 +17,24 @@ def normal(generator):
 
 def filled(normal, weight):
     memory = NormalMemory(3, residual_weight=weight)
-    memory.fit(memory.joined(*normal))
+    x_0, residual = (cells(x) for x in normal)
+    memory.fit(x_0, residual, residual.square().mean(0).sqrt())
     return memory
 
 
-def points(x_0, residual, weight):
-    both = torch.cat([x_0, weight * residual], dim=1)
-    return both.permute(0, 2, 3, 1).reshape(-1, 2 * x_0.shape[1]).numpy()
+def points(x_0, residual, weight, scale):
+    scaled = weight * residual / scale.view(1, -1, 1, 1)
+    return torch.cat([x_0, scaled], dim=1).permute(0, 2, 3, 1).reshape(-1, 2 * x_0.shape[1])
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.7])
 def test_distances_are_those_of_a_k_d_tree(normal, generator, weight):
     memory = filled(normal, weight)
-    tree = cKDTree(points(*normal, weight))
+    x_0, residual = normal
+    scale = residual.square().mean((0, 2, 3)).sqrt()
+    tree = cKDTree(points(x_0, residual, weight, scale).numpy())
     asked = torch.randn(2, 5, 3, 4, 4, generator=generator)
-    expected = tree.query(points(*asked, weight))[0]
+    expected = tree.query(points(*asked, weight, scale).numpy())[0]
     np.testing.assert_allclose(memory(*asked).flatten(), expected, rtol=1e-5)
 
 
@@ -70,11 +73,10 @@ def test_a_state_from_before_there_was_a_memory_is_an_empty_one(normal):
     assert memory.patches.shape == (0, 6)
 
 
-def test_a_state_of_scaled_residuals_is_an_empty_one(normal):
-    memory = filled(normal, 0.7)
-    state = memory.state_dict() | {"scale": torch.ones(3, 1, 1)}
-    memory.load_state_dict(state)
-    assert memory.is_empty
+def test_a_residual_without_variance_is_no_division_by_zero(normal):
+    x_0, residual = normal
+    memory = filled((x_0, 0 * residual), 0.7)
+    assert torch.isfinite(memory(x_0, residual)).all()
 
 
 def test_an_empty_memory_is_no_score(normal):

@@ -4,7 +4,7 @@ import torch
 from scipy import ndimage
 
 from omiad.errors import InputError
-from omiad.scoring import Scoring, anomaly_map, blurred, image_score, residual_norm, unit_length
+from omiad.scoring import Scoring, anomaly_map, blurred, image_score, residual_norm
 
 
 def test_a_map_is_upsampled_with_aligned_corners(generator: torch.Generator) -> None:
@@ -20,22 +20,6 @@ def test_the_norm_is_taken_over_channels(generator: torch.Generator) -> None:
     residual = torch.randn(2, 5, 4, 4, generator=generator)
     expected = np.sqrt((residual.numpy() ** 2).sum(1, keepdims=True))
     np.testing.assert_allclose(residual_norm(residual), expected, rtol=1e-6)
-
-
-def test_a_distance_of_unit_lengths_is_that_of_the_stages_cosines(
-    generator: torch.Generator,
-) -> None:
-    x, y = (torch.randn(2, 7, 3, 3, generator=generator) for _ in range(2))
-    distance = residual_norm(unit_length(x, [3, 4]) - unit_length(5 * y, [3, 4]))[:, 0]
-    cosines = sum(
-        (x[:, part] * y[:, part]).sum(1) / (x[:, part].norm(dim=1) * y[:, part].norm(dim=1))
-        for part in (slice(0, 3), slice(3, 7))
-    )
-    torch.testing.assert_close(distance.square(), 2 * (2 - cosines))
-
-
-def test_a_patch_of_no_length_is_no_division_by_zero() -> None:
-    assert not unit_length(torch.zeros(1, 4, 1, 1), [2, 2]).any()
 
 
 def test_the_distance_is_squared_before_upsampling(generator: torch.Generator) -> None:

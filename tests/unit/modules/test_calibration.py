@@ -1,6 +1,5 @@
 """What a model keeps of normal images to score by, and when it is kept anew."""
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from omiad.scoring import Scoring
 ALL = 10_000
 """More patches than the data set has."""
 
-REMEMBERING = Scoring(pool_size=4, memory_size=ALL, cosine=True, residual_weight=0.7)
+REMEMBERING = Scoring(pool_size=4, memory_size=ALL)
 
 
 @pytest.fixture(scope="module")
@@ -41,21 +40,18 @@ def cells(x: torch.Tensor) -> np.ndarray:
 
 def slow_distances(detector: Detector, normal: torch.Tensor, asked: torch.Tensor) -> np.ndarray:
     """Nearest neighbours among all normal patches, from the definition."""
-    both, ends = [], np.cumsum(detector.extractor.channels_per_stage)
-
-    def unit(x: np.ndarray) -> np.ndarray:
-        parts = np.split(x, ends[:-1], axis=1)
-        return np.concatenate([a / np.sqrt((a**2).sum(1, keepdims=True)) for a in parts], axis=1)
-
+    both = []
     for features in (normal, asked):
         x_0 = detector.normalizer(features)
         schedule, noise = detector.denoiser.schedule, detector.noise[0].expand(x_0.shape)
         steps = torch.full((len(x_0),), detector.t_init)
         with torch.no_grad():
             x_t = schedule.add_noise(x_0, noise, steps)
-            x, rebuilt = unit(cells(x_0)), unit(cells(detector.denoiser(x_t, steps).x_0))
-            both.append(np.concatenate([x, detector.scoring.residual_weight * (x - rebuilt)], 1))
-    return cKDTree(both[0]).query(both[1])[0]
+            both.append((cells(x_0), cells(x_0 - detector.denoiser(x_t, steps).x_0)))
+    (x_0, residual), (x, r) = both
+    rms = np.sqrt((residual**2).mean(0))
+    tree = cKDTree(np.concatenate([x_0, residual / rms], axis=1))
+    return tree.query(np.concatenate([x, r / rms], axis=1))[0]
 
 
 def test_a_checkpoint_scores_by_the_nearest_normal_patch(
@@ -91,8 +87,7 @@ def test_a_checkpoint_is_tested_with_the_memory_it_holds(
     [
         {"t_init": 300},
         {"num_steps": 3},
-        {"scoring": dataclasses.replace(REMEMBERING, residual_weight=0.2)},
-        {"scoring": dataclasses.replace(REMEMBERING, cosine=False)},
+        {"scoring": Scoring(pool_size=4, memory_size=ALL, residual_weight=0.2)},
         {"ema_fraction": 0.0},
     ],
 )
@@ -155,7 +150,7 @@ def test_a_checkpoint_from_before_there_was_a_memory_still_loads(
     for name in [name for name in state if "memory" in name]:
         del state[name]
     scoring = checkpoint["omiad"]["detector"]["scoring"]
-    del scoring["memory_size"], scoring["residual_weight"], scoring["cosine"]
+    del scoring["memory_size"], scoring["residual_weight"]
     torch.save(checkpoint, tmp_path / "old.ckpt")
     loaded = Detector.load(tmp_path / "old.ckpt")
     assert loaded.scoring.memory_size == 0
