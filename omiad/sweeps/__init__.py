@@ -77,7 +77,7 @@ def table(
         dataset: Which configurations, for an ablation; folder is for photographs of your own.
         output: Folder of all sweeps; what is done there is not done again.
         configs: Folder of the configurations.
-        small: Take the preset for a CPU.
+        small: Take the preset for a CPU, as an ablation on a folder always does.
         options: Further options of every fit, in one string.
         teacher_options: Further options of stage 1, e.g. "--data.weights FILE".
 
@@ -87,8 +87,10 @@ def table(
     if number in ABLATIONS:
         if root is None:
             raise InputError(f"Table {number} is trained on a data set. Give --root FOLDER.")
+        # Photographs of one's own: the networks of the rows are of the paper's size or the preset's.
+        small = small or dataset == "folder"
         runs = _runs(dataset, root, output, configs, small, options, teacher_options)
-        _ablation(runs, number, dataset)
+        _ablation(runs, number)
     elif number in (1, 12):
         _collect(number, Path(output), small=small)
     else:
@@ -121,15 +123,13 @@ def _folder(output: Path, dataset: Dataset, *, small: bool) -> Path:
     return output / (f"{dataset}_small" if small else dataset)
 
 
-def _ablation(runs: Runs, number: int, dataset: Dataset) -> None:
+def _ablation(runs: Runs, number: int) -> None:
     listed = yaml.safe_load((runs.ablations / "tables.yaml").read_text())[number]
     metrics = METRICS_OF_TABLE[number]
     rows = []
     for printed in paper_table(number):
         files = listed[printed.method]
-        # configs/amdm_folder.yaml is of the small preset's size by itself.
-        is_small = runs.small or dataset == "folder"
-        teacher = files.get("small_teacher") if is_small else None
+        teacher = files.get("small_teacher") if runs.small else None
         row = Row(teacher or files["teacher"], files.get("distil"))
         figures = own_figures(runs.results(row), metrics)
         rows.append(Beside(printed.method, figures, printed.figures, _duration(runs.seconds(row))))
