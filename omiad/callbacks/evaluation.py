@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
 from rich.console import Console
-from torch import Tensor
 
 from omiad.callbacks.latency import StepClock
 from omiad.detector import Detector

@@ -87,7 +87,7 @@ def table(
     if number in ABLATIONS:
         if root is None:
             raise InputError(f"Table {number} is trained on a data set. Give --root FOLDER.")
-        # Photographs of one's own: the networks of the rows are of the paper's size or the preset's.
+        # The networks of the rows are of the paper's size, or of the preset's.
         small = small or dataset == "folder"
         runs = _runs(dataset, root, output, configs, small, options, teacher_options)
         _ablation(runs, number)
