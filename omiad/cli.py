@@ -22,6 +22,7 @@ from omiad.evaluation import compare, evaluate
 from omiad.prediction import predict
 from omiad.sweeps import sweep, table
 from omiad.training import OmiadCLI
+from omiad.typesetting import typeset
 
 USAGE = """\
 omiad - one model for every product, any defect in one denoising step
@@ -41,6 +42,7 @@ commands
   cache info       list the feature caches; cache verify, cache prune look after them
   sweep            both stages on a data set beside the paper's figures; may be interrupted
   table            a table of the paper (1, 3, 12 to 15) with figures of one's own
+  typeset          results in the layout of a table of the paper: LaTeX, Markdown or CSV
   demo             the whole road on synthetic data, in a few minutes on a CPU
 
 examples
@@ -108,6 +110,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], object]] = {
     "cache prune": _run_function(prune_cache, "cache prune"),
     "sweep": _run_function(sweep, "sweep", positional=True),
     "table": _run_function(table, "table", positional=True),
+    "typeset": _run_function(typeset, "typeset", files="results"),
     "demo": _run_function(demo, "demo"),
 }
 
