@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 
+import torch
 from jsonargparse import ArgumentParser, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from rich.console import Console
@@ -132,9 +133,23 @@ def main(args: Sequence[str] | None = None) -> None:
         _fail(str(error))
     except MisconfigurationException as error:  # Lightning: no such device, strategy, precision
         _fail(f"{error} Check the --trainer options; --trainer.accelerator cpu always works.")
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        reason = str(error).partition(". ")[0]
+        _fail(
+            f"The memory ran out ({reason}). Lower --data.batch_size (of `omiad predict` "
+            f"--batch_size), --data.image_size or the size of --model.network."
+        )
     except OSError as error:  # full disk, no permission
         where = f" ('{error.filename}')" if error.filename else ""
         _fail(f"{error.strerror or error}{where}. Nothing that was written before is lost.")
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # Of a GPU's memory torch has an error of its own, of a CPU's none.
+    is_one = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return is_one or "can't allocate memory" in str(error)
 
 
 def _fail(sentence: str) -> None:
