@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 
+import torch
 from jsonargparse import ArgumentParser, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from rich.console import Console
@@ -23,6 +24,7 @@ from omiad.prediction import predict
 from omiad.report import report
 from omiad.sweeps import sweep, table
 from omiad.training import OmiadCLI
+from omiad.typesetting import typeset
 
 USAGE = """\
 omiad - one model for every product, any defect in one denoising step
@@ -43,6 +45,7 @@ commands
   cache info       list the feature caches; cache verify, cache prune look after them
   sweep            both stages on a data set beside the paper's figures; may be interrupted
   table            a table of the paper (1, 3, 12 to 15) with figures of one's own
+  typeset          results in the layout of a table of the paper: LaTeX, Markdown or CSV
   demo             the whole road on synthetic data, in a few minutes on a CPU
 
 examples
@@ -111,6 +114,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], object]] = {
     "cache prune": _run_function(prune_cache, "cache prune"),
     "sweep": _run_function(sweep, "sweep", positional=True),
     "table": _run_function(table, "table", positional=True),
+    "typeset": _run_function(typeset, "typeset", files="results"),
     "demo": _run_function(demo, "demo"),
 }
 
@@ -132,9 +136,23 @@ def main(args: Sequence[str] | None = None) -> None:
         _fail(str(error))
     except MisconfigurationException as error:  # Lightning: no such device, strategy, precision
         _fail(f"{error} Check the --trainer options; --trainer.accelerator cpu always works.")
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        reason = str(error).partition(". ")[0]
+        _fail(
+            f"The memory ran out ({reason}). Lower --data.batch_size (of `omiad predict` "
+            f"--batch_size), --data.image_size or the size of --model.network."
+        )
     except OSError as error:  # full disk, no permission
         where = f" ('{error.filename}')" if error.filename else ""
         _fail(f"{error.strerror or error}{where}. Nothing that was written before is lost.")
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # Of a GPU's memory torch has an error of its own, of a CPU's none.
+    is_one = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return is_one or "can't allocate memory" in str(error)
 
 
 def _fail(sentence: str) -> None:

@@ -3,7 +3,7 @@
 import json
 import platform
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -104,9 +104,40 @@ def read_results(path: Path) -> dict[str, Any]:
         record = json.loads(path.read_text())
     except ValueError as error:
         raise InputError(f"'{path}' is not JSON ({error}). Give a results.json.") from error
-    if not isinstance(record, dict) or not {"categories", "mean", "protocol"} <= set(record):
+    if not isinstance(record, dict) or not {"categories", "further", "mean", "protocol"} <= set(
+        record
+    ):
         raise InputError(f"'{path}' holds no results of omiad. Give a results.json.")
     return record
+
+
+def refuse_other_measures(records: Mapping[Path, dict[str, Any]]) -> None:
+    """Check that runs were measured in one way.
+
+    How a method brings maps of its own grid to the images' size is its own affair.
+
+    Args:
+        records: What each results.json holds, by its path.
+
+    Raises:
+        InputError: If protocol, its changes or the estimator differ.
+    """
+    (path, record), *others = records.items()
+    for other_path, other in others:
+        for key in ("protocol", "protocol_changes", "estimator"):
+            first, second = _measured(record, key), _measured(other, key)
+            if first != second:
+                raise InputError(
+                    f"'{path}' was measured with {key} {first}, '{other_path}' with {second}. "
+                    f"Evaluate both in one way."
+                )
+
+
+def _measured(record: dict[str, Any], key: str) -> Any:
+    value = record.get(key)
+    if isinstance(value, dict):
+        return {name: change for name, change in value.items() if name != "upsampling"}
+    return value
 
 
 def images_path(results: Path) -> Path:

@@ -13,10 +13,13 @@ from omiad.errors import InputError
 from omiad.metrics import METRICS
 from omiad.metrics.bootstrap import ScoredImages, deviations, draw, interval, means
 from omiad.metrics.table import HEADINGS, figures_table
-from omiad.results import Bootstrap, images_path, read_images, read_results
-
-_SAME = ("protocol", "protocol_changes", "estimator")
-"""What runs must share to be compared."""
+from omiad.results import (
+    Bootstrap,
+    images_path,
+    read_images,
+    read_results,
+    refuse_other_measures,
+)
 
 
 class Difference(NamedTuple):
@@ -58,14 +61,7 @@ def compare(
             f"Give two results.json to compare, or several with --seeds, but not {len(paths)}."
         )
     records = [read_results(path) for path in paths]
-    for path, record in zip(paths[1:], records[1:], strict=True):
-        for key in _SAME:
-            first, other = _measured(records[0], key), _measured(record, key)
-            if first != other:
-                raise InputError(
-                    f"'{paths[0]}' was measured with {key} {first}, '{path}' with {other}. "
-                    f"Evaluate both in one way."
-                )
+    refuse_other_measures(dict(zip(paths, records, strict=True)))
     if seeds:
         Console().print(_seeds_table(records))
     else:
@@ -118,14 +114,6 @@ def differences(
         }
         for name, row in value.items()
     }
-
-
-def _measured(record: dict[str, Any], key: str) -> Any:
-    """Return how a run was measured, without how its method makes maps of its own grid."""
-    value = record.get(key)
-    if isinstance(value, dict):
-        return {name: change for name, change in value.items() if name != "upsampling"}
-    return value
 
 
 def _matched(

@@ -92,10 +92,13 @@ class DecoderModule(DetectionModule):
         return self
 
     def training_step(self, batch: FeatureBatch, batch_idx: int) -> Tensor:
-        """Draw one batch of normal images from their features."""
+        """Draw a batch of normal images, one half from features, the other from reconstructions."""
         samples, size = self.data.samples("train"), self.detector.extractor.image_size
         images = torch.stack([read_image(samples[i].image, size) for i in batch.index.tolist()])
-        drawn = self.decoder(self.detector.normalizer(batch.features))
+        half = len(images) // 2
+        normalized = self.detector.normalizer(batch.features[:half])
+        reconstructed = self.detector.reconstruct(batch.features[half:])
+        drawn = self.decoder(torch.cat([normalized, reconstructed]))
         loss = F.mse_loss(drawn, images.to(drawn.device) / 255)
         self.check_finite(loss, "The training loss")
         self.log("train/loss", loss, prog_bar=True)

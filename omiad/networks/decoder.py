@@ -6,13 +6,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (the field's spelling)
 
 from omiad.errors import InputError
-from omiad.networks.layers import group_norm
 
 
 class FeatureDecoder(nn.Module):
     """Convolutions that double the grid until the image's size is near, then resize to it.
 
-    Each doubling halves the channels, down to 16.
+    Each doubling halves the channels, down to 16. The last one sets four pixels from one cell, as
+    convolutions on the finest grid would cost more than all others. Nothing is normalised: where
+    statistics are taken over the whole picture, a network draws a bright spot to set them.
 
     Args:
         channels: Channels of the features.
@@ -37,12 +38,19 @@ class FeatureDecoder(nn.Module):
         self.image_size = image_size
         widths = [width]
         layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1)]
-        for _ in range(int(math.log2(image_size / feature_size))):
+        doublings = int(math.log2(image_size / feature_size))
+        for _ in range(doublings - 1):
             widths.append(max(16, widths[-1] // 2))
             layers += [_block(widths[-2]), nn.Upsample(scale_factor=2.0, mode="nearest")]
             layers += [nn.Conv2d(widths[-2], widths[-1], 3, padding=1)]
         self.layers = nn.Sequential(*layers, _block(widths[-1]))
-        self.out = nn.Conv2d(widths[-1], 3, 3, padding=1)
+        last = 2 if doublings else 1
+        self.out = nn.Sequential(
+            nn.Conv2d(widths[-1], 3 * last**2, 3, padding=1), nn.PixelShuffle(last)
+        )
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):  # torch's own start would fade from layer to layer
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
 
     def forward(self, features: Tensor) -> Tensor:
         """Map normalised features (B, C, h, w) to RGB in [0, 1], (B, 3, S, S), float32."""
@@ -52,6 +60,4 @@ class FeatureDecoder(nn.Module):
 
 
 def _block(channels: int) -> nn.Sequential:
-    return nn.Sequential(
-        group_norm(channels), nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1), nn.SiLU()
-    )
+    return nn.Sequential(nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1), nn.SiLU())

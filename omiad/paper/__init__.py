@@ -5,7 +5,8 @@ printed, mistakes included; tests/unit/test_paper.py lists those found.
 """
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
 
@@ -27,6 +28,10 @@ METRICS_OF_TABLE: dict[int, tuple[str, ...]] = {
     **dict.fromkeys((13, 14, 15), _AUROC),
 }
 """What the numbers of a cell are, in their order; all but seconds in %."""
+
+
+_CATEGORIES_OF = {"MVTec-AD": 4, "VisA": 6, "MPDD": 8, "Real-IAD": 10}
+"""A table with the categories of each data set; the next one has their pixel figures."""
 
 
 class PaperRow(NamedTuple):
@@ -53,6 +58,7 @@ class PaperRow(NamedTuple):
         return dict(zip(METRICS_OF_TABLE[self.table], values, strict=True))
 
 
+@cache
 def paper_table(number: int) -> Sequence[PaperRow]:
     """Return the cells of a table in the paper's order.
 
@@ -68,3 +74,24 @@ def paper_table(number: int) -> Sequence[PaperRow]:
     cells = csv.DictReader(text.splitlines())
     rows = [PaperRow(int(row.pop("table")), **row) for row in cells]
     return [row for row in rows if row.table == number]
+
+
+def categories_of(dataset: str) -> dict[str, str]:
+    """Return the categories of one of the paper's data sets, in its order.
+
+    Returns:
+        Names as the paper prints them, by `category_key`.
+    """
+    rows = paper_table(_CATEGORIES_OF[dataset])
+    return {category_key(row.category): row.category for row in rows if row.category != MEAN}
+
+
+def category_key(name: str) -> str:
+    """Reduce a name to what the paper and the folders of a data set spell alike."""
+    return "".join(filter(str.isalnum, name.lower())).removesuffix("s")
+
+
+def dataset_of(categories: Iterable[str]) -> str | None:
+    """Return which of the paper's data sets has just these categories, None if none has."""
+    keys = {category_key(name) for name in categories}
+    return next((name for name in _CATEGORIES_OF if keys == categories_of(name).keys()), None)

@@ -8,7 +8,7 @@ import yaml  # a dependency of Lightning and jsonargparse, whose files it reads 
 
 from omiad.errors import InputError, MissingInputError
 from omiad.paper import MEAN, METRICS_OF_TABLE, paper_table
-from omiad.sweeps.runs import Row, Runs, finished_results
+from omiad.sweeps.runs import Row, Runs, finished_results, tested_results
 from omiad.sweeps.tables import Beside, own_figures, write_table
 
 logger = logging.getLogger(__name__)
@@ -124,18 +124,54 @@ def _folder(output: Path, dataset: Dataset, *, small: bool) -> Path:
 
 
 def _ablation(runs: Runs, number: int) -> None:
-    listed = yaml.safe_load((runs.ablations / "tables.yaml").read_text())[number]
     metrics = METRICS_OF_TABLE[number]
+    made_of = _ablation_rows(number, runs.ablations, small=runs.small)
     rows = []
     for printed in paper_table(number):
-        files = listed[printed.method]
-        teacher = files.get("small_teacher") if runs.small else None
-        row = Row(teacher or files["teacher"], files.get("distil"))
+        row = made_of[printed.method]
         figures = own_figures(runs.results(row), metrics)
         rows.append(Beside(printed.method, figures, printed.figures, _duration(runs.seconds(row))))
     path = runs.folder / f"table_{number}.md"
     write_table(path, f"Table {number}, on {runs.root.name} (%)", rows, metrics)
     logger.info("table: %s", path)
+
+
+def _ablation_rows(number: int, ablations: Path, *, small: bool) -> dict[str, Row]:
+    """Return what the rows of an ablation are made of, by the paper's names in its order."""
+    listed = yaml.safe_load((ablations / "tables.yaml").read_text())[number]
+    return {
+        name: Row(
+            (files.get("small_teacher") if small else None) or files["teacher"],
+            files.get("distil"),
+        )
+        for name, files in listed.items()
+    }
+
+
+def rows_of_table(number: int, folder: Path, *, configs: Path) -> dict[str, Path | None]:
+    """Return the results.json of each row of a table that a data set's sweep may hold.
+
+    Args:
+        number: Of the table.
+        folder: Of the sweep, e.g. runs/sweeps/mvtec.
+        configs: Folder of the configurations.
+
+    Returns:
+        By the paper's name of the row; None where it has not been tested.
+
+    Raises:
+        MissingInputError: If the configurations do not name the rows of an ablation.
+    """
+    models = {"AMDM": TEACHER, "OmiAD": WHOLE} if number == 1 else {"OmiAD": WHOLE}
+    if number in ABLATIONS:
+        if not (configs / "ablation" / "tables.yaml").is_file():
+            raise MissingInputError(
+                f"No 'ablation/tables.yaml' in '{configs}'. Run from a checkout of omiad, or give "
+                f"--configs."
+            )
+        small = folder.name == "folder" or folder.name.endswith("_small")
+        models = _ablation_rows(number, configs / "ablation", small=small)
+    return {name: tested_results(folder / row.name) for name, row in models.items()}
 
 
 def _table_of_sweep(runs: Runs, dataset: Dataset) -> None:

@@ -171,10 +171,16 @@ class Runs:
         path.write_text(json.dumps(asked, indent=2) + "\n")
 
 
+def tested_results(folder: Path) -> Path | None:
+    """Return the results.json of a row's folder, None where it has not been tested."""
+    done = [path for part in _parts(folder / "test") if (path := part / "results.json").is_file()]
+    return done[-1] if done else None
+
+
 def finished_results(folder: Path) -> dict[str, Any] | None:
     """Return the results of a row's folder, None where it has not been tested."""
-    done = [path for part in _parts(folder / "test") if (path := part / "results.json").is_file()]
-    return read_results(done[-1]) if done else None
+    path = tested_results(folder)
+    return None if path is None else read_results(path)
 
 
 def _parts(folder: Path) -> list[Path]:

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
+from omiad.report.markup import Grid, as_markdown
+
 HEADINGS = {
     "image_auroc": "I-AUROC",
     "image_ap": "I-AP",
@@ -64,10 +66,8 @@ def write_table(path: Path, title: str, rows: Sequence[Beside], metrics: Sequenc
     for line in lines:
         table.add_row(*line, style="dim" if line[0] == "paper" else None)
     Console().print(table)
-    marked = [headings, ["---"] * len(headings), *lines]
-    text = "\n".join("| " + " | ".join(line) + " |" for line in marked)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{title}\n\n{text}\n")
+    path.write_text(as_markdown(Grid(title, headings, lines)))
 
 
 def _cell(figure: float | None) -> str:

@@ -1,17 +1,20 @@
 """How near a decoder's pictures of normal photographs never trained on come to the photographs.
 
 Takes a decoder's checkpoint and prints, for each category, the PSNR in dB of its pictures of the
-features as they are, of the reconstruction's, and of the category's mean training image.
+features as they are, of the reconstruction's, and of the category's mean training image. --output
+takes a few of them to look at: photograph, features, reconstruction and mean image side by side.
 
     python tests/benchmarks/decoder.py --ckpt_path runs/decoder/.../last.ckpt --root real
 """
 
 import argparse
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -23,6 +26,9 @@ from omiad.data.layouts import index_dataset
 from omiad.networks import FeatureDecoder
 
 KINDS = ("features", "reconstruction", "mean image")
+
+NUM_SHOWN = 4
+"""Pictures of each category to look at."""
 
 
 def load_decoder(path: str, detector: Detector) -> FeatureDecoder:
@@ -46,11 +52,18 @@ def psnr(picture: Tensor, image: Tensor) -> float:
     return float(-10 * (picture - image).square().mean().log10())
 
 
+def save(path: Path, pictures: Sequence[Tensor]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    row = (torch.cat([picture[0] for picture in pictures], 2) * 255).round().to(torch.uint8)
+    Image.fromarray(row.permute(1, 2, 0).numpy()).save(path)
+
+
 @torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ckpt_path", required=True)
     parser.add_argument("--root", required=True)
+    parser.add_argument("--output", help="folder of pictures to look at")
     options = parser.parse_args()
     detector = Detector.load(options.ckpt_path)
     decoder = load_decoder(options.ckpt_path, detector)
@@ -72,6 +85,9 @@ def main() -> None:
                 means[sample.category][None],
             )
             found[sample.category].append([psnr(p, pixels / 255) for p in pictures])
+            if options.output and len(found[sample.category]) <= NUM_SHOWN:
+                name = f"{sample.category}_{sample.image.stem}.png"
+                save(Path(options.output) / name, [pixels / 255, *pictures])
     table = Table("category", "images", *KINDS, title="PSNR in dB, normal test images")
     rows = {category: np.array(values) for category, values in sorted(found.items())}
     rows["all images"] = np.concatenate(list(rows.values()))

@@ -198,7 +198,8 @@ def test_every_row_of_an_ablation_is_trained_and_tested(
     with pytest.raises(SystemExit):
         main(command)
     main(command)
-    lines = (tmp_path / "sweeps" / "mvtec_small" / f"table_{number}.md").read_text().splitlines()
+    text = (tmp_path / "sweeps" / "mvtec_small" / f"table_{number}.md").read_text()
+    lines = text.replace("\\_", "_").splitlines()
     rows = [line.split(" | ")[0].removeprefix("| ") for line in lines if line.startswith("| ")][2:]
     assert rows[::2] == [row.method for row in paper_table(number)]
     assert set(rows[1::2]) == {"paper"}

@@ -1,0 +1,223 @@
+"""What the README tells users to type runs, and what it says omiad prints is printed."""
+
+import contextlib
+import os
+import re
+import shlex
+import shutil
+from collections import namedtuple
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import huggingface_hub
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from synthetic import write_mvtec
+
+from omiad.cli import COMMANDS, main
+
+TINY = (
+    "--data.image_size=32 --data.feature_size=8 --trainer.accelerator=cpu "
+    "--trainer.enable_progress_bar=false --trainer.log_every_n_steps=1"
+)
+BACKBONE = "--data.backbone=test_efficientnet --data.weights=random"
+STAGE_1 = f"{BACKBONE} {TINY} --model.network=omiad.networks.unet_tiny --trainer.max_steps=2"
+STAGE_2 = f"{TINY} --trainer.max_steps=4"
+AMDM = "fit --config configs/amdm_folder.yaml --data.root my_parts/"
+OMIAD = "fit --config configs/omiad_folder.yaml --data.root my_parts/"
+TEACHER = "--model.teacher runs/amdm/version_0/checkpoints/last.ckpt"
+
+
+def section(title: str) -> str:
+    text = Path("README.md").read_text()
+    found = re.search(rf"^## {title}\n(.*?)(?=^## )", text, flags=re.DOTALL | re.MULTILINE)
+    assert found is not None
+    return found[1]
+
+
+def commands(title: str) -> list[str]:
+    blocks = re.findall(r"```bash\n(.*?)```", section(title), flags=re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line.startswith("omiad ")]
+
+
+def promised_sentences() -> list[str]:
+    return re.findall(r"^\| `(.*?)` \| ", section("Troubleshooting"), flags=re.MULTILINE)
+
+
+SENTENCES = promised_sentences()
+
+
+def typed(command: str) -> list[str]:
+    """Return the arguments of a command, with sizes that a test can afford."""
+    args = shlex.split(command)[1:]
+    if args[0] == "fit" and "--ckpt_path" not in args:
+        args += shlex.split(STAGE_2 if "--model.teacher" in args else STAGE_1)
+    elif args[0] in ("fit", "test"):
+        args += ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
+    return args
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of a user who has run all that 'Your own photographs' says."""
+    folder = tmp_path_factory.mktemp("home")
+    (folder / "configs").symlink_to(Path("configs").resolve())
+    write_mvtec(folder / "my_parts", np.random.default_rng(0), categories=["bolt", "washer"])
+    shutil.copytree(folder / "my_parts" / "bolt" / "test", folder / "photos")
+    steps = commands("Your own photographs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(folder))
+        patch.chdir(folder)
+        for command in steps:
+            main(typed(command))
+        yield folder
+
+
+@pytest.fixture
+def at_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(home)
+    return home
+
+
+def test_ones_own_photographs_are_trained_on_tested_and_scored(home: Path) -> None:
+    for kind in ("amdm", "omiad"):
+        run = home / "runs" / kind / "version_0"
+        assert (run / "checkpoints" / "last.ckpt").is_file()
+        assert {"config.yaml", "curves.png", "metrics.csv"} <= set(os.listdir(run))
+    assert (home / "runs" / "test" / "version_0" / "results.json").is_file()
+    tables = list(home.rglob("predictions.csv"))
+    assert [len(table.read_text().splitlines()) for table in tables] == [1 + 6]
+
+
+@pytest.mark.parametrize("command", commands("Troubleshooting"))
+def test_a_command_of_the_troubleshooting_section_runs(command: str, at_home: Path) -> None:
+    main(typed(command))
+
+
+Trigger = Callable[[Path, pytest.MonkeyPatch], str]
+TRIGGERS: dict[str, Trigger] = {}
+
+
+def says(sentence: str) -> Callable[[Trigger], Trigger]:
+    def register(trigger: Trigger) -> Trigger:
+        TRIGGERS[sentence] = trigger
+        return trigger
+
+    return register
+
+
+@says("No layout fits")
+def wrong_root(home: Path, patch: pytest.MonkeyPatch) -> str:
+    (home / "empty" / "bolt" / "photos" / "new").mkdir(parents=True)
+    return "data check --data.root empty"
+
+
+@says("The pretrained weights")
+def no_network(home: Path, patch: pytest.MonkeyPatch) -> str:
+    patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    patch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(home / "hub"))
+    return f"{AMDM} {TINY} --data.backbone=test_efficientnet"
+
+
+@says("The feature cache needs")
+def full_disk(home: Path, patch: pytest.MonkeyPatch) -> str:
+    usage = namedtuple("usage", "total used free")(100, 99, 1)
+    patch.setattr(shutil, "disk_usage", lambda path: usage)
+    return f"{AMDM} {STAGE_1} --data.cache_dir=full"
+
+
+@says("feature cache:")
+def first_run(home: Path, patch: pytest.MonkeyPatch) -> str:
+    return f"{AMDM} {STAGE_1} --data.cache_dir=new"
+
+
+@says("The memory ran out")
+def too_much(home: Path, patch: pytest.MonkeyPatch) -> str:
+    patch.setitem(COMMANDS, "exhaust", lambda args: torch.empty(2**58))
+    return "exhaust"
+
+
+@says("No supported gpu")
+def no_gpu(home: Path, patch: pytest.MonkeyPatch) -> str:
+    if torch.cuda.is_available() or torch.backends.mps.is_available():
+        pytest.skip("there is a GPU here")
+    return f"{AMDM} {STAGE_1} --trainer.accelerator=gpu"
+
+
+@says("… is trained in")
+def half_precision(home: Path, patch: pytest.MonkeyPatch) -> str:
+    return f"{AMDM} {STAGE_1} --trainer.precision=bf16-true"
+
+
+@says("The training loss")
+def far_too_fast(home: Path, patch: pytest.MonkeyPatch) -> str:
+    return (
+        f"{AMDM} {STAGE_1} --trainer.max_steps=9 --model.optimizer=torch.optim.SGD "
+        f"--model.optimizer.lr=1e30 --model.gradient_clip=1e30"
+    )
+
+
+@says("The noise-to-signal ratio")
+def buried(home: Path, patch: pytest.MonkeyPatch) -> str:
+    return f"{AMDM} {STAGE_1} --model.t_init=1000"
+
+
+@says("The mask")
+def small_mask(home: Path, patch: pytest.MonkeyPatch) -> str:
+    shutil.copytree(home / "my_parts", home / "masks")
+    Image.new("L", (8, 9), 255).save(home / "masks/bolt/ground_truth/hole/000_mask.png")
+    checkpoint = "runs/omiad/version_0/checkpoints/last.ckpt"
+    return f"test --ckpt_path {checkpoint} --data.root masks --trainer.accelerator=cpu"
+
+
+@says("model.teacher")
+def student_as_teacher(home: Path, patch: pytest.MonkeyPatch) -> str:
+    return f"{OMIAD} {STAGE_2} {TEACHER.replace('amdm', 'omiad')}"
+
+
+@says("--data.…")
+def another_grid(home: Path, patch: pytest.MonkeyPatch) -> str:
+    return f"{OMIAD} {TEACHER} {STAGE_2} --data.feature_size=4"
+
+
+@says("'…' already holds")
+def second_run(home: Path, patch: pytest.MonkeyPatch) -> str:
+    return f"{AMDM} {STAGE_1} --run_dir=runs/amdm/version_0"
+
+
+@says("The checkpoint was")
+def other_batches(home: Path, patch: pytest.MonkeyPatch) -> str:
+    main(shlex.split(f"{AMDM} {STAGE_1} --data.batch_size=2 --run_dir=half"))
+    options = "--data.batch_size=4 --trainer.max_steps=3 --trainer.accelerator=cpu"
+    return f"fit --ckpt_path half/checkpoints/last.ckpt {options}"
+
+
+@pytest.mark.parametrize("sentence", SENTENCES)
+def test_omiad_says_what_the_readme_promises(
+    sentence: str,
+    at_home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    (trigger,) = (t for start, t in TRIGGERS.items() if sentence.startswith(start))
+    arguments = shlex.split(trigger(at_home, monkeypatch))
+    capfd.readouterr()
+    with contextlib.suppress(SystemExit):
+        main(arguments)
+    printed = " ".join(" ".join(capfd.readouterr()).split())
+    assert re.search(re.escape(sentence).replace("…", ".+?"), printed), printed
+
+
+def test_an_error_of_the_program_itself_keeps_its_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(COMMANDS, "break", lambda args: torch.empty(2).view(3))
+    with pytest.raises(RuntimeError, match="shape"):
+        main(["break"])
+
+
+def test_every_sentence_has_its_trigger() -> None:
+    assert len(SENTENCES) == len(TRIGGERS) >= 10
