@@ -169,7 +169,7 @@ def rows_of_table(number: int, folder: Path, *, configs: Path) -> dict[str, Path
                 f"No 'ablation/tables.yaml' in '{configs}'. Run from a checkout of omiad, or give "
                 f"--configs."
             )
-        small = folder.name == "folder" or folder.name.endswith("_small")
+        small = folder.name.endswith("_small")
         models = _ablation_rows(number, configs / "ablation", small=small)
     return {name: tested_results(folder / row.name) for name, row in models.items()}
 
