@@ -174,18 +174,27 @@ def side_by_side(teacher: TestedRun, student: TestedRun) -> str:
             f'<td class="number">{100 * after:.1f}</td>'
             f'<td class="number">{round(100 * (after - before), 1) + 0.0:+.1f}</td></tr>'
         )
-    slow, fast = ((r.record.get("latency") or {}).get("ms_per_image") for r in (teacher, student))
+    caption = "Means over categories in %."
+    slow, fast = (run.record.get("latency") or {} for run in (teacher, student))
     if slow and fast:
+        before, after = slow["ms_per_image"], fast["ms_per_image"]
+        alike = (
+            teacher.record.get("hardware") == student.record.get("hardware")
+            and slow["batch_size"] == fast["batch_size"]
+        )
+        ratio = f"{before / after:.2f} times as fast" if alike else "measured differently"
         lines.append(
-            f'<tr><th scope="row">ms per image</th><td class="number">{slow:.1f}</td>'
-            f'<td class="number">{fast:.1f}</td>'
-            f'<td class="number">{slow / fast:.2f} times as fast</td></tr>'
+            f'<tr><th scope="row">ms per image</th><td class="number">{before:.1f}</td>'
+            f'<td class="number">{after:.1f}</td><td class="number">{ratio}</td></tr>'
+        )
+        caption += (
+            " The times are medians of two runs apart, so that other work on the machine shows in "
+            "them."
         )
     steps = [num_steps(run.record) for run in (teacher, student)]
     return (
         '<div class="scroll" tabindex="0" role="region" aria-label="Teacher and student">'
-        "<table><caption>Means over categories in %. The times are medians of two runs apart, so "
-        "that other work on the machine shows in them.</caption>"
+        f"<table><caption>{caption}</caption>"
         f'<thead><tr><td></td><th scope="col" class="number">{escape(teacher.name)} (teacher), '
         f'{steps[0]}</th><th scope="col" class="number">{escape(student.name)} (student), '
         f'{steps[1]}</th><th scope="col" class="number">difference</th></tr></thead>'
