@@ -57,7 +57,9 @@ def predict(
     folder.mkdir(parents=True, exist_ok=True)
     unreadable: list[str] = []
     batches = [range(i, min(i + batch_size, len(paths))) for i in range(0, len(paths), batch_size)]
-    with (folder / "predictions.csv").open("w", newline="") as file:
+    csv_path = folder / "predictions.csv"
+    # Names of files need not be text: they are written as they are stored.
+    with csv_path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         table = csv.writer(file)
         table.writerow(["image", "score", "overlay"])
         for batch in track(batches, description="predict"):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from omiad.errors import InputError, MissingInputError
+from omiad.errors import BROKEN_ARCHIVE, InputError, MissingInputError
 from omiad.metrics import Results
 from omiad.metrics.bootstrap import LEVEL, ScoredImages, deviations, draw, interval, means
 from omiad.metrics.views import view_figures
@@ -104,8 +104,10 @@ def read_results(path: Path) -> dict[str, Any]:
         record = json.loads(path.read_text())
     except ValueError as error:
         raise InputError(f"'{path}' is not JSON ({error}). Give a results.json.") from error
-    if not isinstance(record, dict) or not {"categories", "further", "mean", "protocol"} <= set(
-        record
+    if not (
+        isinstance(record, dict)
+        and "protocol" in record
+        and all(isinstance(record.get(key), dict) for key in ("categories", "mean"))
     ):
         raise InputError(f"'{path}' holds no results of omiad. Give a results.json.")
     return record
@@ -166,17 +168,24 @@ def read_images(path: Path) -> Iterator[tuple[str, ScoredImages]]:
 
     Raises:
         MissingInputError: If there is no such file.
+        InputError: If it is broken.
     """
     if not path.is_file():
         raise MissingInputError(
             f"No '{path}'. It is written beside each results.json; keep the two together."
         )
-    with np.load(path, allow_pickle=False) as archive:
-        categories = list(dict.fromkeys(key.rpartition("/")[0] for key in archive.files))
-    for category in categories:
-        with np.load(path, allow_pickle=False) as archive:  # shut while others use the images
-            columns = [archive[f"{category}/{name}"] for name in ScoredImages._fields]
-        yield category, ScoredImages(*columns)
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            categories = list(dict.fromkeys(key.rpartition("/")[0] for key in archive.files))
+        for category in categories:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+                columns = [archive[f"{category}/{name}"] for name in ScoredImages._fields]
+            yield category, ScoredImages(*columns)
+    except BROKEN_ARCHIVE as error:
+        raise InputError(
+            f"'{path}' cannot be read as the images of a test ({error}). Copy it again, or test "
+            f"again."
+        ) from error
 
 
 def _intervals(

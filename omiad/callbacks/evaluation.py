@@ -243,7 +243,7 @@ class Evaluation(Callback):
 
     def _write_scores(self, root: Path) -> None:
         path = self._folder / "scores.csv"
-        with path.open("w", newline="", encoding="utf-8") as file:
+        with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             rows = csv.writer(file)
             rows.writerow(("image", "score"))
             for images in self.results.images.values():

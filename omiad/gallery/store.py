@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from omiad.errors import InputError
+from omiad.errors import BROKEN_ARCHIVE, InputError
 from omiad.gallery.keeping import Kept
 from omiad.types import Sample
 
@@ -84,13 +84,13 @@ def read_gallery(path: Path) -> dict[str, KeptImages]:
     if not path.is_file():
         return {}
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             categories = list(dict.fromkeys(key.rpartition("/")[0] for key in archive.files))
             return {
                 category: KeptImages(*(archive[f"{category}/{f}"] for f in KeptImages._fields))
                 for category in categories
             }
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except BROKEN_ARCHIVE as error:
         raise InputError(
             f"'{path}' cannot be read as the pictures of a test ({error}). Test again, or delete "
             f"the file: the report can be made without."

@@ -125,7 +125,7 @@ class AnomalyMetrics:
         source: Protocol whose own estimators of pixel figures to use; by default all are exact.
 
     Raises:
-        InputError: If the tolerance is negative or no number.
+        InputError: If the tolerance is negative or no number, or a name cannot stand in results.
     """
 
     def __init__(
@@ -138,6 +138,13 @@ class AnomalyMetrics:
     ) -> None:
         if not tolerance >= 0:
             raise InputError(f"tolerance must not be negative, but got {tolerance}.")
+        if "mean" in categories:
+            raise InputError(
+                "A category is called 'mean', as the row over all categories is. Rename its folder."
+            )
+        for name in categories:
+            if name.encode(errors="ignore").decode() != name:
+                raise InputError(f"The category {name!a} is not named in UTF-8. Rename its folder.")
         self._categories = {name: _Category(max_bins) for name in categories}
         self._tolerance = tolerance
         self._max_bins = max_bins

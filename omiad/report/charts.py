@@ -11,9 +11,9 @@ from omiad.report.curves import Axis
 
 Array = NDArray[np.float64]
 
-_WIDTH, _HEIGHT = 280, 210
-_LEFT, _TOP, _RIGHT, _BOTTOM = 46, 24, 12, 36
-_ROW, _LABELS = 26, 150
+_WIDTH, _HEIGHT = 280, 216
+_LEFT, _TOP, _RIGHT, _BOTTOM = 46, 30, 12, 36
+_WIDE, _ROW, _LABELS = 440, 26, 122
 NUM_STYLES = 6
 """Series whose dashes, markers and colours differ; see page.css."""
 
@@ -137,7 +137,7 @@ def interval_chart(
         series: Name of each run, and for each row value, low and high in %, or None.
         title: What stands above.
     """
-    width, step = 640, max(_ROW, 9 * len(series) + 10)
+    width, step = _WIDE, max(_ROW, 9 * len(series) + 10)
     left, right, top = _LABELS, width - 18, _TOP + 6
     bottom = top + step * len(rows)
     known = [value for _, values in series for row in values if row for value in row]
@@ -149,7 +149,7 @@ def interval_chart(
         parts.append(f'<text x="{x:.1f}" y="{bottom + 14}" text-anchor="middle">{label} %</text>')
     for i, name in enumerate(rows):
         middle = top + step * (i + 0.5)
-        short = name if len(name) <= 22 else f"{name[:21]}…"
+        short = name if len(name) <= 20 else f"{name[:19]}…"
         parts.append(
             f'<text x="{left - 8}" y="{middle + 4:.1f}" text-anchor="end">{escape(short)}'
             f"<title>{escape(name)}</title></text>"

@@ -99,15 +99,27 @@ def training_curves(metrics_csv: Path, output: Path, title: str) -> None:
 
 
 def read_curves(path: Path) -> dict[str, NDArray[np.float64]]:
-    """Read each `train/*` column as steps and values (K, 2), without what is not finite."""
+    """Read each `train/*` column as steps and values (K, 2), without what is not finite.
+
+    Raises:
+        InputError: If the file is not a CSVLogger's.
+    """
     points: dict[str, list[tuple[float, float]]] = {}
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            for name, text in row.items():
-                if name.startswith("train/") and text and math.isfinite(value := float(text)):
-                    points.setdefault(name.removeprefix("train/"), []).append(
-                        (float(row["step"]), value)
-                    )
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = csv.DictReader(file)
+            names = [name for name in rows.fieldnames or () if name.startswith("train/")]
+            for row in rows:
+                for name in names:
+                    if (text := row[name]) and math.isfinite(value := float(text)):
+                        points.setdefault(name.removeprefix("train/"), []).append(
+                            (float(row["step"]), value)
+                        )
+    except (ValueError, KeyError, csv.Error) as error:
+        raise InputError(
+            f"'{path}' is not a metrics.csv of `omiad fit` ({error}). Copy it again, or leave its "
+            f"run out."
+        ) from error
     return {name: np.array(values) for name, values in sorted(points.items())}
 
 

@@ -1,9 +1,8 @@
 """What the gallery of a page shows: images with the score, map and outcome of each run."""
 
-import dataclasses
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,14 +67,8 @@ def collect(runs: Sequence[TestedRun], album: Album, *, root: Path | None) -> Ga
     verdicts = _verdicts(runs)
     roots = [root or Path(str(run.record.get("root", ""))) for run in runs]
     references = _references(runs, roots, album)
-    groups: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
-    for (category, name), found in verdicts.items():
-        groups[category, found[0].outcome].append((category, name))
-    for (_, outcome), keys in groups.items():
-        if outcome in MISTAKES:
-            keys.sort(key=lambda key: verdicts[key][0].wrongness, reverse=True)
     images, missing = [], 0
-    for category, name in turns([groups[key] for key in sorted(groups)]):
+    for category, name in _mistakes_first(verdicts):
         entry = _entry(runs, roots, album, category, name, verdicts[category, name])
         if entry is None:
             break
@@ -116,6 +109,23 @@ def _verdicts(runs: Sequence[TestedRun]) -> dict[tuple[str, str], list[Verdict]]
                 wrongness = above if is_normal else -above
                 found[category, name].append(Verdict(number, row, score, outcome, wrongness))
     return found
+
+
+def _mistakes_first(verdicts: Mapping[tuple[str, str], Sequence[Verdict]]) -> list[tuple[str, str]]:
+    """Order images: mistakes of any run before all others, categories and outcomes in turn."""
+    groups: dict[tuple[bool, str, str], list[tuple[float, tuple[str, str]]]] = defaultdict(list)
+    for key, found in verdicts.items():
+        worst = max(found, key=lambda verdict: verdict.wrongness)
+        is_mistake = worst.outcome in MISTAKES
+        # Right ones stay in the order of the test.
+        wrongness = worst.wrongness if is_mistake else 0.0
+        groups[not is_mistake, key[0], worst.outcome].append((-wrongness, key))
+    ordered = [
+        [key for _, key in sorted(groups[name], key=lambda image: image[0])]
+        for name in sorted(groups)
+    ]
+    num_wrong = sum(not is_right for is_right, _, _ in groups)
+    return turns(ordered[:num_wrong]) + turns(ordered[num_wrong:])
 
 
 def _outcome(score: float, threshold: float | None, *, is_normal: bool) -> str:
@@ -199,5 +209,6 @@ def _kept_part(run: TestedRun) -> float:
     preset = PROTOCOLS.get(str(run.record["protocol"]))
     if preset is None:
         return 1.0
-    protocol = dataclasses.replace(preset, **run.record.get("protocol_changes", {}))
-    return protocol.given_size / protocol.input_size
+    changes = run.record.get("protocol_changes", {})
+    size = int(changes.get("input_size", preset.input_size))
+    return int(changes.get("crop", preset.crop) or size) / size

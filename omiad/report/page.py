@@ -88,6 +88,7 @@ def write_page(
 </html>
 """,
         encoding="utf-8",
+        errors="backslashreplace",  # names of files need not be text
     )
 
 

@@ -77,17 +77,23 @@ def read_runs(given: Sequence[str]) -> Runs:
 
     Raises:
         MissingInputError: If there is nothing at a path.
-        InputError: If a folder holds no run, or runs share no category.
+        InputError: If a folder holds no run or files of several, is given twice, or runs share no
+            category.
     """
     tested, trainings = [], dict[str, Path]()
+    seen = set[Path]()
     for path in map(Path, given):
         if not path.exists():
             raise MissingInputError(f"No run folder at '{path}'. Check the path.")
         results = path if path.is_file() else path / "results.json"
+        if results.resolve() in seen:
+            raise InputError(f"'{path}' is given twice. Give each run once.")
+        seen.add(results.resolve())
         if results.is_file():
             tested.append(_read(results))
         elif (path / "metrics.csv").is_file():
-            trainings[_folder_name(path)] = path / "metrics.csv"
+            name = _folder_name(path)
+            trainings[str(path) if name in trainings else name] = path / "metrics.csv"
         else:
             raise InputError(
                 f"'{path}' holds no run: neither results.json (`omiad test`, `omiad evaluate`) nor "
@@ -114,7 +120,18 @@ def _read(path: Path) -> TestedRun:
     for category, images in read_images(images_path(path)):
         pixels = images.counts.sum(axis=0, dtype=np.float64) if images.has_mask.all() else None
         scores[category] = CategoryScores(images.name, images.score, images.is_anomalous, pixels)
+    if scores.keys() != record["categories"].keys():
+        raise InputError(
+            f"'{path}' and the '{images_path(path).name}' beside it are of different tests. Keep "
+            f"the files of a test together."
+        )
     kept = read_gallery(gallery_path(path)) if record.get("map_range") else {}
+    for category, pictures in kept.items():
+        if category not in scores or not set(pictures.name) <= set(scores[category].name):
+            raise InputError(
+                f"'{path}' and the '{gallery_path(path).name}' beside it are of different tests. "
+                f"Keep the files of a test together."
+            )
     name = str(record.get("model", {}).get("kind", "unknown model"))
     return TestedRun(path, "peer" if name == "maps" else name, record, scores, kept)
 

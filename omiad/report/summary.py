@@ -21,7 +21,7 @@ def cards(runs: Sequence[TestedRun]) -> str:
 
 
 def protocols(runs: Sequence[TestedRun]) -> str:
-    """Say how maps, masks and scores were prepared, and whether that is the same for all runs."""
+    """Say how maps, masks and scores were prepared, and whether figures of the runs compare."""
     groups: dict[str, list[str]] = {}
     for run in runs:
         groups.setdefault(_protocol(run.record), []).append(run.name)
@@ -31,10 +31,28 @@ def protocols(runs: Sequence[TestedRun]) -> str:
             '<p class="warning"><strong>These runs were measured in different ways, so their '
             "figures do not compare.</strong></p>"
         )
+    if any(_images(run) != _images(runs[0]) for run in runs):
+        counts = "; ".join(
+            f"{run.name}: {sum(len(of.name) for of in run.scores.values())} of "
+            f"{len(run.scores)} categories"
+            for run in runs
+        )
+        parts.append(
+            '<p class="warning"><strong>These runs were tested on different images, so their '
+            f"figures do not compare.</strong> {escape(counts)}.</p>"
+        )
     for how, names in groups.items():
         who = f"{escape(', '.join(names))}: " if len(groups) > 1 else ""
         parts.append(f"<p>{who}{how}</p>")
     return "".join(parts)
+
+
+def _images(run: TestedRun) -> set[tuple[str, str, bool]]:
+    return {
+        (category, *image)
+        for category, of in run.scores.items()
+        for image in zip(of.name.tolist(), of.is_anomalous.tolist(), strict=True)
+    }
 
 
 def notes(runs: Sequence[TestedRun]) -> str:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from omiad.data.layouts.published import recognise
 from omiad.metrics import METRICS
-from omiad.paper import MEAN, paper_table
+from omiad.paper import MEAN, category_key, dataset_of, paper_table
 from omiad.report.runs import TestedRun
 
 HEADINGS = {
@@ -70,16 +70,21 @@ def rows_of(run: TestedRun) -> list[Row]:
 
 
 def paper_rows(categories: Sequence[str]) -> list[Row]:
-    """Return what the paper prints of a data set that it has, under our names of categories."""
+    """Return what the paper prints of a data set that it has, under our names of categories.
+
+    Its means are over all categories: they are left out where we have but some of them.
+    """
     dataset = recognise(set(categories)) if categories else None
     if dataset not in _PAPER_TABLES:
         return []
     title, tables = _PAPER_TABLES[dataset]
-    ours = {_plain(name): name for name in categories} | {MEAN: MEAN}
+    ours = {category_key(name): name for name in categories}
+    if dataset_of(categories) is not None:
+        ours[MEAN] = MEAN
     found: dict[tuple[str, str], dict[str, float]] = {}
     for number in tables:
         for cell in paper_table(number):
-            name = ours.get(cell.category if cell.category == MEAN else _plain(cell.category))
+            name = ours.get(category_key(cell.category))
             # Some means are printed twice, and not alike: those of Table 1 come first.
             if cell.dataset == title and name is not None:
                 row = found.setdefault((name, cell.method), {})
@@ -94,11 +99,6 @@ def num_steps(record: Mapping[str, Any]) -> str:
     """Say how many steps a model takes."""
     count = record.get("model", {}).get("num_steps", "unknown number of")
     return "one step" if count == 1 else f"{count} steps"
-
-
-def _plain(name: str) -> str:
-    """Spell a category so that "Metal Nut" and "metal_nut" are one, and "Candles" a candle."""
-    return "".join(c for c in name.lower() if c.isalnum()).rstrip("s")
 
 
 def figures_table(rows: Sequence[Row], *, caption: str, with_category: bool) -> str:
@@ -174,18 +174,27 @@ def side_by_side(teacher: TestedRun, student: TestedRun) -> str:
             f'<td class="number">{100 * after:.1f}</td>'
             f'<td class="number">{round(100 * (after - before), 1) + 0.0:+.1f}</td></tr>'
         )
-    slow, fast = ((r.record.get("latency") or {}).get("ms_per_image") for r in (teacher, student))
+    caption = "Means over categories in %."
+    slow, fast = (run.record.get("latency") or {} for run in (teacher, student))
     if slow and fast:
+        before, after = slow["ms_per_image"], fast["ms_per_image"]
+        alike = (
+            teacher.record.get("hardware") == student.record.get("hardware")
+            and slow["batch_size"] == fast["batch_size"]
+        )
+        ratio = f"{before / after:.2f} times as fast" if alike else "measured differently"
         lines.append(
-            f'<tr><th scope="row">ms per image</th><td class="number">{slow:.1f}</td>'
-            f'<td class="number">{fast:.1f}</td>'
-            f'<td class="number">{slow / fast:.2f} times as fast</td></tr>'
+            f'<tr><th scope="row">ms per image</th><td class="number">{before:.1f}</td>'
+            f'<td class="number">{after:.1f}</td><td class="number">{ratio}</td></tr>'
+        )
+        caption += (
+            " The times are medians of two runs apart, so that other work on the machine shows in "
+            "them."
         )
     steps = [num_steps(run.record) for run in (teacher, student)]
     return (
         '<div class="scroll" tabindex="0" role="region" aria-label="Teacher and student">'
-        "<table><caption>Means over categories in %. The times are medians of two runs apart, so "
-        "that other work on the machine shows in them.</caption>"
+        f"<table><caption>{caption}</caption>"
         f'<thead><tr><td></td><th scope="col" class="number">{escape(teacher.name)} (teacher), '
         f'{steps[0]}</th><th scope="col" class="number">{escape(student.name)} (student), '
         f'{steps[1]}</th><th scope="col" class="number">difference</th></tr></thead>'

@@ -101,7 +101,7 @@ def _found(path: Path, table: int, configs: Path) -> Iterator[Run]:
     file = path / "results.json" if (path / "results.json").is_file() else tested_results(path)
     if path.is_file() or file:
         file = file or path
-        record = read_results(file)
+        record = _read(file)
         yield Run(_own_name(record, file), file, record)
         return
     rows = rows_of_table(table, path, configs=configs) if path.is_dir() else {}
@@ -112,7 +112,16 @@ def _found(path: Path, table: int, configs: Path) -> Iterator[Run]:
             f"or the folder of a sweep."
         )
     for name, file in done.items():
-        yield Run(name, file, read_results(file))
+        yield Run(name, file, _read(file))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    record = read_results(path)
+    if "further" not in record:
+        raise InputError(
+            f"'{path}' is of an older version and lacks the figures of Table 12. Test again."
+        )
+    return record
 
 
 def _own_name(record: dict[str, Any], path: Path) -> str:

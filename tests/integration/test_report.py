@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import shutil
 from base64 import b64decode
@@ -233,7 +234,18 @@ def test_what_cannot_be_reported_is_named(
     broken = tmp_path / "broken"
     shutil.copytree(run, broken)
     (broken / "results.gallery.npz").write_bytes(b"PK")
+    strange = [tmp_path / f"strange_{i}" for i in range(2)]
+    for folder, file in zip(strange, ("results.images.npz", "results.gallery.npz"), strict=True):
+        shutil.copytree(run, folder)
+        shutil.copy(screw / file, folder / file)
+    halved = tmp_path / "halved"
+    halved.mkdir()
+    (halved / "metrics.csv").write_text("epoch,step,train/loss\n0,,1.0\n")
     for args, sentence in (
+        ([given, str(run / "results.json"), out], "is given twice. Give each run once"),
+        ([str(strange[0]), out], "'results.images.npz' beside it are of different tests"),
+        ([str(strange[1]), out], "'results.gallery.npz' beside it are of different tests"),
+        ([str(halved), out], "is not a metrics.csv of `omiad fit` (could not convert string"),
         ([str(tmp_path / "no"), out], "No run folder at"),
         ([str(tmp_path / "empty"), out], "holds no run: neither results.json"),
         ([given, f"--out={tmp_path / 'file'}"], "is a file. Give --out a folder"),
@@ -247,3 +259,62 @@ def test_what_cannot_be_reported_is_named(
         assert sentence in error_of(["report", *args], capsys)
     assert (tmp_path / "done" / "index.html").read_text() == "mine"
     assert not (tmp_path / "page").exists()
+
+
+def test_mistakes_of_any_run_fill_a_page_first(mvtec_root: Path, tmp_path: Path) -> None:
+    runs = [evaluated(mvtec_root, tmp_path / n, quality=q) for n, q in (("a", 20), ("b", 0.0))]
+    images = data_of(page_of(runs, tmp_path / "all"))["images"]
+    wrong = [any(r["outcome"] in ("miss", "false alarm") for r in i["runs"]) for i in images]
+    assert not any(i["runs"][0]["outcome"] in ("miss", "false alarm") for i in images)
+    assert 0 < sum(wrong) < 12
+    assert wrong == sorted(wrong, reverse=True)
+
+
+def test_figures_on_other_images_are_said_not_to_compare(
+    run: Path, mvtec_root: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(mvtec_root, root)
+    shutil.rmtree(root / "cable")
+    other = evaluated(root, tmp_path / "fewer")
+    page = page_of([run, other], tmp_path / "page")
+    assert "tested on different images" in page
+    assert "peer, bank: 12 of 2 categories; peer, fewer: 6 of 1 categories." in page
+    assert "tested on different images" not in page_of([run], tmp_path / "one")
+
+
+def test_times_compare_on_one_machine_alone(run: Path, tmp_path: Path) -> None:
+    def timed(name: str, kind: str, milliseconds: float, **more: Any) -> Path:
+        shutil.copytree(run, tmp_path / name)
+        file = tmp_path / name / "results.json"
+        record = json.loads(file.read_text()) | more
+        record["model"] = {"kind": kind, "num_steps": 1}
+        record["latency"] = {"ms_per_image": milliseconds, "batch_size": 8, "num_batches": 3,
+                             "of": "all"}  # fmt: skip
+        file.write_text(json.dumps(record))
+        return tmp_path / name
+
+    teacher, student = timed("t", "AMDM", 30), timed("s", "OmiAD", 20)
+    assert "1.50 times as fast" in page_of([teacher, student], tmp_path / "same")
+    elsewhere = timed("e", "OmiAD", 20, hardware="another")
+    page = page_of([teacher, elsewhere], tmp_path / "differs")
+    assert "times as fast" not in page
+    assert "measured differently" in page
+
+
+def test_trainings_in_folders_of_one_name_are_both_shown(tmp_path: Path) -> None:
+    folders = [tmp_path / parent / "amdm" / "version_0" for parent in "ab"]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "metrics.csv").write_text("epoch,step,train/loss\n0,9,1.0\n0,19,0.5\n")
+    assert page_of(folders, tmp_path / "page").count("loss, as logged") == 2
+
+
+def test_names_need_not_be_text(mvtec_root: Path, tmp_path: Path) -> None:
+    root, name = tmp_path / "data", os.fsdecode(b"\xff.png")
+    shutil.copytree(mvtec_root, root)
+    good = root / "cable" / "test" / "good"
+    next(good.iterdir()).rename(good / name)
+    page = page_of([evaluated(root, tmp_path / os.fsdecode(b"run\xff"))], tmp_path / "page")
+    assert f"cable/test/good/{name}" in {image["name"] for image in data_of(page)["images"]}
+    assert r"run\udcff" in page

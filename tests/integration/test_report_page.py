@@ -6,8 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import Browser
+from PIL import Image
 from synthetic import write_mvtec
 from test_report import evaluated, page_of
+
+from omiad.report import PredictionPage
 
 HOSTILE = ('<img src=x onerror="alert(1)">', "'\"&amp; <b>", "ünïcode 漢字", "x<")
 """Names of categories."""
@@ -190,3 +193,22 @@ def test_names_are_text_and_never_markup(browser: Browser, tmp_path: Path) -> No
     assert found["foreign"] == 0
     assert found["bold"] is None
     assert found["scripts"] == 2
+
+
+def test_a_folder_may_be_called_like_a_part_of_javascript(browser: Browser, tmp_path: Path) -> None:
+    photograph = tmp_path / "photograph.png"
+    Image.new("RGB", (8, 8)).save(photograph)
+    made = PredictionPage(tmp_path / "page", scale=(0.0, 1.0), max_megabytes=1)
+    names = [f"{folder}/a.png" for folder in ("constructor", "__proto__", "toString")]
+    for name in names:
+        pixels = np.zeros((8, 8, 3), np.uint8)
+        made.add(name, path=photograph, pixels=pixels, anomaly_map=np.zeros((8, 8)), score=0.5)
+    browser.open(made.write())
+    found = browser.run("""
+      const items = [...document.querySelectorAll("#gallery .item")];
+      items[0].click();
+      return { names: items.map((item) => item.title), scores: items.map((item) =>
+                 item.querySelector(".what").textContent.includes("score 0.5")),
+               panes: document.querySelectorAll("#panes figure").length };
+    """)
+    assert found == {"names": names, "scores": [True] * 3, "panes": 3}

@@ -82,3 +82,19 @@ def test_the_images_lie_beside_the_results(tmp_path: Path) -> None:
 def test_draws_and_their_seed_are_not_negative(options: dict[str, int]) -> None:
     with pytest.raises(InputError, match="--num_resamples and --seed must not be negative"):
         Bootstrap(**options)
+
+
+@pytest.mark.parametrize("damage", [slice(0, 0), slice(0, 400), slice(60, None)])
+def test_broken_images_are_named(damage: slice, tmp_path: Path) -> None:
+    images = images_path(write(tmp_path))
+    images.write_bytes(images.read_bytes()[damage])
+    with pytest.raises(InputError, match=r"cannot be read as the images of a test .* test again"):
+        list(read_images(images))
+
+
+@pytest.mark.parametrize("key", ["categories", "mean"])
+def test_figures_of_another_form_are_no_results(key: str, tmp_path: Path) -> None:
+    path = write(tmp_path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: None}))
+    with pytest.raises(InputError, match="holds no results of omiad"):
+        read_results(path)

@@ -16,6 +16,7 @@ function startGallery(data) {
   let current = 0;
 
   const run = () => Number(form.elements.run.value);
+  const known = (table, name) => (Object.hasOwn(table, name) ? table[name] : null); // not "constructor"
   const number = (score) => String(Number(score.toPrecision(4)));
 
   function fill(name, values, all) {
@@ -112,9 +113,9 @@ function startGallery(data) {
 
   function verdict(image, i) {
     const found = image.runs[i];
-    const limit = data.runs[i].thresholds[image.category];
+    const limit = known(data.runs[i].thresholds, image.category);
     const sign = found.score >= limit ? "≥" : "<";
-    return `score ${number(found.score)}${limit === null || limit === undefined ? "" : ` ${sign} ${number(limit)}`}`;
+    return `score ${number(found.score)}${limit === null ? "" : ` ${sign} ${number(limit)}`}`;
   }
 
   function card(image, position) {
@@ -150,7 +151,7 @@ function startGallery(data) {
   function open(position) {
     current = (position + shown.length) % shown.length;
     const image = shown[current];
-    const reference = data.references[image.category];
+    const reference = known(data.references, image.category);
     const panes = [];
     if (reference) panes.push(pane("normal reference", stack(image, picture(reference, "a normal image"))));
     panes.push(pane("input", stack(image, photo(image, "the photograph"))));

@@ -337,3 +337,15 @@ def test_a_terminal_of_80_columns_shows_every_figure_and_the_whole_name(
     first = next(i for i, line in enumerate(lines) if "100.0" in line)
     assert lines[first].split()[1:] == ["100.0"] * 8
     assert name in "".join(line.partition(" 100.0")[0].strip() for line in lines[first : first + 4])
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("mean", "A category is called 'mean', as the row over all categories is"),
+        ("n\udcff", r"The category 'n\\udcff' is not named in UTF-8. Rename its folder"),
+    ],
+)
+def test_a_category_that_cannot_stand_in_results_is_refused(name: str, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        AnomalyMetrics(["bolt", name])

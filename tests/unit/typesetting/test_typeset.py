@@ -308,6 +308,10 @@ def test_latex_compiles(number: int, tmp_path: Path) -> None:
         (["{one}", "{ader}"], "measured with protocol uniad, '{ader}' with ader. Evaluate both"),
         (["{one}", "{more}"], "but '{more}' bolt, nut. Take runs on the same data."),
         (["{one}", "{late}"], "both called OmiAD, but differ in t_init: 500 and 940. Call them"),
+        (
+            ["{old}"],
+            "'{old}' is of an older version and lacks the figures of Table 12. Test again.",
+        ),
         (["{one}", "--table=3"], "'OmiAD' is no row of Table 3, whose rows are made of DDPM,"),
         (["X={sweep}", "--table=1"], "holds several runs (AMDM, OmiAD), which cannot all be"),
         (["{sweep}", "--table=3", "--configs=no"], "No 'ablation/tables.yaml' in 'no'. Run from"),
@@ -324,6 +328,7 @@ def test_what_makes_no_table_is_explained(
         "late": record(nut, SEVEN, model={"kind": "OmiAD", "t_init": 940}),
         "visa": record(dict.fromkeys(VISA, SEVEN), SEVEN, dataset="VisA"),
     }
+    contents["old"] = {key: value for key, value in contents["one"].items() if key != "further"}
     files = {name: write(tmp_path / name, content) for name, content in contents.items()}
     (tmp_path / "one.md").touch()
     for row in ("adaptive_mask", "adaptive_mask_asd"):
