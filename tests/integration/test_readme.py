@@ -47,6 +47,8 @@ def promised_sentences() -> list[str]:
 
 
 SENTENCES = promised_sentences()
+MEASURING = [command for command in commands("Measuring any method") if "bank" not in command]
+REPORTING = commands("A report")
 
 
 def typed(command: str) -> list[str]:
@@ -54,6 +56,8 @@ def typed(command: str) -> list[str]:
     args = shlex.split(command)[1:]
     if args[0] == "fit" and "--ckpt_path" not in args:
         args += shlex.split(STAGE_2 if "--model.teacher" in args else STAGE_1)
+    elif args[0] == "evaluate":
+        args += ["--image_size=32", "--pool_size=32"]
     elif args[0] in ("fit", "test"):
         args += ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
     return args
@@ -95,6 +99,15 @@ def test_ones_own_photographs_are_trained_on_tested_and_scored(home: Path) -> No
 @pytest.mark.parametrize("command", commands("Troubleshooting"))
 def test_a_command_of_the_troubleshooting_section_runs(command: str, at_home: Path) -> None:
     main(typed(command))
+
+
+def test_any_method_is_measured_and_reported(at_home: Path) -> None:
+    saves_maps, *rest = MEASURING
+    main([*typed(saves_maps), "--run_dir=another_run"])
+    shutil.copytree("another_run/maps", "my_method")
+    for command in (*rest, *REPORTING):
+        main(typed(command))
+    assert (at_home / "report" / "index.html").is_file()
 
 
 Trigger = Callable[[Path, pytest.MonkeyPatch], str]
