@@ -225,4 +225,5 @@ def _views(results: Results, samples: Sequence[Sample]) -> dict[str, Any] | None
 def _hardware(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    count = torch.get_num_threads()
+    return f"{platform.machine()} CPU, {count} {'thread' if count == 1 else 'threads'}"
