@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import runpy
 import shlex
 import shutil
 from collections import namedtuple
@@ -38,8 +39,12 @@ def section(title: str) -> str:
 
 
 def commands(title: str) -> list[str]:
+    return [line for line in typed_lines(title) if line.startswith("omiad ")]
+
+
+def typed_lines(title: str) -> list[str]:
     blocks = re.findall(r"```bash\n(.*?)```", section(title), flags=re.DOTALL)
-    return [line for block in blocks for line in block.splitlines() if line.startswith("omiad ")]
+    return [line for block in blocks for line in block.splitlines()]
 
 
 def promised_sentences() -> list[str]:
@@ -49,6 +54,8 @@ def promised_sentences() -> list[str]:
 SENTENCES = promised_sentences()
 MEASURING = [command for command in commands("Measuring any method") if "bank" not in command]
 REPORTING = commands("A report")
+BANK = [line for line in typed_lines("Measuring any method") if "bank" in line]
+BENCHMARKS = Path("tests/benchmarks").resolve()
 
 
 def typed(command: str) -> list[str]:
@@ -108,6 +115,20 @@ def test_any_method_is_measured_and_reported(at_home: Path) -> None:
     for command in (*rest, *REPORTING):
         main(typed(command))
     assert (at_home / "report" / "index.html").is_file()
+
+
+def test_a_memory_bank_is_measured_beside_a_run(
+    at_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (at_home / "real").symlink_to("my_parts")
+    script, *measures = BANK
+    sizes = "--backbone test_efficientnet --weights random --image_size 32 --feature_size 8"
+    argv = [*shlex.split(script)[1:], *shlex.split(sizes)]  # the last of an option counts
+    monkeypatch.setattr("sys.argv", argv)
+    runpy.run_path(str(BENCHMARKS / Path(argv[0]).name), run_name="__main__")
+    for command in measures:
+        main(typed(command))
+    assert (at_home / "bank" / "results.json").is_file()
 
 
 Trigger = Callable[[Path, pytest.MonkeyPatch], str]
