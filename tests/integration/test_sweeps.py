@@ -81,6 +81,7 @@ def test_what_is_done_is_not_done_again(swept: Path, mvtec_root: Path) -> None:
     assert files_of(swept) == before
 
 
+@pytest.mark.slow
 def test_an_interrupted_sweep_goes_on_to_the_same_weights(
     swept: Path, mvtec_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,6 +121,7 @@ def test_a_sweep_with_other_options_is_not_mixed_in(
     )
 
 
+@pytest.mark.slow
 def test_a_sweep_that_could_not_begin_is_put_right_by_the_right_options(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
