@@ -1,6 +1,5 @@
 """Runs that may be interrupted anywhere: what is done is skipped, what was begun goes on."""
 
-import hashlib
 import json
 import logging
 import shlex
@@ -8,6 +7,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import yaml  # a dependency of Lightning and jsonargparse, whose files it reads here
 
 from omiad.errors import InputError, MissingInputError
 from omiad.results import read_results
@@ -157,8 +158,9 @@ class Runs:
         Raises:
             InputError: If the folder holds a run with other configurations or options.
         """
-        digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
-        asked = {"arguments": list(arguments), "configurations": digests}
+        # What they say, not their bytes: a comment is no other configuration.
+        configurations = [yaml.safe_load(file.read_text()) for file in files]
+        asked = {"arguments": list(arguments), "configurations": configurations}
         path = folder / "asked.json"
         # A run that failed before its first checkpoint, perhaps by a wrong option, binds nobody.
         is_begun = any(_checkpoint(part).is_file() for part in _parts(folder))
