@@ -105,7 +105,9 @@ class Detector(nn.Module):
         self.extractor = extractor
         self.normalizer = normalizer
         self.denoiser = denoiser
-        self.memory = NormalMemory(extractor.num_channels, residual_weight=scoring.residual_weight)
+        self.memory = NormalMemory(
+            extractor.channels_per_stage, residual_weight=scoring.residual_weight
+        )
         self.scoring = scoring
         self.t_init = t_init
         self.num_steps = num_steps

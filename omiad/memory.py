@@ -1,9 +1,11 @@
 """A small memory of normal patches, each as its features and what the model leaves of them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 (the field's spelling)
 
 from omiad.errors import InputError
 
@@ -53,26 +55,36 @@ class NormalMemory(nn.Module):
     A patch is its features beside its weighted residual, each channel of the residual divided by
     the root mean square it has on normal images. So a patch is unusual when nothing normal looks
     like it, or when the model fails on it in a way in which it fails on nothing normal that looks
-    alike. The nearest-neighbour distance is PatchCore's (Roth et al. 2022) without its re-weighting
-    and coreset. Which category a patch came from is not kept.
+    alike. Of both, what each stage of the backbone says is divided by sqrt(1 + q), q the mean of
+    its squares: strong patches differ by direction alone, as cosines have it, and weak ones, whose
+    direction is noise, stay near one another. Every stage weighs the same. The nearest-neighbour
+    distance is PatchCore's (Roth et al. 2022) without its re-weighting and coreset. Which category
+    a patch came from is not kept.
 
     Args:
-        num_channels: C of the features.
+        channels_per_stage: Channels of each stage, C in all.
         residual_weight: Weight of the residual beside the features; 0 is a memory of features.
 
     Attributes:
         patches: What was kept (M, 2 C), none before `fit`.
-        scale: Root mean square of the residual of each channel (C, 1, 1).
+        rms: Root mean square of the residual of each channel (C,).
     """
 
     patches: Tensor
-    scale: Tensor
+    rms: Tensor
 
-    def __init__(self, num_channels: int, *, residual_weight: float) -> None:
+    def __init__(self, channels_per_stage: Sequence[int], *, residual_weight: float) -> None:
         super().__init__()
+        self.channels_per_stage = list(channels_per_stage)
         self.residual_weight = residual_weight
+        num_channels = sum(channels_per_stage)
         self.register_buffer("patches", torch.empty(0, 2 * num_channels))
-        self.register_buffer("scale", torch.ones(num_channels, 1, 1))
+        self.register_buffer("rms", torch.ones(num_channels))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was kept yet."""
+        return not len(self.patches)
 
     def fit(self, x_0: Tensor, residual: Tensor, rms: Tensor) -> None:
         """Keep patches of normal images in place of those that are there.
@@ -82,13 +94,20 @@ class NormalMemory(nn.Module):
             residual: Features less their reconstruction (M, C).
             rms: Root mean square of the residual on normal images (C,).
         """
-        self.scale.copy_(rms.clamp(min=1e-6).view_as(self.scale))
-        self.patches = self.joined(x_0, residual, self.scale.flatten())
+        self.rms.copy_(rms)
+        self.patches = self.joined(x_0, residual, rms)
 
     def joined(self, x_0: Tensor, residual: Tensor, rms: Tensor) -> Tensor:
-        """Return patches (M, 2 C): features (M, C) beside the weighted residual in units of rms."""
-        scaled = residual.float() * (self.residual_weight / rms.clamp(min=1e-6))
-        return torch.cat([x_0.float(), scaled], dim=1)
+        """Return patches (M, 2 C), as they are compared, of features and residual (M, C)."""
+        in_units_of_rms = residual.float() / rms.clamp(min=1e-6)
+        both = [self._softened(x_0.float()), self._softened(in_units_of_rms)]
+        return torch.cat([both[0], self.residual_weight * both[1]], dim=1)
+
+    def _softened(self, x: Tensor) -> Tensor:
+        parts = torch.split(x, self.channels_per_stage, dim=1)
+        return torch.cat(
+            [F.rms_norm(p, p.shape[1:], eps=1.0) / p.shape[1] ** 0.5 for p in parts], 1
+        )
 
     def forward(self, x_0: Tensor, residual: Tensor) -> Tensor:
         """Return the Euclidean distance of each patch to the nearest kept one.
@@ -103,13 +122,14 @@ class NormalMemory(nn.Module):
         Raises:
             InputError: If nothing was kept yet.
         """
-        if not len(self.patches):
+        if self.is_empty:
             raise InputError(
-                "The memory of normal patches is empty. Score with a checkpoint that `omiad fit` "
-                "wrote, or call Detector.calibrate with features of normal images first."
+                "The memory of normal patches is empty. Score with a checkpoint that this "
+                "version's `omiad fit` wrote, or call Detector.calibrate with features of normal "
+                "images first."
             )
         height, width = x_0.shape[-2:]
-        queries = self.joined(cells(x_0), cells(residual), self.scale.flatten())
+        queries = self.joined(cells(x_0), cells(residual), self.rms)
         rows = max(1, _MAX_DISTANCES // len(self.patches))
         # Half precision could not tell them apart.
         with torch.autocast(x_0.device.type, enabled=False):
@@ -119,9 +139,12 @@ class NormalMemory(nn.Module):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        # The first checkpoints knew no memory.
+        # The first checkpoints knew no memory, later ones one that compared otherwise: both are
+        # filled anew when they are tested.
+        if state_dict.pop(prefix + "scale", None) is not None:
+            del state_dict[prefix + "patches"]
         stored = state_dict.setdefault(prefix + "patches", self.patches[:0])
-        state_dict.setdefault(prefix + "scale", torch.ones_like(self.scale))
+        state_dict.setdefault(prefix + "rms", torch.ones_like(self.rms))
         self.patches = self.patches.new_empty(stored.shape)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 

@@ -30,7 +30,7 @@ class Scoring:
     blur_sigma: float = 0.0
     pool_size: int = 16
     memory_size: int = 0
-    residual_weight: float = 1.0
+    residual_weight: float = 0.5
 
     def __post_init__(self) -> None:
         """Check the fields.

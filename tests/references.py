@@ -1,6 +1,7 @@
 """Slow definitions that the metrics are held against, written from the definitions alone."""
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -129,3 +130,10 @@ PROTOCOL_STEPS = {
 
 def _white(mask: np.ndarray) -> Image.Image:
     return Image.fromarray((255 * mask).astype(np.uint8))
+
+
+def softened_patches(x: np.ndarray, channels_per_stage: Sequence[int]) -> np.ndarray:
+    """Divide each stage's part v of rows (M, C) by sqrt(|v|^2 + its number of channels)."""
+    parts = np.split(x, np.cumsum(channels_per_stage)[:-1], axis=1)
+    lengths = [np.sqrt((part**2).sum(1, keepdims=True) + part.shape[1]) for part in parts]
+    return np.concatenate([part / n for part, n in zip(parts, lengths, strict=True)], axis=1)

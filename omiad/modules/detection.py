@@ -110,7 +110,8 @@ class DetectionModule(LightningModule):
         """
         if self.ema_fraction == 0:
             self.detector.denoiser.network.load_state_dict(self.trained.state_dict())
-        if self.detector.scoring.memory_size and (self.ema_fraction == 0 or self._is_used_anew):
+        is_stale = self.ema_fraction == 0 or self._is_used_anew or self.detector.memory.is_empty
+        if self.detector.scoring.memory_size and is_stale:
             logger.info("memory: filled anew from the training images, for these settings")
             self.calibrate(self.data.features("train"))
 

@@ -1,10 +1,13 @@
 import numpy as np
 import pytest
 import torch
+from references import softened_patches
 from scipy.spatial import cKDTree
 
 from omiad.errors import InputError
 from omiad.memory import NormalMemory, cells, coreset
+
+STAGES = [1, 2]
 
 
 @pytest.fixture
@@ -16,26 +19,52 @@ def normal(generator):
 
 
 def filled(normal, weight):
-    memory = NormalMemory(3, residual_weight=weight)
+    memory = NormalMemory(STAGES, residual_weight=weight)
     x_0, residual = (cells(x) for x in normal)
     memory.fit(x_0, residual, residual.square().mean(0).sqrt())
     return memory
 
 
-def points(x_0, residual, weight, scale):
-    scaled = weight * residual / scale.view(1, -1, 1, 1)
-    return torch.cat([x_0, scaled], dim=1).permute(0, 2, 3, 1).reshape(-1, 2 * x_0.shape[1])
+def points(x_0, residual, weight, rms):
+    """The patches that are compared, in NumPy and in double precision."""
+    x_0, residual, rms = (x.double().numpy() for x in (cells(x_0), cells(residual), rms))
+    return np.concatenate(
+        [softened_patches(x_0, STAGES), weight * softened_patches(residual / rms, STAGES)], axis=1
+    )
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.7])
 def test_distances_are_those_of_a_k_d_tree(normal, generator, weight):
     memory = filled(normal, weight)
     x_0, residual = normal
-    scale = residual.square().mean((0, 2, 3)).sqrt()
-    tree = cKDTree(points(x_0, residual, weight, scale).numpy())
+    rms = residual.square().mean((0, 2, 3)).sqrt()
+    tree = cKDTree(points(x_0, residual, weight, rms))
     asked = torch.randn(2, 5, 3, 4, 4, generator=generator)
-    expected = tree.query(points(*asked, weight, scale).numpy())[0]
-    np.testing.assert_allclose(memory(*asked).flatten(), expected, rtol=1e-5)
+    expected = tree.query(points(*asked, weight, rms))[0]
+    np.testing.assert_allclose(memory(*asked).flatten(), expected, rtol=1e-4)
+
+
+def test_strong_patches_differ_by_direction_and_weak_ones_by_little():
+    memory = NormalMemory([2], residual_weight=0.0)
+    kept, rms = torch.tensor([[300.0, 400.0]]), torch.ones(2)
+    memory.fit(kept, 0 * kept, rms)
+
+    def distance(x, y):
+        x_0 = torch.tensor([x, y]).view(1, 2, 1, 1)
+        return memory(x_0, 0 * x_0).item()
+
+    assert distance(3000.0, 4000.0) < 1e-4  # longer alone
+    assert distance(-400.0, 300.0) == pytest.approx(2**0.5, rel=1e-4)  # at right angles
+    memory.fit(0.01 * kept / 500, 0 * kept, rms)
+    assert distance(-0.008, 0.006) < 0.02  # at right angles as well, but next to nothing
+
+
+def test_every_stage_weighs_the_same(generator):
+    memory = NormalMemory([1, 100], residual_weight=0.0)
+    x_0 = 1e4 * torch.randn(50, 101, generator=generator).sign()
+    patches = memory.joined(x_0, x_0, torch.ones(101))
+    lengths = [p.norm(dim=1) for p in patches[:, :101].split([1, 100], 1)]
+    torch.testing.assert_close(lengths[0], lengths[1], rtol=1e-3, atol=0)
 
 
 def test_a_kept_patch_is_at_no_distance_however_long_it_is(normal):
@@ -62,7 +91,7 @@ def test_the_callers_autocast_does_not_change_a_distance(normal):
 
 
 def test_the_state_travels_also_into_an_empty_memory(normal):
-    memory, other = filled(normal, 0.7), NormalMemory(3, residual_weight=0.7)
+    memory, other = filled(normal, 0.7), NormalMemory(STAGES, residual_weight=0.7)
     other.load_state_dict(memory.state_dict())
     assert torch.equal(other(*normal), memory(*normal))
 
@@ -73,6 +102,12 @@ def test_a_state_from_before_there_was_a_memory_is_an_empty_one(normal):
     assert memory.patches.shape == (0, 6)
 
 
+def test_a_state_whose_memory_compared_otherwise_is_an_empty_one(normal):
+    memory = filled(normal, 0.7)
+    memory.load_state_dict({"patches": torch.ones(5, 6), "scale": torch.ones(3, 1, 1)})
+    assert memory.is_empty
+
+
 def test_a_residual_without_variance_is_no_division_by_zero(normal):
     x_0, residual = normal
     memory = filled((x_0, 0 * residual), 0.7)
@@ -81,7 +116,7 @@ def test_a_residual_without_variance_is_no_division_by_zero(normal):
 
 def test_an_empty_memory_is_no_score(normal):
     with pytest.raises(InputError, match=r"memory of normal patches is empty\. .*calibrate"):
-        NormalMemory(3, residual_weight=1.0)(*normal)
+        NormalMemory(STAGES, residual_weight=1.0)(*normal)
 
 
 def radius(points, chosen):

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from references import softened_patches
 from scipy.spatial import cKDTree
 from test_stages import amdm, data_of, distilled, trainer_of
 
@@ -50,8 +51,13 @@ def slow_distances(detector: Detector, normal: torch.Tensor, asked: torch.Tensor
             both.append((cells(x_0), cells(x_0 - detector.denoiser(x_t, steps).x_0)))
     (x_0, residual), (x, r) = both
     rms = np.sqrt((residual**2).mean(0))
-    tree = cKDTree(np.concatenate([x_0, residual / rms], axis=1))
-    return tree.query(np.concatenate([x, r / rms], axis=1))[0]
+    stages, weight = detector.extractor.channels_per_stage, detector.scoring.residual_weight
+
+    def patches(x_0: np.ndarray, residual: np.ndarray) -> np.ndarray:
+        softened = softened_patches(x_0, stages), softened_patches(residual / rms, stages)
+        return np.concatenate([softened[0], weight * softened[1]], axis=1)
+
+    return cKDTree(patches(x_0, residual)).query(patches(x, r))[0]
 
 
 def test_a_checkpoint_scores_by_the_nearest_normal_patch(
