@@ -3,7 +3,6 @@
 import contextlib
 import os
 import re
-import runpy
 import shlex
 import shutil
 from collections import namedtuple
@@ -15,36 +14,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from readme import STAGE_1, STAGE_2, TINY, run, section, typed_lines
 from synthetic import write_mvtec
 
 from omiad.cli import COMMANDS, main
 
-TINY = (
-    "--data.image_size=32 --data.feature_size=8 --trainer.accelerator=cpu "
-    "--trainer.enable_progress_bar=false --trainer.log_every_n_steps=1"
-)
-BACKBONE = "--data.backbone=test_efficientnet --data.weights=random"
-STAGE_1 = f"{BACKBONE} {TINY} --model.network=omiad.networks.unet_tiny --trainer.max_steps=2"
-STAGE_2 = f"{TINY} --trainer.max_steps=4"
 AMDM = "fit --config configs/amdm_folder.yaml --data.root my_parts/"
 OMIAD = "fit --config configs/omiad_folder.yaml --data.root my_parts/"
 TEACHER = "--model.teacher runs/amdm/version_0/checkpoints/last.ckpt"
-
-
-def section(title: str) -> str:
-    text = Path("README.md").read_text()
-    found = re.search(rf"^## {title}\n(.*?)(?=^## )", text, flags=re.DOTALL | re.MULTILINE)
-    assert found is not None
-    return found[1]
-
-
-def commands(title: str) -> list[str]:
-    return [line for line in typed_lines(title) if line.startswith("omiad ")]
-
-
-def typed_lines(title: str) -> list[str]:
-    blocks = re.findall(r"```bash\n(.*?)```", section(title), flags=re.DOTALL)
-    return [line for block in blocks for line in block.splitlines()]
 
 
 def promised_sentences() -> list[str]:
@@ -52,22 +29,8 @@ def promised_sentences() -> list[str]:
 
 
 SENTENCES = promised_sentences()
-MEASURING = [command for command in commands("Measuring any method") if "bank" not in command]
-REPORTING = commands("A report")
-BANK = [line for line in typed_lines("Measuring any method") if "bank" in line]
-BENCHMARKS = Path("tests/benchmarks").resolve()
-
-
-def typed(command: str) -> list[str]:
-    """Return the arguments of a command, with sizes that a test can afford."""
-    args = shlex.split(command)[1:]
-    if args[0] == "fit" and "--ckpt_path" not in args:
-        args += shlex.split(STAGE_2 if "--model.teacher" in args else STAGE_1)
-    elif args[0] == "evaluate":
-        args += ["--image_size=32", "--pool_size=32"]
-    elif args[0] in ("fit", "test"):
-        args += ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
-    return args
+MEASURING = typed_lines("Measuring any method")
+BANK = [line for line in MEASURING if "bank" in line]
 
 
 @pytest.fixture(scope="module")
@@ -77,12 +40,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "configs").symlink_to(Path("configs").resolve())
     write_mvtec(folder / "my_parts", np.random.default_rng(0), categories=["bolt", "washer"])
     shutil.copytree(folder / "my_parts" / "bolt" / "test", folder / "photos")
-    steps = commands("Your own photographs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(folder))
         patch.chdir(folder)
-        for command in steps:
-            main(typed(command))
+        for line in typed_lines("Your own photographs"):
+            run(line, patch)
         yield folder
 
 
@@ -103,17 +65,21 @@ def test_ones_own_photographs_are_trained_on_tested_and_scored(home: Path) -> No
     assert [len(table.read_text().splitlines()) for table in tables] == [1 + 6]
 
 
-@pytest.mark.parametrize("command", commands("Troubleshooting"))
-def test_a_command_of_the_troubleshooting_section_runs(command: str, at_home: Path) -> None:
-    main(typed(command))
+@pytest.mark.parametrize("line", typed_lines("Troubleshooting"))
+def test_a_command_of_the_troubleshooting_section_runs(
+    line: str, at_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(line, monkeypatch)
 
 
-def test_any_method_is_measured_and_reported(at_home: Path) -> None:
-    saves_maps, *rest = MEASURING
-    main([*typed(saves_maps), "--run_dir=another_run"])
+def test_any_method_is_measured_and_reported(
+    at_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saves_maps, *rest = [line for line in MEASURING if line not in BANK]
+    run(f"{saves_maps} --run_dir=another_run", monkeypatch)
     shutil.copytree("another_run/maps", "my_method")
-    for command in (*rest, *REPORTING):
-        main(typed(command))
+    for line in (*rest, *typed_lines("A report")):
+        run(line, monkeypatch)
     assert (at_home / "report" / "index.html").is_file()
 
 
@@ -121,13 +87,8 @@ def test_a_memory_bank_is_measured_beside_a_run(
     at_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (at_home / "real").symlink_to("my_parts")
-    script, *measures = BANK
-    sizes = "--backbone test_efficientnet --weights random --image_size 32 --feature_size 8"
-    argv = [*shlex.split(script)[1:], *shlex.split(sizes)]  # the last of an option counts
-    monkeypatch.setattr("sys.argv", argv)
-    runpy.run_path(str(BENCHMARKS / Path(argv[0]).name), run_name="__main__")
-    for command in measures:
-        main(typed(command))
+    for line in BANK:
+        run(line, monkeypatch)
     assert (at_home / "bank" / "results.json").is_file()
 
 

@@ -169,6 +169,35 @@ def test_print_cuts_no_table(browser: Browser, page: Path, tmp_path: Path) -> No
     assert browser.run('return getComputedStyle(document.querySelector("nav")).display') == "none"
 
 
+def test_the_page_of_a_run_works(
+    browser: Browser, pytestconfig: pytest.Config, tmp_path: Path
+) -> None:
+    page = pytestconfig.getoption("--report-page")
+    if page is None:
+        pytest.skip("no --report-page of a run was given")
+    test_a_phone_scrolls_in_one_direction(browser, Path(page))
+    test_print_cuts_no_table(browser, Path(page), tmp_path)
+    browser.media("screen")
+    test_a_picture_enlarges_and_escape_closes_it(browser, Path(page))
+    before, after, outcomes, orders = browser.run("""
+      const form = document.getElementById("filters");
+      const count = () => Number(document.getElementById("count").textContent.split(" ")[0]);
+      const before = count();
+      form.elements.outcome.value = "miss";
+      form.elements.outcome.dispatchEvent(new Event("change", { bubbles: true }));
+      const heading = [...document.querySelectorAll("table.sortable")].at(-1).tHead.rows[0];
+      const orders = [0, 1].map(() => {
+        heading.cells[0].querySelector("button").click();
+        return heading.cells[0].getAttribute("aria-sort");
+      });
+      const shown = [...document.querySelectorAll("#gallery .outcome")];
+      return [before, count(), shown.map((outcome) => outcome.dataset.outcome), orders];
+    """)
+    assert after < before
+    assert set(outcomes) <= {"miss"}
+    assert set(orders) == {"ascending", "descending"}
+
+
 def test_names_are_text_and_never_markup(browser: Browser, tmp_path: Path) -> None:
     root = tmp_path / "data"
     write_mvtec(root, np.random.default_rng(0), categories=HOSTILE, num_train=1, num_good=2,
