@@ -92,23 +92,24 @@ class Runs:
         return float(finished["seconds"])
 
     def _teacher(self, name: str) -> Path:
-        files = [self.base["amdm"], *self._preset("small"), self.ablations / f"{name}.yaml"]
+        files = [self.base["amdm"], *self.preset("small"), self.ablations / f"{name}.yaml"]
         arguments = self._laid_over(files, [*self.options, *self.teacher_options])
         return self.fitted(self.folder / name, files, arguments)
 
     def _distilled(self, row: Row, teacher: Path) -> Path:
         ablation = self.ablations / f"{row.distil}.yaml"
-        files = [self.base["omiad"], *self._preset("small_distil"), ablation]
+        files = [self.base["omiad"], *self.preset("small_distil"), ablation]
         options = [f"--model.teacher={teacher}", *self.options]
         return self.fitted(self.folder / row.name, files, self._laid_over(files, options))
-
-    def _preset(self, name: str) -> list[Path]:
-        return [self.ablations / f"{name}.yaml"] if self.small else []
 
     def _laid_over(self, files: Sequence[Path], options: Sequence[str]) -> list[str]:
         *before, ablation = [f"--config={file}" for file in files]
         # Later ones win: what a row is about cannot be changed by an option.
         return [*before, f"--data.root={self.root}", *options, ablation]
+
+    def preset(self, name: str) -> list[Path]:
+        """Return what makes a stage small, small or small_distil, where this is asked for."""
+        return [self.ablations / f"{name}.yaml"] if self.small else []
 
     def fitted(self, folder: Path, files: Sequence[Path], arguments: Sequence[str]) -> Path:
         """Return the checkpoint of a fit, begun, gone on with, or there already.

@@ -2,6 +2,7 @@
 
     make sweep-real ROOT=real WEIGHTS=mobilenetv2_100.safetensors
     make sweep-real ROOT=real WEIGHTS=mobilenetv2_100.safetensors ARGS="--only amdm --seeds 0 1 2"
+    make sweep-real ROOT=real WEIGHTS=mobilenetv2_100.safetensors ARGS="--small --only omiad add"
 
 Every figure is of a validation set made of training images (`omiad data holdout`): normal ones held
 out, and artificial defects. What experiments.yaml lists is trained where it is missing, tested and
@@ -27,6 +28,7 @@ from omiad.sweeps.runs import Runs
 
 EXPERIMENTS = Path(__file__).with_name("experiments.yaml")
 PARTS = ("teacher", "distil", "test")
+PRESETS = {"amdm": "small", "omiad": "small_distil"}
 
 
 def results(runs: Runs, options: dict[str, str], shared: str, seed: int) -> dict[str, Any]:
@@ -45,8 +47,8 @@ def results(runs: Runs, options: dict[str, str], shared: str, seed: int) -> dict
 
 
 def fitted(runs: Runs, stage: str, folder: Path, options: list[str]) -> Path:
-    config = runs.base[stage]
-    return runs.fitted(folder, [config], [f"--config={config}", *options])
+    files = [runs.base[stage], *runs.preset(PRESETS[stage])]
+    return runs.fitted(folder, files, [*(f"--config={file}" for file in files), *options])
 
 
 def digest(options: list[str]) -> str:
@@ -84,6 +86,7 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/sweep_real"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--options", default="", help="further ones of stage 1, in one string")
+    parser.add_argument("--small", action="store_true", help="in the preset of the ablations")
     parser.add_argument("--only", nargs="+", metavar="EXPERIMENT")
     arguments = parser.parse_args(given)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -96,7 +99,7 @@ def main(given: list[str] | None = None) -> None:
         validation,
         arguments.output,
         configs=Path("configs"),
-        small=False,
+        small=arguments.small,
         options="",
         teacher_options="",
     )
