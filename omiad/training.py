@@ -200,13 +200,23 @@ def _model_of(path: Path) -> dict[str, Any]:
 
 
 def checkpoint_defaults(path: str) -> dict[str, Any]:
-    """Return a checkpoint's model and data as a configuration; weights come from its own file."""
+    """Return a checkpoint's model and data as a configuration; weights come from its own file.
+
+    Raises:
+        InputError: If it holds a kind of model that is unknown here.
+    """
     checkpoint = read_checkpoint(path)
     model = dict(checkpoint.get("hyper_parameters", {}))
     data = dict(checkpoint.get("datamodule_hyper_parameters", {}))
     for hyperparameters in (model, data):
         hyperparameters.pop("_instantiator", None)
-    module = MODULES[checkpoint[CHECKPOINT_KEY]["kind"]]
+    kind = checkpoint[CHECKPOINT_KEY]["kind"]
+    if kind not in MODULES:
+        raise InputError(
+            f"'{path}' holds a model of kind '{kind}', which this version of omiad does not know. "
+            f"Take the version that wrote it."
+        )
+    module = MODULES[kind]
     class_path = model.pop("_class_path", f"{module.__module__}.{module.__qualname__}")
     model |= {name: str(path) for name in SOURCES if name in model}
     # A module built in Python leaves no configuration of its factories and dataclasses.

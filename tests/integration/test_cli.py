@@ -451,6 +451,14 @@ def test_another_programs_checkpoint_is_refused(
     assert "is not a checkpoint of omiad" in sentence
 
 
+def test_a_kind_of_model_that_is_not_known_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save({"state_dict": {}, "omiad": {"kind": "later"}}, tmp_path / "later.ckpt")
+    sentence = error_of(["test", f"--ckpt_path={tmp_path / 'later.ckpt'}"], capsys)
+    assert "holds a model of kind 'later', which this version of omiad does not know" in sentence
+
+
 def test_a_truncated_checkpoint_is_refused(
     road: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
