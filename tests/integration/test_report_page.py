@@ -169,16 +169,19 @@ def test_print_cuts_no_table(browser: Browser, page: Path, tmp_path: Path) -> No
     assert browser.run('return getComputedStyle(document.querySelector("nav")).display') == "none"
 
 
-def test_the_page_of_a_run_works(
-    browser: Browser, pytestconfig: pytest.Config, tmp_path: Path
-) -> None:
+@pytest.fixture
+def given_page(pytestconfig: pytest.Config) -> Path:
     page = pytestconfig.getoption("--report-page")
     if page is None:
         pytest.skip("no --report-page of a run was given")
-    test_a_phone_scrolls_in_one_direction(browser, Path(page))
-    test_print_cuts_no_table(browser, Path(page), tmp_path)
+    return Path(page)
+
+
+def test_a_page_of_a_run_works(given_page: Path, browser: Browser, tmp_path: Path) -> None:
+    test_a_phone_scrolls_in_one_direction(browser, given_page)
+    test_print_cuts_no_table(browser, given_page, tmp_path)
     browser.media("screen")
-    test_a_picture_enlarges_and_escape_closes_it(browser, Path(page))
+    test_a_picture_enlarges_and_escape_closes_it(browser, given_page)
     before, after, outcomes, orders = browser.run("""
       const form = document.getElementById("filters");
       const count = () => Number(document.getElementById("count").textContent.split(" ")[0]);

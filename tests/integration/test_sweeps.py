@@ -1,6 +1,7 @@
 """Sweeps from end to end on generated trees: skipped, interrupted, begun again, collected."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,8 +25,10 @@ TEACHER_OPTIONS = (
 
 
 def options(folder: Path, *, teacher: str = TEACHER_OPTIONS) -> list[str]:
+    configs = folder / "configs"
     return [
         f"--output={folder / 'sweeps'}",
+        f"--configs={configs if configs.is_dir() else 'configs'}",
         f"--options={OPTIONS} --data.cache_dir={folder / 'cache'}",
         f"--teacher_options={teacher}",
     ]
@@ -60,6 +63,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def swept(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sweep that was never interrupted."""
     folder = tmp_path_factory.mktemp("swept")
+    shutil.copytree("configs", folder / "configs")
     main(["sweep", "mvtec", str(mvtec_root), *options(folder)])
     return folder
 
@@ -77,6 +81,8 @@ def test_a_sweep_leaves_both_models_and_a_table_beside_the_papers(swept: Path) -
 def test_what_is_done_is_not_done_again(swept: Path, mvtec_root: Path) -> None:
     before = files_of(swept)
     assert before
+    with (swept / "configs" / "amdm_mvtec.yaml").open("a") as file:
+        file.write("# Said later.\n")
     main(["sweep", "mvtec", str(mvtec_root), *options(swept)])
     assert files_of(swept) == before
 
@@ -113,7 +119,7 @@ def test_a_sweep_with_other_options_is_not_mixed_in(
     swept: Path, mvtec_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = options(swept)
-    arguments[1] += " --trainer.max_steps=5"
+    arguments[2] += " --trainer.max_steps=5"
     with pytest.raises(SystemExit):
         main(["sweep", "mvtec", str(mvtec_root), *arguments])
     assert "holds a run with other configurations or options" in " ".join(
