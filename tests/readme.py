@@ -73,6 +73,8 @@ def _small(arguments: list[str]) -> list[str]:
         return [*arguments, *shlex.split(BACKBONE), "--data.image_size=32", "--data.feature_size=8"]
     if command == "evaluate":
         return [*arguments, "--image_size=32"]
+    if "--model.detector" in arguments:
+        return [*arguments, *shlex.split(TRAINED), "--trainer.max_steps=2"]
     if command == "fit" and "--ckpt_path" not in arguments:
         return [*arguments, *shlex.split(STAGE_2 if "--model.teacher" in arguments else STAGE_1)]
     return [*arguments, *quiet] if command in ("fit", "test") else arguments

@@ -60,10 +60,16 @@ def write_mpdd(root: Path, rng: np.random.Generator) -> None:
         image.rename(image.with_suffix(".PNG"))
 
 
-def write_visa(root: Path, rng: np.random.Generator, *, size: int = 32) -> None:
+def write_visa(
+    root: Path,
+    rng: np.random.Generator,
+    *,
+    size: int = 32,
+    categories: Sequence[str] = ("candle", "pcb1"),
+) -> None:
     """Write raw VisA: .JPG, four- and three-digit stems, masks of class numbers, CRLF."""
     rows = []
-    for number, category in enumerate(("candle", "pcb1")):
+    for number, category in enumerate(categories):
         for split, label, count in (
             ("train", "normal", 4),
             ("test", "normal", 3),

@@ -9,6 +9,8 @@ from readme import CHECKOUT, run, titles, typed_lines
 from safetensors.torch import save_file
 from synthetic import write_mvtec, write_realiad, write_visa
 
+from omiad.paper import categories_of
+
 pytestmark = pytest.mark.slow
 
 ELSEWHERE = {"Your own photographs", "A report", "Measuring any method", "Troubleshooting"}
@@ -33,9 +35,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("configs", "tests"):
         (tmp_path / name).symlink_to(CHECKOUT / name)
     rng = np.random.default_rng(0)
-    for name in ("my_parts", "real", "mvtec_anomaly_detection"):
+    for name in ("my_parts", "real"):
         write_mvtec(tmp_path / name, rng)
-    write_visa(tmp_path / "visa", rng)
+    # With all their categories, for only then does the paper have figures on them.
+    mvtec, visa = ([*categories_of(name).values()] for name in ("MVTec-AD", "VisA"))
+    few = {"num_train": 2, "num_good": 1, "num_bad": 1}
+    write_mvtec(tmp_path / "mvtec_anomaly_detection", rng, categories=mvtec, **few)
+    write_visa(tmp_path / "visa", rng, categories=visa)
     write_realiad(tmp_path / "Real-IAD", rng)
     backbone = timm.create_model("mobilenetv2_100")
     save_file(backbone.state_dict(), tmp_path / "mobilenetv2_100.safetensors")
