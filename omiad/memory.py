@@ -1,4 +1,4 @@
-"""A small memory of normal patches, each as its features and what the model leaves of them."""
+"""A memory of normal patches, each as its features and what the model leaves of them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -56,9 +56,10 @@ class NormalMemory(nn.Module):
     the root mean square it has on normal images. So a patch is unusual when nothing normal looks
     like it, or when the model fails on it in a way in which it fails on nothing normal that looks
     alike. Of both, what each stage of the backbone says is divided by sqrt(1 + q), q the mean of
-    its squares: strong patches differ by direction alone, as cosines have it, and weak ones, whose
-    direction is noise, stay near one another. Every stage weighs the same. The nearest-neighbour
-    distance is PatchCore's (Roth et al. 2022) without its re-weighting and coreset. Which category
+    its squares in units of `feature_norm`: strong patches differ by direction alone, as cosines
+    have it, and weak ones, whose direction is noise, stay near one another. Division by the square
+    root of its number of channels makes every stage weigh the same. The nearest-neighbour distance
+    is PatchCore's (Roth et al. 2022) without its re-weighting and coreset. Which category
     a patch came from is not kept.
 
     Args:

@@ -188,13 +188,22 @@ def with_checkpoint_defaults(args: list[str]) -> list[str]:
     return [command, "--config", yaml.safe_dump(defaults), *options]
 
 
-def _model_of(path: Path) -> dict[str, Any]:
-    """Return the model section of a configuration file; the parser says if there is no file."""
+def read_config(path: Path) -> Any:
+    """Return what a configuration file says.
+
+    Raises:
+        InputError: If it is not YAML.
+    """
     try:
-        config = yaml.safe_load(path.read_text()) if path.is_file() else None
+        return yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise InputError(f"'{path}' is not valid YAML: {reason}. Correct the file.") from error
+
+
+def _model_of(path: Path) -> dict[str, Any]:
+    """Return the model section of a configuration file; the parser says if there is no file."""
+    config = read_config(path) if path.is_file() else None
     model = config.get("model") if isinstance(config, dict) else None
     return model if isinstance(model, dict) else {}
 

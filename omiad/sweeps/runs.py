@@ -8,11 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml  # a dependency of Lightning and jsonargparse, whose files it reads here
-
 from omiad.errors import InputError, MissingInputError
 from omiad.results import read_results
-from omiad.training import OmiadCLI
+from omiad.training import OmiadCLI, read_config
 
 logger = logging.getLogger(__name__)
 
@@ -157,10 +155,11 @@ class Runs:
         """Remember what a run is made of, and refuse to go on with another's.
 
         Raises:
-            InputError: If the folder holds a run with other configurations or options.
+            InputError: If the folder holds a run with other configurations or options, or a
+                configuration is not YAML.
         """
         # What they say, not their bytes: a comment is no other configuration.
-        configurations = [yaml.safe_load(file.read_text()) for file in files]
+        configurations = [read_config(file) for file in files]
         asked = {"arguments": list(arguments), "configurations": configurations}
         path = folder / "asked.json"
         # A run that failed before its first checkpoint, perhaps by a wrong option, binds nobody.

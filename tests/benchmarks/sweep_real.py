@@ -35,12 +35,13 @@ def results(runs: Runs, options: dict[str, str], shared: str, seed: int) -> dict
     """Train what is missing and return the figures of an experiment."""
     teacher, distil, test = (options.get(part) for part in PARTS)
     seeded = [f"--data.root={runs.root}", f"--seed_everything={seed}"]
+    small = ["--small"] * runs.small
     first = [*shlex.split(shared), *shlex.split(teacher or ""), *seeded]
-    folder = runs.folder / f"teacher_{digest(first)}"
+    folder = runs.folder / f"teacher_{digest([*small, *first])}"
     checkpoint = fitted(runs, "amdm", folder, first)
     if distil is not None:
         second = [f"--model.teacher={checkpoint}", *shlex.split(distil), *seeded]
-        folder = runs.folder / f"distil_{digest(second)}"
+        folder = runs.folder / f"distil_{digest([*small, *second])}"
         checkpoint = fitted(runs, "omiad", folder, second)
     tested = shlex.split(test or "")
     return runs.tested(folder / f"test_{digest(tested)}", checkpoint, tested)

@@ -137,6 +137,24 @@ def test_a_sweep_that_could_not_begin_is_put_right_by_the_right_options(
         assert root in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [("seed_everything: 5", "holds a run with other configurations"), ("{", "is not valid YAML")],
+)
+def test_a_sweep_with_another_configuration_is_not_mixed_in(
+    swept: Path, mvtec_root: Path, capsys: pytest.CaptureFixture[str], change: str, sentence: str
+) -> None:
+    path = swept / "configs" / "amdm_mvtec.yaml"
+    before = path.read_text()
+    path.write_text(before.replace("seed_everything: 0", change))
+    try:
+        with pytest.raises(SystemExit):
+            main(["sweep", "mvtec", str(mvtec_root), *options(swept)])
+    finally:
+        path.write_text(before)
+    assert sentence in " ".join(capsys.readouterr().err.split())
+
+
 def test_tables_1_and_12_collect_what_is_swept(swept: Path) -> None:
     output = f"--output={swept / 'sweeps'}"
     main(["table", "1", output])

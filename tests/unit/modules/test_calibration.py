@@ -10,6 +10,7 @@ from scipy.spatial import cKDTree
 from test_stages import amdm, data_of, distilled, trainer_of
 
 from omiad import AMDMModule, Detector, OmiADModule
+from omiad.errors import InputError
 from omiad.scoring import Scoring
 
 ALL = 10_000
@@ -160,6 +161,21 @@ def test_a_checkpoint_from_before_there_was_a_memory_still_loads(
     torch.save(checkpoint, tmp_path / "old.ckpt")
     loaded = Detector.load(tmp_path / "old.ckpt")
     assert loaded.scoring.memory_size == 0
+    detector = scored_by(amdm(scoring=REMEMBERING), mvtec_root, tmp_path, tmp_path / "old.ckpt")
+    torch.testing.assert_close(detector.memory.patches, Detector.load(remembering).memory.patches)
+
+
+def test_a_memory_that_compared_otherwise_is_filled_anew(
+    remembering: Path, mvtec_root: Path, tmp_path: Path
+) -> None:
+    checkpoint = torch.load(remembering, weights_only=True)
+    state = checkpoint["state_dict"]
+    rms = next(name for name in state if name.endswith("memory.rms"))
+    state[rms.replace("rms", "scale")] = state.pop(rms).view(-1, 1, 1)
+    torch.save(checkpoint, tmp_path / "old.ckpt")
+    old = Detector.load(tmp_path / "old.ckpt")
+    with pytest.raises(InputError, match="memory of normal patches is empty"):
+        old(torch.zeros(1, 3, old.extractor.image_size, old.extractor.image_size).byte())
     detector = scored_by(amdm(scoring=REMEMBERING), mvtec_root, tmp_path, tmp_path / "old.ckpt")
     torch.testing.assert_close(detector.memory.patches, Detector.load(remembering).memory.patches)
 
