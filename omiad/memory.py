@@ -59,8 +59,8 @@ class NormalMemory(nn.Module):
     its squares in units of `feature_norm`: strong patches differ by direction alone, as cosines
     have it, and weak ones, whose direction is noise, stay near one another. Division by the square
     root of its number of channels makes every stage weigh the same. The nearest-neighbour distance
-    is PatchCore's (Roth et al. 2022) without its re-weighting and coreset. Which category
-    a patch came from is not kept.
+    is PatchCore's (Roth et al. 2022) without its re-weighting. Which category a patch came from
+    is not kept.
 
     Args:
         channels_per_stage: Channels of each stage, C in all.
