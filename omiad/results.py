@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from omiad.errors import BROKEN_ARCHIVE, InputError, MissingInputError
+from omiad.files import write_whole
 from omiad.metrics import Results
 from omiad.metrics.bootstrap import LEVEL, ScoredImages, deviations, draw, interval, means
 from omiad.metrics.views import view_figures
@@ -86,7 +87,7 @@ def write_results(
         "hardware": _hardware(device),
         "versions": {"omiad": __version__, "torch": torch.__version__},
     }
-    path.write_text(json.dumps(record, indent=2) + "\n")
+    write_whole(path, json.dumps(record, indent=2) + "\n")
 
 
 def read_results(path: Path) -> dict[str, Any]:

@@ -54,7 +54,8 @@ class FeatureDataModule(LightningDataModule):
             first view alone), folder (your own photographs), or auto, which looks at the folders.
         backbone: Model name of timm.
         weights: Weights of the backbone: pretrained (downloaded once by timm), random, or a file
-            (.safetensors, .pth, .pt, .bin in timm's naming, or an omiad .ckpt).
+            (.safetensors, .pth, .pt, .bin in timm's naming, or an omiad .ckpt), or a folder with
+            a file named like the backbone.
         image_size: Side in pixels that images are resized to, without keeping the aspect ratio.
         feature_size: Side of the feature grid in cells.
         stages: Feature maps of the backbone to use, in timm's numbering; by default those down to

@@ -105,6 +105,29 @@ def load_pretrained(name: str, stages: Sequence[int], *, image_size: int) -> nn.
     return _without_unused_stages(backbone)
 
 
+def weights_file(path: Path, name: str) -> Path:
+    """Return a file of weights, in a folder of such files the one named like the backbone.
+
+    Args:
+        path: A file, or a folder of files of several backbones.
+        name: Model name of timm; a file may leave out the tag behind its dot.
+
+    Raises:
+        MissingInputError: If the folder has no file of that name.
+    """
+    if not path.is_dir():
+        return path
+    stems = (name, name.partition(".")[0])
+    files = (path / f"{stem}{suffix}" for stem in stems for suffix in WEIGHT_SUFFIXES)
+    found = next(filter(Path.is_file, files), None)
+    if found is None:
+        raise MissingInputError(
+            f"No weights of '{name}' in '{path}'. Put them there as "
+            f"{name}{WEIGHT_SUFFIXES[0]}, or give their file."
+        )
+    return found
+
+
 def load_weights(backbone: nn.Module, path: Path) -> None:
     """Fill a network from a weights file of timm or a checkpoint of omiad.
 

@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (the field's spelling)
 
 from omiad.errors import InputError
-from omiad.features.backbone import build_backbone, load_pretrained, load_weights, stages_of
+from omiad.features.backbone import (
+    build_backbone,
+    load_pretrained,
+    load_weights,
+    stages_of,
+    weights_file,
+)
 
 
 class FeatureExtractor(nn.Module):
@@ -25,7 +31,8 @@ class FeatureExtractor(nn.Module):
     Args:
         backbone: Model name of timm; the default gives 24 + 32 + 56 + 160 = 272 channels.
         weights: "pretrained" (timm's), "random", or a file: weights in timm's naming
-            (.safetensors, .pth, .pt, .bin) or a checkpoint of omiad (.ckpt).
+            (.safetensors, .pth, .pt, .bin) or a checkpoint of omiad (.ckpt); in a folder of such
+            files the one named like the backbone.
         image_size: Side of the images in pixels.
         feature_size: Side of the feature grid in cells.
         stages: Which feature maps of the backbone, in timm's numbering; by default those down to
@@ -67,7 +74,7 @@ class FeatureExtractor(nn.Module):
         if weights == "pretrained":
             self.backbone = load_pretrained(backbone, self.stages, image_size=image_size)
         elif weights != "random":
-            load_weights(self.backbone, Path(weights).expanduser())
+            load_weights(self.backbone, weights_file(Path(weights).expanduser(), backbone))
         config: dict[str, Any] = resolve_model_data_config(self.backbone)  # type: ignore[no-untyped-call]
         self.register_buffer("mean", torch.tensor(config["mean"]).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1))

@@ -17,6 +17,7 @@ from torch import Tensor
 from omiad.features.extractor import FeatureExtractor
 from omiad.features.reading import READING_RULES
 from omiad.features.shards import INDEX, PART, ROWS, Row, read_index, write_index
+from omiad.files import write_whole
 
 try:
     import fcntl
@@ -214,12 +215,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON file, whole or not at all."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
-    with temporary.open("w") as file:
-        json.dump(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    write_whole(path, json.dumps(content))
 
 
 def _explain(cache_dir: Path, made_of: dict[str, Any]) -> None:

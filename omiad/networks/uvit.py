@@ -133,8 +133,8 @@ def _initialise(module: nn.Module) -> None:
 
 
 def uvit_small(channels: int) -> UViT:
-    """Preset of about unet_small's cost: 3.5 M parameters, 1.52 GMACs for 272 x 32 x 32."""
-    return UViT(channels, dim=192, depth=4, num_heads=3)
+    """Preset of about unet_small's cost: 3.8 M parameters, 0.30 GMACs for 152 x 16 x 16."""
+    return UViT(channels, dim=192, depth=6, num_heads=3)
 
 
 def uvit_medium(channels: int) -> UViT:

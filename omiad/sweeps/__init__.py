@@ -2,12 +2,12 @@
 
 import logging
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml  # a dependency of Lightning and jsonargparse, whose files it reads here
 
 from omiad.errors import InputError, MissingInputError
-from omiad.paper import MEAN, METRICS_OF_TABLE, paper_table
+from omiad.paper import MEAN, METRICS_OF_TABLE, dataset_of, paper_table
 from omiad.sweeps.runs import Row, Runs, finished_results, tested_results
 from omiad.sweeps.tables import Beside, own_figures, write_table
 
@@ -119,8 +119,8 @@ def _runs(
     )
 
 
-def _folder(output: Path, dataset: Dataset, *, small: bool) -> Path:
-    return output / (f"{dataset}_small" if small else dataset)
+def _folder(output: Path, name: str, *, small: bool) -> Path:
+    return output / (f"{name}_small" if small else name)
 
 
 def _ablation(runs: Runs, number: int) -> None:
@@ -130,7 +130,8 @@ def _ablation(runs: Runs, number: int) -> None:
     for printed in paper_table(number):
         row = made_of[printed.method]
         figures = own_figures(runs.results(row), metrics)
-        rows.append(Beside(printed.method, figures, printed.figures, _duration(runs.seconds(row))))
+        paper = {printed.dataset: printed.figures}
+        rows.append(Beside(printed.method, figures, paper, _duration(runs.seconds(row))))
     path = runs.folder / f"table_{number}.md"
     write_table(path, f"Table {number}, on {runs.root.name} (%)", rows, metrics)
     logger.info("table: %s", path)
@@ -176,15 +177,12 @@ def rows_of_table(number: int, folder: Path, *, configs: Path) -> dict[str, Path
 
 def _table_of_sweep(runs: Runs, dataset: Dataset) -> None:
     metrics = (*METRICS_OF_TABLE[1], *METRICS_OF_TABLE[12])
-    rows = [
-        Beside(
-            method,
-            own_figures(runs.results(row), metrics),
-            _printed(dataset, method),
-            _duration(runs.seconds(row)),
-        )
-        for method, row in (("AMDM", TEACHER), ("OmiAD", WHOLE))
-    ]
+    rows = []
+    for method, row in (("AMDM", TEACHER), ("OmiAD", WHOLE)):
+        results = runs.results(row)
+        paper = printed_beside(results, dataset, method)
+        figures = own_figures(results, metrics)
+        rows.append(Beside(method, figures, paper, _duration(runs.seconds(row))))
     path = runs.folder / "table.md"
     write_table(path, f"{runs.root.name}, means over categories (%)", rows, metrics)
     logger.info("table: %s", path)
@@ -201,26 +199,37 @@ def _collect(number: int, output: Path, *, small: bool) -> None:
                 logger.info("%s: no %s yet; `omiad sweep %s ROOT` trains it", name, method, dataset)
                 continue
             figures = own_figures(results, metrics)
-            rows.append(Beside(f"{name}, {method}", figures, _printed(dataset, method)))
+            paper = printed_beside(results, dataset, method)
+            rows.append(Beside(f"{name}, {method}", figures, paper))
     if not rows:
         raise MissingInputError(
             f"No sweep under '{output}' is done. Run `omiad sweep mvtec ROOT` first, or give its "
             f"--output."
         )
-    path = output / f"table_{number}.md"
-    write_table(path, f"Table {number} (%)", rows, metrics)
+    preset = ", small preset" if small else ""
+    path = _folder(output, f"table_{number}", small=small).with_suffix(".md")
+    write_table(path, f"Table {number}{preset} (%)", rows, metrics)
     logger.info("table: %s", path)
 
 
-def _printed(dataset: Dataset, method: str) -> dict[str, float]:
-    """Return the paper's figures of a method over a data set, in Tables 1 and 12."""
+def printed_beside(
+    results: dict[str, Any], dataset: Dataset, method: str
+) -> dict[str, dict[str, float]]:
+    """Return the paper's figures of a method in Tables 1 and 12, by the paper's name of the data.
+
+    Returns:
+        Empty where the results' categories are not those that the paper's means are over.
+    """
+    name = NAMES.get(dataset)
+    if name is None or dataset_of(results["categories"]) != name:
+        return {}
     figures: dict[str, float] = {}
     for number in (1, 12):
         for row in paper_table(number):
-            if (row.dataset, row.method, row.category) == (NAMES.get(dataset), method, MEAN):
+            if (row.dataset, row.method, row.category) == (name, method, MEAN):
                 figures |= row.figures
-    return figures
+    return {name: figures}
 
 
-def _duration(seconds: float) -> str:
-    return f"{seconds / 60:.0f} min"
+def _duration(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds / 60:.0f} min"

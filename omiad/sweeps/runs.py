@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from omiad.errors import InputError, MissingInputError
+from omiad.files import write_whole
 from omiad.results import read_results
 from omiad.training import OmiadCLI, read_config
 
@@ -16,6 +17,9 @@ logger = logging.getLogger(__name__)
 
 FINISHED = "finished.json"
 """Beside the parts of a fit: its checkpoint and what it took."""
+
+SECONDS = "seconds"
+"""In each part: how long it was trained."""
 
 
 class Row(NamedTuple):
@@ -84,10 +88,14 @@ class Runs:
         checkpoint = teacher if row.distil is None else self._distilled(row, teacher)
         return self.tested(self.folder / row.name, checkpoint)
 
-    def seconds(self, row: Row) -> float:
-        """Return how long the last stage of a finished row was trained, all its parts together."""
+    def seconds(self, row: Row) -> float | None:
+        """Return how long the last stage of a finished row was trained, all its parts together.
+
+        Returns:
+            None where a part was killed before it could say.
+        """
         finished = json.loads((self.folder / row.name / FINISHED).read_text())
-        return float(finished["seconds"])
+        return None if finished["seconds"] is None else float(finished["seconds"])
 
     def _teacher(self, name: str) -> Path:
         files = [self.base["amdm"], *self.preset("small"), self.ablations / f"{name}.yaml"]
@@ -119,8 +127,8 @@ class Runs:
         """
         self._claim(folder, files, arguments)
         finished = folder / FINISHED
-        if finished.is_file():
-            return folder / str(json.loads(finished.read_text())["checkpoint"])
+        if (done := _read(finished)) is not None:
+            return folder / str(done["checkpoint"])
         parts = _parts(folder)
         part = folder / f"part_{len(parts)}"
         begun = [path for p in parts if (path := _checkpoint(p)).is_file()]
@@ -132,15 +140,17 @@ class Runs:
             OmiadCLI(["fit", f"--run_dir={part}", *arguments])
         finally:
             part.mkdir(parents=True, exist_ok=True)
-            (part / "seconds").write_text(f"{time.monotonic() - start:.1f}")
-        times = [float(path.read_text()) for path in folder.glob("part_*/seconds")]
+            write_whole(part / SECONDS, f"{time.monotonic() - start:.1f}")
+        # A part killed behind its last step leaves the next one nothing to do.
+        begun += [path] if (path := _checkpoint(part)).is_file() else []
+        times = [_read(checkpoint.parents[1] / SECONDS) for checkpoint in begun]
         record = {
-            "checkpoint": str(_checkpoint(part).relative_to(folder)),
-            "seconds": sum(times),
-            "parts": len(times),
+            "checkpoint": str(begun[-1].relative_to(folder)),
+            "seconds": None if None in times else sum(times),
+            "parts": len(begun),
         }
-        finished.write_text(json.dumps(record, indent=2) + "\n")
-        return _checkpoint(part)
+        write_whole(finished, json.dumps(record, indent=2) + "\n")
+        return begun[-1]
 
     def tested(self, folder: Path, checkpoint: Path, options: Sequence[str] = ()) -> dict[str, Any]:
         """Return the results of a checkpoint's test, made now or there already."""
@@ -164,13 +174,13 @@ class Runs:
         path = folder / "asked.json"
         # A run that failed before its first checkpoint, perhaps by a wrong option, binds nobody.
         is_begun = any(_checkpoint(part).is_file() for part in _parts(folder))
-        if is_begun and json.loads(path.read_text()) != asked:
+        if is_begun and _read(path) != asked:
             raise InputError(
                 f"'{folder}' holds a run with other configurations or options; asked.json there "
                 f"says which. Give the same ones, or another --output."
             )
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asked, indent=2) + "\n")
+        write_whole(path, json.dumps(asked, indent=2) + "\n")
 
 
 def tested_results(folder: Path) -> Path | None:
@@ -183,6 +193,14 @@ def finished_results(folder: Path) -> dict[str, Any] | None:
     """Return the results of a row's folder, None where it has not been tested."""
     path = tested_results(folder)
     return None if path is None else read_results(path)
+
+
+def _read(path: Path) -> Any:
+    """Return what a JSON file says, None where it is missing or broken."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def _parts(folder: Path) -> list[Path]:

@@ -29,13 +29,13 @@ class Beside(NamedTuple):
     Attributes:
         name: What the row is about.
         figures: One's own in %, None where undefined or not measured.
-        paper: The paper's in %, empty where it has none.
+        paper: The paper's in % by its data set, empty where it has none.
         note: What else is to be said, e.g. how long training took.
     """
 
     name: str
     figures: dict[str, float | None]
-    paper: dict[str, float]
+    paper: dict[str, dict[str, float]]
     note: str = ""
 
 
@@ -58,13 +58,14 @@ def write_table(path: Path, title: str, rows: Sequence[Beside], metrics: Sequenc
     lines = []
     for row in rows:
         lines.append([row.name, *(_cell(row.figures[m]) for m in metrics), row.note])
-        if row.paper:
-            lines.append(["paper", *(_cell(row.paper.get(m)) for m in metrics), ""])
+        for dataset, figures in row.paper.items():
+            cells = (_cell(figures.get(m)) for m in metrics)
+            lines.append([f"paper, {dataset}", *cells, ""])
     table = Table(title=title)
     for heading in headings:
         table.add_column(heading)
     for line in lines:
-        table.add_row(*line, style="dim" if line[0] == "paper" else None)
+        table.add_row(*line, style="dim" if line[0].startswith("paper, ") else None)
     Console().print(table)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(as_markdown(Grid(title, headings, lines)))

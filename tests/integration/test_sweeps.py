@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,10 @@ from synthetic import write_folder, write_mpdd, write_mvtec, write_realiad, writ
 
 from omiad.callbacks import LastCheckpoint
 from omiad.cli import main
-from omiad.paper import paper_table
+from omiad.errors import InputError
+from omiad.paper import categories_of, paper_table
+from omiad.sweeps import TEACHER, printed_beside, rows_of_table
+from omiad.sweeps.runs import Runs
 
 OPTIONS = (
     "--data.batch_size=4 --data.num_workers=0 --trainer.accelerator=cpu --trainer.max_steps=4 "
@@ -68,14 +72,30 @@ def swept(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_sweep_leaves_both_models_and_a_table_beside_the_papers(swept: Path) -> None:
+def results_of(row: Path) -> dict[str, Any]:
+    results = json.loads((row / "test" / "part_0" / "results.json").read_text())
+    assert isinstance(results, dict)
+    return results
+
+
+def test_a_sweep_leaves_both_models_and_a_table(swept: Path) -> None:
     folder = swept / "sweeps" / "mvtec"
+    text = (folder / "table.md").read_text()
     for name in ("adaptive_mask", "adaptive_mask_asd"):
-        results = json.loads((folder / name / "test" / "part_0" / "results.json").read_text())
-        assert 0 <= results["mean"]["mad"] <= 1
-        text = (folder / "table.md").read_text()
-        assert f"| {100 * results['mean']['mad']:.1f} |" in text
-        assert f"| {'84.6' if name == 'adaptive_mask' else '85.3'} |" in text
+        assert f"| {100 * results_of(folder / name)['mean']['mad']:.1f} |" in text
+    # The paper's means are over fifteen categories, these over two.
+    assert "paper" not in text
+
+
+def test_the_papers_means_stand_beside_means_over_its_categories(swept: Path) -> None:
+    results = results_of(swept / "sweeps" / "mvtec" / "adaptive_mask_asd")
+    assert not printed_beside(results, "mvtec", "OmiAD")
+    results["categories"] = dict.fromkeys(categories_of("MVTec-AD").values())
+    beside = printed_beside(results, "mvtec", "OmiAD")
+    assert (beside["MVTec-AD"]["mad"], beside["MVTec-AD"]["image_auroc"]) == (85.3, 98.8)
+    assert printed_beside(results, "mvtec", "AMDM")["MVTec-AD"]["mad"] == 84.6
+    assert not printed_beside(results, "visa", "OmiAD")
+    assert not printed_beside(results, "folder", "OmiAD")
 
 
 def test_what_is_done_is_not_done_again(swept: Path, mvtec_root: Path) -> None:
@@ -113,6 +133,34 @@ def test_a_fit_that_died_before_its_first_checkpoint_is_begun_anew(
     (part / "config.yaml").touch()
     main(["sweep", "mvtec", str(mvtec_root), *options(tmp_path)])
     assert (part.with_name("part_1") / "checkpoints" / "last.ckpt").is_file()
+
+
+def test_a_sweep_goes_on_after_a_marker_is_torn(
+    swept: Path, mvtec_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(swept, tmp_path / "torn")
+    row = tmp_path / "torn" / "sweeps" / "mvtec" / "adaptive_mask"
+    before = weights(row)
+    (row / "finished.json").write_text('{"checkpoint": ')
+    (row / "part_0" / "seconds").unlink()  # as a kill leaves it
+    command = ["fit", *options(tmp_path / "torn")]
+    runs = Runs(
+        "mvtec",
+        mvtec_root,
+        row.parent,
+        configs=tmp_path / "torn" / "configs",
+        small=False,
+        options=command[3].removeprefix("--options="),
+        teacher_options=TEACHER_OPTIONS,
+    )
+    asked = (row / "asked.json").read_text()
+    (row / "asked.json").write_text(asked.replace(str(swept), str(tmp_path / "torn")))
+    assert runs.results(TEACHER) == results_of(row)
+    assert all(torch.equal(value, weights(row)[key]) for key, value in before.items())
+    assert runs.seconds(TEACHER) is None
+    (row / "asked.json").write_text("")
+    with pytest.raises(InputError, match="holds a run with other configurations or options"):
+        runs.results(TEACHER)
 
 
 def test_a_sweep_with_other_options_is_not_mixed_in(
@@ -160,11 +208,26 @@ def test_tables_1_and_12_collect_what_is_swept(swept: Path) -> None:
     main(["table", "1", output])
     main(["table", "12", output])
     first, twelfth = ((swept / "sweeps" / f"table_{n}.md").read_text() for n in (1, 12))
-    assert "| MVTec-AD, AMDM |" in first
-    assert "| MVTec-AD, OmiAD |" in first
-    assert "| paper | 98.8 | 99.7 |" in first
+    for method, name in (("AMDM", "adaptive_mask"), ("OmiAD", "adaptive_mask_asd")):
+        results = results_of(swept / "sweeps" / "mvtec" / name)
+        assert f"| MVTec-AD, {method} | {100 * results['mean']['image_auroc']:.1f} |" in first
     assert "VisA" not in first
-    assert "| paper | 2.5 |" in twelfth
+    rate = results["further"]["mean"]["image_fpr_at_num_anomalous"]
+    assert f"| MVTec-AD, OmiAD | {100 * rate:.1f} |" in twelfth
+
+
+def test_tables_of_the_small_preset_do_not_overwrite_the_full_ones(
+    swept: Path, tmp_path: Path
+) -> None:
+    sweeps = tmp_path / "sweeps"
+    for name in ("mvtec", "mvtec_small"):
+        shutil.copytree(swept / "sweeps" / "mvtec", sweeps / name)
+    main(["table", "1", f"--output={sweeps}"])
+    full = (sweeps / "table_1.md").read_text()
+    main(["table", "1", f"--output={sweeps}", "--small=true"])
+    assert (sweeps / "table_1.md").read_text() == full
+    assert "small preset" in (sweeps / "table_1_small.md").read_text()
+    assert "small" not in full
 
 
 @pytest.mark.parametrize(
@@ -209,7 +272,11 @@ def test_every_layout_is_swept_through_an_interruption(
     with pytest.raises(SystemExit):
         main(command)
     main(command)
-    assert "OmiAD" in (tmp_path / "sweeps" / dataset / "table.md").read_text()
+    folder = tmp_path / "sweeps" / dataset
+    for name, parts in (("adaptive_mask", 2), ("adaptive_mask_asd", 1)):
+        assert json.loads((folder / name / "finished.json").read_text())["parts"] == parts
+        mad = 100 * results_of(folder / name)["mean"]["mad"]
+        assert f" | {mad:.1f} | " in (folder / "table.md").read_text()
 
 
 @pytest.mark.slow
@@ -220,15 +287,24 @@ def test_every_row_of_an_ablation_is_trained_and_tested(
     teacher = "--data.weights=random --data.image_size=32 --data.feature_size=8"
     small = ["--small=true", f"--root={mvtec_root}"]
     command = ["table", str(number), *small, *options(tmp_path, teacher=teacher)]
-    interrupt_at(2, monkeypatch)
-    with pytest.raises(SystemExit):
-        main(command)
+    # Once in each stage; ADD is the first of Table 3 to be distilled.
+    for step, kind in ((2, "AMDM"), (3, "OmiAD")):
+        interrupt_at(step, monkeypatch, kind)
+        with pytest.raises(SystemExit):
+            main(command)
     main(command)
-    text = (tmp_path / "sweeps" / "mvtec_small" / f"table_{number}.md").read_text()
-    lines = text.replace("\\_", "_").splitlines()
-    rows = [line.split(" | ")[0].removeprefix("| ") for line in lines if line.startswith("| ")][2:]
-    assert rows[::2] == [row.method for row in paper_table(number)]
-    assert set(rows[1::2]) == {"paper"}
+    folder = tmp_path / "sweeps" / "mvtec_small"
+    text = (folder / f"table_{number}.md").read_text().replace("\\_", "_")
+    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    made_of = rows_of_table(number, folder, configs=Path("configs"))
+    for own, paper, row in zip(lines[2::2], lines[3::2], paper_table(number), strict=True):
+        path = made_of[row.method]
+        assert path is not None
+        mean = json.loads(path.read_text())["mean"]
+        assert own[0] == row.method
+        assert own[1:3] == [f"{100 * mean[key]:.1f}" for key in row.figures]
+        assert paper[0] == "paper, MVTec-AD"
+        assert paper[1:3] == [f"{value:.1f}" for value in row.figures.values()]
     # All rows that do not change it have one teacher, trained once.
     fits = (tmp_path / "sweeps" / "mvtec_small" / "adaptive_mask").glob("part_*/config.yaml")
     assert len(list(fits)) <= 2

@@ -219,6 +219,17 @@ def test_pretrained_weights_without_network_suggest_a_file(monkeypatch, tmp_path
         tiny("test_resnet.r160_in1k", weights="pretrained")
 
 
+@pytest.mark.parametrize("name", ["test_resnet", "test_resnet.r160_in1k"])
+def test_a_folder_holds_the_weights_of_several_backbones(tmp_path, name):
+    for backbone, seed in (("test_efficientnet", 1), ("test_resnet", 2)):
+        model = tiny(backbone, seed=seed, stages=[0, 1])
+        torch.save({"state_dict": model.backbone.state_dict()}, tmp_path / f"{backbone}.pth")
+    extractor = tiny(name, weights=str(tmp_path), stages=[0, 1])
+    assert extractor.weights_hash == tiny("test_resnet", seed=2, stages=[0, 1]).weights_hash
+    with pytest.raises(MissingInputError, match=r"No weights of 'test_vit' in '.*'. Put them"):
+        tiny("test_vit", weights=str(tmp_path), image_size=160)
+
+
 def test_a_missing_weights_file_is_named(tmp_path):
     with pytest.raises(MissingInputError, match=r"No weights at '.*nowhere.pth'. --data.weights"):
         tiny(weights=str(tmp_path / "nowhere.pth"))

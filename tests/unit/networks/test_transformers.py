@@ -51,7 +51,7 @@ def test_size_and_cost_are_those_of_the_source(
 @pytest.mark.parametrize(
     ("presets", "shape"),
     [
-        ((unet_small, dit_small, uvit_small), (272, 32, 32)),
+        ((unet_small, dit_small, uvit_small), (152, 16, 16)),
         ((unet_medium, dit_medium, uvit_medium), (168, 16, 16)),
         pytest.param((unet_base, dit_base, uvit_base), (272, 32, 32), marks=pytest.mark.slow),
     ],
