@@ -156,7 +156,8 @@ def test_a_sweep_goes_on_after_a_marker_is_torn(
     asked = (row / "asked.json").read_text()
     (row / "asked.json").write_text(asked.replace(str(swept), str(tmp_path / "torn")))
     assert runs.results(TEACHER) == results_of(row)
-    assert all(torch.equal(value, weights(row)[key]) for key, value in before.items())
+    after = weights(row)
+    assert all(torch.equal(value, after[key]) for key, value in before.items())
     assert runs.seconds(TEACHER) is None
     (row / "asked.json").write_text("")
     with pytest.raises(InputError, match="holds a run with other configurations or options"):
