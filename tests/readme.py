@@ -43,6 +43,14 @@ def typed_lines(title: str) -> list[str]:
     return [line for block in blocks for line in block.splitlines() if line]
 
 
+def named_in_prose() -> list[str]:
+    """Return the commands and files of this checkout that stand within sentences."""
+    text = re.sub(r"```.*?```", "", (CHECKOUT / "README.md").read_text(), flags=re.DOTALL)
+    spans = {" ".join(span.split()) for span in re.findall(r"`([^`]+)`", text)}
+    starts = ("omiad ", "make ", "tests/", "configs/", "ARGS=")
+    return sorted(span for span in spans if span.startswith(starts))
+
+
 def run(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run a line that a user would type here, at a size that a test can afford."""
     program, *arguments = shlex.split(line)

@@ -2,7 +2,7 @@
 
     make sweep-real ROOT=real WEIGHTS=mobilenetv2_100.safetensors
     make sweep-real ROOT=real WEIGHTS=mobilenetv2_100.safetensors ARGS="--only amdm --seeds 0 1 2"
-    make sweep-real ROOT=real WEIGHTS=mobilenetv2_100.safetensors ARGS="--small --only omiad add"
+    make sweep-real ROOT=real WEIGHTS=mobilenetv2_100.safetensors ARGS="--small --only asd_5e-5"
 
 Every figure is of a validation set made of training images (`omiad data holdout`): normal ones held
 out, and artificial defects. What experiments.yaml lists is trained where it is missing, tested and
@@ -31,16 +31,23 @@ PARTS = ("teacher", "distil", "test")
 PRESETS = {"amdm": "small", "omiad": "small_distil"}
 
 
-def results(runs: Runs, options: dict[str, str], shared: str, seed: int) -> dict[str, Any]:
+def results(
+    runs: Runs, options: dict[str, str], shared: dict[str, str], seed: int
+) -> dict[str, Any]:
     """Train what is missing and return the figures of an experiment."""
     teacher, distil, test = (options.get(part) for part in PARTS)
     seeded = [f"--data.root={runs.root}", f"--seed_everything={seed}"]
     small = ["--small"] * runs.small
-    first = [*shlex.split(shared), *shlex.split(teacher or ""), *seeded]
+    first = [*shlex.split(shared["teacher"]), *shlex.split(teacher or ""), *seeded]
     folder = runs.folder / f"teacher_{digest([*small, *first])}"
     checkpoint = fitted(runs, "amdm", folder, first)
     if distil is not None:
-        second = [f"--model.teacher={checkpoint}", *shlex.split(distil), *seeded]
+        second = [
+            f"--model.teacher={checkpoint}",
+            *shlex.split(distil),
+            *shlex.split(shared["distil"]),
+            *seeded,
+        ]
         folder = runs.folder / f"distil_{digest([*small, *second])}"
         checkpoint = fitted(runs, "omiad", folder, second)
     tested = shlex.split(test or "")
@@ -87,11 +94,12 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/sweep_real"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--options", default="", help="further ones of stage 1, in one string")
+    parser.add_argument("--distil_options", default="", help="further ones of stage 2")
     parser.add_argument("--small", action="store_true", help="in the preset of the ablations")
-    parser.add_argument("--only", nargs="+", metavar="EXPERIMENT")
+    experiments = yaml.safe_load(EXPERIMENTS.read_text())
+    parser.add_argument("--only", nargs="+", metavar="EXPERIMENT", choices=[*experiments])
     arguments = parser.parse_args(given)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    experiments = yaml.safe_load(EXPERIMENTS.read_text())
     validation = arguments.output / "validation"
     if not validation.exists():
         hold_out(arguments.root, validation)
@@ -105,7 +113,10 @@ def main(given: list[str] | None = None) -> None:
         teacher_options="",
     )
     backbone = ["--data.backbone", arguments.backbone, "--data.weights", arguments.weights]
-    shared = f"{shlex.join(backbone)} {arguments.options}"
+    shared = {
+        "teacher": f"{shlex.join(backbone)} {arguments.options}",
+        "distil": arguments.distil_options,
+    }
     figures: dict[str, list[dict[str, Any]]] = {}
     for name in arguments.only or experiments:
         for seed in arguments.seeds:

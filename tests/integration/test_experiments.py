@@ -2,28 +2,49 @@
 
 import importlib.util
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from omiad.data.layouts.synthetic import synthesize
 
 BENCH = Path(__file__).parent.parent / "benchmarks" / "sweep_real.py"
+TRAINED = (
+    "--trainer.accelerator cpu --trainer.enable_progress_bar false --trainer.log_every_n_steps 1"
+)
 TINY = (
     "--model.network omiad.networks.unet_tiny --data.image_size 64 --data.feature_size 8 "
-    "--model.scoring.pool_size 8 --model.scoring.memory_size 50 --trainer.max_steps 2 "
-    "--trainer.accelerator cpu --trainer.enable_progress_bar false --trainer.log_every_n_steps 1"
+    f"--model.scoring.pool_size 8 --model.scoring.memory_size 50 {TRAINED} --trainer.max_steps 2"
 )
 
 
-@pytest.mark.slow
-def test_experiments_are_trained_once_and_laid_out(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture(scope="module")
+def bench() -> ModuleType:
     spec = importlib.util.spec_from_file_location("sweep_real", BENCH)
     assert spec is not None
     assert spec.loader is not None
-    bench = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(bench)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_an_experiment_that_is_not_listed_is_refused(
+    bench: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        bench.main(["--root=real", "--weights=random", "--only", "amdm", "no_such"])
+    assert "invalid choice: 'no_such'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("small", "second"), [(False, "no_memory"), (True, "add_5e-5")])
+def test_experiments_are_trained_once_and_laid_out(
+    bench: ModuleType,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    small: bool,
+    second: str,
+) -> None:
     synthesize(
         tmp_path / "data",
         num_train=8,
@@ -38,9 +59,11 @@ def test_experiments_are_trained_once_and_laid_out(
         "--weights=random",
         f"--output={tmp_path / 'bench'}",
         f"--options={TINY} --data.cache_dir {tmp_path / 'cache'}",
+        f"--distil_options={TRAINED} --trainer.max_steps 4",
+        *["--small"] * small,
         "--only",
         "amdm",
-        "no_memory",
+        second,
         "--seeds",
         "0",
         "1",
@@ -48,12 +71,12 @@ def test_experiments_are_trained_once_and_laid_out(
     bench.main(given)
     table = capsys.readouterr().out
     rows = {line.split()[0]: line.split() for line in table.splitlines() if line.strip()}
-    assert rows["amdm"][1] == rows["no_memory"][1] == "2"
-    # One fit for each seed, tested in two ways.
-    fits = sorted((tmp_path / "bench").glob("teacher_*"))
-    assert len(fits) == 2
+    assert rows["amdm"][1] == rows[second][1] == "2"
+    # One teacher for each seed, tested in two ways or distilled.
+    fits = sorted(path.parent.name[:7] for path in (tmp_path / "bench").glob("*/finished.json"))
+    assert fits == ["distil_", "distil_", "teacher", "teacher"][0 if small else 2 :]
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "bench").rglob("*.ckpt")}
-    assert len(list((tmp_path / "bench").glob("teacher_*/test_*/test/part_*/results.json"))) == 4
+    assert len(list((tmp_path / "bench").glob("*/test_*/test/part_*/results.json"))) == 4
     bench.main(given)
     assert capsys.readouterr().out.splitlines()[-3:] == table.splitlines()[-3:]
     assert written == {p: p.stat().st_mtime_ns for p in (tmp_path / "bench").rglob("*.ckpt")}
