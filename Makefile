@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO_DIR ?= runs/demo
 ROOT ?=
 SWEEPS ?= runs/sweeps
-# Further arguments of a sweep or a table, e.g. ARGS='--small true --teacher_options "--data.weights FILE"'
+# Further arguments of a sweep, a table or the tests, e.g. ARGS='--small true --teacher_options "--data.weights FILE"'
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -24,10 +24,10 @@ demo: $(BIN)/omiad ## Install, then train, distil, test and show on synthetic da
 	$(BIN)/omiad demo --output $(DEMO_DIR)
 
 test: $(BIN)/omiad ## Install, then run the tests
-	$(BIN)/pytest
+	$(BIN)/pytest $(ARGS)
 
-test-slow: $(BIN)/omiad ## Install, then run the slow tests (the default model on the CPU)
-	$(BIN)/pytest -m slow
+test-slow: $(BIN)/omiad ## Install, then run the slow tests (sweeps, README, the default model)
+	$(BIN)/pytest -m slow $(ARGS)
 
 bench-data: $(BIN)/omiad ## Install, then measure indexing, decoding, the feature store and its reading
 	$(BIN)/pytest -m benchmark -s tests/benchmarks/test_data.py

@@ -108,11 +108,11 @@ def short(value: Any) -> Any:
 
 
 def test_the_small_preset_is_for_a_cpu_and_keeps_the_rows_own_settings() -> None:
-    for name in ("ddpm", "dit_small", "resnet18"):
+    for name in ("ddpm", "dit_small", "uvit_small", "resnet18"):
         files = ("configs/amdm_mvtec.yaml", FOLDER / "small.yaml", FOLDER / f"{name}.yaml")
         small = printed(*(f"--config={path}" for path in files))
         model = small["model"]["init_args"]
-        network = "dit_small" if name == "dit_small" else "unet_small"
+        network = name if name.endswith("_small") else "unet_small"
         assert short(model["network"]) == network
         assert model["t_init"] == (400 if name == "resnet18" else 500)
         assert model["masking"]["p_max"] == (0.0 if name == "ddpm" else 0.4)

@@ -132,6 +132,17 @@ def test_gains_of_section_4_2_are_relative_gains_in_mad(
     assert 100 * (ratio - 1) == pytest.approx(gain, abs=0.051)
 
 
+def test_section_4_4_says_nearly_200_times_faster_than_ddad_where_table_2_gives_236() -> None:
+    seconds = {
+        row.method: row.figures["seconds_per_batch_of_64"]
+        for row in paper_table(2)
+        if row.dataset == "MVTec-AD"
+    }
+    ratio = {method: value / seconds["OmiAD"] for method, value in seconds.items()}
+    assert round(ratio["DDAD"]) == 236
+    assert 7 < ratio["HVQ-Trans"] < ratio["UniAD"] < 8  # as printed
+
+
 @pytest.mark.parametrize("number", [0, 16])
 def test_a_table_the_paper_has_not_is_refused(number: int) -> None:
     with pytest.raises(InputError, match=f"numbered 1 to 15, but got {number}"):
