@@ -20,10 +20,9 @@ from statistics import mean, stdev
 from typing import Any
 
 import yaml
-from rich.console import Console
-from rich.table import Table
 
 from omiad.data.holdout import hold_out
+from omiad.report.markup import Grid, as_markdown
 from omiad.sweeps.runs import Runs
 
 EXPERIMENTS = Path(__file__).with_name("experiments.yaml")
@@ -63,12 +62,11 @@ def digest(options: list[str]) -> str:
     return hashlib.sha256(json.dumps(options).encode()).hexdigest()[:12]
 
 
-def layout(figures: dict[str, list[dict[str, Any]]]) -> Table:
+def layout(figures: dict[str, list[dict[str, Any]]]) -> Grid:
     """Lay the experiments out, the best first."""
-    table = Table(box=None, pad_edge=False)
     categories = list(next(iter(figures.values()))[0]["categories"])
-    for heading in ("experiment", "seeds", "mAD", "spread", *categories):
-        table.add_column(heading, justify="left" if heading == "experiment" else "right")
+    headings = ["experiment", "seeds", "mAD", "spread", *categories]
+    lines = []
 
     def mad(row: dict[str, Any]) -> float:
         return 100 * float(row["mad"])
@@ -76,14 +74,16 @@ def layout(figures: dict[str, list[dict[str, Any]]]) -> Table:
     for name, rows in sorted(figures.items(), key=lambda x: -mean(mad(r["mean"]) for r in x[1])):
         mads = [mad(row["mean"]) for row in rows]
         of_categories = (mean(mad(row["categories"][c]) for row in rows) for c in categories)
-        table.add_row(
-            name,
-            str(len(rows)),
-            f"{mean(mads):.1f}",
-            f"{stdev(mads):.1f}" if len(mads) > 1 else "",
-            *(f"{value:.1f}" for value in of_categories),
+        lines.append(
+            [
+                name,
+                str(len(rows)),
+                f"{mean(mads):.1f}",
+                f"{stdev(mads):.1f}" if len(mads) > 1 else "",
+                *(f"{value:.1f}" for value in of_categories),
+            ]
         )
-    return table
+    return Grid("mAD on the validation set (%)", headings, lines)
 
 
 def main(given: list[str] | None = None) -> None:
@@ -122,7 +122,9 @@ def main(given: list[str] | None = None) -> None:
         for seed in arguments.seeds:
             row = results(runs, experiments[name], shared, seed)
             figures.setdefault(name, []).append(row)
-    Console().print(layout(figures))
+    path = runs.folder / "experiments.md"
+    path.write_text(as_markdown(layout(figures)))
+    print(f"{path.read_text()}\ntable: {path}")
 
 
 if __name__ == "__main__":

@@ -70,13 +70,16 @@ def test_experiments_are_trained_once_and_laid_out(
     ]
     bench.main(given)
     table = capsys.readouterr().out
-    rows = {line.split()[0]: line.split() for line in table.splitlines() if line.strip()}
-    assert rows["amdm"][1] == rows[second][1] == "2"
+    path = tmp_path / "bench" / "experiments.md"
+    assert table.endswith(f"{path.read_text()}\ntable: {path}\n")
+    rows = [line.strip("| ").split(" | ") for line in path.read_text().splitlines() if "|" in line]
+    seeds = {row[0].replace("\\_", "_"): row[1] for row in rows[2:]}
+    assert seeds == {"amdm": "2", second: "2"}
     # One teacher for each seed, tested in two ways or distilled.
     fits = sorted(path.parent.name[:7] for path in (tmp_path / "bench").glob("*/finished.json"))
     assert fits == ["distil_", "distil_", "teacher", "teacher"][0 if small else 2 :]
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "bench").rglob("*.ckpt")}
     assert len(list((tmp_path / "bench").glob("*/test_*/test/part_*/results.json"))) == 4
     bench.main(given)
-    assert capsys.readouterr().out.splitlines()[-3:] == table.splitlines()[-3:]
+    assert capsys.readouterr().out.splitlines()[-5:] == table.splitlines()[-5:]
     assert written == {p: p.stat().st_mtime_ns for p in (tmp_path / "bench").rglob("*.ckpt")}
