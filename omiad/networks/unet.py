@@ -170,7 +170,7 @@ def unet_tiny(channels: int) -> UNet:
 
 
 def unet_small(channels: int) -> UNet:
-    """Preset of 5.3 M parameters and 1.4 GMACs for 272 channels at 32 x 32."""
+    """Preset of 5.1 M parameters and 0.31 GMACs for 152 channels at 16 x 16."""
     return UNet(channels, width=64, multipliers=(1, 2, 2), num_blocks=1)
 
 
