@@ -115,9 +115,7 @@ def read_results(path: Path) -> dict[str, Any]:
 
 
 def refuse_other_measures(records: Mapping[Path, dict[str, Any]]) -> None:
-    """Check that runs were measured in one way.
-
-    How a method brings maps of its own grid to the images' size is its own affair.
+    """Check that runs were measured in one way, see `measure`.
 
     Args:
         records: What each results.json holds, by its path.
@@ -126,21 +124,27 @@ def refuse_other_measures(records: Mapping[Path, dict[str, Any]]) -> None:
         InputError: If protocol, its changes or the estimator differ.
     """
     (path, record), *others = records.items()
+    first = measure(record)
     for other_path, other in others:
-        for key in ("protocol", "protocol_changes", "estimator"):
-            first, second = _measured(record, key), _measured(other, key)
-            if first != second:
+        for key, second in measure(other).items():
+            if first[key] != second:
                 raise InputError(
-                    f"'{path}' was measured with {key} {first}, '{other_path}' with {second}. "
+                    f"'{path}' was measured with {key} {first[key]}, '{other_path}' with {second}. "
                     f"Evaluate both in one way."
                 )
 
 
-def _measured(record: dict[str, Any], key: str) -> Any:
-    value = record.get(key)
-    if isinstance(value, dict):
-        return {name: change for name, change in value.items() if name != "upsampling"}
-    return value
+def measure(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how a run was measured: runs whose figures compare have it alike.
+
+    How a method brings maps of its own grid to the images' size is its own affair.
+    """
+    changes = record.get("protocol_changes") or {}
+    return {
+        "protocol": record["protocol"],
+        "protocol_changes": {key: value for key, value in changes.items() if key != "upsampling"},
+        "estimator": record.get("estimator", "exact"),
+    }
 
 
 def images_path(results: Path) -> Path:

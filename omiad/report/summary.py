@@ -1,13 +1,18 @@
 """The head of a page: the figures that matter, and how they came about."""
 
+import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
 from omiad.report.runs import TestedRun
 from omiad.report.tables import HEADINGS, num_steps
+from omiad.results import measure
 
 _BIG = ("mad", "image_auroc", "pixel_auroc", "aupro")
+
+_METHODS_OWN = "upsampling"
+"""The step of a protocol in which methods may differ and still compare."""
 
 _SELECTED = {
     "last": "last (the last checkpoint of its run, not chosen by test data)",
@@ -22,9 +27,9 @@ def cards(runs: Sequence[TestedRun]) -> str:
 
 def protocols(runs: Sequence[TestedRun]) -> str:
     """Say how maps, masks and scores were prepared, and whether figures of the runs compare."""
-    groups: dict[str, list[str]] = {}
+    groups: dict[str, list[TestedRun]] = {}
     for run in runs:
-        groups.setdefault(_protocol(run.record), []).append(run.name)
+        groups.setdefault(json.dumps(measure(run.record), sort_keys=True), []).append(run)
     parts = []
     if len(groups) > 1:
         parts.append(
@@ -41,9 +46,10 @@ def protocols(runs: Sequence[TestedRun]) -> str:
             '<p class="warning"><strong>These runs were tested on different images, so their '
             f"figures do not compare.</strong> {escape(counts)}.</p>"
         )
-    for how, names in groups.items():
-        who = f"{escape(', '.join(names))}: " if len(groups) > 1 else ""
-        parts.append(f"<p>{who}{how}</p>")
+    for group in groups.values():
+        names = ", ".join(run.name for run in group)
+        who = f"{escape(names)}: " if len(groups) > 1 else ""
+        parts.append(f"<p>{who}{_protocol(group[0].record)}</p>")
     return "".join(parts)
 
 
@@ -110,6 +116,9 @@ def _facts(run: TestedRun) -> dict[str, str]:
         )
     if model.get("maps"):
         facts["maps"] = str(model["maps"])
+        facts[_METHODS_OWN] = "the method's own"
+    elif made := dict(_steps(record)).get(_METHODS_OWN):
+        facts[_METHODS_OWN] = made
     return facts
 
 
@@ -123,10 +132,14 @@ def _time(latency: Mapping[str, Any] | None) -> str:
 
 
 def _protocol(record: Mapping[str, Any]) -> str:
-    steps = "; ".join(f"{k}: {v}" for k, v in (record.get("protocol_steps") or {}).items())
-    changed = " (changed)" if record.get("protocol_changes") else ""
-    estimator = record.get("estimator", "exact")
+    taken = measure(record)
+    steps = "; ".join(f"{name}: {step}" for name, step in _steps(record) if name != _METHODS_OWN)
+    changed = " (changed)" if taken["protocol_changes"] else ""
     return (
-        f"Protocol <strong>{escape(str(record['protocol']))}</strong>{changed}, "
-        f"{escape(estimator)} figures. {escape(steps)}."
+        f"Protocol <strong>{escape(str(taken['protocol']))}</strong>{changed}, "
+        f"{escape(str(taken['estimator']))} figures. {escape(steps)}."
     )
+
+
+def _steps(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(name, str(step)) for name, step in (record.get("protocol_steps") or {}).items()]

@@ -189,13 +189,18 @@ def test_maps_that_the_model_blurs_are_saved_with_the_image_scores_before(
     sharp = run_test(road["omiad"], tmp_path / "sharp")
     output, run = tmp_path / "evaluated.json", tmp_path / "run"
     given = [f"--maps={run / 'maps'}", f"--data.root={road['data']}", "--image_size=32"]
-    main(["evaluate", *given, f"--scores={run / 'scores.csv'}", f"--output={output}"])
+    models_own = [f"--scores={run / 'scores.csv'}", "--pool_size=4"]
+    main(["evaluate", *given, *models_own, f"--output={output}"])
     evaluated = json.loads(output.read_text())
     for category, figures in tested["categories"].items():
         assert evaluated["categories"][category] == figures
         changed = {key for key in figures if figures[key] != sharp["categories"][category][key]}
         assert changed
         assert not any(key.startswith("image_") for key in changed)
+    main(["report", str(run), str(output), f"--out={tmp_path / 'page'}"])
+    page = (tmp_path / "page" / "index.html").read_text()
+    assert "measured in different ways" not in page
+    assert "<dt>upsampling</dt><dd>bilinear, corners aligned; Gaussian, sigma 2" in page
 
 
 def test_a_protocol_is_printed_and_stored_with_each_step(
