@@ -191,7 +191,7 @@ def side_by_side(teacher: TestedRun, student: TestedRun) -> str:
             " The times are medians of two runs apart, so that other work on the machine shows in "
             "them."
         )
-    steps = [num_steps(run.record) for run in (teacher, student)]
+    steps = [escape(num_steps(run.record)) for run in (teacher, student)]
     return (
         '<div class="scroll" tabindex="0" role="region" aria-label="Teacher and student">'
         f"<table><caption>{caption}</caption>"

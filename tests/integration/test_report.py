@@ -47,6 +47,14 @@ def page_of(runs: Sequence[Path], out: Path, *extra: str) -> str:
     return (out / "index.html").read_text(encoding="utf-8")
 
 
+def altered(run: Path, folder: Path, **more: Any) -> Path:
+    """Return a copy of a run whose results.json says something else."""
+    shutil.copytree(run, folder)
+    file = folder / "results.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | more))
+    return folder
+
+
 def data_of(page: str) -> dict[str, Any]:
     found = re.search(r'id="gallery-data">(.*?)</script>', page, flags=re.DOTALL)
     assert found is not None
@@ -285,14 +293,9 @@ def test_figures_on_other_images_are_said_not_to_compare(
 
 def test_times_compare_on_one_machine_alone(run: Path, tmp_path: Path) -> None:
     def timed(name: str, kind: str, milliseconds: float, **more: Any) -> Path:
-        shutil.copytree(run, tmp_path / name)
-        file = tmp_path / name / "results.json"
-        record = json.loads(file.read_text()) | more
-        record["model"] = {"kind": kind, "num_steps": 1}
-        record["latency"] = {"ms_per_image": milliseconds, "batch_size": 8, "num_batches": 3,
-                             "of": "all"}  # fmt: skip
-        file.write_text(json.dumps(record))
-        return tmp_path / name
+        latency = {"ms_per_image": milliseconds, "batch_size": 8, "num_batches": 3, "of": "all"}
+        model = {"kind": kind, "num_steps": 1}
+        return altered(run, tmp_path / name, model=model, latency=latency, **more)
 
     teacher, student = timed("t", "AMDM", 30), timed("s", "OmiAD", 20)
     assert "1.50 times as fast" in page_of([teacher, student], tmp_path / "same")

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from browser import Browser
 from PIL import Image
 from synthetic import write_mvtec
-from test_report import evaluated, page_of
+from test_report import altered, evaluated, page_of
 
 from omiad.report import PredictionPage
 
@@ -18,6 +19,9 @@ HOSTILE = ('<img src=x onerror="alert(1)">', "'\"&amp; <b>", "ünïcode 漢字",
 SCRIPT = "script><script>alert(2)<!--"
 """A file of this name in a folder "<" makes a path that would end a script."""
 
+ATTACK = '"><img src=x onerror="pwned = 1"><script>pwned = 1</script>'
+"""What a results.json from elsewhere may hold in place of any text or number."""
+
 OVERFLOWING = """
   return [...document.querySelectorAll("main *")].filter((thing) => !thing.closest(".scroll > *")
     && thing.getBoundingClientRect().right > document.documentElement.clientWidth + 1)
@@ -26,11 +30,16 @@ OVERFLOWING = """
 
 
 @pytest.fixture(scope="module")
-def page(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def runs(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    out = tmp_path_factory.mktemp("runs")
+    return [evaluated(mvtec_root, out / name, quality=q) for name, q in (("a", 2), ("b", 0.5))]
+
+
+@pytest.fixture(scope="module")
+def page(runs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("page")
-    runs = [evaluated(mvtec_root, out / name, quality=q) for name, q in (("a", 2), ("b", 0.5))]
-    page_of(runs, out / "report")
-    return out / "report" / "index.html"
+    page_of(runs, out)
+    return out / "index.html"
 
 
 @pytest.fixture(scope="module")
@@ -225,6 +234,45 @@ def test_names_are_text_and_never_markup(browser: Browser, tmp_path: Path) -> No
     assert found["foreign"] == 0
     assert found["bold"] is None
     assert found["scripts"] == 2
+
+
+def test_results_from_elsewhere_run_no_script(
+    browser: Browser, runs: list[Path], tmp_path: Path
+) -> None:
+    texts = ("dataset", "protocol", "estimator", "checkpoint", "selected_on", "hardware")
+    tables = ("protocol_steps", "protocol_changes", "versions", "notes")
+    model = dict.fromkeys(("num_steps", "backbone", "image_size", "t_init", "maps"), ATTACK)
+    hostile: dict[str, Any] = dict.fromkeys(texts, ATTACK) | {
+        key: {ATTACK: ATTACK} for key in tables
+    }
+    latency = dict.fromkeys(("batch_size", "num_batches", "of"), ATTACK)
+    hostile["latency"] = {**latency, "ms_per_image": 1.0}
+    teacher, student = (
+        altered(run, tmp_path / kind, **hostile, model={**model, "kind": kind})
+        for run, kind in zip(runs, ("AMDM", "OmiAD"), strict=True)
+    )
+    page_of([teacher, student], tmp_path / "report")
+    browser.open(tmp_path / "report" / "index.html")
+    found = browser.run("""
+      const foreign = document.querySelectorAll('img[src="x"], main script').length;
+      const steps = [...document.querySelectorAll("thead th")].map((c) => c.textContent);
+      return [typeof window.pwned, foreign, steps.filter((text) => text.includes("steps"))];
+    """)
+    columns = [f"{name}, {ATTACK} steps" for name in ("AMDM (teacher)", "OmiAD (student)")]
+    assert found == ["undefined", 0, columns]
+
+
+def test_a_page_runs_no_script_but_its_own(browser: Browser, page: Path, tmp_path: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    injected = tmp_path / "index.html"
+    injected.write_text(
+        text.replace("</main>", "<script>pwned = 1</script></main>"), encoding="utf-8"
+    )
+    browser.open(injected)
+    assert browser.run("return typeof window.pwned") == "undefined"
+    [problem] = browser.problems
+    assert "Content Security Policy" in problem
+    browser.problems.clear()
 
 
 def test_a_folder_may_be_called_like_a_part_of_javascript(browser: Browser, tmp_path: Path) -> None:
