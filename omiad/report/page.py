@@ -18,11 +18,17 @@ _POLICY = (
 )
 """Forbids other scripts and whatever lies elsewhere, should a name ever become markup."""
 
+# The brighter a map, the more it hides of its photograph: 1 - (1 - luminance)^3, since the middle
+# colours are rather dark. A mask could not: browsers refuse pictures of a folder as one.
 _SHAPES = (
     '<svg width="0" height="0" style="position:absolute" aria-hidden="true"><defs>'
     '<pattern id="hatch" width="5" height="5" patternUnits="userSpaceOnUse">'
     '<path d="M-1 6L6 -1M-1 1L1 -1M4 6L6 4"/></pattern>'
-    '<linearGradient id="heat">{stops}</linearGradient></defs></svg>'
+    '<linearGradient id="heat">{stops}</linearGradient>'
+    '<filter id="veil" x="0" y="0" width="1" height="1" color-interpolation-filters="sRGB">'
+    '<feColorMatrix values="1 0 0 0 0 0 1 0 0 0 0 0 1 0 0 .2126 .7152 .0722 0 0"/>'
+    '<feComponentTransfer><feFuncA type="table" tableValues="0 .578 .875 .984 1"/>'
+    "</feComponentTransfer></filter></defs></svg>"
 )
 
 

@@ -98,17 +98,10 @@ function startGallery(data) {
     return image.mask && picture(image.mask, "", "truth");
   }
 
-  function overlay(found) {
-    const layer = picture(found.map, "", "over");
-    // The brighter the map, the more it hides; thrice, for its middle colours are rather dark.
-    layer.style.maskImage = Array(3).fill(`url("${found.map}")`).join();
-    return layer;
-  }
-
   function mapLayers(image, found, isOverlay) {
     const alt = `anomaly map, score ${number(found.score)}`;
     if (!isOverlay || !image.photo) return [picture(found.map, alt)];
-    return [picture(image.photo, `overlay of the ${alt}`), overlay(found)];
+    return [picture(image.photo, `overlay of the ${alt}`), picture(found.map, "", "over")];
   }
 
   function verdict(image, i) {
