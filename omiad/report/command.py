@@ -8,7 +8,7 @@ from omiad.errors import InputError, MissingInputError
 from omiad.report import sections
 from omiad.report.entries import collect
 from omiad.report.page import Section, write_page
-from omiad.report.pictures import Album, Where
+from omiad.report.pictures import FOLDER, MAX_MEGABYTES, Album, Where
 from omiad.report.runs import Runs, read_runs
 
 logger = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ def report(
     out: str,
     root: str | None = None,
     pictures: Where = "embedded",
-    max_megabytes: float = 20,
+    max_megabytes: float | None = None,
 ) -> None:
     """Make a page of run folders that opens from a file and needs no network: DIR/index.html.
 
@@ -34,7 +34,8 @@ def report(
         root: Folder of the photographs, if they do not lie where they were tested any more.
         pictures: embedded keeps them in the page itself; folder puts larger ones beside it, for
             large data sets.
-        max_megabytes: Most that all pictures may take, 1 MB being 10**6 bytes.
+        max_megabytes: Most that all pictures may take, 1 MB being 10**6 bytes; by default 20 in the
+            page and 200 in a folder.
 
     Raises:
         InputError: If the output is there already, a path holds no run, or a run no figure.
@@ -42,12 +43,15 @@ def report(
     """
     folder = Path(out)
     path = free_page(folder)
+    if pictures == "folder":
+        _refuse_pictures(folder / FOLDER)
     if root is not None and not Path(root).expanduser().is_dir():
         raise MissingInputError(f"No folder '{root}'. Check --root.")
-    album = Album(folder, where=pictures, max_megabytes=max_megabytes)
+    megabytes = MAX_MEGABYTES[pictures] if max_megabytes is None else max_megabytes
+    album = Album(folder, where=pictures, max_megabytes=megabytes)
     found = read_runs(runs)
     given = None if root is None else Path(root).expanduser()
-    parts, data = _sections(found, album, root=given, max_megabytes=max_megabytes)
+    parts, data = _sections(found, album, root=given, max_megabytes=megabytes)
     if not parts:
         raise InputError(
             f"{', '.join(runs)}: no figure was logged yet, so there is nothing to report. Train "
@@ -79,6 +83,11 @@ def free_page(folder: Path, *, option: str = "--out") -> Path:
     if path.exists():
         raise InputError(f"'{folder}' already holds a page. Choose another {option}.")
     return path
+
+
+def _refuse_pictures(folder: Path) -> None:
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise InputError(f"'{folder}' is there already. Choose another --out.")
 
 
 def _sections(

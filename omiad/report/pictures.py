@@ -18,6 +18,12 @@ Where = Literal["embedded", "folder"]
 SIDES = {"embedded": 288, "folder": 640}
 """Longer side of a photograph, in pixels."""
 
+MAX_MEGABYTES = {"embedded": 20.0, "folder": 200.0}
+"""Most that all pictures take if nothing else is asked for; the larger ones have more room."""
+
+FOLDER = "pictures"
+"""Name of the folder beside the page."""
+
 _TRUTH = [0, 0, 0, 255, 255, 255, 0, 229, 255]
 """Palette of a mask: nothing, a defective pixel, and the edge around them."""
 
@@ -42,7 +48,7 @@ class Album:
         self.where: Where = where
         self.side = SIDES[where]
         self.num_bytes = 0
-        self._folder = folder / "pictures"
+        self._folder = folder / FOLDER
         self._max_bytes = max_megabytes * 1e6
         self._count = 0
 
@@ -67,7 +73,7 @@ class Album:
         name = f"{self._count:05}.{suffix}"  # never a name from outside
         self._count += 1
         (self._folder / name).write_bytes(content)
-        return f"pictures/{name}"
+        return f"{FOLDER}/{name}"
 
 
 def photograph(path: Path, side: int, *, kept_part: float = 1.0) -> tuple[bytes, float] | None:

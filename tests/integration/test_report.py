@@ -17,6 +17,7 @@ from PIL import Image
 from synthetic import write_mvtec
 
 from omiad.cli import main
+from omiad.report.pictures import MAX_MEGABYTES
 
 SIZE = 32
 
@@ -199,11 +200,25 @@ def test_pictures_keep_to_their_size_and_the_page_says_how_many(run: Path, tmp_p
 
 
 def test_pictures_may_lie_beside_the_page(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
     page = page_of([run], tmp_path, "--pictures=folder")
     assert "data:image" not in page
     addresses = {image["photo"] for image in data_of(page)["images"]}
     assert len(addresses) == 12
     assert all((tmp_path / address).is_file() for address in addresses)
+
+
+def test_pictures_in_a_folder_have_room_of_their_own(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert MAX_MEGABYTES["folder"] > MAX_MEGABYTES["embedded"]
+    monkeypatch.setitem(MAX_MEGABYTES, "embedded", 0.001)
+    assert "All 12 test images." in page_of([run], tmp_path / "most", "--pictures=folder")
+    monkeypatch.setitem(MAX_MEGABYTES, "folder", 0.02)
+    few = page_of([run], tmp_path / "few", "--pictures=folder")
+    assert "pictures of a page may take 0.02 MB (--max_megabytes)" in few
+    given = "--max_megabytes=1"
+    assert "All 12 test images." in page_of([run], tmp_path / "all", "--pictures=folder", given)
 
 
 def test_few_maps_are_kept_of_many_images(mvtec_root: Path, tmp_path: Path) -> None:
@@ -233,6 +248,9 @@ def test_what_cannot_be_reported_is_named(
     (tmp_path / "file").write_text("")
     (tmp_path / "done").mkdir()
     (tmp_path / "done" / "index.html").write_text("mine")
+    theirs = tmp_path / "seen" / "pictures" / "00000.jpg"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("mine")
     other = tmp_path / "data"
     write_mvtec(other, np.random.default_rng(0), categories=("screw",), num_train=0)
     screw = evaluated(other, tmp_path / "screw")
@@ -260,12 +278,16 @@ def test_what_cannot_be_reported_is_named(
         ([given, f"--out={tmp_path / 'done'}"], "already holds a page. Choose another --out"),
         ([given, out, "--max_megabytes=0"], "--max_megabytes must be above 0"),
         ([given, out, f"--root={tmp_path / 'no'}"], "Check --root"),
+        (
+            [given, f"--out={tmp_path / 'seen'}", "--pictures=folder"],
+            "seen/pictures' is there already. Choose another --out",
+        ),
         ([given, str(screw), out], "share no category"),
         ([str(untrained), out], "no figure was logged yet"),
         ([str(broken), out], "cannot be read as the pictures of a test"),
     ):
         assert sentence in error_of(["report", *args], capsys)
-    assert (tmp_path / "done" / "index.html").read_text() == "mine"
+    assert (tmp_path / "done" / "index.html").read_text() == theirs.read_text() == "mine"
     assert not (tmp_path / "page").exists()
 
 
