@@ -16,10 +16,11 @@ from rich.console import Console
 from omiad.callbacks.latency import StepClock
 from omiad.detector import Detector
 from omiad.errors import InputError
+from omiad.features import weights_hash
 from omiad.gallery import NUM_KEPT, Gallery, gallery_path, write_gallery
 from omiad.metrics import AnomalyMetrics, Results, results_table
 from omiad.metrics.pixels import TOLERANCE
-from omiad.modules import DetectionModule
+from omiad.modules import DetectionModule, OmiADModule
 from omiad.protocols import Protocol, find_protocol
 from omiad.report import write_panels
 from omiad.results import write_results
@@ -221,6 +222,7 @@ class Evaluation(Callback):
             checkpoint=str(trainer.ckpt_path) if trainer.ckpt_path else None,
             selected_on="last",
             seed=module.seed,
+            weights=_weights(module),
             latency=self._clock.as_record(),
             map_range=detector.map_range.tolist(),
             model={
@@ -267,3 +269,11 @@ class Evaluation(Callback):
         )
         if self.num_in_panel:
             write_panels(results, num_images=self.num_in_panel)
+
+
+def _weights(module: DetectionModule) -> dict[str, str]:
+    """Return hashes that tell which teacher a student is of."""
+    networks = {"model": module.detector.denoiser.network}
+    if isinstance(module, OmiADModule):
+        networks["teacher"] = module.teacher.network
+    return {whose: weights_hash(network) for whose, network in networks.items()}

@@ -145,6 +145,7 @@ def evaluate(
         checkpoint=None,
         selected_on=None,
         seed=None,
+        weights=None,
         latency=None,
         map_range=gallery.scale(),
         model={"kind": "maps", "maps": maps, "scores": scores},

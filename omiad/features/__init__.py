@@ -2,7 +2,7 @@
 
 from omiad.features.building import Build
 from omiad.features.cache import CacheKey, FeatureCache, StreamedFeatures, compute_missing
-from omiad.features.extractor import FeatureExtractor
+from omiad.features.extractor import FeatureExtractor, weights_hash
 from omiad.features.normalization import FeatureNorm, FeatureNormalizer
 from omiad.features.store import FeatureStatistics
 
@@ -16,4 +16,5 @@ __all__ = [
     "FeatureStatistics",
     "StreamedFeatures",
     "compute_missing",
+    "weights_hash",
 ]

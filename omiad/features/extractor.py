@@ -149,14 +149,7 @@ class FeatureExtractor(nn.Module):
     def weights_hash(self) -> str:
         """SHA-256 of the backbone's weights, the same on every device."""
         if self._weights_hash is None:
-            digest = hashlib.sha256()
-            for name, tensor in self.backbone.state_dict().items():
-                if name.endswith("num_batches_tracked"):  # has no effect on the features
-                    continue
-                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-                raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-                digest.update(raw.numpy().data)
-            self._weights_hash = digest.hexdigest()
+            self._weights_hash = weights_hash(self.backbone)
         return self._weights_hash
 
     @property
@@ -168,3 +161,15 @@ class FeatureExtractor(nn.Module):
 
 def _forget_hash(extractor: nn.Module, _: object) -> None:
     cast(FeatureExtractor, extractor)._weights_hash = None
+
+
+def weights_hash(module: nn.Module) -> str:
+    """Return SHA-256 of a module's weights, the same on every device."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        if name.endswith("num_batches_tracked"):  # has no effect on what it computes
+            continue
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(raw.numpy().data)
+    return digest.hexdigest()

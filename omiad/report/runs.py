@@ -38,6 +38,11 @@ class TestedRun:
         return str(self.record.get("model", {}).get("kind", "unknown model"))
 
     @property
+    def weights(self) -> Mapping[str, Any]:
+        """Hashes of the model's weights and, of a student, its teacher's; older tests lack them."""
+        return self.record.get("weights") or {}
+
+    @property
     def scale(self) -> tuple[float, float] | None:
         """Scores drawn as darkest and brightest, None where no map was kept."""
         low, high = self.record.get("map_range") or (None, None)
@@ -67,6 +72,24 @@ class Runs:
     def categories(self) -> list[str]:
         """The categories of all tests, sorted."""
         return sorted({name for run in self.tested for name in run.record["categories"]})
+
+
+def taught(runs: Sequence[TestedRun]) -> list[tuple[TestedRun, TestedRun]]:
+    """Pair each student with its teacher, told by its weights.
+
+    Of older tests, which do not say them, one of each kind is a pair, and so are those of one seed.
+    """
+    teachers, students = ([run for run in runs if run.kind == kind] for kind in ("AMDM", "OmiAD"))
+    is_only_pair = len(teachers) == len(students) == 1
+
+    def is_pair(teacher: TestedRun, student: TestedRun) -> bool:
+        own, learned_from = teacher.weights.get("model"), student.weights.get("teacher")
+        if own and learned_from:
+            return bool(own == learned_from)
+        seed = teacher.record.get("seed")
+        return is_only_pair or (seed is not None and seed == student.record.get("seed"))
+
+    return [(t, s) for s in students for t in teachers if is_pair(t, s)]
 
 
 def read_runs(given: Sequence[str]) -> Runs:

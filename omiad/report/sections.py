@@ -11,7 +11,7 @@ from omiad.report.curves import read_curves, smoothed, spans_decades
 from omiad.report.detection import FPR_LIMIT, thinned
 from omiad.report.entries import Gallery
 from omiad.report.page import Section, gallery_markup
-from omiad.report.runs import TestedRun
+from omiad.report.runs import TestedRun, taught
 from omiad.report.summary import cards, notes, protocols
 from omiad.report.tables import HEADINGS, figures_table, paper_rows, rows_of, side_by_side
 
@@ -28,13 +28,7 @@ _BOLD = "%; the best of all methods is bold"
 
 def summary(runs: Sequence[TestedRun]) -> Section:
     """Show the main figures of each run, and how they came about."""
-    pairs = [
-        side_by_side(teacher, student)
-        for teacher in runs
-        if teacher.kind == "AMDM"
-        for student in runs
-        if student.kind == "OmiAD"
-    ]
+    pairs = [side_by_side(teacher, student) for teacher, student in taught(runs)]
     content = cards(runs) + protocols(runs) + notes(runs) + "".join(pairs)
     return Section("summary", "Summary", content)
 

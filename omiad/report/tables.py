@@ -192,8 +192,9 @@ def side_by_side(teacher: TestedRun, student: TestedRun) -> str:
             "them."
         )
     steps = [escape(num_steps(run.record)) for run in (teacher, student)]
+    both = escape(f"{teacher.name} and {student.name}")
     return (
-        '<div class="scroll" tabindex="0" role="region" aria-label="Teacher and student">'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="Teacher and student: {both}">'
         f"<table><caption>{caption}</caption>"
         f'<thead><tr><td></td><th scope="col" class="number">{escape(teacher.name)} (teacher), '
         f'{steps[0]}</th><th scope="col" class="number">{escape(student.name)} (student), '

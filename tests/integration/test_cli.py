@@ -21,6 +21,7 @@ from omiad.callbacks import LastCheckpoint
 from omiad.cli import main
 from omiad.data.images import read_image
 from omiad.detector import Detector
+from omiad.features import weights_hash
 from omiad.metrics import METRICS
 from omiad.networks import UNet
 from omiad.scoring import Scoring
@@ -254,20 +255,27 @@ def test_a_protocol_that_does_not_fit_the_model_is_explained(
 
 def test_a_checkpoint_stands_alone(road: dict[str, Path], tmp_path: Path) -> None:
     expected = run_test(road["omiad"], tmp_path / "before")
+    teacher = Detector.load(road["amdm"]).denoiser.network
     alone = tmp_path / "alone.ckpt"
     shutil.copy(road["omiad"], alone)
     hidden = [(road["out"] / name, tmp_path / name) for name in ("amdm", "omiad", "cache")]
     for path, place in hidden:
         shutil.move(path, place)
     try:
-        assert run_test(alone, tmp_path / "after")["categories"] == expected["categories"]
+        after = run_test(alone, tmp_path / "after")
+        assert after["categories"] == expected["categories"]
+        assert after["weights"]["teacher"] == weights_hash(teacher)
     finally:
         for path, place in hidden:
             shutil.move(place, path)
 
 
 def test_a_flag_beats_the_checkpoint(road: dict[str, Path], tmp_path: Path) -> None:
-    assert run_test(road["amdm"], tmp_path / "a")["model"]["num_steps"] == 2
+    before = run_test(road["amdm"], tmp_path / "a")
+    assert before["model"]["num_steps"] == 2
+    assert before["weights"] == {
+        "model": weights_hash(Detector.load(road["amdm"]).denoiser.network)
+    }
     assert run_test(road["amdm"], tmp_path / "b", "--model.num_steps=1")["model"]["num_steps"] == 1
     elsewhere = tmp_path / "elsewhere"
     shutil.copytree(road["data"], elsewhere)

@@ -327,6 +327,29 @@ def test_times_compare_on_one_machine_alone(run: Path, tmp_path: Path) -> None:
     assert "measured differently" in page
 
 
+def test_students_stand_beside_their_own_teachers(run: Path, tmp_path: Path) -> None:
+    def pairs(*runs: tuple[str, int, dict[str, str] | None]) -> list[tuple[str, str]]:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folders = [
+            altered(run, folder / f"{kind}{i}", model={"kind": kind}, seed=seed, weights=weights)
+            for i, (kind, seed, weights) in enumerate(runs)
+        ]
+        page = page_of(folders, folder / "page")
+        return re.findall(r">(?:AMDM, )?(\w+) \(teacher\).*?>(?:OmiAD, )?(\w+) \(student\)", page)
+
+    def old(kind: str, seed: int) -> tuple[str, int, None]:
+        return kind, seed, None
+
+    assert pairs(old("AMDM", 0), old("OmiAD", 1)) == [("AMDM", "OmiAD")]
+    of_two = pairs(old("AMDM", 0), old("AMDM", 1), old("OmiAD", 1), old("OmiAD", 0))
+    assert of_two == [("AMDM1", "OmiAD2"), ("AMDM0", "OmiAD3")]
+    assert pairs(old("AMDM", 0), old("OmiAD", 0), old("OmiAD", 1)) == [("AMDM", "OmiAD1")]
+    first, second = ("AMDM", 0, {"model": "1"}), ("AMDM", 0, {"model": "2"})
+    student = ("OmiAD", 5, {"model": "3", "teacher": "2"})
+    assert pairs(first, second, student) == [("AMDM1", "OmiAD")]
+    assert pairs(first, student) == []
+
+
 def test_trainings_in_folders_of_one_name_are_both_shown(tmp_path: Path) -> None:
     folders = [tmp_path / parent / "amdm" / "version_0" for parent in "ab"]
     for folder in folders:
