@@ -14,6 +14,8 @@ Array = NDArray[np.float64]
 _WIDTH, _HEIGHT = 280, 216
 _LEFT, _TOP, _RIGHT, _BOTTOM = 46, 30, 12, 36
 _WIDE, _ROW, _LABELS = 440, 26, 122
+_TITLE_LETTER, _LABEL_LETTER = 8.8, 6.6
+"""Width of a letter in the widest usual font; see page.css."""
 NUM_STYLES = 6
 """Series whose dashes, markers and colours differ; see page.css."""
 
@@ -51,6 +53,7 @@ def line_chart(
     y_label: str,
     unit_square: tuple[float, float] | None = None,
     log: bool = False,
+    description: str = "",
 ) -> str:
     """Draw lines.
 
@@ -61,6 +64,7 @@ def line_chart(
         y_label: Of the vertical axis, with its unit.
         unit_square: Highest x and y of axes that start at 0; by default the values tell.
         log: Whether the vertical axis is logarithmic.
+        description: What it shows in words, for those who do not see it.
     """
     left, right, top, bottom = _LEFT, _WIDTH - _RIGHT, _TOP, _HEIGHT - _BOTTOM
     if unit_square is None:
@@ -81,11 +85,17 @@ def line_chart(
             f'<polyline class="line {style}" points="{path}">'
             f"<title>{escape(line.name)}</title></polyline>"
         )
-    return _svg(title, "".join(parts), (_WIDTH, _HEIGHT))
+    return _svg(title, "".join(parts), (_WIDTH, _HEIGHT), description=description)
 
 
 def histogram(
-    normal: Array, defective: Array, threshold: float | None, *, title: str, num_bins: int = 24
+    normal: Array,
+    defective: Array,
+    threshold: float | None,
+    *,
+    title: str,
+    num_bins: int = 24,
+    description: str = "",
 ) -> str:
     """Draw how many images have which score: normal ones filled, defective ones hatched.
 
@@ -95,6 +105,7 @@ def histogram(
         threshold: Score to mark, if any.
         title: What stands above.
         num_bins: Bars from the lowest score to the highest.
+        description: What it shows in words, for those who do not see it.
     """
     left, right, top, bottom = _LEFT, _WIDTH - _RIGHT, _TOP, _HEIGHT - _BOTTOM
     scores = np.concatenate([normal, defective])
@@ -121,7 +132,7 @@ def histogram(
             f'<text class="threshold" x="{x + shift:.1f}" y="{top - 2}" text-anchor="{anchor}">'
             f"{threshold:.4g}</text>"
         )
-    return _svg(title, "".join(parts), (_WIDTH, _HEIGHT))
+    return _svg(title, "".join(parts), (_WIDTH, _HEIGHT), description=description)
 
 
 def interval_chart(
@@ -129,6 +140,7 @@ def interval_chart(
     series: Sequence[tuple[str, Sequence[tuple[float, float, float] | None]]],
     *,
     title: str,
+    description: str = "",
 ) -> str:
     """Draw figures with their intervals, a row for each category.
 
@@ -136,6 +148,7 @@ def interval_chart(
         rows: Names of the rows.
         series: Name of each run, and for each row value, low and high in %, or None.
         title: What stands above.
+        description: What it shows in words, for those who do not see it.
     """
     width, step = _WIDE, max(_ROW, 9 * len(series) + 10)
     left, right, top = _LABELS, width - 18, _TOP + 6
@@ -149,10 +162,9 @@ def interval_chart(
         parts.append(f'<text x="{x:.1f}" y="{bottom + 14}" text-anchor="middle">{label} %</text>')
     for i, name in enumerate(rows):
         middle = top + step * (i + 0.5)
-        short = name if len(name) <= 20 else f"{name[:19]}…"
         parts.append(
-            f'<text x="{left - 8}" y="{middle + 4:.1f}" text-anchor="end">{escape(short)}'
-            f"<title>{escape(name)}</title></text>"
+            f'<text x="{left - 8}" y="{middle + 4:.1f}" text-anchor="end">'
+            f"{_shortened(name, left - 8, _LABEL_LETTER)}</text>"
         )
         for number, (run, values) in enumerate(series):
             row = values[i]
@@ -166,7 +178,7 @@ def interval_chart(
                 f'<g class="point s{number % NUM_STYLES}"><line x1="{start:.1f}" x2="{end:.1f}" '
                 f'y1="{y:.1f}" y2="{y:.1f}"/>{marker}<title>{escape(tip)}</title></g>'
             )
-    return _svg(title, "".join(parts), (width, int(bottom) + 24))
+    return _svg(title, "".join(parts), (width, int(bottom) + 24), description=description)
 
 
 def legend(names: Sequence[str]) -> str:
@@ -201,9 +213,17 @@ def _axes(x_axis: Axis, y_axis: Axis, x_label: str, y_label: str) -> str:
     return "".join(parts)
 
 
-def _svg(title: str, content: str, size: tuple[int, int]) -> str:
+def _svg(title: str, content: str, size: tuple[int, int], *, description: str) -> str:
+    room = size[0] - _LEFT
     return (
         f'<svg class="chart" viewBox="0 0 {size[0]} {size[1]}" role="img" '
-        f'aria-label="{escape(title)}"><text class="title" x="{_LEFT}" y="13">{escape(title)}'
-        f"</text>{content}</svg>"
+        f'aria-label="{escape(description or title)}"><text class="title" x="{_LEFT}" y="13">'
+        f"{_shortened(title, room, _TITLE_LETTER)}</text>{content}</svg>"
     )
+
+
+def _shortened(text: str, room: float, letter: float) -> str:
+    """Return the beginning that fits, and the whole as a tooltip."""
+    count = int(room / letter)
+    short = text if len(text) <= count else f"{text[: count - 1]}…"
+    return f"{escape(short)}<title>{escape(text)}</title>"

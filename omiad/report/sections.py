@@ -69,7 +69,7 @@ def _by_category(runs: Sequence[TestedRun], categories: Sequence[str], key: str)
         series.append((run.name, values))
     if not any(value for _, values in series for value in values):
         return ""
-    title = f"{HEADINGS[key]}, 95 % bootstrap interval over images"
+    title = f"{HEADINGS[key]}, 95 % bootstrap interval"
     return interval_chart(categories, series, title=title)
 
 

@@ -22,6 +22,9 @@ SCRIPT = "script><script>alert(2)<!--"
 ATTACK = '"><img src=x onerror="pwned = 1"><script>pwned = 1</script>'
 """What a results.json from elsewhere may hold in place of any text or number."""
 
+LONG = "a_name_without_a_space_" * 4
+"""Name of a run or, after a digit, of a category; 92 letters."""
+
 OVERFLOWING = """
   return [...document.querySelectorAll("main *")].filter((thing) => !thing.closest(".scroll > *")
     && thing.getBoundingClientRect().right > document.documentElement.clientWidth + 1)
@@ -40,6 +43,27 @@ def page(runs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("page")
     page_of(runs, out)
     return out / "index.html"
+
+
+@pytest.fixture(scope="module")
+def long_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of teachers and a student whose names, and their categories', are long."""
+    out = tmp_path_factory.mktemp("long")
+    write_mvtec(out / "data", np.random.default_rng(0), categories=(f"1{LONG}", f"2{LONG}"))
+    run = evaluated(out / "data", out / "run")
+    models = (("AMDM", 0), ("AMDM", 1), ("OmiAD", 0), ("OmiAD", 1))
+    runs = [
+        altered(run, out / f"{kind}{seed}{LONG}", model={"kind": kind}, seed=seed)
+        for kind, seed in models
+    ]
+    page_of(runs, out / "report")
+    return out / "report" / "index.html"
+
+
+@pytest.fixture(params=["page", "long_page"])
+def any_page(request: pytest.FixtureRequest) -> Path:
+    given: Path = request.getfixturevalue(request.param)
+    return given
 
 
 @pytest.fixture(scope="module")
@@ -152,8 +176,8 @@ def test_a_picture_enlarges_and_escape_closes_it(browser: Browser, page: Path) -
     assert closed["focused"]
 
 
-def test_a_phone_scrolls_in_one_direction(browser: Browser, page: Path) -> None:
-    browser.open(page, width=390, height=844)
+def test_a_phone_scrolls_in_one_direction(browser: Browser, any_page: Path) -> None:
+    browser.open(any_page, width=390, height=844)
     browser.run('for (const details of document.querySelectorAll("details")) details.open = true')
     size = browser.run("return [innerWidth, document.documentElement.scrollWidth]")
     assert size == [390, 390]
@@ -167,13 +191,29 @@ def test_a_phone_scrolls_in_one_direction(browser: Browser, page: Path) -> None:
     assert wide[2] <= 390
 
 
-def test_print_cuts_no_table(browser: Browser, page: Path, tmp_path: Path) -> None:
-    browser.open(page)
+def test_print_cuts_no_table(browser: Browser, any_page: Path, tmp_path: Path) -> None:
+    browser.open(any_page)
     browser.pdf(tmp_path / "page.pdf")
     assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
     browser.media("print")
     browser.resize(703, 1000)  # A4 without its margins
     assert browser.run(OVERFLOWING.replace('!thing.closest(".scroll > *")', "true")) == []
+    widest, cells, texts = browser.run("""
+      const box = (thing) => thing.getBoundingClientRect();
+      const shown = (selector) => [...document.querySelectorAll(selector)].filter((thing) =>
+        box(thing).width);
+      const cut = (things) => things.map((thing) => thing.textContent.slice(0, 80));
+      return [
+        Math.max(...shown("table, svg.chart").map((thing) => box(thing).width)),
+        cut(shown("th, td").filter((cell) => cell.scrollWidth > cell.clientWidth + 1)),
+        cut(shown("svg.chart text").filter((text) => {
+          const chart = box(text.closest("svg"));
+          return box(text).right > chart.right + 1 || box(text).left < chart.left - 1;
+        })),
+      ];
+    """)
+    assert widest <= 703
+    assert cells == texts == []
     closed = browser.run('return document.querySelectorAll("details:not([open])").length')
     assert closed == 0
     assert browser.run('return getComputedStyle(document.querySelector("nav")).display') == "none"
