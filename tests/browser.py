@@ -99,9 +99,10 @@ class Browser:
             mobile=width < 500,
         )
 
-    def media(self, kind: str) -> None:
-        """Show the page as on "screen" or "print"."""
-        self.call("Emulation.setEmulatedMedia", media=kind)
+    def media(self, kind: str, *, scheme: str = "light") -> None:
+        """Show the page as on "screen" or "print", in a "light" or "dark" scheme."""
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.call("Emulation.setEmulatedMedia", media=kind, features=features)
 
     def run(self, script: str) -> Any:
         """Run the body of an async function and return what it returns."""

@@ -164,8 +164,9 @@ def _viewer(gallery: Mapping[str, Any]) -> str:
     # No name can end the script: "<" stands in it as an escape.
     text = json.dumps(gallery, separators=(",", ":")).replace("<", "\\u003c")
     return (
-        '<dialog id="viewer" aria-labelledby="viewer-title"><header><h3 id="viewer-title"></h3>'
-        '<span id="position" class="soft"></span>'
+        '<dialog id="viewer" aria-labelledby="viewer-title"><header>'
+        '<div id="seen" aria-live="polite" aria-atomic="true"><h3 id="viewer-title"></h3>'
+        '<span id="position" class="soft"></span></div>'
         '<span><button type="button" class="plain" id="previous">← previous</button> '
         '<button type="button" class="plain" id="next">next →</button> '
         '<button type="button" class="plain" id="close" autofocus>close (Esc)</button></span>'

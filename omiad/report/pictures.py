@@ -24,10 +24,10 @@ MAX_MEGABYTES = {"embedded": 20.0, "folder": 200.0}
 FOLDER = "pictures"
 """Name of the folder beside the page."""
 
-_TRUTH = [0, 0, 0, 255, 255, 255, 0, 229, 255]
-"""Palette of a mask: nothing, a defective pixel, and the edge around them."""
+_TRUTH = [0, 0, 0, 255, 255, 255, 0, 229, 255, 0, 34, 51]
+"""Palette of a mask: nothing, a defective pixel, and two edges that show on dark and on bright."""
 
-_OPACITY = bytes([0, 50, 255])
+_OPACITY = bytes([0, 50, 255, 255])
 
 
 class Album:
@@ -114,10 +114,10 @@ def plain_picture(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def mask_picture(mask: NDArray[np.bool_]) -> bytes:
-    """Return a mask (H, W) as a PNG to lay over its image: a coloured edge, and a veil in it."""
+    """Return a mask (H, W) as a PNG to lay over its image: a bright and a dark edge, and a veil."""
     white = Image.fromarray(mask.astype(np.uint8) * 255)
-    edge = np.asarray(white.filter(ImageFilter.MaxFilter(5))) > 0
-    indices = Image.fromarray(np.where(mask, 1, np.where(edge, 2, 0)).astype(np.uint8), "P")
+    bright, dark = (np.asarray(white.filter(ImageFilter.MaxFilter(size))) > 0 for size in (5, 7))
+    indices = Image.fromarray(np.select([mask, bright, dark], [1, 2, 3], 0).astype(np.uint8), "P")
     indices.putpalette(_TRUTH)
     return _encoded(indices, "PNG", transparency=_OPACITY, optimize=True)
 

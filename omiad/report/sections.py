@@ -16,12 +16,13 @@ from omiad.report.summary import cards, notes, protocols
 from omiad.report.tables import HEADINGS, figures_table, paper_rows, rows_of, side_by_side
 
 _CURVES = {
-    "image ROC": ("false-positive rate", "recall", (1.0, 1.0)),
-    "image PR": ("recall", "precision", (1.0, 1.0)),
-    "pixel ROC": ("false-positive rate", "recall", (1.0, 1.0)),
-    "pixel PR": ("recall", "precision", (1.0, 1.0)),
-    "PRO": ("false-positive rate", "mean overlap of regions", (FPR_LIMIT, 1.0)),
+    "image ROC": ("false-positive rate", "recall", (1.0, 1.0), "image_auroc"),
+    "image PR": ("recall", "precision", (1.0, 1.0), "image_ap"),
+    "pixel ROC": ("false-positive rate", "recall", (1.0, 1.0), "pixel_auroc"),
+    "pixel PR": ("recall", "precision", (1.0, 1.0), "pixel_ap"),
+    "PRO": ("false-positive rate", "mean overlap of regions", (FPR_LIMIT, 1.0), "aupro"),
 }
+"""Axes of each curve, where they end, and the figure that sums it up."""
 _MAX_POINTS = 300
 _BOLD = "%; the best of all methods is bold"
 
@@ -70,7 +71,10 @@ def _by_category(runs: Sequence[TestedRun], categories: Sequence[str], key: str)
     if not any(value for _, values in series for value in values):
         return ""
     title = f"{HEADINGS[key]}, 95 % bootstrap interval"
-    return interval_chart(categories, series, title=title)
+    figures = "; ".join(
+        f"{name}: {said}" for name in categories if (said := _said(runs, name, key))
+    )
+    return interval_chart(categories, series, title=title, description=f"{title}; {figures}")
 
 
 def curves(runs: Sequence[TestedRun], categories: Sequence[str]) -> Section:
@@ -104,7 +108,7 @@ def _counts(runs: Sequence[TestedRun], category: str) -> str:
 def _curves_of(runs: Sequence[TestedRun], category: str) -> list[str]:
     found = [run.scores[category].curves if category in run.scores else {} for run in runs]
     charts = []
-    for name, (x_label, y_label, corner) in _CURVES.items():
+    for name, (x_label, y_label, corner, key) in _CURVES.items():
         lines = [
             Series(runs[i].name, *thinned(of_run[name]), i)
             for i, of_run in enumerate(found)
@@ -118,9 +122,20 @@ def _curves_of(runs: Sequence[TestedRun], category: str) -> list[str]:
                     x_label=x_label,
                     y_label=y_label,
                     unit_square=corner,
+                    description=f"{name} of {category}; {_said(runs, category, key)}",
                 )
             )
     return charts
+
+
+def _said(runs: Sequence[TestedRun], category: str, key: str) -> str:
+    """Say a figure of each run in words."""
+    figures = [(run.name, run.record["categories"].get(category, {}).get(key)) for run in runs]
+    return "; ".join(
+        f"{name}: {HEADINGS[key]} {100 * value:.1f} %"
+        for name, value in figures
+        if value is not None
+    )
 
 
 def _histograms_of(runs: Sequence[TestedRun], category: str) -> list[str]:
@@ -128,12 +143,15 @@ def _histograms_of(runs: Sequence[TestedRun], category: str) -> list[str]:
     for run in runs:
         if category in run.scores:
             of_run = run.scores[category]
+            at = "none" if of_run.threshold is None else f"{of_run.threshold:.4g}"
             charts.append(
                 histogram(
                     of_run.score[~of_run.is_anomalous],
                     of_run.score[of_run.is_anomalous],
                     of_run.threshold,
                     title=f"scores, {run.name}",
+                    description=f"image scores of {run.name} on {category}; "
+                    f"{_counts([run], category)}; threshold {at}",
                 )
             )
     return charts
@@ -217,4 +235,6 @@ def _logged(points: np.ndarray, name: str) -> str:
         x_label="optimiser step",
         y_label="log scale" if log else "",
         log=log,
+        description=f"{title} over {len(values)} logged steps: from {values[0]:.4g} to "
+        f"{values[-1]:.4g}",
     )

@@ -137,8 +137,12 @@ def _best(rows: Sequence[Row]) -> dict[tuple[str, str], float]:
 
 def _line(row: Row, best: Mapping[tuple[str, str], float], *, with_category: bool) -> str:
     badge = ' <span class="badge">paper</span>' if row.is_papers else ""
-    method = f"<td>{escape(row.method)}{badge}</td>"
-    head = f'<th scope="row">{escape(row.category)}</th>{method}' if with_category else method
+    method = f"{escape(row.method)}{badge}"
+    head = (
+        f'<th scope="row">{escape(row.category)}</th><td>{method}</td>'
+        if with_category
+        else f'<th scope="row">{method}</th>'
+    )
     cells = []
     for key in HEADINGS:
         value = row.figures[key]

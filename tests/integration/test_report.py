@@ -121,6 +121,20 @@ def test_several_runs_share_the_photographs(run: Path, mvtec_root: Path, tmp_pat
     assert "measured in different ways" in page_of([run, blurred], tmp_path / "both")
 
 
+def test_charts_and_tables_can_be_heard(run: Path, tmp_path: Path) -> None:
+    page = page_of([run], tmp_path)
+    of_bottle = json.loads((run / "results.json").read_text())["categories"]["bottle"]
+    threshold = data_of(page)["runs"][0]["thresholds"]["bottle"]
+    for label in (
+        f"pixel ROC of bottle; peer, bank: pixel AUROC {100 * of_bottle['pixel_auroc']:.1f} %",
+        "image scores of peer, bank on bottle; 3 normal and 3 defective test images; threshold "
+        f"{threshold:.4g}",
+    ):
+        assert f'aria-label="{label}"' in page
+    assert page.count('<th scope="row">peer, bank</th>') == 1
+    assert page.count('<th scope="row">bottle</th>') == 1
+
+
 def test_a_page_fetches_nothing(run: Path, tmp_path: Path) -> None:
     page = page_of([run], tmp_path)
     assert "default-src 'none'" in page

@@ -176,6 +176,40 @@ def test_a_picture_enlarges_and_escape_closes_it(browser: Browser, page: Path) -
     assert closed["focused"]
 
 
+def test_what_the_viewer_shows_is_said(browser: Browser, runs: list[Path], tmp_path: Path) -> None:
+    moved = altered(runs[0], tmp_path / "moved", root=str(tmp_path / "nowhere"))
+    page_of([moved], tmp_path / "page")
+    browser.open(tmp_path / "page" / "index.html")
+    live, said, texts, scales = browser.run("""
+      document.querySelector("#gallery .item").click();
+      const live = document.getElementById("viewer-title").closest("[aria-live]");
+      document.getElementById("next").click();
+      const truth = [...document.querySelectorAll("#panes figure")].filter((pane) =>
+        pane.textContent.includes("ground truth"));
+      return [live.getAttribute("aria-live"), live.textContent, truth.map((pane) =>
+        pane.querySelector(".stack").textContent), document.querySelectorAll("#panes .ends").length];
+    """)
+    assert live == "polite"
+    assert said.endswith("2 of 12")
+    assert texts == ["photograph not found"]
+    assert scales == 1
+
+
+def test_a_dark_screen_prints_as_a_bright_one(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    printed = []
+    for scheme in ("light", "dark"):
+        browser.media("print", scheme=scheme)
+        colours = browser.run(r"""
+          const names = document.querySelector("style").textContent.match(/--\w+(?=:)/g);
+          const style = getComputedStyle(document.documentElement);
+          return Object.fromEntries(names.map((name) => [name, style.getPropertyValue(name)]));
+        """)
+        printed.append(colours)
+    assert len(printed[0]) > 10
+    assert printed[0] == printed[1]
+
+
 def test_a_phone_scrolls_in_one_direction(browser: Browser, any_page: Path) -> None:
     browser.open(any_page, width=390, height=844)
     browser.run('for (const details of document.querySelectorAll("details")) details.open = true')
@@ -269,16 +303,25 @@ def test_a_page_of_a_run_works(given_page: Path, browser: Browser, tmp_path: Pat
       form.elements.outcome.value = "miss";
       form.elements.outcome.dispatchEvent(new Event("change", { bubbles: true }));
       const heading = [...document.querySelectorAll("table.sortable")].at(-1).tHead.rows[0];
-      const orders = [0, 1].map(() => {
-        heading.cells[0].querySelector("button").click();
-        return heading.cells[0].getAttribute("aria-sort");
+      const rows = heading.closest("table").tBodies[0].rows;
+      const column = (i) =>
+        [...rows].map(({ cells }) => cells[i].dataset.value ?? cells[i].textContent);
+      const orders = [0, 0, 2, 2].map((i) => {
+        heading.cells[i].querySelector("button").click();
+        return [heading.cells[i].getAttribute("aria-sort"), column(i)];
       });
       const shown = [...document.querySelectorAll("#gallery .outcome")];
       return [before, count(), shown.map((outcome) => outcome.dataset.outcome), orders];
     """)
     assert after < before
     assert set(outcomes) <= {"miss"}
-    assert set(orders) == {"ascending", "descending"}
+    assert [order for order, _ in orders] == ["ascending", "descending", "descending", "ascending"]
+    first, last, *figures = (column for _, column in orders)
+    assert first == last[::-1]
+    assert first[0] < first[-1]
+    down, up = ([float(figure) for figure in column if figure] for column in figures)
+    assert down == sorted(down, reverse=True)
+    assert up == sorted(up)
 
 
 def test_names_are_text_and_never_markup(browser: Browser, tmp_path: Path) -> None:
@@ -295,8 +338,8 @@ def test_names_are_text_and_never_markup(browser: Browser, tmp_path: Path) -> No
       const names = [...document.querySelectorAll("#gallery .item")].map((item) => item.title);
       document.querySelector("#gallery .item").click();
       return { names, scripts: document.scripts.length, bold: document.querySelector("h3 b"),
-               rows: [...document.querySelectorAll("table.figures th[scope=row]")].map((c) =>
-                 c.textContent),
+               rows: [...[...document.querySelectorAll("table.figures")].at(-1)
+                 .querySelectorAll("th[scope=row]")].map((cell) => cell.textContent),
                foreign: document.querySelectorAll('img[src="x"]').length };
     """)
     assert len(found["names"]) == 12

@@ -141,6 +141,11 @@ function startGallery(data) {
     return element("figure", {}, ...content, element("figcaption", {}, caption));
   }
 
+  function scale(i) {
+    const drawn = document.querySelector(`.scale[data-run="${i}"]`)?.cloneNode(true);
+    return drawn ? [element("div", { className: "scale" }, ...[...drawn.children].slice(1))] : [];
+  }
+
   function open(position) {
     current = (position + shown.length) % shown.length;
     const image = shown[current];
@@ -150,7 +155,7 @@ function startGallery(data) {
     panes.push(pane("input", stack(image, photo(image, "the photograph"))));
     if (data.judged) {
       const layers = image.has_mask
-        ? [image.photo && picture(image.photo, "ground truth", "dim"), truth(image)]
+        ? [photo(image, "ground truth", "dim"), truth(image)]
         : [missing("no mask: nobody drew one")];
       const what = image.defect === "good" ? "ground truth: no defect" : "ground truth";
       panes.push(pane(what, stack(image, ...layers)));
@@ -165,7 +170,7 @@ function startGallery(data) {
         panes.push(pane(`${name}: reconstruction`, stack(image, picture(found.reconstruction, "reconstruction"))));
       }
       const said = `${name}: ${verdict(image, i)} ${MARKS[found.outcome]}`;
-      panes.push(pane(said, stack(image, ...mapLayers(image, found, false))));
+      panes.push(pane(said, stack(image, ...mapLayers(image, found, false)), ...scale(i)));
       panes.push(pane(`${name}: overlay`, stack(image, ...mapLayers(image, found, true))));
     });
     document.getElementById("viewer-title").textContent = image.name;

@@ -147,10 +147,12 @@ def test_a_mask_lets_its_photograph_through() -> None:
     mask = np.zeros((20, 20), bool)
     mask[5:10, 5:10] = True
     with Image.open(io.BytesIO(mask_picture(mask))) as picture:
-        alpha = np.asarray(picture.convert("RGBA"))[..., 3]
+        pixels = np.asarray(picture.convert("RGBA"))
+    alpha = pixels[..., 3]
     assert alpha[0, 0] == 0
     assert 0 < alpha[7, 7] < 128
-    assert alpha[4, 4] == 255
+    assert alpha[4, 4] == alpha[2, 2] == 255
+    assert pixels[2, 2, :3].max() < 60 < 200 < pixels[4, 4, :3].max()  # on bright and on dark
 
 
 def test_a_thumbnail_is_cut_as_the_protocol_cuts() -> None:
