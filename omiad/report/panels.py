@@ -43,7 +43,7 @@ class PanelRow(NamedTuple):
     """One test image to show.
 
     Attributes:
-        reference: A normal image of the same category (H, W, 3), uint8.
+        reference: A normal image of the same category (H, W, 3), uint8, or None without one.
         image: The image (H, W, 3), uint8.
         mask: Its defective pixels (H, W), bool, or None where nobody drew them.
         anomaly_map: Its pixel scores (H, W).
@@ -52,7 +52,7 @@ class PanelRow(NamedTuple):
         reconstruction: What it is reconstructed to (H, W, 3), uint8, or None without a decoder.
     """
 
-    reference: Pixels
+    reference: Pixels | None
     image: Pixels
     mask: NDArray[np.bool_] | None
     anomaly_map: Map
@@ -119,10 +119,10 @@ def panel(rows: Sequence[PanelRow], scale: tuple[float, float]) -> Image.Image:
         top = _HEAD + i * step_y
         draw.text((_GAP, top + 2), f"{row.label}, score {row.score:.4g}", fill=_INK, font=font)
         cells = [
-            Image.fromarray(row.reference),
+            _drawn(row.reference, (width, height), otherwise="no normal image"),
             Image.fromarray(row.image),
             *([] if row.reconstruction is None else [Image.fromarray(row.reconstruction)]),
-            _truth(row.mask, (width, height)),
+            _drawn(_white(row.mask), (width, height), otherwise="no mask"),
             Image.fromarray(heat(scaled(row.anomaly_map, scale))),
             overlay(row.image, row.anomaly_map, scale),
         ]
@@ -167,11 +167,10 @@ def _row(images: KeptImages, i: int, root: Path, scale: tuple[float, float], sid
     level = resized(images.level[i].astype(np.float32), Image.Resampling.BILINEAR)
     mask = resized(images.mask[i].astype(np.uint8), Image.Resampling.NEAREST) > 0
     drawn = images.reconstruction[i]
-    image = photograph(str(images.name[i]))
     reference = str(images.reference[0])
     return PanelRow(
-        reference=photograph(reference) if reference else image,
-        image=image,
+        reference=photograph(reference) if reference else None,
+        image=photograph(str(images.name[i])),
         mask=mask if images.has_mask[i] else None,
         anomaly_map=low + level / 255 * (high - low),
         label=str(images.defect[i]),
@@ -190,13 +189,17 @@ def _check_sizes(row: PanelRow, size: tuple[int, int]) -> None:
             )
 
 
-def _truth(mask: NDArray[np.bool_] | None, size: tuple[int, int]) -> Image.Image:
-    if mask is not None:
-        return Image.fromarray((mask * 255).astype(np.uint8)).convert("RGB")
+def _white(mask: NDArray[np.bool_] | None) -> Pixels | None:
+    return None if mask is None else np.uint8(255) * mask[..., None].repeat(3, axis=-1)
+
+
+def _drawn(pixels: Pixels | None, size: tuple[int, int], *, otherwise: str) -> Image.Image:
+    if pixels is not None:
+        return Image.fromarray(pixels)
     cell = Image.new("RGB", size, _EMPTY)
     centre = (size[0] // 2, size[1] // 2)
     font = ImageFont.load_default(size=13)
-    ImageDraw.Draw(cell).text(centre, "no mask", fill=_INK, font=font, anchor="mm")
+    ImageDraw.Draw(cell).text(centre, otherwise, fill=_INK, font=font, anchor="mm")
     return cell
 
 

@@ -24,7 +24,7 @@ _CURVES = {
 }
 """Axes of each curve, where they end, and the figure that sums it up."""
 _MAX_POINTS = 300
-_BOLD = "%; the best of all methods is bold"
+_BOLD = "%; the best of the methods shown at first is bold"
 
 
 def summary(runs: Sequence[TestedRun]) -> Section:

@@ -29,6 +29,9 @@ _PAPER_TABLES = {
 }
 
 
+_MADE_HERE = ("OmiAD", "AMDM")
+
+
 class Row(NamedTuple):
     """Figures of one method on one category.
 
@@ -45,6 +48,11 @@ class Row(NamedTuple):
     figures: Mapping[str, float | None]
     intervals: Mapping[str, tuple[float, float]]
     is_papers: bool
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether it is shown at first: of the paper's methods, those that the code makes."""
+        return not self.is_papers or self.method in _MADE_HERE
 
 
 def rows_of(run: TestedRun) -> list[Row]:
@@ -102,7 +110,7 @@ def num_steps(record: Mapping[str, Any]) -> str:
 
 
 def figures_table(rows: Sequence[Row], *, caption: str, with_category: bool) -> str:
-    """Return a table that page.js sorts, the best figure of each category in bold.
+    """Return a table that page.js sorts, the best figure of those shown at first in bold.
 
     Args:
         rows: What it holds, in this order.
@@ -127,7 +135,7 @@ def figures_table(rows: Sequence[Row], *, caption: str, with_category: bool) -> 
 
 def _best(rows: Sequence[Row]) -> dict[tuple[str, str], float]:
     best: dict[tuple[str, str], float] = {}
-    for row in rows:
+    for row in filter(lambda row: row.is_shown, rows):
         for key, value in row.figures.items():
             if value is not None:
                 place = row.category, key
@@ -150,7 +158,7 @@ def _line(row: Row, best: Mapping[tuple[str, str], float], *, with_category: boo
             cells.append('<td class="number none" data-value="">-</td>')
             continue
         shown = f"{value:.1f}"
-        if round(value, 1) == best[row.category, key]:
+        if row.is_shown and round(value, 1) == best[row.category, key]:
             shown = f"<b>{shown}</b>"
         if key in row.intervals and not with_category:
             low, high = row.intervals[key]
@@ -160,7 +168,8 @@ def _line(row: Row, best: Mapping[tuple[str, str], float], *, with_category: boo
         )
     kind = " class=paper" if row.is_papers else ""
     return (
-        f'<tr{kind} data-method="{escape(row.method)}" data-papers="{int(row.is_papers)}">'
+        f'<tr{kind} data-method="{escape(row.method)}" data-papers="{int(row.is_papers)}" '
+        f'data-shown="{int(row.is_shown)}">'
         f"{head}{''.join(cells)}</tr>"
     )
 

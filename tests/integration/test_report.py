@@ -17,6 +17,7 @@ from PIL import Image
 from synthetic import write_mvtec
 
 from omiad.cli import main
+from omiad.data.layouts.published import PUBLISHED
 from omiad.report.pictures import MAX_MEGABYTES
 
 SIZE = 32
@@ -312,6 +313,19 @@ def test_mistakes_of_any_run_fill_a_page_first(mvtec_root: Path, tmp_path: Path)
     assert not any(i["runs"][0]["outcome"] in ("miss", "false alarm") for i in images)
     assert 0 < sum(wrong) < 12
     assert wrong == sorted(wrong, reverse=True)
+
+
+def test_the_best_of_what_is_shown_at_first_is_bold(tmp_path: Path) -> None:
+    names = sorted(PUBLISHED["mvtec"].categories)
+    write_mvtec(tmp_path / "data", np.random.default_rng(0), categories=names, num_train=0,
+                num_good=1, num_bad=1)  # fmt: skip
+    page = page_of([evaluated(tmp_path / "data", tmp_path / "run", quality=0.0)], tmp_path / "page")
+    rows = re.findall(r'<tr[^>]*data-shown="(\d)"[^>]*>(.*?)</tr>', page)
+    hidden = [row for shown, row in rows if shown == "0"]
+    assert hidden
+    assert not any("<b>" in row for row in hidden)
+    bold = {name: sum("<b>" in row for _, row in rows if f">{name}<" in row) for name in names}
+    assert min(bold.values()) > 0
 
 
 def test_figures_on_other_images_are_said_not_to_compare(

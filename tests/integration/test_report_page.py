@@ -186,8 +186,9 @@ def test_what_the_viewer_shows_is_said(browser: Browser, runs: list[Path], tmp_p
       document.getElementById("next").click();
       const truth = [...document.querySelectorAll("#panes figure")].filter((pane) =>
         pane.textContent.includes("ground truth"));
-      return [live.getAttribute("aria-live"), live.textContent, truth.map((pane) =>
-        pane.querySelector(".stack").textContent), document.querySelectorAll("#panes .ends").length];
+      const texts = truth.map((pane) => pane.querySelector(".stack").textContent);
+      const scales = document.querySelectorAll("#panes .ends").length;
+      return [live.getAttribute("aria-live"), live.textContent, texts, scales];
     """)
     assert live == "polite"
     assert said.endswith("2 of 12")

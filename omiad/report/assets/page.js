@@ -34,7 +34,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 
-// One choice of methods for all tables; of the paper's at first those that the code makes.
+// One choice of methods for all tables.
 function addMethodFilter(tables) {
   const rows = tables.flatMap((table) => [...table.tBodies[0].rows]);
   const keyOf = (row) => row.dataset.papers + row.dataset.method;
@@ -47,7 +47,7 @@ function addMethodFilter(tables) {
   };
   for (const [key, row] of methods) {
     const isPapers = row.dataset.papers === "1";
-    const checked = !isPapers || ["OmiAD", "AMDM"].includes(row.dataset.method);
+    const checked = row.dataset.shown === "1";
     const box = element("input", { type: "checkbox", value: key, checked });
     set.append(element("label", {}, box, ` ${row.dataset.method}${isPapers ? " (paper)" : ""}`));
   }

@@ -50,6 +50,13 @@ def test_a_missing_mask_is_not_drawn_as_an_empty_one() -> None:
     assert panel([unknown], (1, 9)) != panel([empty], (1, 9))
 
 
+def test_a_panel_without_a_normal_image_shows_no_other_in_its_place() -> None:
+    alone = row(3.0)._replace(reference=None)
+    columns = [np.asarray(panel([given], (1.0, 9.0)))[48:80, 6:38] for given in (row(3.0), alone)]
+    assert (columns[0] == 120).all()
+    assert (columns[1] == 120).all(-1).sum() == 0
+
+
 def test_a_panel_without_rows_is_refused() -> None:
     with pytest.raises(InputError, match="at least one row"):
         panel([], (0, 1))
