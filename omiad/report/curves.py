@@ -70,7 +70,13 @@ class Axis:
         if len(ticks) > 1:
             largest, gap = np.abs(ticks).max(), np.diff(ticks).min()
             digits = math.floor(math.log10(largest)) - math.floor(math.log10(gap)) + 1
-        return [f"{tick:.{min(max(digits, 4), 12)}g}" for tick in ticks]
+        form = _as_power if np.abs(ticks).max() < 1e-3 else "{:.{}g}".format
+        return [form(tick, min(max(digits, 4), 12)) for tick in ticks]
+
+
+def _as_power(value: float, digits: int) -> str:
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}" if value else "0"
 
 
 def training_curves(metrics_csv: Path, output: Path, title: str) -> None:

@@ -167,7 +167,8 @@ def test_a_picture_enlarges_and_escape_closes_it(browser: Browser, page: Path) -
     assert opened["title"] == opened["first"]
     assert opened["narrowest"] > 150
     assert opened["captions"][:2] == ["normal reference", "input"]
-    assert sum("overlay" in caption for caption in opened["captions"]) == 2
+    methods = browser.run('return document.querySelectorAll("fieldset.methods input").length')
+    assert sum("overlay" in caption for caption in opened["captions"]) == max(1, methods)
     browser.press("ArrowRight", 39)
     assert browser.run(state)["title"] != opened["title"]
     browser.press("Escape", 27)

@@ -119,3 +119,4 @@ def test_marks_of_a_narrow_range_can_be_told_apart() -> None:
     labels = Axis(np.array([12345.1, 12346.0]), 0, 100).labels()
     assert labels == ["12345.5", "12346"]
     assert Axis(np.array([0.01, 100.0]), 0, 100, log=True).labels()[0] == "0.01"
+    assert Axis(np.array([0.0, 1.6e-4]), 0, 100).labels() == ["0", "5e-5", "1e-4", "1.5e-4"]
