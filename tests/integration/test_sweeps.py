@@ -276,8 +276,8 @@ def test_every_layout_is_swept_through_an_interruption(
     folder = tmp_path / "sweeps" / dataset
     for name, parts in (("adaptive_mask", 2), ("adaptive_mask_asd", 1)):
         assert json.loads((folder / name / "finished.json").read_text())["parts"] == parts
-        mad = 100 * results_of(folder / name)["mean"]["mad"]
-        assert f" | {mad:.1f} | " in (folder / "table.md").read_text()
+        auroc = 100 * results_of(folder / name)["mean"]["image_auroc"]
+        assert f" | {auroc:.1f} | " in (folder / "table.md").read_text()
 
 
 @pytest.mark.slow
