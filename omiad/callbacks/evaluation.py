@@ -226,7 +226,7 @@ class Evaluation(Callback):
             latency=self._clock.as_record(),
             map_range=detector.map_range.tolist(),
             model={
-                "kind": module.kind,
+                "kind": module.scores_as,
                 "t_init": detector.t_init,
                 "num_steps": detector.num_steps,
                 "sampler": detector.sampler,

@@ -1,5 +1,7 @@
 """A decoder that draws what the detector reconstructs; it takes no part in scoring."""
 
+from typing import Any
+
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -57,6 +59,12 @@ class DecoderModule(DetectionModule):
         self.scoring = scoring
         self.seed = seed
         self.images_seen = 0
+        self._scores_as = self.kind
+
+    @property
+    def scores_as(self) -> str:
+        """Kind of the model looked into."""
+        return self._scores_as
 
     def setup(self, stage: str) -> None:
         """Load the detector and build the decoder for its features."""
@@ -67,6 +75,7 @@ class DecoderModule(DetectionModule):
 
     def _build(self) -> None:
         stored = read_checkpoint(self.detector_path)[CHECKPOINT_KEY]
+        self._scores_as = stored["progress"].get("scores_as", stored["kind"])
         self.feature_rms = stored["feature_rms"]
         self.noise_to_signal = stored["noise_to_signal"]
         detector = Detector.load(self.detector_path).requires_grad_(False)
@@ -133,13 +142,14 @@ class DecoderModule(DetectionModule):
     def calibrate(self, features: FeatureCache | StreamedFeatures) -> None:
         """Leave the detector as it is."""
 
-    def progress(self) -> dict[str, int]:
-        """Counters that a resumed run must continue."""
-        return {"images_seen": self.images_seen}
+    def progress(self) -> dict[str, Any]:
+        """Counters that a resumed run must continue, and whose scores a test's are."""
+        return {"images_seen": self.images_seen, "scores_as": self.scores_as}
 
-    def load_progress(self, progress: dict[str, int]) -> None:
+    def load_progress(self, progress: dict[str, Any]) -> None:
         """Restore `progress`."""
         self.images_seen = progress["images_seen"]
+        self._scores_as = progress.get("scores_as", self.kind)
 
 
 def psnr(mean_squared_error: Tensor) -> Tensor:

@@ -42,6 +42,11 @@ class DetectionModule(LightningModule):
     """Whether the weights came from a checkpoint of this kind of model."""
 
     @property
+    def scores_as(self) -> str:
+        """Kind of model that the scores are of."""
+        return self.kind
+
+    @property
     def is_built(self) -> bool:
         """Whether the networks exist yet; they need the number of feature channels."""
         return "detector" in self._modules

@@ -142,6 +142,7 @@ def test_a_decoder_changes_the_pictures_and_no_figure(
     plain = run_test(road["omiad"], tmp_path / "plain")
     for key in ("categories", "mean", "n", "further", "bounds"):
         assert with_decoder[key] == plain[key]
+    assert with_decoder["model"]["kind"] == plain["model"]["kind"] == "OmiAD"
     for picture in (tmp_path / "plain" / "panels").glob("*.png"):
         with (
             Image.open(picture) as without,
