@@ -164,7 +164,11 @@ def _forget_hash(extractor: nn.Module, _: object) -> None:
 
 
 def weights_hash(module: nn.Module) -> str:
-    """Return SHA-256 of a module's weights, the same on every device."""
+    """Return SHA-256 of a module's weights and buffers, in hexadecimal, the same on every device.
+
+    Args:
+        module: Any; counters of batch norm are left out.
+    """
     digest = hashlib.sha256()
     for name, tensor in module.state_dict().items():
         if name.endswith("num_batches_tracked"):  # has no effect on what it computes

@@ -30,6 +30,7 @@ _PAPER_TABLES = {
 
 
 _MADE_HERE = ("OmiAD", "AMDM")
+"""Methods of the paper that this code makes."""
 
 
 class Row(NamedTuple):
