@@ -21,6 +21,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from omiad.files import write_whole
+
 ROWS, INDEX, PART = ".rows", ".index", ".part"
 
 SHARD_BYTES = 256 * 2**20
@@ -149,12 +151,7 @@ def _whole_rows(path: Path, rows: Sequence[Row], row_bytes: int, *, check: bool)
 
 def write_index(path: Path, rows: Iterable[Row]) -> None:
     """Write an index, whole or not at all."""
-    temporary = path.with_name(path.name + ".new")
-    with temporary.open("w") as file:
-        file.writelines(map(_line, rows))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    write_whole(path, "".join(map(_line, rows)))
     sync_folder(path.parent)
 
 
