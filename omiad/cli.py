@@ -5,7 +5,7 @@ import inspect
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from jsonargparse import ArgumentParser, Namespace
@@ -63,7 +63,7 @@ def _run_function(
     name: str,
     *,
     positional: bool = False,
-    files: str | None = None,
+    files: Mapping[str, str] | None = None,
 ) -> Callable[[Sequence[str]], None]:
     """Make a command of a function: its parameters are the options.
 
@@ -71,15 +71,17 @@ def _run_function(
         function: What to run.
         name: The command.
         positional: Whether parameters without a default are given without an option's name.
-        files: Parameter that takes any number of files, given without an option's name.
+        files: Parameters that take any number of files, and what they are; the first is given
+            without an option's name.
     """
 
     def run(args: Sequence[str]) -> None:
         about = (inspect.getdoc(function) or "").partition("\n\nArgs:")[0]
         parser = ArgumentParser(prog=f"omiad {name}", description=about)
-        if files is not None:
-            parser.add_argument(files, nargs="+", help="Run folders, or their results.json.")
-        skip: set[str | int] = {files} if files else set()
+        for number, (parameter, meaning) in enumerate((files or {}).items()):
+            option = f"--{parameter}" if number else parameter
+            parser.add_argument(option, nargs="+", help=meaning)
+        skip: set[str | int] = set(files or ())
         parser.add_function_arguments(function, as_positional=positional, skip=skip)
         config: Namespace = parser.parse_args(list(args[len(name.split()) :]))
         function(**vars(parser.instantiate_classes(config)))
@@ -98,13 +100,22 @@ def _check_data(args: Sequence[str]) -> None:
         raise SystemExit(1)
 
 
+RUNS = "Run folders, or their results.json."
+
 COMMANDS: dict[str, Callable[[Sequence[str]], object]] = {
     "fit": OmiadCLI,
     "test": OmiadCLI,
     "predict": _run_function(predict, "predict"),
     "evaluate": _run_function(evaluate, "evaluate"),
-    "compare": _run_function(compare, "compare", files="results"),
-    "report": _run_function(report, "report", files="runs"),
+    "compare": _run_function(
+        compare,
+        "compare",
+        files={
+            "results": "Files results.json.",
+            "minus": "The model to subtract, seed by seed, or one run of it.",
+        },
+    ),
+    "report": _run_function(report, "report", files={"runs": RUNS}),
     "data check": _check_data,
     "data holdout": _run_function(hold_out, "data holdout", positional=True),
     "data synthesize": _run_function(synthesize, "data synthesize", positional=True),
@@ -114,7 +125,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], object]] = {
     "cache prune": _run_function(prune_cache, "cache prune"),
     "sweep": _run_function(sweep, "sweep", positional=True),
     "table": _run_function(table, "table", positional=True),
-    "typeset": _run_function(typeset, "typeset", files="results"),
+    "typeset": _run_function(typeset, "typeset", files={"results": RUNS}),
     "demo": _run_function(demo, "demo"),
 }
 

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from omiad.errors import InputError
 from omiad.metrics import METRICS
-from omiad.metrics.bootstrap import ScoredImages, deviations, draw, interval, means
+from omiad.metrics.bootstrap import Array, ScoredImages, deviations, draw, interval, means
 from omiad.metrics.table import HEADINGS, figures_table
 from omiad.results import (
     Bootstrap,
@@ -36,16 +36,24 @@ class Difference(NamedTuple):
 
 
 def compare(
-    results: list[str], *, seeds: bool = False, num_resamples: int = 1000, seed: int = 0
+    results: list[str],
+    *,
+    minus: list[str] | None = None,
+    seeds: bool = False,
+    num_resamples: int = 1000,
+    seed: int = 0,
 ) -> None:
     """Print by how much a second run differs from a first, and whether the difference is real.
 
     The same images are drawn for both runs, so that what is hard in an image cancels out. A
-    difference is called real, and printed bold, if 95 % of the draws lie on one side of zero.
+    difference is called real, and printed bold, if 95 % of the draws lie on one side of zero. Of
+    models with several seeds, each draw takes seeds anew as well.
 
     Args:
         results: Two files results.json; figures are those of the second minus those of the first.
-            With --seeds any number.
+            With --minus or --seeds any number.
+        minus: The model to subtract, where each model has several seeds: one results.json for each
+            of results, in the same order, or a single one.
         seeds: Take the runs as seeds of one model instead: mean and standard deviation.
         num_resamples: Draws of the images.
         seed: Seed of the draws.
@@ -55,57 +63,81 @@ def compare(
     """
     if Bootstrap(num_resamples, seed).num == 0:
         raise InputError("A comparison needs draws. Give --num_resamples at least 1.")
-    paths = [Path(path) for path in results]
-    if len(paths) < 2 or (len(paths) > 2 and not seeds):
+    if minus and (seeds or len(minus) not in (1, len(results))):
         raise InputError(
-            f"Give two results.json to compare, or several with --seeds, but not {len(paths)}."
+            f"--minus takes one run for each of the others, or a single one, and no --seeds; but "
+            f"got {len(minus)} for {len(results)}{' with --seeds' if seeds else ''}."
         )
-    records = [read_results(path) for path in paths]
-    refuse_other_measures(dict(zip(paths, records, strict=True)))
+    if not minus and (len(results) < 2 or (len(results) > 2 and not seeds)):
+        raise InputError(
+            f"Give two results.json to compare, or several with --minus or --seeds, but not "
+            f"{len(results)}."
+        )
+    records = {Path(path): read_results(Path(path)) for path in (*(minus or ()), *results)}
+    refuse_other_measures(records)
     if seeds:
-        Console().print(_seeds_table(records))
-    else:
-        found = differences(paths[0], paths[1], num=num_resamples, seed=seed)
-        Console().print(_differences_table(found, paths))
+        Console().print(_seeds_table([records[Path(path)] for path in results]))
+        return
+    first, second = (minus, results) if minus else (results[:1], results[1:])
+    found = differences(
+        [Path(path) for path in first],
+        [Path(path) for path in second],
+        num=num_resamples,
+        seed=seed,
+    )
+    Console().print(_differences_table(found, first, second))
 
 
 def differences(
-    first: Path, second: Path, *, num: int, seed: int
+    first: Sequence[Path], second: Sequence[Path], *, num: int, seed: int
 ) -> dict[str, dict[str, Difference]]:
-    """Return the differences of each category that both runs have, and of their mean.
+    """Return the differences of each category that all runs have, and of their mean.
+
+    Each draw takes images with replacement, the same for all runs, and pairs of runs with
+    replacement, as many as there are. Few seeds are drawn too narrowly: of n, the spread comes out
+    by sqrt(1 - 1 / n).
 
     Args:
-        first: A results.json.
-        second: Another, of the same images.
-        num: Draws of the images.
+        first: Files results.json of a model, one for each seed, or one for all.
+        second: Those of another, of the same images.
+        num: Draws.
         seed: Of the draws.
 
     Raises:
         InputError: If the runs' images differ.
     """
-    figures = [read_results(path)["categories"] for path in (first, second)]
-    moved, value = {}, {}
-    pairs = zip_longest(*(read_images(images_path(path)) for path in (first, second)))
-    for number, pair in enumerate(pairs):
-        if None in pair or pair[0][0] != pair[1][0]:
-            names = [sorted(set(f)) for f in figures]
-            raise InputError(
-                f"'{first}' has the categories {', '.join(names[0])}, but '{second}' "
-                f"{', '.join(names[1])}. Compare runs on the same data."
-            )
-        (category, one), (_, other) = pair
-        one, other = _matched(one, other, category)
+    runs = list(dict.fromkeys([*first, *second]))
+    pairs = list(zip([*first] * (len(second) // len(first)), second, strict=True))
+    picked = np.random.default_rng(seed).integers(len(pairs), size=(num, len(pairs)))
+    shares = np.stack([(picked == number).mean(1) for number in range(len(pairs))])
+    figures = {path: read_results(path)["categories"] for path in runs}
+    value: dict[str, dict[str, Array]] = {}
+    moved: dict[str, dict[str, Array]] = {}
+    archives = (read_images(images_path(path)) for path in runs)
+    for number, row in enumerate(zip_longest(*archives)):
+        for path, entry in zip(runs, row, strict=True):
+            if entry is None or row[0] is None or entry[0] != row[0][0]:
+                raise InputError(
+                    f"'{runs[0]}' has the categories {', '.join(sorted(figures[runs[0]]))}, but "
+                    f"'{path}' {', '.join(sorted(figures[path]))}. Compare runs on the same data."
+                )
+        category, reference = row[0]
+        images = [_matched(reference, entry[1], category) for entry in row]
         rng = np.random.default_rng([seed, number])
-        times = draw(one.is_anomalous, num=num, rng=rng)
-        rows = deviations(one, times), deviations(other, times)
-        before, after = (each[category] for each in figures)
-        both = [
-            k
-            for k in METRICS
-            if k in rows[0].keys() & rows[1].keys() and None not in (before[k], after[k])
+        times = draw(images[0].is_anomalous, num=num, rng=rng)
+        found = {path: deviations(one, times) for path, one in zip(runs, images, strict=True)}
+        keys = [
+            key
+            for key in METRICS
+            if all(key in found[p] and figures[p][category][key] is not None for p in runs)
         ]
-        moved[category] = {k: rows[1][k] - rows[0][k] for k in both}
-        value[category] = {k: np.array([after[k] - before[k]]) for k in both}
+        value[category], moved[category] = {}, {}
+        for key in keys:
+            of_runs = {path: figures[path][category][key] for path in runs}
+            by = np.array([[of_runs[b] - of_runs[a]] for a, b in pairs])
+            drawn = by + np.stack([found[b][key] - found[a][key] for a, b in pairs])
+            value[category][key] = by.mean(0)
+            moved[category][key] = (shares * drawn).sum(0) - by.mean()
     value, moved = means(value), means(moved)
     return {
         name: {
@@ -116,30 +148,30 @@ def differences(
     }
 
 
-def _matched(
-    one: ScoredImages, other: ScoredImages, category: str
-) -> tuple[ScoredImages, ScoredImages]:
-    """Put the images of two runs in the same order."""
-    unlike = set(one.name.tolist()) ^ set(other.name.tolist())
+def _matched(reference: ScoredImages, images: ScoredImages, category: str) -> ScoredImages:
+    """Return the images of a run by name, which must be those of another."""
+    unlike = set(reference.name.tolist()) ^ set(images.name.tolist())
     if unlike:
         raise InputError(
             f"The runs saw different images of '{category}': {len(unlike)} are in one alone, the "
             f"first is {min(unlike)}. Compare runs on the same data."
         )
-    one, other = one.sorted(), other.sorted()
-    unlike_labels = one.name[one.is_anomalous != other.is_anomalous]
+    reference, images = reference.sorted(), images.sorted()
+    unlike_labels = images.name[images.is_anomalous != reference.is_anomalous]
     if len(unlike_labels):
         raise InputError(
             f"{len(unlike_labels)} images of '{category}' are defective in one run alone, the "
             f"first is {unlike_labels[0]}. Compare runs on the same data."
         )
-    return one, other
+    return images
 
 
-def _differences_table(found: dict[str, dict[str, Difference]], paths: Sequence[Path]) -> Table:
+def _differences_table(
+    found: dict[str, dict[str, Difference]], first: Sequence[str], second: Sequence[str]
+) -> Table:
     real = sum(each.is_real for each in found["mean"].values())
     table = figures_table(
-        title=f"{paths[1]} minus {paths[0]}",
+        title=f"{', '.join(second)} minus {', '.join(first)}",
         caption=f"Below each difference the interval of 95 % of the draws, from and to; bold where "
         f"it leaves out zero ({real} of {len(found['mean'])} means).",
     )

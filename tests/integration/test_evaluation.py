@@ -16,6 +16,7 @@ from synthetic import write_folder, write_mpdd, write_realiad, write_visa
 from omiad.cli import main
 from omiad.data.images import read_mask
 from omiad.data.layouts import INDEXES, Layout
+from omiad.evaluation.compare import differences
 
 SIZE = 32
 
@@ -308,6 +309,35 @@ def test_seeds_are_summed_up(
     assert "…" not in printed
 
 
+def test_seeds_are_drawn_beside_images(
+    mvtec_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {}
+    for name, quality in (("first", 0.2), ("bad", 0.2), ("good", 3.0)):
+        write_maps(mvtec_root, tmp_path / name, quality=quality, seed=len(files))
+        files[name] = tmp_path / f"{name}.json"
+        evaluate(mvtec_root, tmp_path / name, files[name])
+    first, bad, good = files.values()
+    options: dict[str, int] = {"num": 200, "seed": 0}
+    alone = [differences([first], [one], **options)["mean"] for one in (bad, good)]
+    # The same run as every seed is no other than alone.
+    twice = differences([first], [good, good], **options)["mean"]
+    for key, difference in alone[1].items():
+        assert twice[key] == pytest.approx(difference)
+    both = differences([first], [bad, good], **options)["mean"]
+    for key, difference in both.items():
+        assert difference.value == pytest.approx((alone[0][key].value + alone[1][key].value) / 2)
+        # A quarter of the draws take the one twice, and a quarter the other.
+        assert difference.low < alone[0][key].high
+        assert difference.high > alone[1][key].low
+    # Two models of two seeds, pair by pair: what the pairs have in common cancels out.
+    shifted = differences([bad, good], [bad, good], **options)["mean"]
+    assert all((d.value, d.low, d.high) == (0, 0, 0) for d in shifted.values())
+    capsys.readouterr()
+    main(["compare", str(bad), str(good), "--minus", str(first)])
+    assert "of 8 means" in " ".join(capsys.readouterr().out.split())
+
+
 def test_runs_that_cannot_be_compared_are_refused(
     mvtec_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -318,6 +348,8 @@ def test_runs_that_cannot_be_compared_are_refused(
     assert "Evaluate both in one way" in error_of(["compare", a, b], capsys)
     assert "but not 1" in error_of(["compare", a], capsys)
     assert "but not 3" in error_of(["compare", a, a, a], capsys)
+    assert "got 2 for 3" in error_of(["compare", a, a, a, "--minus", a, a], capsys)
+    assert "with --seeds" in error_of(["compare", a, "--minus", a, "--seeds=true"], capsys)
     assert "at least 1" in error_of(["compare", a, a, "--num_resamples=0"], capsys)
     assert "must not be negative" in error_of(["compare", a, a, "--seed=-1"], capsys)
     assert "No results at 'gone.json'" in error_of(["compare", a, "gone.json"], capsys)
