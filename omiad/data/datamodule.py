@@ -61,6 +61,8 @@ class FeatureDataModule(LightningDataModule):
         stages: Feature maps of the backbone to use, in timm's numbering; by default those down to
             a sixteenth of the image or, of a plain ViT, four blocks evenly spaced.
         antialias: Average where a feature map shrinks to the grid, instead of picking values.
+        window: Side of the square that every value of a feature map is first averaged over, odd, as
+            in PatchCore; 1 is none.
         cache: Keep the features on disk of the training images (true), of all images (all), or of
             none (false); of others the backbone computes the same numbers in every step.
         cache_dir: Folder of the feature caches; a cache takes images x channels x grid x 2 bytes.
@@ -89,6 +91,7 @@ class FeatureDataModule(LightningDataModule):
         feature_size: int = 32,
         stages: list[int] | None = None,
         antialias: bool = False,
+        window: int = 1,
         cache: Cache = True,
         cache_dir: str = "~/.cache/omiad",
         cache_budget: float | None = None,
@@ -128,6 +131,7 @@ class FeatureDataModule(LightningDataModule):
             feature_size=feature_size,
             stages=stages,
             antialias=antialias,
+            window=window,
             seed=seed,
         )
         self.prepare_mask: PrepareMask | None = None

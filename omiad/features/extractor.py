@@ -38,11 +38,14 @@ class FeatureExtractor(nn.Module):
         stages: Which feature maps of the backbone, in timm's numbering; by default those down to
             a sixteenth of the image or, of a plain ViT, four blocks evenly spaced.
         antialias: Average where a map shrinks (bilinear, corners not aligned).
+        window: Side of the square that every value of a map is first averaged over, odd, as in
+            PatchCore; 1 is none.
         seed: Of random weights.
 
     Raises:
         MissingInputError: If the weights file does not exist.
-        InputError: If backbone, stages or weights cannot be had, or a size is below 1.
+        InputError: If backbone, stages or weights cannot be had, a size is below 1, or the window
+            is even.
     """
 
     mean: Tensor
@@ -57,6 +60,7 @@ class FeatureExtractor(nn.Module):
         feature_size: int = 32,
         stages: Sequence[int] | None = None,
         antialias: bool = False,
+        window: int = 1,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -65,10 +69,13 @@ class FeatureExtractor(nn.Module):
                 f"The extractor needs sizes of at least 1 and a stage, but got image_size "
                 f"{image_size}, feature_size {feature_size}, stages {list(stages or ())}."
             )
+        if window < 1 or window % 2 == 0:
+            raise InputError(f"The extractor needs a window of an odd side, but got {window}.")
         self.backbone_name = backbone
         self.image_size = image_size
         self.feature_size = feature_size
         self.antialias = antialias
+        self.window = window
         self.backbone = build_backbone(backbone, stages, seed, image_size=image_size)
         self.stages = stages_of(self.backbone)
         if weights == "pretrained":
@@ -120,6 +127,8 @@ class FeatureExtractor(nn.Module):
             x = x.permute(0, 3, 1, 2)
         size = (self.feature_size, self.feature_size)
         x = x.float()
+        if self.window > 1:  # at the border over what lies inside
+            x = F.avg_pool2d(x, self.window, 1, self.window // 2, count_include_pad=False)
         if self.antialias:
             return F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
         return F.interpolate(x, size, mode="bilinear", align_corners=True)
@@ -143,6 +152,7 @@ class FeatureExtractor(nn.Module):
             "feature_size": self.feature_size,
             "stages": self.stages,
             "antialias": self.antialias,
+            "window": self.window,
         }
 
     @property

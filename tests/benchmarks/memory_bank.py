@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.progress import track
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from omiad.data.images import read_image
@@ -35,16 +35,6 @@ from omiad.features import FeatureExtractor
 BATCH_SIZE = 8
 BANK_ROWS = 8192
 """Rows of the bank compared at once: 8 images of 32 x 32 patches then take 268 MB."""
-
-
-def average_windows(extractor: FeatureExtractor, side: int) -> None:
-    """Average each feature map over windows, at its own resolution as PatchCore does."""
-
-    def average(_: nn.Module, __: object, maps: list[Tensor]) -> list[Tensor]:
-        # At the border the average is over what lies inside.
-        return [F.avg_pool2d(x, side, 1, side // 2, count_include_pad=False) for x in maps]
-
-    extractor.backbone.register_forward_hook(average)
 
 
 def patches(extractor: FeatureExtractor, paths: list[Path]) -> Tensor:
@@ -80,8 +70,8 @@ def main() -> None:
         feature_size=arguments.feature_size,
         stages=arguments.stages,
         antialias=arguments.antialias,
+        window=arguments.window,
     )
-    average_windows(extractor, arguments.window)
     samples = index_dataset(arguments.root).samples
     chosen = set(arguments.categories or (s.category for s in samples))
     train = [s.image for s in samples if s.split == "train" and s.category in chosen]

@@ -51,6 +51,21 @@ def test_features_are_the_stages_of_the_normalised_image_on_one_grid(
     assert extractor.num_channels == features.shape[1]
 
 
+def test_a_window_averages_each_map_at_its_own_resolution(images):
+    extractor = tiny(window=3, stages=[1])
+    (raw,) = extractor.backbone((images / 255 - extractor.mean) / extractor.std)
+    features = extractor(images)
+    assert raw.shape[-1] > 4  # it shrinks afterwards
+    averaged = raw.clone()
+    height, width = raw.shape[-2:]
+    for y in range(height):
+        for x in range(width):
+            rows, columns = slice(max(0, y - 1), y + 2), slice(max(0, x - 1), x + 2)
+            averaged[..., y, x] = raw[..., rows, columns].mean((-2, -1))
+    expected = F.interpolate(averaged, (4, 4), mode="bilinear", align_corners=True)
+    torch.testing.assert_close(features, expected)
+
+
 def test_channels_last_and_wrapped_backbones_give_the_same_layout(generator):
     images = torch.randint(0, 256, (1, 3, 160, 160), dtype=torch.uint8, generator=generator)
     vit = tiny("test_vit", stages=[1, 3], image_size=160, feature_size=10)
@@ -163,7 +178,14 @@ def test_the_weights_hash_of_a_module_around_is_renewed_too():
 
 @pytest.mark.parametrize(
     "change",
-    [{"antialias": True}, {"stages": [0, 1]}, {"feature_size": 5}, {"image_size": 48}, {"seed": 1}],
+    [
+        {"antialias": True},
+        {"window": 3},
+        {"stages": [0, 1]},
+        {"feature_size": 5},
+        {"image_size": 48},
+        {"seed": 1},
+    ],
 )
 def test_the_fingerprint_changes_with_all_that_changes_the_features(change):
     assert tiny().fingerprint == tiny().fingerprint
@@ -177,6 +199,7 @@ def test_config_is_plain_and_says_nothing_of_weights():
         "feature_size": 4,
         "stages": [0, 1],
         "antialias": False,
+        "window": 1,
     }
 
 
@@ -195,6 +218,12 @@ def test_images_that_are_not_uint8_are_refused():
 def test_sizes_below_one_and_no_stages_are_refused(wrong):
     with pytest.raises(InputError, match=r"needs sizes of at least 1 and a stage, but got"):
         tiny(**wrong)
+
+
+@pytest.mark.parametrize("window", [0, 2, -1])
+def test_a_window_without_a_middle_is_refused(window):
+    with pytest.raises(InputError, match=f"a window of an odd side, but got {window}"):
+        tiny(window=window)
 
 
 def test_an_unknown_backbone_is_answered_with_near_names():
