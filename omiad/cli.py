@@ -111,8 +111,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], object]] = {
         compare,
         "compare",
         files={
-            "results": "Files results.json.",
-            "minus": "The model to subtract, seed by seed, or one run of it.",
+            "results": "Two results.json, the second less the first; more with --minus or --seeds.",
+            "minus": "The model to subtract, seed by seed, or one run of it; comes last.",
         },
     ),
     "report": _run_function(report, "report", files={"runs": RUNS}),

@@ -91,11 +91,11 @@ def compare(
 def differences(
     first: Sequence[Path], second: Sequence[Path], *, num: int, seed: int
 ) -> dict[str, dict[str, Difference]]:
-    """Return the differences of each category that all runs have, and of their mean.
+    """Return the differences of each category and of their mean.
 
     Each draw takes images with replacement, the same for all runs, and pairs of runs with
-    replacement, as many as there are. Few seeds are drawn too narrowly: of n, the spread comes out
-    by sqrt(1 - 1 / n).
+    replacement, as many as there are. Few seeds are drawn too narrowly: of n, their part of the
+    spread is too small by the factor sqrt(1 - 1 / n).
 
     Args:
         first: Files results.json of a model, one for each seed, or one for all.
@@ -108,15 +108,16 @@ def differences(
     """
     runs = list(dict.fromkeys([*first, *second]))
     pairs = list(zip([*first] * (len(second) // len(first)), second, strict=True))
-    picked = np.random.default_rng(seed).integers(len(pairs), size=(num, len(pairs)))
+    picked = np.random.default_rng([seed, 0, 1]).integers(len(pairs), size=(num, len(pairs)))
     shares = np.stack([(picked == number).mean(1) for number in range(len(pairs))])
     figures = {path: read_results(path)["categories"] for path in runs}
     value: dict[str, dict[str, Array]] = {}
     moved: dict[str, dict[str, Array]] = {}
     archives = (read_images(images_path(path)) for path in runs)
     for number, row in enumerate(zip_longest(*archives)):
-        for path, entry in zip(runs, row, strict=True):
-            if entry is None or row[0] is None or entry[0] != row[0][0]:
+        names = [entry and entry[0] for entry in row]
+        for path, name in zip(runs, names, strict=True):
+            if name != names[0]:
                 raise InputError(
                     f"'{runs[0]}' has the categories {', '.join(sorted(figures[runs[0]]))}, but "
                     f"'{path}' {', '.join(sorted(figures[path]))}. Compare runs on the same data."

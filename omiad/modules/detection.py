@@ -192,7 +192,8 @@ class DetectionModule(LightningModule):
         Raises:
             InputError: If backbone, its weights or the feature grid differ.
         """
-        mine, theirs = self.detector.extractor.config, spec["extractor"]
+        # The first checkpoints knew no window.
+        mine, theirs = self.detector.extractor.config, {"window": 1, **spec["extractor"]}
         for name, value in theirs.items():
             if mine[name] != value:
                 raise InputError(

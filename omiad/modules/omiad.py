@@ -63,7 +63,8 @@ class OmiADModule(DetectionModule):
             means over elements.
         lambda_generator_adv: Weight of the adversarial loss beside the distillation loss; 0 in
             both lambdas distils without a discriminator.
-        weighting: gamma(t) of psi's loss; auto picks stage 1's.
+        weighting: gamma(t) of psi's loss, by right the teacher's; auto picks the one that belongs
+            to the parameterisation.
         generator_weighting: gamma(t) of eq. 15: sid divides by the mean error per sample in x_0
             space, one is the unit weight in noise space.
         student_warmup_fraction: Share of the run in which only psi (or ADD's heads) trains, at most

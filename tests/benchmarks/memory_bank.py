@@ -11,7 +11,8 @@ As in PatchCore, on a grid of 14 and from four categories alone:
         --num_patches 30000 --categories cookie hazelnut_toy magnetic_tile pcb --output bank
 
 With `--categories` the maps of the other categories are written too, but mean nothing. The features
-of configs/amdm_folder.yaml are `--image_size 448 --feature_size 16 --stages 1 2 3 --antialias`.
+of configs/amdm_folder.yaml are `--image_size 448 --feature_size 28 --window 3 --stages 1 2 3
+--antialias`.
 
 The features are those of the model: the same backbone, stages and normalisation per channel. The
 bank holds patches drawn from the training images of all categories: like the model, it is not told
