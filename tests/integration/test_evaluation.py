@@ -366,9 +366,11 @@ def test_runs_that_cannot_be_compared_are_refused(
     shutil.rmtree(smaller / "bottle")
     shutil.rmtree(tmp_path / "maps" / "bottle")
     evaluate(smaller, tmp_path / "maps", tmp_path / "d.json")
-    assert "has the categories bottle, cable" in error_of(
-        ["compare", a, str(tmp_path / "d.json")], capsys
-    )
+    for pair in ([a, str(tmp_path / "d.json")], [str(tmp_path / "d.json"), a]):
+        sentence = error_of(["compare", *pair], capsys)
+        assert "has the categories" in sentence
+        assert "bottle, cable" in sentence
+        assert all(f"{Path(path).name}' " in sentence for path in pair)
     with np.load(tmp_path / "a.images.npz") as archive:
         turned = {k: ~v if k.endswith("is_anomalous") else v for k, v in archive.items()}
     np.savez(tmp_path / "e.images.npz", **turned)
