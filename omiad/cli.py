@@ -140,7 +140,7 @@ def main(args: Sequence[str] | None = None) -> None:
     if name not in COMMANDS:
         parser = argparse.ArgumentParser(prog="omiad", add_help=False)
         parser.error(f"unknown command '{name}'; choose one of {', '.join(COMMANDS)}")
-    _configure_output()
+    configure_output()
     try:
         COMMANDS[name](args)
     except InputError as error:
@@ -171,7 +171,7 @@ def _fail(sentence: str) -> None:
     raise SystemExit(2)
 
 
-def _configure_output() -> None:
+def configure_output() -> None:
     """Log omiad's own messages plainly; leave out third-party advice that does not apply."""
     root = logging.getLogger("omiad")
     if not root.handlers:

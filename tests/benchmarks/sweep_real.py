@@ -13,7 +13,6 @@ again.
 import argparse
 import hashlib
 import json
-import logging
 import shlex
 from pathlib import Path
 from statistics import mean, stdev
@@ -21,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from omiad.cli import configure_output
 from omiad.data.holdout import hold_out
 from omiad.report.markup import Grid, as_markdown
 from omiad.sweeps.runs import Runs
@@ -99,7 +99,7 @@ def main(given: list[str] | None = None) -> None:
     experiments = yaml.safe_load(EXPERIMENTS.read_text())
     parser.add_argument("--only", nargs="+", metavar="EXPERIMENT", choices=[*experiments])
     arguments = parser.parse_args(given)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    configure_output()
     validation = arguments.output / "validation"
     if not validation.exists():
         hold_out(arguments.root, validation)
@@ -120,6 +120,7 @@ def main(given: list[str] | None = None) -> None:
     figures: dict[str, list[dict[str, Any]]] = {}
     for name in arguments.only or experiments:
         for seed in arguments.seeds:
+            print(f"experiment: {name}, seed {seed}")
             row = results(runs, experiments[name], shared, seed)
             figures.setdefault(name, []).append(row)
     path = runs.folder / "experiments.md"
