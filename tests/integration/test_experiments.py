@@ -37,14 +37,18 @@ def test_an_experiment_that_is_not_listed_is_refused(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("small", "second"), [(False, "no_memory"), (True, "add_5e-5")])
+@pytest.mark.parametrize(
+    ("small", "second"), [(False, "no_memory"), (True, "add_5e-5"), (True, "regression_on_ddim")]
+)
 def test_experiments_are_trained_once_and_laid_out(
     bench: ModuleType,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
     small: bool,
     second: str,
 ) -> None:
+    monkeypatch.syspath_prepend(BENCH.parent)  # as for a script
     synthesize(
         tmp_path / "data",
         num_train=8,

@@ -1,0 +1,126 @@
+"""The controls of stage 2 that tests/benchmarks measures beside Algorithm 1."""
+
+import importlib
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from lightning import LightningModule, Trainer
+from torch import Tensor, nn
+
+from omiad import AMDMModule, Detector, FeatureDataModule
+from omiad.diffusion.sampling import ddim_reconstruct
+from omiad.modules.distillation import Distillation
+from omiad.modules.randomness import SampleDraws
+from omiad.networks import UNet
+from omiad.scoring import Scoring
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+NETWORK = partial(UNet, width=8, multipliers=(1, 2), num_blocks=1, attention_factors=(2,))
+ADAM = partial(torch.optim.Adam, lr=1e-3)
+
+
+@pytest.fixture
+def controls(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module("distillation_controls")
+
+
+def fit(module: LightningModule, root: Path, folder: Path, steps: int) -> FeatureDataModule:
+    data = FeatureDataModule(
+        str(root),
+        backbone="test_efficientnet.r160_in1k",
+        weights="random",
+        cache_dir=str(folder / "cache"),
+        batch_size=4,
+        feature_size=8,
+        image_size=32,
+    )
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=steps,
+        default_root_dir=folder,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, datamodule=data)
+    trainer.save_checkpoint(folder / "last.ckpt")
+    return data
+
+
+@pytest.fixture(scope="module")
+def teacher(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("teacher")
+    module = AMDMModule(
+        NETWORK, feature_norm="channel", t_init=500, scoring=Scoring(pool_size=4), num_steps=1
+    )
+    fit(module, mvtec_root, folder, 20)
+    return folder / "last.ckpt"
+
+
+@pytest.mark.parametrize(
+    ("name", "goal"),
+    [("InputRegression", "input"), ("DdimRegression", "ddim"), ("StronglyAnchoredAsd", "input")],
+)
+def test_a_control_moves_the_generator_alone_and_towards_its_target(
+    mvtec_root: Path,
+    tmp_path: Path,
+    teacher: Path,
+    controls: ModuleType,
+    name: str,
+    goal: str,
+) -> None:
+    module = getattr(controls, name)(str(teacher), ADAM, ADAM, student_warmup_fraction=0.0)
+    data = fit(module, mvtec_root, tmp_path, 40)
+    start = Detector.load(teacher).denoiser
+    pairs = zip(start.parameters(), module.teacher.parameters(), strict=True)
+    assert all(torch.equal(x, y) for x, y in pairs)
+    assert module.num_generator_steps == 20
+    assert hasattr(module, "student") is ("Asd" in name)
+
+    features = torch.stack(list(data.train_features))
+    x_0 = module.detector.normalizer(features)
+    noise = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(1))
+    targets = {
+        "input": x_0,
+        "ddim": ddim_reconstruct(start, start.schedule, x_0, noise, t_init=500, num_steps=10),
+    }
+    was, now = (
+        (module.reconstruct(denoiser, x_0, noise) - targets[goal]).square().mean()
+        for denoiser in (start, module.generator)
+    )
+    assert now < was
+    # What is left of it is a detector like any.
+    images = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    loaded = Detector.load(tmp_path / "last.ckpt")
+    assert torch.equal(loaded(images).score, module.detector(images).score)
+
+
+class Constant(Distillation):
+    """A way to distil with losses of one and two."""
+
+    name = "nobody"
+
+    def __init__(self) -> None:
+        self.opponent = nn.Identity()
+
+    def opponent_loss(self, x_g: Tensor, x_0: Tensor, draws: SampleDraws) -> Tensor:
+        return torch.tensor(1.0)
+
+    def generator_loss(
+        self, x_g: Tensor, x_0: Tensor, draws: SampleDraws, *, adversarial: bool
+    ) -> Tensor:
+        return torch.tensor(2.0)
+
+
+def test_the_anchor_adds_the_weighted_error_to_the_generators_loss(controls: ModuleType) -> None:
+    way = controls.Anchored(Constant(), 10)
+    draws = SampleDraws(seed=0, epoch=0, index=torch.arange(2), device=torch.device("cpu"))
+    x_0 = torch.zeros(2, 3, 4, 4)
+    loss = way.generator_loss(x_0 + 0.5, x_0, draws, adversarial=True)
+    assert float(loss) == pytest.approx(2 + 10 * 0.25)
+    assert float(way.opponent_loss(x_0 + 0.5, x_0, draws)) == 1
