@@ -4,8 +4,8 @@
         --model distillation_controls.DdimRegression --model.teacher AMDM.ckpt
 
 Each starts from the teacher, sees the same images and noise and differs from Algorithm 1 in the
-generator's loss alone. `omiad test` needs the same PYTHONPATH. experiments.yaml lists them for
-sweep_real.py.
+generator's loss alone. `omiad test` needs the same PYTHONPATH; experiments.yaml lists them for
+sweep_real.py, which needs none.
 """
 
 from collections.abc import Callable

@@ -8,16 +8,16 @@ As in PatchCore, on a grid of 14 and from four categories alone:
 
     python tests/benchmarks/memory_bank.py --root real --backbone mobilenetv2_100 \
         --weights mobilenetv2_100.safetensors --feature_size 14 --antialias --window 3 \
-        --num_patches 30000 --categories cookie hazelnut_toy magnetic_tile pcb --output bank
+        --num_patches 30000 --raw --categories cookie hazelnut_toy magnetic_tile pcb --output bank
 
 With `--categories` the maps of the other categories are written too, but mean nothing. The features
 of configs/amdm_folder.yaml are `--image_size 448 --feature_size 28 --window 3 --stages 1 2 3
 --antialias`.
 
-The features are those of the model: the same backbone, stages and normalisation per channel. The
-bank holds patches drawn from the training images of all categories: like the model, it is not told
-which product an image shows. Euclidean distance, upsampled as the model's residual is; no
-re-weighting and no coreset, so it is plainer than PatchCore.
+The features are those of the model: the same backbone, stages and, unless `--raw`, normalisation
+per channel. The bank holds patches drawn from the training images of all categories: like the
+model, it is not told which product an image shows. Euclidean distance, upsampled as the model's
+residual is; no re-weighting and no coreset, so it is plainer than PatchCore.
 """
 
 import argparse
@@ -60,6 +60,7 @@ def main() -> None:
     parser.add_argument("--antialias", action="store_true", help="average where a map shrinks")
     parser.add_argument("--window", type=int, default=1, help="side of the averages, odd")
     parser.add_argument("--num_patches", type=int, default=20_000, help="in the bank, at least")
+    parser.add_argument("--raw", action="store_true", help="without scaling each channel")
     parser.add_argument("--categories", nargs="+", help="whose images fill the bank (default: all)")
     parser.add_argument("--seed", type=int, default=0, help="of the patches drawn")
     parser.add_argument("--output", type=Path, required=True)
@@ -86,7 +87,8 @@ def main() -> None:
             picked = torch.randperm(len(image), generator=generator)[:per_image]
             drawn.append(image[picked])
     bank = torch.cat(drawn)
-    mean, std = bank.mean(0), bank.std(0).clamp(min=1e-6)
+    std = torch.ones(bank.shape[1]) if arguments.raw else bank.std(0).clamp(min=1e-6)
+    mean = bank.mean(0)
     bank = (bank - mean) / std
     print(f"{len(bank)} patches of {len(train)} images")
 

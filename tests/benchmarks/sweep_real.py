@@ -5,7 +5,8 @@
     make sweep-real ROOT=real WEIGHTS=mobilenetv2_100.safetensors ARGS="--small --only asd_5e-5"
 
 Every figure is of a validation set made of training images (`omiad data holdout`): normal ones held
-out, and artificial defects. What experiments.yaml lists is trained where it is missing, tested and
+out, and artificial defects. `--test_split` takes the real test images instead: for tables of what
+was chosen, not for choosing. What experiments.yaml lists is trained where it is missing, tested and
 laid out in one table, the best first. It may be interrupted anywhere: what is done is not done
 again.
 """
@@ -50,7 +51,9 @@ def results(
         folder = runs.folder / f"distil_{digest([*small, *second])}"
         checkpoint = fitted(runs, "omiad", folder, second)
     tested = shlex.split(test or "")
-    return runs.tested(folder / f"test_{digest(tested)}", checkpoint, tested)
+    folder = folder / f"test_{digest(tested)}"
+    print(f"results: {folder}")
+    return runs.tested(folder, checkpoint, tested)
 
 
 def fitted(runs: Runs, stage: str, folder: Path, options: list[str]) -> Path:
@@ -62,9 +65,10 @@ def digest(options: list[str]) -> str:
     return hashlib.sha256(json.dumps(options).encode()).hexdigest()[:12]
 
 
-def layout(figures: dict[str, list[dict[str, Any]]]) -> Grid:
+def layout(figures: dict[str, list[dict[str, Any]]], images: str) -> Grid:
     """Lay the experiments out, the best first."""
-    categories = list(next(iter(figures.values()))[0]["categories"])
+    rows_of_all = next(iter(figures.values()))[0]["categories"]
+    categories = [name for name, row in rows_of_all.items() if row["mad"] is not None]
     headings = ["experiment", "seeds", "mAD", "spread", *categories]
     lines = []
 
@@ -83,7 +87,7 @@ def layout(figures: dict[str, list[dict[str, Any]]]) -> Grid:
                 *(f"{value:.1f}" for value in of_categories),
             ]
         )
-    return Grid("mAD on the validation set (%)", headings, lines)
+    return Grid(f"mAD on {images} (%)", headings, lines)
 
 
 def main(given: list[str] | None = None) -> None:
@@ -95,17 +99,20 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--options", default="", help="further ones of stage 1, in one string")
     parser.add_argument("--distil_options", default="", help="further ones of stage 2")
+    parser.add_argument("--test_split", action="store_true", help="judge by real defects")
     parser.add_argument("--small", action="store_true", help="in the preset of the ablations")
     experiments = yaml.safe_load(EXPERIMENTS.read_text())
     parser.add_argument("--only", nargs="+", metavar="EXPERIMENT", choices=[*experiments])
     arguments = parser.parse_args(given)
     configure_output()
-    validation = arguments.output / "validation"
-    if not validation.exists():
-        hold_out(arguments.root, validation)
+    root, images = arguments.output / "validation", "the validation set"
+    if arguments.test_split:
+        root, images = arguments.root, "the test split"
+    elif not root.exists():
+        hold_out(arguments.root, root)
     runs = Runs(
         "folder",
-        validation,
+        root,
         arguments.output,
         configs=Path("configs"),
         small=arguments.small,
@@ -124,7 +131,7 @@ def main(given: list[str] | None = None) -> None:
             row = results(runs, experiments[name], shared, seed)
             figures.setdefault(name, []).append(row)
     path = runs.folder / "experiments.md"
-    path.write_text(as_markdown(layout(figures)))
+    path.write_text(as_markdown(layout(figures, images)))
     print(f"{path.read_text()}\ntable: {path}")
 
 

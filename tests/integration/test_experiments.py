@@ -38,14 +38,15 @@ def test_an_experiment_that_is_not_listed_is_refused(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("small", "second"), [(False, "no_memory"), (True, "add_5e-5"), (True, "regression_on_ddim")]
+    ("options", "second"),
+    [([], "no_memory"), (["--small"], "add_5e-5"), (["--small", "--test_split"], "asd_anchored")],
 )
 def test_experiments_are_trained_once_and_laid_out(
     bench: ModuleType,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-    small: bool,
+    options: list[str],
     second: str,
 ) -> None:
     monkeypatch.syspath_prepend(BENCH.parent)  # as for a script
@@ -64,7 +65,7 @@ def test_experiments_are_trained_once_and_laid_out(
         f"--output={tmp_path / 'bench'}",
         f"--options={TINY} --data.cache_dir {tmp_path / 'cache'}",
         f"--distil_options={TRAINED} --trainer.max_steps 4",
-        *["--small"] * small,
+        *options,
         "--only",
         "amdm",
         second,
@@ -74,6 +75,7 @@ def test_experiments_are_trained_once_and_laid_out(
     ]
     bench.main(given)
     table = capsys.readouterr().out
+    assert (tmp_path / "bench" / "validation").exists() is ("--test_split" not in options)
     path = tmp_path / "bench" / "experiments.md"
     assert table.endswith(f"{path.read_text()}\ntable: {path}\n")
     rows = [line.strip("| ").split(" | ") for line in path.read_text().splitlines() if "|" in line]
@@ -81,7 +83,7 @@ def test_experiments_are_trained_once_and_laid_out(
     assert seeds == {"amdm": "2", second: "2"}
     # One teacher for each seed, tested in two ways or distilled.
     fits = sorted(path.parent.name[:7] for path in (tmp_path / "bench").glob("*/finished.json"))
-    assert fits == ["distil_", "distil_", "teacher", "teacher"][0 if small else 2 :]
+    assert fits == ["distil_", "distil_", "teacher", "teacher"][0 if options else 2 :]
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "bench").rglob("*.ckpt")}
     assert len(list((tmp_path / "bench").glob("*/test_*/test/part_*/results.json"))) == 4
     bench.main(given)
