@@ -63,6 +63,8 @@ class FeatureDataModule(LightningDataModule):
         antialias: Average where a feature map shrinks to the grid, instead of picking values.
         window: Side of the square that every value of a feature map is first averaged over, odd, as
             in PatchCore; 1 is none.
+        zero_pad: Average over zeros beyond the border too, instead of what lies inside alone, so
+            that cells at the border count less.
         cache: Keep the features on disk of the training images (true), of all images (all), or of
             none (false); of others the backbone computes the same numbers in every step.
         cache_dir: Folder of the feature caches; a cache takes images x channels x grid x 2 bytes.
@@ -92,6 +94,7 @@ class FeatureDataModule(LightningDataModule):
         stages: list[int] | None = None,
         antialias: bool = False,
         window: int = 1,
+        zero_pad: bool = False,
         cache: Cache = True,
         cache_dir: str = "~/.cache/omiad",
         cache_budget: float | None = None,
@@ -132,6 +135,7 @@ class FeatureDataModule(LightningDataModule):
             stages=stages,
             antialias=antialias,
             window=window,
+            zero_pad=zero_pad,
             seed=seed,
         )
         self.prepare_mask: PrepareMask | None = None

@@ -40,6 +40,7 @@ class FeatureExtractor(nn.Module):
         antialias: Average where a map shrinks (bilinear, corners not aligned).
         window: Side of the square that every value of a map is first averaged over, odd, as in
             PatchCore; 1 is none.
+        zero_pad: Average over zeros beyond the border too, instead of what lies inside alone.
         seed: Of random weights.
 
     Raises:
@@ -61,6 +62,7 @@ class FeatureExtractor(nn.Module):
         stages: Sequence[int] | None = None,
         antialias: bool = False,
         window: int = 1,
+        zero_pad: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -76,6 +78,7 @@ class FeatureExtractor(nn.Module):
         self.feature_size = feature_size
         self.antialias = antialias
         self.window = window
+        self.zero_pad = zero_pad
         self.backbone = build_backbone(backbone, stages, seed, image_size=image_size)
         self.stages = stages_of(self.backbone)
         if weights == "pretrained":
@@ -127,8 +130,9 @@ class FeatureExtractor(nn.Module):
             x = x.permute(0, 3, 1, 2)
         size = (self.feature_size, self.feature_size)
         x = x.float()
-        if self.window > 1:  # at the border over what lies inside
-            x = F.avg_pool2d(x, self.window, 1, self.window // 2, count_include_pad=False)
+        if self.window > 1:
+            margin = self.window // 2
+            x = F.avg_pool2d(x, self.window, 1, margin, count_include_pad=self.zero_pad)
         if self.antialias:
             return F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
         return F.interpolate(x, size, mode="bilinear", align_corners=True)
@@ -153,6 +157,7 @@ class FeatureExtractor(nn.Module):
             "stages": self.stages,
             "antialias": self.antialias,
             "window": self.window,
+            "zero_pad": self.zero_pad,
         }
 
     @property

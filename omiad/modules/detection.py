@@ -192,8 +192,9 @@ class DetectionModule(LightningModule):
         Raises:
             InputError: If backbone, its weights or the feature grid differ.
         """
-        # The first checkpoints knew no window.
-        mine, theirs = self.detector.extractor.config, {"window": 1, **spec["extractor"]}
+        # Older checkpoints knew no window, or none that zeros pad.
+        mine = self.detector.extractor.config
+        theirs = {"window": 1, "zero_pad": False, **spec["extractor"]}
         for name, value in theirs.items():
             if mine[name] != value:
                 raise InputError(

@@ -51,8 +51,9 @@ def test_features_are_the_stages_of_the_normalised_image_on_one_grid(
     assert extractor.num_channels == features.shape[1]
 
 
-def test_a_window_averages_each_map_at_its_own_resolution(images):
-    extractor = tiny(window=3, stages=[1])
+@pytest.mark.parametrize("zero_pad", [False, True])
+def test_a_window_averages_each_map_at_its_own_resolution(images, zero_pad):
+    extractor = tiny(window=3, zero_pad=zero_pad, stages=[1])
     (raw,) = extractor.backbone((images / 255 - extractor.mean) / extractor.std)
     features = extractor(images)
     assert raw.shape[-1] > 4  # it shrinks afterwards
@@ -61,7 +62,9 @@ def test_a_window_averages_each_map_at_its_own_resolution(images):
     for y in range(height):
         for x in range(width):
             rows, columns = slice(max(0, y - 1), y + 2), slice(max(0, x - 1), x + 2)
-            averaged[..., y, x] = raw[..., rows, columns].mean((-2, -1))
+            inside = raw[..., rows, columns]
+            count = 9 if zero_pad else inside[0, 0].numel()
+            averaged[..., y, x] = inside.sum((-2, -1)) / count
     expected = F.interpolate(averaged, (4, 4), mode="bilinear", align_corners=True)
     torch.testing.assert_close(features, expected)
 
@@ -181,6 +184,7 @@ def test_the_weights_hash_of_a_module_around_is_renewed_too():
     [
         {"antialias": True},
         {"window": 3},
+        {"zero_pad": True},
         {"stages": [0, 1]},
         {"feature_size": 5},
         {"image_size": 48},
@@ -200,6 +204,7 @@ def test_config_is_plain_and_says_nothing_of_weights():
         "stages": [0, 1],
         "antialias": False,
         "window": 1,
+        "zero_pad": False,
     }
 
 
