@@ -310,18 +310,27 @@ def test_another_backbone_than_the_teachers_is_refused(
     assert "--data.backbone is test_resnet.r160_in1k, but the teacher" in capsys.readouterr().err
 
 
-def test_a_window_that_an_older_teacher_never_saw_is_refused(
-    road: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("window=3", "window is 3, but the teacher was trained with 1"),
+        ("zero_pad=true", "zero_pad is True, but the teacher was trained with False"),
+    ],
+)
+def test_an_option_that_an_older_teacher_never_knew_is_refused(
+    road: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    option: str,
+    said: str,
 ) -> None:
     checkpoint = torch.load(road["amdm"], weights_only=False)
-    del checkpoint["omiad"]["detector"]["extractor"]["window"]
+    del checkpoint["omiad"]["detector"]["extractor"][option.partition("=")[0]]
     torch.save(checkpoint, tmp_path / "old.ckpt")
     fitted = [road["data"], tmp_path / "run", tmp_path / "old.ckpt"]
     with pytest.raises(SystemExit):
-        fit_omiad(*fitted, "--data.window=3", f"--data.cache_dir={tmp_path}")
-    assert "--data.window is 3, but the teacher was trained with 1" in " ".join(
-        capsys.readouterr().err.split()
-    )
+        fit_omiad(*fitted, f"--data.{option}", f"--data.cache_dir={tmp_path}")
+    assert f"--data.{said}" in " ".join(capsys.readouterr().err.split())
 
 
 def test_predict_agrees_with_the_detector_and_draws(road: dict[str, Path], tmp_path: Path) -> None:
