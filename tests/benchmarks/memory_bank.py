@@ -8,12 +8,12 @@ As in PatchCore, on a grid of 14 and from four categories alone:
 
     python tests/benchmarks/memory_bank.py --root real --backbone mobilenetv2_100 \
         --weights mobilenetv2_100.safetensors --feature_size 14 --antialias --window 3 \
-        --num_patches 30000 --raw --pad --categories cookie hazelnut_toy magnetic_tile pcb \
-        --output bank
+        --zero_pad --raw --num_patches 30000 \
+        --categories cookie hazelnut_toy magnetic_tile pcb --output bank
 
 With `--categories` the maps of the other categories are written too, but mean nothing. The features
-of configs/amdm_folder.yaml are `--image_size 448 --feature_size 28 --window 3 --stages 1 2 3
---antialias`.
+of configs/amdm_folder.yaml are `--image_size 448 --feature_size 28 --window 3 --zero_pad
+--stages 1 2 3 --antialias`.
 
 The features are those of the model: the same backbone, stages and, unless `--raw`, normalisation
 per channel. The bank holds patches drawn from the training images of all categories: like the
@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.progress import track
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from omiad.data.images import read_image
@@ -37,23 +37,6 @@ from omiad.features import FeatureExtractor
 BATCH_SIZE = 8
 BANK_ROWS = 8192
 """Rows of the bank compared at once: 8 images of 32 x 32 patches then take 268 MB."""
-
-
-class Padded(nn.Module):
-    """A backbone whose maps are averaged over a window that zeros fill beyond the border.
-
-    So border patches are short, and near to one another.
-    """
-
-    def __init__(self, backbone: nn.Module, window: int) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.window = window
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """Return the maps (B, C, h, w) of images (B, 3, S, S)."""
-        maps = self.backbone(images)
-        return [F.avg_pool2d(x, self.window, 1, self.window // 2) for x in maps]
 
 
 def patches(extractor: FeatureExtractor, paths: list[Path]) -> Tensor:
@@ -77,7 +60,7 @@ def main() -> None:
     parser.add_argument("--stages", type=int, nargs="+", default=[0, 1, 2, 3])
     parser.add_argument("--antialias", action="store_true", help="average where a map shrinks")
     parser.add_argument("--window", type=int, default=1, help="side of the averages, odd")
-    parser.add_argument("--pad", action="store_true", help="averages take zeros beyond the border")
+    parser.add_argument("--zero_pad", action="store_true", help="zeros beyond the border in them")
     parser.add_argument("--num_patches", type=int, default=20_000, help="in the bank, at least")
     parser.add_argument("--raw", action="store_true", help="without scaling each channel")
     parser.add_argument("--categories", nargs="+", help="whose images fill the bank (default: all)")
@@ -91,10 +74,9 @@ def main() -> None:
         feature_size=arguments.feature_size,
         stages=arguments.stages,
         antialias=arguments.antialias,
-        window=1 if arguments.pad else arguments.window,
+        window=arguments.window,
+        zero_pad=arguments.zero_pad,
     )
-    if arguments.pad:
-        extractor.backbone = Padded(extractor.backbone, arguments.window)
     samples = index_dataset(arguments.root).samples
     chosen = set(arguments.categories or (s.category for s in samples))
     train = [s.image for s in samples if s.split == "train" and s.category in chosen]
