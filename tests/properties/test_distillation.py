@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer
+from tiny import fit
 from torch import Tensor, nn
 
-from omiad import AMDMModule, FeatureDataModule, OmiADModule
+from omiad import AMDMModule, OmiADModule
 from omiad.diffusion import NoiseSchedule
 from omiad.networks import Network
 from omiad.scoring import Scoring
@@ -62,30 +63,6 @@ class WrongStart(Callback):
             network.log_std.fill_(self.std).log_()
 
 
-def fit(module: LightningModule, root: Path, folder: Path, steps: int, *callbacks: Callback):  # type: ignore[no-untyped-def]
-    data = FeatureDataModule(
-        str(root),
-        backbone="test_efficientnet.r160_in1k",
-        weights="random",
-        cache_dir=str(folder / "cache"),
-        batch_size=8,
-        feature_size=8,
-        image_size=32,
-    )
-    trainer = Trainer(
-        accelerator="cpu",
-        max_steps=steps,
-        default_root_dir=folder,
-        callbacks=list(callbacks),
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(module, datamodule=data)
-    return trainer
-
-
 @pytest.fixture(scope="module")
 def teacher(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("gaussian")
@@ -98,7 +75,8 @@ def teacher(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_steps=1,
         scoring=Scoring(pool_size=4),
     )
-    fit(module, mvtec_root, folder, 1).save_checkpoint(folder / "amdm.ckpt")
+    trainer, _ = fit(module, mvtec_root, folder, 1, batch_size=8)
+    trainer.save_checkpoint(folder / "amdm.ckpt")
     return folder / "amdm.ckpt"
 
 
@@ -112,7 +90,7 @@ def distil(
         partial(torch.optim.Adam, lr=0.02, betas=(0.0, 0.999)),
         alpha=alpha,
     )
-    fit(module, root, folder, 400, WrongStart(*start))
+    fit(module, root, folder, 400, WrongStart(*start), batch_size=8)
     cache = module.data.train_features
     x_0 = module.detector.normalizer(torch.stack([cache[i] for i in range(len(cache))]))
     noise = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(1))

@@ -4,10 +4,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
 from lightning import Callback, LightningModule, Trainer
 
-from omiad import AMDMModule, Detector, FeatureDataModule, OmiADModule
+from omiad import AMDMModule, Detector, OmiADModule
 from omiad.diffusion import AdversarialDiffusion
 from omiad.errors import InputError
 from omiad.networks import DiT, UNet, UViT
@@ -29,31 +30,10 @@ class Recorder(Callback):
 
 
 def fit(
-    module: LightningModule, root: Path, folder: Path, steps: int, precision: str = "32-true"
+    module: LightningModule, root: Path, folder: Path, steps: int, **options: str
 ) -> tuple[Trainer, dict[str, float]]:
-    data = FeatureDataModule(
-        str(root),
-        backbone="test_efficientnet.r160_in1k",
-        weights="random",
-        cache_dir=str(folder / "cache"),
-        batch_size=4,
-        feature_size=8,
-        image_size=32,
-    )
     recorder = Recorder()
-    trainer = Trainer(
-        accelerator="cpu",
-        precision=precision,  # type: ignore[arg-type]
-        max_steps=steps,
-        default_root_dir=folder,
-        callbacks=[recorder],
-        log_every_n_steps=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(module, datamodule=data)
+    trainer, _ = tiny.fit(module, root, folder, steps, recorder, **options)  # type: ignore[arg-type]
     return trainer, recorder.logged
 
 
@@ -81,7 +61,7 @@ def distil_by_add(
         student_warmup_fraction=0.0,
         adversarial_start_fraction=0.0,
     )
-    trainer, logged = fit(module, root, folder, 6, precision)
+    trainer, logged = fit(module, root, folder, 6, precision=precision)
     return module, trainer, logged
 
 

@@ -5,10 +5,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
 from lightning import Callback, LightningModule, Trainer
 
-from omiad import AMDMModule, FeatureDataModule, OmiADModule
+from omiad import AMDMModule, OmiADModule
 from omiad.networks import UNet
 from omiad.scoring import Scoring
 
@@ -40,28 +41,7 @@ def curves_of(
     module: LightningModule, root: Path, folder: Path, steps: int, precision: str
 ) -> tuple[Curves, Trainer]:
     recorder = Recorder()
-    data = FeatureDataModule(
-        str(root),
-        backbone="test_efficientnet.r160_in1k",
-        weights="random",
-        cache_dir=str(folder / "cache"),
-        batch_size=4,
-        feature_size=8,
-        image_size=32,
-    )
-    trainer = Trainer(
-        accelerator="cpu",
-        precision=precision,  # type: ignore[arg-type]
-        max_steps=steps,
-        default_root_dir=folder,
-        callbacks=[recorder],
-        log_every_n_steps=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(module, datamodule=data)
+    trainer, _ = tiny.fit(module, root, folder, steps, recorder, precision=precision)  # type: ignore[arg-type]
     return recorder.curves, trainer
 
 

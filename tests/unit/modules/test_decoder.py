@@ -4,8 +4,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
-from lightning import LightningModule, Trainer
+from lightning import LightningModule
 
 from omiad import AMDMModule, Detector, FeatureDataModule
 from omiad.data.images import read_image
@@ -18,26 +19,7 @@ NETWORK = partial(UNet, width=8, multipliers=(1, 2), num_blocks=1, attention_fac
 
 
 def fit(module: LightningModule, root: Path, folder: Path, steps: int) -> FeatureDataModule:
-    data = FeatureDataModule(
-        str(root),
-        backbone="test_efficientnet.r160_in1k",
-        weights="random",
-        cache_dir=str(folder / "cache"),
-        batch_size=8,
-        feature_size=8,
-        image_size=32,
-    )
-    trainer = Trainer(
-        accelerator="cpu",
-        max_steps=steps,
-        default_root_dir=folder,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        log_every_n_steps=1,
-    )
-    trainer.fit(module, datamodule=data)
+    trainer, data = tiny.fit(module, root, folder, steps, batch_size=8)
     trainer.save_checkpoint(folder / "last.ckpt")
     return data
 

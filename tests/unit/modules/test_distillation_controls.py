@@ -7,10 +7,10 @@ from types import ModuleType
 
 import pytest
 import torch
-from lightning import LightningModule, Trainer
+from tiny import fit
 from torch import Tensor, nn
 
-from omiad import AMDMModule, Detector, FeatureDataModule
+from omiad import AMDMModule, Detector
 from omiad.diffusion.sampling import ddim_reconstruct
 from omiad.modules.distillation import Distillation
 from omiad.modules.randomness import SampleDraws
@@ -28,38 +28,15 @@ def controls(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("distillation_controls")
 
 
-def fit(module: LightningModule, root: Path, folder: Path, steps: int) -> FeatureDataModule:
-    data = FeatureDataModule(
-        str(root),
-        backbone="test_efficientnet.r160_in1k",
-        weights="random",
-        cache_dir=str(folder / "cache"),
-        batch_size=4,
-        feature_size=8,
-        image_size=32,
-    )
-    trainer = Trainer(
-        accelerator="cpu",
-        max_steps=steps,
-        default_root_dir=folder,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(module, datamodule=data)
-    trainer.save_checkpoint(folder / "last.ckpt")
-    return data
-
-
 @pytest.fixture(scope="module")
 def teacher(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("teacher")
     module = AMDMModule(
         NETWORK, feature_norm="channel", t_init=500, scoring=Scoring(pool_size=4), num_steps=1
     )
-    fit(module, mvtec_root, folder, 20)
-    return folder / "last.ckpt"
+    trainer, _ = fit(module, mvtec_root, folder, 20)
+    trainer.save_checkpoint(folder / "amdm.ckpt")
+    return folder / "amdm.ckpt"
 
 
 @pytest.mark.parametrize(
@@ -75,7 +52,7 @@ def test_a_control_moves_the_generator_alone_and_towards_its_target(
     goal: str,
 ) -> None:
     module = getattr(controls, name)(str(teacher), ADAM, ADAM, student_warmup_fraction=0.0)
-    data = fit(module, mvtec_root, tmp_path, 40)
+    trainer, data = fit(module, mvtec_root, tmp_path, 40)
     start = Detector.load(teacher).denoiser
     pairs = zip(start.parameters(), module.teacher.parameters(), strict=True)
     assert all(torch.equal(x, y) for x, y in pairs)
@@ -95,6 +72,7 @@ def test_a_control_moves_the_generator_alone_and_towards_its_target(
     )
     assert now < was
     # What is left of it is a detector like any.
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
     images = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
     loaded = Detector.load(tmp_path / "last.ckpt")
     assert torch.equal(loaded(images).score, module.detector(images).score)
