@@ -30,7 +30,7 @@ class Regression(Distillation):
         target: Features (B, C, h, w) that the real ones should be reconstructed to.
     """
 
-    name = "opponent, which there is none of"
+    name = "idle opponent"
 
     def __init__(self, target: Callable[[Tensor], Tensor]) -> None:
         self.target = target
