@@ -6,6 +6,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 
 import torch
 from jsonargparse import ArgumentParser, Namespace
@@ -141,8 +142,9 @@ def main(args: Sequence[str] | None = None) -> None:
         parser = argparse.ArgumentParser(prog="omiad", add_help=False)
         parser.error(f"unknown command '{name}'; choose one of {', '.join(COMMANDS)}")
     configure_output()
+    command = name.split()
     try:
-        COMMANDS[name](args)
+        COMMANDS[name]([*command, *_configurations_first(args[len(command) :])])
     except InputError as error:
         _fail(str(error))
     except MisconfigurationException as error:  # Lightning: no such device, strategy, precision
@@ -158,6 +160,20 @@ def main(args: Sequence[str] | None = None) -> None:
     except OSError as error:  # full disk, no permission
         where = f" ('{error.filename}')" if error.filename else ""
         _fail(f"{error.strerror or error}{where}. Nothing that was written before is lost.")
+
+
+def _configurations_first(options: Sequence[str]) -> list[str]:
+    """Move each --config before the other options, which then beat it wherever they stand."""
+    configurations: list[str] = []
+    others: list[str] = []
+    rest = iter(options)
+    for option in rest:
+        name, has_value, _ = option.partition("=")
+        if name in ("-c", "--config"):
+            configurations += [option] if has_value else [option, *islice(rest, 1)]
+        else:
+            others.append(option)
+    return [*configurations, *others]
 
 
 def _is_out_of_memory(error: Exception) -> bool:

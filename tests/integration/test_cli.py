@@ -461,6 +461,22 @@ def test_printed_config_is_complete(
     assert config["model"]["class_path"].endswith("OmiADModule")
 
 
+@pytest.mark.parametrize(
+    "flag", [["--config"], ["-c"], []], ids=["--config F", "-c F", "--config=F"]
+)
+def test_an_option_beats_a_configuration_that_comes_after_it(
+    flag: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = "configs/amdm_folder.yaml", "configs/ablation/small.yaml"
+    files = [*flag, first, *flag, second] if flag else [f"--config={first}", f"--config={second}"]
+    options = ["--seed_everything", "7", "--data.root=parts"]
+    with pytest.raises(SystemExit) as exit_info:
+        main(["fit", *options, *files, "--print_config"])
+    assert exit_info.value.code == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert (config["seed_everything"], config["data"]["feature_size"]) == (7, 16)
+
+
 def test_an_unknown_key_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     sentence = error_of(["fit", "--config=configs/amdm_folder.yaml", "--data.rot=x"], capsys)
     assert "data.rot" in sentence
