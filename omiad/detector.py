@@ -155,7 +155,7 @@ class Detector(nn.Module):
             distance = self.memory(x_0, residual)
         else:
             distance = residual_norm(residual)
-        return anomaly_map(distance, self.extractor.image_size, self.scoring)
+        return anomaly_map(distance, self.extractor.image_size)
 
     def _reconstruct(self, x_0: Tensor, noise: Tensor, step_noise: Iterator[Tensor]) -> Tensor:
         schedule = self.denoiser.schedule
