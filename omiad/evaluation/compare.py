@@ -11,8 +11,9 @@ from rich.table import Table
 
 from omiad.errors import InputError
 from omiad.metrics import METRICS
-from omiad.metrics.bootstrap import Array, ScoredImages, deviations, draw, interval, means
-from omiad.metrics.table import HEADINGS, figures_table
+from omiad.metrics.bootstrap import ScoredImages, deviations, draw, interval, means
+from omiad.metrics.ranking import Array
+from omiad.metrics.table import COLUMNS, figures_table
 from omiad.results import (
     Bootstrap,
     images_path,
@@ -179,7 +180,7 @@ def _differences_table(
     for name, row in found.items():
         if name == "mean":
             table.add_section()
-        table.add_row(name, *(_cell(row.get(key)) for key in HEADINGS))
+        table.add_row(name, *(_cell(row.get(key)) for key in COLUMNS))
     return table
 
 
@@ -198,7 +199,7 @@ def _seeds_table(records: Sequence[dict[str, Any]]) -> Table:
     for name in dict.fromkeys(name for row in rows for name in row):
         if name == "mean":
             table.add_section()
-        values = [[row.get(name, {}).get(key) for row in rows] for key in HEADINGS]
+        values = [[row.get(name, {}).get(key) for row in rows] for key in COLUMNS]
         table.add_row(name, *(_spread(figures) for figures in values))
     return table
 
