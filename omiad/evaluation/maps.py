@@ -6,7 +6,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from omiad.errors import InputError, MissingInputError
 from omiad.gallery import gallery_path
 from omiad.metrics import Results
 from omiad.results import images_path
+
+T = TypeVar("T")
 
 MAP_SUFFIXES = frozenset({".npy", ".npz", ".png", ".tif", ".tiff"})
 """Suffixes of map files; case is ignored."""
@@ -60,20 +62,7 @@ def find_maps(folder: Path, names: Sequence[str]) -> list[Path]:
     for path in found:
         if path.suffix.lower() in MAP_SUFFIXES and path.is_file() and path not in of_results:
             files[_stem(path.relative_to(folder).as_posix())].append(path)
-    images = _by_stem(names)
-    missing = [name for name in names if _stem(name) not in files]
-    extra = [path for stem, paths in files.items() if stem not in images for path in paths]
-    ambiguous = [
-        " and ".join(map(str, paths if len(paths) > 1 else images[stem]))
-        for stem, paths in files.items()
-        if stem in images and (len(paths) > 1 or len(images[stem]) > 1)
-    ]
-    complain(f"The maps in '{folder}' do not fit the test images.", {
-        "no map for": missing,
-        "no image for": extra,
-        "no unique pair in": ambiguous,
-    })  # fmt: skip
-    return [files[_stem(name)][0] for name in names]
+    return _matched(names, files, "map", f"The maps in '{folder}' do not fit the test images.")
 
 
 def read_map(path: Path) -> Tensor:
@@ -135,19 +124,12 @@ def read_scores(path: Path, names: Sequence[str]) -> Tensor:
     given: dict[str, list[str]] = defaultdict(list)
     for row in table:
         given[_stem((row["image"] or "").replace("\\", "/"))].append(row["score"] or "")
-    images = _by_stem(names)
-    complain(f"The scores in '{path}' do not fit the test images.", {
-        "no score for": [name for name in names if _stem(name) not in given],
-        "no image for": [stem for stem in given if stem not in images],
-        "more than one of": [
-            stem for stem in given
-            if stem in images and (len(given[stem]) > 1 or len(images[stem]) > 1)
-        ],
-        "no finite number for": [
-            stem for stem, texts in given.items() if not all(map(_is_number, texts))
-        ],
+    sentence = f"The scores in '{path}' do not fit the test images."
+    texts = dict(zip(names, _matched(names, given, "score", sentence), strict=True))
+    complain(sentence, {
+        "no finite number for": [name for name, text in texts.items() if not _is_number(text)]
     })  # fmt: skip
-    return torch.tensor([float(given[_stem(name)][0]) for name in names], dtype=torch.float64)
+    return torch.tensor([float(text) for text in texts.values()], dtype=torch.float64)
 
 
 def write_maps(folder: Path, names: Sequence[str], maps: Tensor) -> None:
@@ -211,11 +193,24 @@ def _is_number(text: str) -> bool:
         return False
 
 
-def _by_stem(names: Sequence[str]) -> dict[str, list[str]]:
+def _matched(
+    names: Sequence[str], found: Mapping[str, list[T]], what: str, sentence: str
+) -> list[T]:
+    """Return what was found for each image, which must be one thing, by the stem of its name."""
     images: dict[str, list[str]] = defaultdict(list)
     for name in names:
         images[_stem(name)].append(name)
-    return images
+    several = [
+        f"{stem} ({len(things)} for {', '.join(images[stem])})"
+        for stem, things in found.items()
+        if stem in images and (len(things) > 1 or len(images[stem]) > 1)
+    ]
+    complain(sentence, {
+        f"no {what} for": [name for name in names if _stem(name) not in found],
+        "no image for": [stem for stem in found if stem not in images],
+        f"not one {what} for one image:": several,
+    })  # fmt: skip
+    return [found[_stem(name)][0] for name in names]
 
 
 def _stem(name: str) -> str:
