@@ -17,7 +17,7 @@ from omiad.errors import InputError, MissingInputError
 from omiad.features import upkeep
 from omiad.features.building import readable
 from omiad.features.store import FeatureStore, stores
-from omiad.prediction import pick_device
+from omiad.devices import pick_device
 
 logger = logging.getLogger(__name__)
 
