@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any, get_type_hints
 
 import torch
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from rich.logging import RichHandler
 
@@ -19,28 +19,33 @@ from omiad.errors import InputError
 from omiad.help import about, meanings, print_help
 from omiad.training import OmiadCLI
 
+OWN_PARSER = ("fit", "test", "data check", "cache build")
+"""Commands whose function takes the words of the command line."""
 
-def run(name: str, options: Sequence[str], *, target: str, style: str) -> None:
+POSITIONAL = ("data holdout", "data synthesize", "sweep", "table")
+"""Commands that take parameters without a default by position, without `--name`."""
+
+
+def run(name: str, options: Sequence[str], *, target: str) -> None:
     """Run a command.
 
     Args:
         name: The command.
         options: What follows the name on the command line.
         target: The function to run, as "module:function".
-        style: How the function takes its options, as in `omiad.cli.Command`.
 
     Raises:
         SystemExit: With status 2 and one sentence on stderr, if the user can mend what is wrong.
     """
     configure_output()
-    options = configurations_first(options)
     module, _, attribute = target.partition(":")
     function = getattr(import_module(module), attribute)
+    options = configurations_first(options)
     try:
-        if style == "parser":
+        if name in OWN_PARSER:
             function(options)
         else:
-            function(**parse(name, function, options, positional=style == "positional"))
+            function(**parse(name, function, options))
     except InputError as error:
         _fail(str(error))
     except MisconfigurationException as error:  # Lightning: no such device, strategy, precision
@@ -50,7 +55,7 @@ def run(name: str, options: Sequence[str], *, target: str, style: str) -> None:
             raise
         reason = str(error).partition(". ")[0]
         _fail(
-            f"The memory ran out ({reason}). Lower --data.batch_size (of `omiad predict` "
+            f"The memory ran out ({reason}). Lower --data.batch_size (for `omiad predict` "
             f"--batch_size), --data.image_size or the size of --model.network."
         )
     except OSError as error:  # full disk, no permission
@@ -58,22 +63,10 @@ def run(name: str, options: Sequence[str], *, target: str, style: str) -> None:
         _fail(f"{error.strerror or error}{where}. Nothing that was written before is lost.")
 
 
-def parse(
-    name: str, function: Callable[..., object], options: Sequence[str], *, positional: bool
-) -> dict[str, Any]:
-    """Parse options that are named and explained by a function's parameters and docstring.
+def parse(name: str, function: Callable[..., object], options: Sequence[str]) -> dict[str, Any]:
+    """Return a function's arguments from options named and explained as its parameters are.
 
-    A parameter of type list[str] takes any number of words, and without a default it takes them
-    without an option's name.
-
-    Args:
-        name: The command.
-        function: The function that the command runs.
-        options: What follows the name on the command line.
-        positional: Whether parameters without a default are given by their position.
-
-    Returns:
-        The function's arguments.
+    A parameter of type list[str] takes one word or more, and without `--name` if it has no default.
     """
     parser = ArgumentParser(prog=f"omiad {name}", description=about(function))
     hints, parameters = get_type_hints(function), inspect.signature(function).parameters
@@ -81,17 +74,18 @@ def parse(
     for each in lists:
         option = each if parameters[each].default is inspect.Parameter.empty else f"--{each}"
         parser.add_argument(option, nargs="+", help=meanings(function)[each])
-    parser.add_function_arguments(function, as_positional=positional, skip={*lists})
-    return vars(parser.instantiate_classes(parser.parse_args(list(options))))
+    parser.add_function_arguments(function, as_positional=name in POSITIONAL, skip={*lists})
+    config: Namespace = parser.instantiate_classes(parser.parse_args(list(options)))
+    return vars(config)
 
 
 def fit(options: Sequence[str]) -> None:
-    """Train."""
+    """Run `omiad fit`."""
     _train_or_test("fit", options)
 
 
 def test(options: Sequence[str]) -> None:
-    """Test."""
+    """Run `omiad test`."""
     _train_or_test("test", options)
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import yaml
 
-from omiad.cli import configure_output
+from omiad.commands import configure_output
 from omiad.data.holdout import hold_out
 from omiad.report.markup import Grid, as_markdown
 from omiad.sweeps.runs import Runs
