@@ -74,7 +74,9 @@ def parse(name: str, function: Callable[..., object], options: Sequence[str]) ->
     for each in lists:
         option = each if parameters[each].default is inspect.Parameter.empty else f"--{each}"
         parser.add_argument(option, nargs="+", help=meanings(function)[each])
-    parser.add_function_arguments(function, as_positional=name in POSITIONAL, skip={*lists})
+    parser.add_function_arguments(
+        function, as_group=False, as_positional=name in POSITIONAL, skip={*lists}
+    )
     config: Namespace = parser.instantiate_classes(parser.parse_args(list(options)))
     return vars(config)
 
@@ -103,7 +105,7 @@ def check_data(options: Sequence[str]) -> None:
         SystemExit: With status 1, if the data set cannot be used.
     """
     parser = ArgumentParser(prog="omiad data check", description=about(check))
-    parser.add_function_arguments(check, "data", as_positional=False, skip={"json"})
+    parser.add_function_arguments(check, "data", as_group=False, as_positional=False, skip={"json"})
     parser.add_argument("--json", action="store_true", help="Print one JSON object.")
     config = parser.parse_args(list(options))
     if not check(**vars(config.data), json=config.json):
