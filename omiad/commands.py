@@ -17,7 +17,7 @@ from rich.logging import RichHandler
 from omiad.data.check import check
 from omiad.errors import InputError
 from omiad.help import about, meanings, print_help
-from omiad.training import OmiadCLI
+from omiad.lightning_cli import OmiadCLI
 
 OWN_PARSER = ("fit", "test", "data check", "cache build")
 """Commands whose function takes the words of the command line."""

@@ -13,8 +13,8 @@ import docstring_parser  # a dependency of jsonargparse, which reads the same do
 
 from omiad.callbacks import Evaluation, LastCheckpoint
 from omiad.data import FeatureDataModule
-from omiad.modules import AMDMModule, DecoderModule, OmiADModule
-from omiad.training import FIT_HELP, TEST_HELP
+from omiad.lightning_cli import FIT_HELP, TEST_HELP, detection
+from omiad.modules import ADDModule, AMDMModule, DecoderModule, OmiADModule
 
 
 class Option(NamedTuple):
@@ -74,27 +74,38 @@ def fit_groups() -> list[Group]:
     """Return the options of `omiad fit`; what several models take is explained once."""
     groups = [Group("Data", options_of(FeatureDataModule, "data.", skip="seed"))]
     known: set[str] = set()
-    for stage, module in (
-        ("Model, stage 1", AMDMModule),
-        ("Model, stage 2", OmiADModule),
-        ("Model that draws reconstructions", DecoderModule),
+    for heading, module, skip in (
+        ("Model, stage 1", AMDMModule, "seed"),
+        ("Model, stage 2", OmiADModule, "seed"),
+        ("Model, stage 2 by ADD; further options are those of stage 2", ADDModule, "teacher"),
+        ("Model that draws reconstructions", DecoderModule, "seed"),
     ):
-        options = options_of(module, "model.", skip="seed")
+        options = options_of(module, "model.", skip=skip)
         new = {name: option for name, option in options.items() if name not in known}
-        heading = f"{stage}: --model omiad.modules.{module.__name__}"
-        groups.append(Group(heading, new, [name for name in options if name in known]))
+        shared = [name for name in options if name in known]
+        groups.append(Group(f"{heading} (--model omiad.modules.{module.__name__})", new, shared))
         known |= {*options}
     run = Group("Run", RUN | options_of(LastCheckpoint, "checkpoint."))
     return [*groups, run, Group("Trainer", TRAINER)]
 
 
 def test_groups() -> list[Group]:
-    """Return the options of `omiad test`."""
-    trainer = {name: option for name, option in TRAINER.items() if "max" not in name}
+    """Return the options of `omiad test`; the checkpoint has the defaults of model and data."""
+    model = options_of(detection, "model.", skip="ckpt_path")
+    data = options_of(FeatureDataModule, "data.")
+    of_a_test = [f"data.{name}" for name in ("root", "layout", "cache", "cache_dir", "num_workers")]
     return [
         Group("Run", RUN),
         Group("Evaluation", options_of(Evaluation)),
-        Group("Trainer", trainer),
+        Group(
+            "Model, by default as it was trained",
+            {name: option._replace(default="") for name, option in model.items()},
+        ),
+        Group(
+            "Data, by default those of the training",
+            {name: data[name]._replace(default="") for name in of_a_test},
+        ),
+        Group("Trainer", {name: TRAINER[name] for name in TRAINER if "max" not in name}),
     ]
 
 
@@ -111,8 +122,9 @@ def options_of(
     options = {}
     parameters = inspect.signature(function).parameters
     for name, meaning in meanings(function).items():
-        if name in parameters and name != skip:
-            default = parameters[name].default
+        parameter = parameters.get(name)
+        if parameter and parameter.kind is not parameter.VAR_KEYWORD and name != skip:
+            default = parameter.default
             sentence = re.split(r";\s|\.\s(?=[A-Z])|\.$", meaning, maxsplit=1)[0]
             if is_dataclass(default):  # each of its fields is an option
                 fields = ", ".join(vars(default))
