@@ -17,6 +17,7 @@ from PIL import Image
 
 from omiad import AMDMModule, FeatureDataModule
 from omiad.callbacks import LastCheckpoint
+from omiad.checkpoint import CHECKPOINT_FORMAT
 from omiad.cli import main
 from omiad.data.images import read_image
 from omiad.detector import Detector
@@ -173,7 +174,7 @@ def test_a_decoder_changes_the_pictures_and_no_figure(
     fit(tmp_path / "resumed", f"--ckpt_path={checkpoint}", "--trainer.max_steps=3")
     with pytest.raises(SystemExit):
         fit_omiad(checkpoint, tmp_path / "omiad")
-    assert "image decoder" in capsys.readouterr().err
+    assert "only an AMDM checkpoint can be distilled" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -403,7 +404,7 @@ def test_the_printed_configuration_of_a_test_is_the_checkpoints(
 ) -> None:
     config = printed_config(["test", f"--ckpt_path={omiad}"], capsys)
     assert config["data"]["root"] == str(home / "data")
-    assert config["model"]["class_path"].endswith("OmiADModule")
+    assert (config["model"]["num_steps"], config["model"]["scoring"]["pool_size"]) == (1, 4)
 
 
 @pytest.mark.parametrize(
@@ -440,7 +441,9 @@ STAGE_2 = " ".join(["fit --model=omiad.modules.OmiADModule --run_dir=OUT/run", *
         ("test --ckpt_path=OUT/other.ckpt", "other.ckpt' is not a checkpoint of omiad"),
         ("test --ckpt_path=OUT/half.ckpt", "half.ckpt' cannot be read as a checkpoint"),
         ("test --ckpt_path=AMDM --run_dir=HOME/amdm", "amdm' already holds a run"),
-        ("test --ckpt_path=AMDM --config=configs/omiad_folder.yaml", "holds an AMDMModule"),
+        ("fit --ckpt_path=AMDM --config=configs/omiad_folder.yaml", "holds an AMDMModule"),
+        ("fit --ckpt_path=OUT/later.ckpt", "later.ckpt' holds an LaterModule"),
+        ("test", "--ckpt_path"),
         ("predict --ckpt_path=OMIAD --output=OUT --images=no/such", "'no/such'"),
         ("predict --ckpt_path=OMIAD --output=OUT --images=configs", "'configs' contains no image"),
         ("predict --ckpt_path=OMIAD --images=HOME/data --batch_size=0", "--batch_size"),
@@ -464,6 +467,8 @@ def test_what_is_wrong_is_named_in_one_sentence(
     (tmp_path / "broken.yaml").write_text("model: [")
     (tmp_path / "half.ckpt").write_bytes(amdm.read_bytes()[:5000])
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
+    later = {"format": CHECKPOINT_FORMAT, "module": "LaterModule"}
+    torch.save({"state_dict": {}, "omiad": later}, tmp_path / "later.ckpt")
     for word, path in (("OUT", tmp_path), ("HOME", home), ("AMDM", amdm), ("OMIAD", omiad)):
         command = command.replace(f"={word}", f"={path}")
     assert named in error_of(command.split(), capsys)
