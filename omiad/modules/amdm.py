@@ -23,7 +23,7 @@ from omiad.features.normalization import FeatureNorm
 from omiad.modules.detection import DetectionModule
 from omiad.modules.ema import ema_decay, ema_update
 from omiad.modules.randomness import SampleDraws
-from omiad.networks import Network, describe
+from omiad.networks import Network, cost_summary
 from omiad.scoring import Scoring
 from omiad.types import FeatureBatch
 
@@ -126,7 +126,7 @@ class AMDMModule(DetectionModule):
             self.check_t_init(normalizer.normalized_rms(self.data.statistics))
             grid = self.detector.extractor.feature_size
             channels = self.detector.extractor.num_channels
-            logger.info("network: %s", describe(self.trained, (channels, grid, grid)))
+            logger.info("network: %s", cost_summary(self.trained, (channels, grid, grid)))
 
     def _build(self) -> None:
         extractor = self.data.extractor

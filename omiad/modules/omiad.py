@@ -30,7 +30,7 @@ from omiad.modules.duration import run_images
 from omiad.modules.ema import ema_decay, ema_update
 from omiad.modules.gradients import frozen, parameter_distance, zero_nonfinite_gradients
 from omiad.modules.randomness import SampleDraws
-from omiad.networks import Heads, Network, describe
+from omiad.networks import Heads, Network, cost_summary
 from omiad.scoring import Scoring
 from omiad.types import FeatureBatch
 
@@ -151,7 +151,7 @@ class OmiADModule(DetectionModule):
             extractor = self.detector.extractor
             shape = (extractor.num_channels, extractor.feature_size, extractor.feature_size)
             network = cast(Network, self.generator.network)
-            logger.info("generator: %s", describe(network, shape))
+            logger.info("generator: %s", cost_summary(network, shape))
 
     def _check_strategy(self) -> None:
         strategy = self.trainer.strategy

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from omiad.networks import Network, UNet, count_macs, count_parameters, describe, unet_base
+from omiad.networks import Network, UNet, count_macs, count_parameters, cost_summary, unet_base
 from omiad.networks.layers import Attention
 
 
@@ -56,6 +56,6 @@ def test_counting_leaves_the_network_as_it_is() -> None:
 def test_a_description_names_size_and_cost() -> None:
     with torch.device("meta"):
         network = unet_base(272)
-    assert describe(network, (272, 32, 32)) == (
+    assert cost_summary(network, (272, 32, 32)) == (
         "UNet: 40.2 M parameters (encoder 12.0 M), 6.95 GMACs per image"
     )
