@@ -109,8 +109,8 @@ def _evaluate(
     samples = data.samples("test")
     metrics = AnomalyMetrics(data.categories)
     for batch in data.test_dataloader():
-        names = [samples[i].category for i in batch.index.tolist()]
-        metrics.update(score(batch, names), batch, names)
+        names = [samples[i].category for i in batch.labels.index.tolist()]
+        metrics.update(score(batch, names), batch.labels, names)
     return metrics.compute().mean
 
 

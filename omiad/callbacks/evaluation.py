@@ -24,7 +24,7 @@ from omiad.modules import DetectionModule, OmiADModule
 from omiad.protocols import Protocol, find_protocol
 from omiad.report import write_panels
 from omiad.results import write_results
-from omiad.types import ImageBatch, Prediction
+from omiad.types import Prediction, ScoringBatch
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +149,7 @@ class Evaluation(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        batch: ImageBatch,
+        batch: ScoringBatch,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
@@ -161,34 +161,34 @@ class Evaluation(Callback):
         trainer: Trainer,
         pl_module: LightningModule,
         outputs: Any,
-        batch: ImageBatch,
+        batch: ScoringBatch,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
         """Feed the metrics with one batch, and keep what is to be shown of it."""
-        self._clock.stop(len(batch.index))
+        self._clock.stop(len(batch.labels.index))
         module = cast(DetectionModule, pl_module)
         prediction = self._feed(cast(Prediction, outputs), batch)
         self._gallery.add(
-            prediction, batch, picture=lambda rows: module.picture(batch.images[rows])
+            prediction, batch.labels, picture=lambda rows: module.picture(batch.features[rows])
         )
         if self.save_maps:
             maps, root = cast(Prediction, outputs).anomaly_map.float().cpu(), module.data.root
-            for index, pixels in zip(batch.index.tolist(), maps, strict=True):
+            for index, pixels in zip(batch.labels.index.tolist(), maps, strict=True):
                 name = Path(self._samples[index].name(root))
                 path = self._folder / "maps" / name.with_suffix(".npy")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 np.save(path, pixels.numpy())
 
-    def _feed(self, given: Prediction, batch: ImageBatch) -> Prediction:
+    def _feed(self, given: Prediction, batch: ScoringBatch) -> Prediction:
         prepared = self._steps.prepare_map(given.anomaly_map.float().cpu())
         if self._takes_model_window and self._steps.blur_sigma == 0:
             score = given.score.float().cpu()  # of the map before the model's own blur
         else:
             score = self._steps.image_score(prepared)
         prediction = Prediction(score, prepared)
-        categories = [self._categories[i] for i in batch.index.tolist()]
-        self._metrics.update(prediction, batch, categories)
+        categories = [self._categories[i] for i in batch.labels.index.tolist()]
+        self._metrics.update(prediction, batch.labels, categories)
         return prediction
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -198,7 +198,7 @@ class Evaluation(Callback):
         def replay() -> None:
             logger.info("A figure's error may exceed the tolerance: scoring the images once more.")
             with torch.inference_mode():
-                batches = cast(Iterable[ImageBatch], trainer.test_dataloaders)
+                batches = cast(Iterable[Any], trainer.test_dataloaders)
                 for on_cpu in islice(batches, int(trainer.num_test_batches[0])):
                     batch = trainer.strategy.batch_to_device(on_cpu)
                     self._feed(module.test_step(batch, 0), batch)

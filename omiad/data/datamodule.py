@@ -32,7 +32,7 @@ from omiad.features import (
     StreamedFeatures,
 )
 from omiad.features.reading import FileLoader
-from omiad.types import FeatureBatch, ImageBatch, Sample
+from omiad.types import FeatureBatch, ImageBatch, Sample, ScoringBatch
 
 EXTRACTION_BATCH_SIZE = 32
 """Images per forward pass of the backbone; fixed, so that features do not depend on the run's."""
@@ -274,15 +274,15 @@ class FeatureDataModule(LightningDataModule):
         if isinstance(batch, PhotographBatch):
             features = self.build.features(batch.images)
             return FeatureBatch(features, batch.index, batch.category)
-        if isinstance(batch, ImageBatch) and batch.images.dtype == torch.uint8:
-            return batch._replace(images=self.build.features(batch.images))
+        if isinstance(batch, ImageBatch):
+            return ScoringBatch(self.build.features(batch.images), batch.labels)
         return batch
 
-    def test_dataloader(self) -> DataLoader[ImageBatch]:
-        """Return the test images in the order of `samples("test")`, as `ImageBatch`.
+    def test_dataloader(self) -> DataLoader[ImageBatch | ScoringBatch]:
+        """Return the test images in the order of `samples("test")`.
 
-        They are photographs, or their features where those are cached. Of several processes each
-        gets its share, and none an image twice.
+        A batch is an `ImageBatch`, or a `ScoringBatch` where features are cached. Each process gets
+        its own share of the images.
         """
         samples = self.samples("test")
         features = self.features("test") if "test" in self._source.cached_splits else None

@@ -14,7 +14,7 @@ from omiad.data import FeatureDataModule
 from omiad.detector import AUTOCAST_DTYPES, Detector
 from omiad.errors import InputError
 from omiad.features import FeatureCache, StreamedFeatures
-from omiad.types import ImageBatch, Prediction
+from omiad.types import Prediction, ScoringBatch
 from omiad.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -121,10 +121,10 @@ class DetectionModule(LightningModule):
             self.calibrate(self.data.features("train"))
 
     def test_step(  # type: ignore[override] # the callbacks take the prediction as it is
-        self, batch: ImageBatch, batch_idx: int
+        self, batch: ScoringBatch, batch_idx: int
     ) -> Prediction:
         """Score a batch by its features; the evaluation callback does the rest."""
-        return self.detector.score_features(batch.images)
+        return self.detector.score_features(batch.features)
 
     def picture(self, features: Tensor) -> Tensor | None:
         """Draw what features are reconstructed to, or None where nothing can draw it."""

@@ -324,7 +324,7 @@ def test_training_learns_and_finds_a_defect_never_shown(mvtec_root: Path, tmp_pa
     scores, labels = [], []
     for batch in data.test_dataloader():
         scores.append(module.detector(batch.images).anomaly_map.amax((1, 2)))
-        labels.append(batch.is_anomalous)
+        labels.append(batch.labels.is_anomalous)
     score, label = torch.cat(scores), torch.cat(labels)
     # A black square in stripes: the gap is several times the normals' spread.
     assert score[label].min() > score[~label].max()
