@@ -1,4 +1,4 @@
-"""The mathematics of the method: pure functions of tensors, written in the paper's order."""
+"""The mathematics of the method: pure functions of tensors, in the order of the paper."""
 
 from omiad.diffusion.adversarial_diffusion import AdversarialDiffusion as AdversarialDiffusion
 from omiad.diffusion.losses import Target as Target

@@ -1,7 +1,4 @@
-"""Reconstruction of features by denoising: one step, DDIM, and DDPM's ancestral sampler.
-
-A denoiser is any callable (x_t, t) -> `Denoised`; noise is an argument.
-"""
+"""Reconstruction of features by denoising: one step, DDIM, and DDPM's ancestral sampler."""
 
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
@@ -25,7 +22,7 @@ def _steps(x: Tensor, t: int) -> Tensor:
 def one_step_reconstruct(
     denoise: DenoiseFn, schedule: NoiseSchedule, x_0: Tensor, noise: Tensor, *, t_init: int
 ) -> Tensor:
-    """Noise to t_init and return the estimate of x_0 in one evaluation (paper eq. 12, Alg. 2).
+    """Add noise up to t_init and estimate x_0 in one evaluation (paper eq. 12, Algorithm 2).
 
     Args:
         denoise: The generator.
@@ -39,7 +36,7 @@ def one_step_reconstruct(
 
 
 def ddim_timesteps(t_init: int, num_steps: int) -> list[int]:
-    """Return the steps from t_init down to 0, evenly spaced and rounded: num_steps + 1 integers.
+    """Return num_steps + 1 integers from t_init down to 0, evenly spaced and rounded.
 
     Raises:
         InputError: If num_steps is not in 1..t_init.
@@ -60,26 +57,27 @@ def ddim_reconstruct(
     eta: float = 0.0,
     step_noise: Iterable[Tensor] = (),
 ) -> Tensor:
-    """Noise to t_init and denoise by DDIM (Song et al. 2020, eq. 12) with alpha_bar_0 = 1.
+    """Add noise up to t_init and denoise by DDIM (Song et al. 2020, eq. 12).
 
-    One step from t_init equals `one_step_reconstruct`.
+    One step is `one_step_reconstruct`. With eta 1 and num_steps = t_init it is the paper's
+    ancestral sampler (eqs. 3 and 4) without the noise that eq. 3 adds last, of variance beta_1.
 
     Args:
         denoise: The denoiser.
-        schedule: Noise schedule.
+        schedule: Noise schedule; alpha_bar_0 is 1.
         x_0: Features (B, C, H, W).
-        noise: Standard normal, broadcastable to x_0.
+        noise: Standard normal noise, broadcastable to x_0.
         t_init: Step to start from, in 1..T.
-        num_steps: Number of evaluations.
-        eta: Share of fresh noise in each step; 0 is deterministic, 1 has DDPM's variance.
-        step_noise: Standard normals that broadcast to x_0, num_steps - 1 of them or more; used
-            only if eta is positive.
+        num_steps: Number of evaluations, in 1..t_init.
+        eta: Share of new noise in each step: 0 is deterministic, 1 has the variance of DDPM.
+        step_noise: At least num_steps - 1 standard normals, broadcastable to x_0; used only if eta
+            is positive.
 
     Returns:
         The last estimate of x_0, (B, C, H, W).
 
     Raises:
-        InputError: If eta is positive and there is too little step noise.
+        InputError: If num_steps is not in 1..t_init, or step_noise has too few entries.
     """
     timesteps = ddim_timesteps(t_init, num_steps)
     fresh_noise = iter(step_noise)
@@ -145,5 +143,5 @@ def ddpm_reconstruct(
 def _next(fresh_noise: Iterator[Tensor]) -> Tensor:
     noise = next(fresh_noise, None)
     if noise is None:
-        raise InputError("A stochastic sampler needs step_noise for every step, but it ran out.")
+        raise InputError("step_noise has too few entries. Give at least num_steps - 1 of them.")
     return noise
