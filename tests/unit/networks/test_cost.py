@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from omiad.networks import Network, UNet, count_macs, count_parameters, cost_summary, unet_base
+from omiad.networks import Network, UNet, cost_summary, count_macs, count_parameters, unet_base
 from omiad.networks.layers import Attention
 
 
