@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from omiad.data.features import Cache, FeatureSource, Split
 from omiad.data.images import ImageDataset, PrepareMask, read_image
-from omiad.data.layouts import Layout, describe, index_dataset
+from omiad.data.layouts import Layout, index_dataset
 from omiad.data.loading import (
     CachedFeatures,
     PhotographBatch,
@@ -195,7 +195,7 @@ class FeatureDataModule(LightningDataModule):
     @cached_property
     def _listed(self) -> dict[Split, PackedSamples]:
         index = index_dataset(self.root, self.layout)
-        logger.info("data: %s", describe(index))
+        logger.info("data: %s", index.summary())
         self._dataset_name = index.dataset
         return {
             split: PackedSamples(sample for sample in index.samples if sample.split == split)
