@@ -101,17 +101,17 @@ class NetworkContract:
         assert (output - exact).abs().max() < 0.1 * exact.abs().max()
 
     def test_it_overfits_eight_samples(self, network: Network, generator: torch.Generator) -> None:
-        x, y = torch.randn(2, 8, self.channels, 8, 8, generator=generator)
+        x, y = torch.randn(2, 8, self.channels, 4, 4, generator=generator)
         t = torch.arange(1, 9) * 100
         optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
         losses = []
-        for _ in range(100):
+        for _ in range(50):
             loss = F.mse_loss(network(x, t), y)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             losses.append(loss.item())
-        # Measured over three seeds: at most 0.0006 (U-Net with two levels), 0.067 (three levels).
+        # Measured over three seeds: at most 0.16, of the U-Net with three levels.
         assert losses[-1] < 0.3 * losses[0]
 
 
