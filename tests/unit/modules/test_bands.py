@@ -1,6 +1,6 @@
 import torch
 
-from omiad.modules.bands import TimestepBands
+from omiad.modules.diagnostics import TimestepBands
 
 
 def test_each_step_falls_into_its_band() -> None:
