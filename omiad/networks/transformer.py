@@ -28,11 +28,7 @@ def position_embedding(height: int, width: int, dim: int, *, device: torch.devic
     rows, columns = (
         timestep_embedding(torch.arange(1, n + 1, device=device), dim // 2) for n in (height, width)
     )
-    grid = [
-        rows[:, None].expand(height, width, dim // 2),
-        columns[None].expand(height, width, dim // 2),
-    ]
-    return torch.cat(grid, dim=-1).flatten(0, 1)
+    return torch.cat([rows.repeat_interleave(width, dim=0), columns.repeat(height, 1)], dim=1)
 
 
 class Patches(nn.Module):
