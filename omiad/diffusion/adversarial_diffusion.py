@@ -1,52 +1,13 @@
 """Losses of adversarial diffusion distillation (ADD, Sauer et al. 2024), the baseline of Table 3.
 
 Each loss returns one value per sample. ||x||^2 of features is a mean over elements.
-
-Deviation: ADD's discriminator reads images through DINOv2 and is conditioned on text. Here its
-heads read nearly clean features through the frozen teacher's encoder, without conditioning.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 (the field's spelling)
-
-from omiad.errors import InputError
-
-
-@dataclass(frozen=True)
-class AdversarialDiffusion:
-    """How ADD weighs its terms.
-
-    Deviation: ADD's discriminator looks through a DINOv2 and is told the text; here its heads look
-    through the frozen teacher's encoder at nearly clean features and are told nothing.
-
-    Attributes:
-        lambda_distill: Weight of the distance to the teacher's estimate beside the adversarial
-            loss (ADD eq. 2).
-        r1_weight: Weight of the R1 penalty on the heads' inputs (ADD section 3.2, gamma).
-        feature_step: Step at which the teacher's encoder reads features; 1 is all but clean.
-        head_width: Channels inside each head.
-    """
-
-    lambda_distill: float = 2.5
-    r1_weight: float = 1e-5
-    feature_step: int = 1
-    head_width: int = 64
-
-    def __post_init__(self) -> None:
-        """Refuse weights below zero and heads without channels.
-
-        Raises:
-            InputError: If lambda_distill or r1_weight is negative, or head_width below 1.
-        """
-        if min(self.lambda_distill, self.r1_weight) < 0 or self.head_width < 1:
-            raise InputError(
-                f"ADD needs lambda_distill and r1_weight of at least 0 and head_width of at least "
-                f"1, but got {self.lambda_distill}, {self.r1_weight} and {self.head_width}."
-            )
 
 
 def teacher_distance(x_g: Tensor, estimate: Tensor, weight: Tensor) -> Tensor:

@@ -18,7 +18,6 @@ from omiad.diffusion.schedule import NoiseSchedule
 from omiad.errors import InputError
 
 Weighting = Literal["auto", "one", "alpha_bar", "snr", "min_snr_5"]
-Target = Literal["x0", "noise"]
 
 
 def _sample_mean(x: Tensor) -> Tensor:
@@ -61,12 +60,12 @@ def masked_denoising_loss(
     t: Tensor,
     keep: Tensor,
     weight: Tensor,
-    target: Target = "x0",
 ) -> Tensor:
     """Return the loss of AMDM, eqs. 9 to 11: gamma(t) ||x_0_hat - x_0||^2 on masked features.
 
     The network sees x_t = alpha x_m + sigma noise with x_m = x_0 * M, so it must also inpaint what
-    the mask hides. Target "noise" is eq. 5, gamma(t) ||noise_hat - noise||^2.
+    the mask hides. Without a mask this is eq. 5, ||noise_hat - noise||^2, weighted by
+    gamma(t) (sigma / alpha)^2.
 
     Args:
         denoise: The denoiser in training.
@@ -76,11 +75,8 @@ def masked_denoising_loss(
         t: Steps (B,), integers in 1..T.
         keep: Mask M, broadcastable to x_0: 1 keeps a feature and 0 hides it.
         weight: gamma(t), (B,).
-        target: What the error is measured in.
     """
     estimate = denoise(schedule.add_noise(apply_mask(x_0, keep), noise, t), t)
-    if target == "noise":
-        return weight * _sample_mean((estimate.noise - noise) ** 2)
     return weight * _sample_mean((estimate.x_0 - x_0) ** 2)
 
 

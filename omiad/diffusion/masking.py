@@ -29,6 +29,9 @@ class Masking:
         granularity: "token" drops a position in all channels, "element" drops single values, and
             "channel" drops whole channels.
         block: Side of the dropped squares in grid cells; "channel" ignores it.
+
+    Raises:
+        InputError: If a field is out of range.
     """
 
     p_min: float = 0.1
@@ -38,11 +41,6 @@ class Masking:
     block: int = 1
 
     def __post_init__(self) -> None:
-        """Validate the fields.
-
-        Raises:
-            InputError: If a field is out of range.
-        """
         if not 0 <= self.p_min <= self.p_max < 1:
             raise InputError(
                 f"masking needs 0 <= p_min <= p_max < 1, but got p_min {self.p_min} and p_max "

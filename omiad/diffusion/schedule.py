@@ -22,7 +22,6 @@ class NoiseSchedule(nn.Module):
     Attributes:
         alpha: Signal amplitude sqrt(alpha_bar_t), shape (T,), index t - 1.
         sigma: Noise amplitude sqrt(1 - alpha_bar_t), shape (T,), index t - 1.
-        beta: Variance that step t adds, shape (T,), index t - 1.
 
     Raises:
         InputError: If T is below 2, or the variances do not satisfy 0 < beta_start <= beta_end < 1.
@@ -30,7 +29,6 @@ class NoiseSchedule(nn.Module):
 
     alpha: Tensor
     sigma: Tensor
-    beta: Tensor
 
     def __init__(
         self,
@@ -50,10 +48,9 @@ class NoiseSchedule(nn.Module):
             )
         beta = torch.linspace(beta_start, beta_end, num_timesteps, dtype=torch.float64)
         alpha_bar = torch.cumprod(1 - beta, dim=0)
-        # Not persistent: the constructor recomputes these, so checkpoints do not need them.
+        # The constructor recomputes the amplitudes, so checkpoints do not need them.
         self.register_buffer("alpha", alpha_bar.sqrt().to(dtype), persistent=False)
         self.register_buffer("sigma", (1 - alpha_bar).sqrt().to(dtype), persistent=False)
-        self.register_buffer("beta", beta.to(dtype), persistent=False)
 
     @property
     def num_timesteps(self) -> int:

@@ -224,25 +224,6 @@ def test_the_masked_loss_equals_its_noise_form(t: int, generator: torch.Generato
     torch.testing.assert_close(ours, expected, rtol=1e-10, atol=0)
 
 
-def test_noise_target_is_eq_5(generator: torch.Generator) -> None:
-    x_0, noise = torch.randn(2, 2, 3, 4, 4, generator=generator, dtype=torch.float64)
-
-    def denoise(x_t: Tensor, t: Tensor) -> Denoised:
-        return Denoised(x_t, torch.zeros_like(x_t))
-
-    loss = masked_denoising_loss(
-        denoise,
-        SCHEDULE,
-        x_0,
-        noise=noise,
-        t=torch.tensor([5, 900]),
-        keep=torch.ones(2, 1, 1, 1),
-        weight=torch.tensor([1.0, 3.0]),
-        target="noise",
-    )
-    torch.testing.assert_close(loss, torch.tensor([1.0, 3.0]) * (noise**2).mean((1, 2, 3)))
-
-
 def test_the_student_loss_is_the_weighted_error_of_x0() -> None:
     estimate = Denoised(torch.full((2, 1, 1, 2), 3.0), torch.zeros(2, 1, 1, 2))
     loss = student_loss(estimate, torch.ones(2, 1, 1, 2), torch.tensor([1.0, 0.5]))
