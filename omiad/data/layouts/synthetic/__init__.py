@@ -16,7 +16,7 @@ from rich.progress import track
 from omiad.data.images import save_image
 from omiad.data.layouts.listing import check_empty
 from omiad.data.layouts.synthetic.defects import DEFECTS
-from omiad.data.layouts.synthetic.scenes import SCENES, TEXTURES, Grid
+from omiad.data.layouts.synthetic.scenes import SCENES, TEXTURES, Grid, turned
 from omiad.errors import InputError
 from omiad.types import NORMAL
 
@@ -116,7 +116,7 @@ def _pose(category: str, size: int, rng: np.random.Generator) -> tuple[Grid, Gri
     scale = rng.uniform(0.95, 1.05)
     axis = ((np.arange(size) + 0.5) / size * 2 - 1) * scale
     x, y = np.meshgrid(axis + shift[0], axis + shift[1])
-    return x * np.cos(angle) - y * np.sin(angle), x * np.sin(angle) + y * np.cos(angle)
+    return turned(x, y, -angle)
 
 
 def _photograph(albedo: Grid, rng: np.random.Generator) -> NDArray[np.uint8]:

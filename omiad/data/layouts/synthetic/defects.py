@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from omiad.data.layouts.synthetic.scenes import Grid, Scene, blend, edge, smooth_noise
+from omiad.data.layouts.synthetic.scenes import Grid, Scene, blend, edge, smooth_noise, turned
 
 Defect = Callable[[Scene, np.random.Generator], Scene]
 
@@ -22,13 +22,10 @@ def scratch(scene: Scene, rng: np.random.Generator) -> Scene:
     bend, width = rng.uniform(-0.5, 0.5), rng.uniform(0.045, 0.065)
 
     def scratched(x: Grid, y: Grid) -> Grid:
-        along = (x - cx) * np.cos(angle) + (y - cy) * np.sin(angle)
-        across = -(x - cx) * np.sin(angle) + (y - cy) * np.cos(angle) - bend * along**2
+        along, across = turned(x - cx, y - cy, angle)
+        outside = np.maximum(np.abs(across - bend * along**2) - width, np.abs(along) - length)
         below = scene(x, y)
-        lighter = below * 0.4 + 0.42
-        return blend(
-            below, lighter, edge(np.maximum(np.abs(across) - width, np.abs(along) - length))
-        )
+        return blend(below, below * 0.4 + 0.42, edge(outside))
 
     return scratched
 
@@ -56,11 +53,8 @@ def distortion(scene: Scene, rng: np.random.Generator) -> Scene:
 
     def distorted(x: Grid, y: Grid) -> Grid:
         dx, dy = x - cx, y - cy
-        angle = turn * np.clip(1 - (dx**2 + dy**2) / size**2, 0, 1)
-        return scene(
-            cx + dx * np.cos(angle) - dy * np.sin(angle),
-            cy + dx * np.sin(angle) + dy * np.cos(angle),
-        )
+        dx, dy = turned(dx, dy, -turn * np.clip(1 - (dx**2 + dy**2) / size**2, 0, 1))
+        return scene(cx + dx, cy + dy)
 
     return distorted
 
@@ -73,8 +67,7 @@ def foreign(scene: Scene, rng: np.random.Generator) -> Scene:
     yellow, black = np.array([0.66, 0.58, 0.32]), np.array([0.26, 0.25, 0.24])
 
     def covered(x: Grid, y: Grid) -> Grid:
-        u = (x - cx) * np.cos(angle) + (y - cy) * np.sin(angle)
-        v = -(x - cx) * np.sin(angle) + (y - cy) * np.cos(angle)
+        u, v = turned(x - cx, y - cy, angle)
         tape = blend(yellow, black, edge(0.07 * np.sin((u + v) * 28), 0.03))
         return blend(scene(x, y), tape, edge(np.maximum(np.abs(u) - half_x, np.abs(v) - half_y)))
 

@@ -23,6 +23,11 @@ def blend(below: Grid, above: Grid, opacity: Grid) -> Grid:
     return below + (above - below) * opacity[..., None]
 
 
+def turned(x: Grid, y: Grid, angle: float | Grid) -> tuple[Grid, Grid]:
+    """Return positions in axes that are turned by an angle in radians."""
+    return x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+
+
 def smooth_noise(x: Grid, y: Grid, rng: np.random.Generator, cells: int = 12) -> Grid:
     """Return smooth noise (H, W) in -1..1 that depends only on the positions."""
     values = rng.uniform(-1, 1, (cells, cells))
