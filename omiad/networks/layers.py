@@ -8,6 +8,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (the field's spelling)
 
+from omiad.errors import InputError
+
 
 def timestep_embedding(t: Tensor, dim: int, *, max_period: float = 10_000.0) -> Tensor:
     """Embed steps as cosines and sines of geometric frequencies, (B, dim).
@@ -33,6 +35,20 @@ def group_norm(channels: int) -> nn.GroupNorm:
     """Return a GroupNorm with the largest number of groups, up to 32, that divides the channels."""
     groups = max(g for g in range(1, min(32, channels) + 1) if channels % g == 0)
     return nn.GroupNorm(groups, channels)
+
+
+def check_grid(x: Tensor, factor: int, option: str) -> None:
+    """Check that the grid of features x (B, C, H, W) is a multiple of a factor.
+
+    Raises:
+        InputError: If it is not; the message names the option of the network that sets the factor.
+    """
+    height, width = x.shape[-2:]
+    if height % factor or width % factor:
+        raise InputError(
+            f"The feature grid must be a multiple of {factor} for this network, but got {height} x "
+            f"{width}. Change --data.feature_size or the network's {option}."
+        )
 
 
 def zeroed(module: nn.Module) -> nn.Module:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (the field's spelling)
 
 from omiad.errors import InputError
-from omiad.networks.layers import full_precision, timestep_embedding
+from omiad.networks.layers import check_grid, full_precision, timestep_embedding
 from omiad.networks.protocol import Network
 
 
@@ -51,13 +51,7 @@ class Patches(nn.Module):
         Raises:
             InputError: If a side of the grid is not a multiple of the patch.
         """
-        height, width = x.shape[-2:]
-        if height % self.patch or width % self.patch:
-            raise InputError(
-                f"This transformer cuts the grid into patches of {self.patch} x {self.patch}, so "
-                f"the feature grid must be a multiple of {self.patch}, but got {height} x {width}. "
-                f"Change --data.feature_size or the network's patch."
-            )
+        check_grid(x, self.patch, "patch")
         tokens: Tensor = self.embed(x)
         dim, rows, columns = tokens.shape[1:]
         positions = position_embedding(rows, columns, dim, device=x.device)

@@ -12,6 +12,7 @@ from omiad.networks.layers import (
     Downsample,
     ResBlock,
     Upsample,
+    check_grid,
     full_precision,
     group_norm,
     timestep_embedding,
@@ -137,13 +138,7 @@ class UNet(Network):
         return embedding
 
     def _encode(self, x: Tensor, embedding: Tensor) -> list[Tensor]:
-        height, width = x.shape[-2:]
-        if height % self.factor or width % self.factor:
-            raise InputError(
-                f"This U-Net halves the grid {self.factor.bit_length() - 1} times, so the feature "
-                f"grid must be a multiple of {self.factor}, but got {height} x {width}. Change "
-                f"--data.feature_size or the network's multipliers."
-            )
+        check_grid(x, self.factor, "multipliers")
         outputs = []
         for stage in self.down:
             x = stage(x, embedding)

@@ -122,5 +122,5 @@ def test_an_impossible_transformer_is_rejected(arguments: dict[str, int], messag
 
 
 def test_a_grid_that_is_not_a_multiple_of_the_patch_is_rejected() -> None:
-    with pytest.raises(InputError, match="6 x 7"):
+    with pytest.raises(InputError, match=r"multiple of 2 .* 6 x 7.* patch"):
         DiT(4, dim=16, depth=2, num_heads=2)(torch.zeros(1, 4, 6, 7), T)
