@@ -22,10 +22,10 @@ from omiad.demo import demo
 from omiad.errors import InputError
 from omiad.evaluation import compare, evaluate
 from omiad.lightning_cli import OmiadCLI
+from omiad.paper.sweep import sweep, table
+from omiad.paper.typeset import typeset
 from omiad.prediction import predict
 from omiad.report import report
-from omiad.sweeps import sweep, table
-from omiad.typesetting import typeset
 
 USAGE = """\
 omiad - one model for every product, any defect in one denoising step

@@ -1,0 +1,88 @@
+"""A table as CSV, Markdown or LaTeX, whatever characters its names hold."""
+
+import csv
+import io
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from jinja2 import Environment, PackageLoader
+
+MARKUPS = (".csv", ".md", ".tex")
+"""The file endings of `render`."""
+
+_TEMPLATES = Environment(
+    loader=PackageLoader("omiad.paper"),
+    variable_start_string="<<",  # braces belong to LaTeX
+    variable_end_string=">>",
+    line_statement_prefix="%%",
+    keep_trailing_newline=True,
+)
+
+_MARKDOWN = str.maketrans({char: f"\\{char}" for char in "\\`*_|<[~&$"})
+_LATEX = str.maketrans(
+    {
+        **{char: f"\\{char}" for char in "_&%#${}"},
+        # After the \\ of the previous row, [ or * would be an option of that \\.
+        **{char: f"{{{char}}}" for char in "[*"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        "±": r"$\pm$",
+        "✓": r"$\checkmark$",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table as text, before any markup.
+
+    Attributes:
+        title: What the table shows and how its figures were measured, in one paragraph.
+        header: Names of the columns.
+        rows: The cells.
+        num_labels: How many leading columns hold names.
+        rules: Indices of the rows below a horizontal line.
+    """
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    num_labels: int = 1
+    rules: Collection[int] = ()
+
+
+def render(grid: Grid, markup: str) -> str:
+    """Write a table as CSV without its title, as GitHub's Markdown, or as a LaTeX tabular.
+
+    Args:
+        grid: The table.
+        markup: One of `MARKUPS`.
+    """
+    if markup == ".csv":
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([grid.header, *grid.rows])
+        return text.getvalue()
+    escape = _latex if markup == ".tex" else _markdown
+    header, *rows = ([escape(cell) for cell in row] for row in (grid.header, *grid.rows))
+    # LaTeX has the title in a comment, where nothing is escaped.
+    title = grid.title if markup == ".tex" else escape(grid.title)
+    template = _TEMPLATES.get_template(f"table{markup}.jinja")
+    return template.render(grid=grid, title=title, header=header, rows=rows)
+
+
+def printable(name: str) -> str:
+    """Return a name in one line, with ? for each character that text files cannot hold."""
+    return "".join(char if char.isprintable() else "?" for char in " ".join(name.split()))
+
+
+def _markdown(cell: str) -> str:
+    return cell.translate(_MARKDOWN)
+
+
+def _latex(cell: str) -> str:
+    return re.sub("-(?=-)", "-{}", cell.translate(_LATEX))  # -- would become a dash
