@@ -61,14 +61,14 @@ def configuration(configs: Path, name: str) -> Path:
     return configs / name
 
 
-def tested_models(number: int, sweep: Path, *, configs: Path) -> dict[str, Path]:
+def sweep_results(number: int, sweep: Path, *, configs: Path) -> dict[str, Path]:
     """Return the results.json of each model of a table that a sweep has tested."""
     models = models_of_table(number, configs=configs, small=sweep.name.endswith("_small"))
-    found = {name: tested_results(sweep / model.folder) for name, model in models.items()}
+    found = {name: latest_results(sweep / model.folder) for name, model in models.items()}
     return {name: path for name, path in found.items() if path is not None}
 
 
-def tested_results(folder: Path) -> Path | None:
+def latest_results(folder: Path) -> Path | None:
     """Return the results.json of a model's folder, or None if the model has not been tested."""
     files = [part / "results.json" for part in parts_of(folder / "test")]
     return next((path for path in reversed(files) if path.is_file()), None)

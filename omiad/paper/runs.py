@@ -16,7 +16,7 @@ from typing import Any
 from omiad.errors import InputError
 from omiad.files import write_whole
 from omiad.lightning_cli import OmiadCLI, read_config
-from omiad.paper.models import Model, configuration, parts_of, tested_results
+from omiad.paper.models import Model, configuration, latest_results, parts_of
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ class Runs:
 
     def tested(self, folder: Path, checkpoint: Path, options: Sequence[str] = ()) -> Path:
         """Test a checkpoint unless its folder holds results, and return the results.json."""
-        results = tested_results(folder)
+        results = latest_results(folder)
         if results is None:
             part = folder / "test" / f"part_{len(parts_of(folder / 'test'))}"
             OmiadCLI(["test", f"--ckpt_path={checkpoint}", f"--run_dir={part}", *options])

@@ -12,7 +12,7 @@ from omiad.errors import InputError, MissingInputError
 from omiad.paper.entries import Entry, printed_entries, read_entry
 from omiad.paper.layouts import lay_out
 from omiad.paper.markup import render
-from omiad.paper.models import ABLATIONS, models_of_table, tested_models
+from omiad.paper.models import ABLATIONS, models_of_table, sweep_results
 from omiad.paper.printed import DATASETS
 from omiad.paper.runs import Runs
 
@@ -104,7 +104,7 @@ def _collect(number: int, output: str, *, small: bool) -> None:
     entries = []
     for dataset in DATASETS:
         folder = _folder(output, dataset, small=small)
-        found = tested_models(number, folder, configs=Path())
+        found = sweep_results(number, folder, configs=Path())
         entries += [read_entry(path, name) for name, path in found.items()]
         if not found:
             logger.info("no results in %s; `omiad sweep %s ROOT` makes them", folder, dataset)

@@ -9,7 +9,7 @@ from omiad.errors import InputError, MissingInputError
 from omiad.paper.entries import Entry, printed_entries, read_entry
 from omiad.paper.layouts import lay_out
 from omiad.paper.markup import MARKUPS, printable, render
-from omiad.paper.models import tested_models, tested_results
+from omiad.paper.models import latest_results, sweep_results
 from omiad.paper.printed import METRICS_OF_TABLE, paper_table
 from omiad.results import refuse_other_measures
 
@@ -83,10 +83,10 @@ def _named(text: str, table: int, configs: Path) -> list[Entry]:
 
 def _files(path: Path, table: int, configs: Path) -> dict[str, Path]:
     """Return the results.json files at a path by model; "" if the path does not name it."""
-    for file in (path, path / "results.json", tested_results(path)):
+    for file in (path, path / "results.json", latest_results(path)):
         if file and file.is_file():
             return {"": file}
-    found = tested_models(table, path, configs=configs) if path.is_dir() else {}
+    found = sweep_results(table, path, configs=configs) if path.is_dir() else {}
     if not found:
         raise MissingInputError(
             f"No results for Table {table} at '{path}'. Give a results.json, its folder, or the "
