@@ -6,7 +6,7 @@ from statistics import mean, stdev
 
 from omiad.errors import InputError
 from omiad.paper.entries import Entry
-from omiad.paper.markup import Grid, printable
+from omiad.paper.markup import printable, render
 from omiad.paper.printed import DATASETS, HEADINGS, METRICS_OF_TABLE
 from omiad.results import measure
 
@@ -18,19 +18,21 @@ _LABELS |= {13: ("t_init",), 14: ("Model",), 15: ("Backbone",)}
 _ROWS = {"image_auroc": "Image AUROC", "pixel_auroc": "Pixel AUROC"}
 
 
-def lay_out(table: int, entries: Sequence[Entry], note: str = "") -> Grid:
-    """Lay out a table as the paper does, with a title that says how the figures were measured.
+def lay_out(table: int, entries: Sequence[Entry], markup: str, note: str = "") -> str:
+    """Write a table as the paper lays it out, with a title that says how it was measured.
 
     Args:
-        table: Its number: 1, or 3 to 15.
+        table: Number of the table: 1, or 3 to 15.
         entries: The figures, the paper's before our own.
+        markup: Ending of the file: .csv, .md or .tex.
         note: A remark for the title.
 
     Raises:
         InputError: If a model's name is not a row of Table 3.
     """
+    order = [*DATASETS.values(), *sorted({entry.dataset for entry in entries})]
     models = defaultdict[tuple[str, str], list[Entry]](list)
-    for entry in sorted(entries, key=_in_the_papers_order):
+    for entry in sorted(entries, key=lambda entry: order.index(entry.dataset)):
         models[entry.title, entry.dataset].append(entry)
     # From the labels of a row and the heading of a column to the cell there.
     cells = {(row, column): cell for s in models.values() for row, column, cell in _cells(table, s)}
@@ -47,9 +49,14 @@ def lay_out(table: int, entries: Sequence[Entry], note: str = "") -> Grid:
     if table == 1:
         rules = [i for i in range(1, len(keys)) if keys[i][0] != keys[i - 1][0]]
     labels = _LABELS.get(table, ("Category",))
-    header = [*labels, *map(printable, columns)]
-    title = _title(table, list(models.values()), note)
-    return Grid(title, header, rows, num_labels=len(labels) if table != 3 else 0, rules=rules)
+    return render(
+        markup,
+        _title(table, list(models.values()), note),
+        [*labels, *map(printable, columns)],
+        rows,
+        num_labels=len(labels) if table != 3 else 0,
+        rules=rules,
+    )
 
 
 def _cells(table: int, seeds: Sequence[Entry]) -> Iterator[tuple[tuple[str | None, ...], str, str]]:
@@ -98,11 +105,6 @@ def _checked(name: str) -> tuple[str, ...]:
             f"{', '.join(PARTS)}, e.g. 'DDPM + A-Mask=PATH'."
         )
     return tuple("✓" if part in parts else "-" for part in PARTS)
-
-
-def _in_the_papers_order(entry: Entry) -> tuple[int, str]:
-    names = [*DATASETS.values()]
-    return names.index(entry.dataset) if entry.dataset in names else len(names), entry.dataset
 
 
 def _title(table: int, models: Sequence[Sequence[Entry]], note: str) -> str:

@@ -4,7 +4,6 @@ import csv
 import io
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
 from jinja2 import Environment, PackageLoader
 
@@ -37,42 +36,39 @@ _LATEX = str.maketrans(
 )
 
 
-@dataclass(frozen=True)
-class Grid:
-    """A table as text, before any markup.
-
-    Attributes:
-        title: What the table shows and how its figures were measured, in one paragraph.
-        header: Names of the columns.
-        rows: The cells.
-        num_labels: How many leading columns hold names.
-        rules: Indices of the rows below a horizontal line.
-    """
-
-    title: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    num_labels: int = 1
-    rules: Collection[int] = ()
-
-
-def render(grid: Grid, markup: str) -> str:
+def render(
+    markup: str,
+    title: str,
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    num_labels: int = 1,
+    rules: Collection[int] = (),
+) -> str:
     """Write a table as CSV without its title, as GitHub's Markdown, or as a LaTeX tabular.
 
     Args:
-        grid: The table.
         markup: One of `MARKUPS`.
+        title: What the table shows, in one paragraph.
+        header: Names of the columns.
+        rows: The cells.
+        num_labels: How many leading columns hold names.
+        rules: Indices of the rows below a horizontal line, in LaTeX.
     """
     if markup == ".csv":
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([grid.header, *grid.rows])
+        csv.writer(text, lineterminator="\n").writerows([header, *rows])
         return text.getvalue()
     escape = _latex if markup == ".tex" else _markdown
-    header, *rows = ([escape(cell) for cell in row] for row in (grid.header, *grid.rows))
-    # LaTeX has the title in a comment, where nothing is escaped.
-    title = grid.title if markup == ".tex" else escape(grid.title)
-    template = _TEMPLATES.get_template(f"table{markup}.jinja")
-    return template.render(grid=grid, title=title, header=header, rows=rows)
+    header, *rows = ([escape(cell) for cell in row] for row in (header, *rows))
+    return _TEMPLATES.get_template(f"table{markup}.jinja").render(
+        # LaTeX has the title in a comment, where nothing is escaped.
+        title=title if markup == ".tex" else escape(title),
+        header=header,
+        rows=rows,
+        alignment="l" * num_labels + "c" * (len(header) - num_labels),
+        rules=rules,
+    )
 
 
 def printable(name: str) -> str:

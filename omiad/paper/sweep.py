@@ -11,7 +11,6 @@ from rich.markdown import Markdown
 from omiad.errors import InputError, MissingInputError
 from omiad.paper.entries import Entry, printed_entries, read_entry
 from omiad.paper.layouts import lay_out
-from omiad.paper.markup import render
 from omiad.paper.models import ABLATIONS, models_of_table, sweep_results
 from omiad.paper.printed import DATASETS
 from omiad.paper.runs import Runs
@@ -132,7 +131,7 @@ def _write(path: Path, tables: Sequence[int], own: Sequence[Entry], note: str) -
             p for d in DATASETS.values() if d in datasets for p in printed_entries(number, d)
         ]
         entries = [*(entry for entry in printed if entry.name in names), *own]
-        texts.append(render(lay_out(number, entries, note), ".md"))
+        texts.append(lay_out(number, entries, ".md", note))
     text = "\n".join(texts)
     Console().print(Markdown(text))
     path.write_text(text)

@@ -8,7 +8,7 @@ from pathlib import Path
 from omiad.errors import InputError, MissingInputError
 from omiad.paper.entries import Entry, printed_entries, read_entry
 from omiad.paper.layouts import lay_out
-from omiad.paper.markup import MARKUPS, printable, render
+from omiad.paper.markup import MARKUPS, printable
 from omiad.paper.models import latest_results, sweep_results
 from omiad.paper.printed import METRICS_OF_TABLE, paper_table
 from omiad.results import refuse_other_measures
@@ -55,7 +55,7 @@ def typeset(
     if None in datasets:
         raise InputError("The paper does not cover all these data sets. Leave --paper out.")
     printed = [entry for name in datasets if name for entry in printed_entries(table, name)]
-    text = render(lay_out(table, [*printed, *entries]), path.suffix)
+    text = lay_out(table, [*printed, *entries], path.suffix)
     try:
         with path.open("x", encoding="utf-8", newline="") as file:
             file.write(text)
