@@ -51,7 +51,7 @@ def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch, kind: str = "AMDM")
     def on_train_batch_end(self, trainer, module, *args):  # type: ignore[no-untyped-def]
         original(self, trainer, module, *args)
         if trainer.global_step == step and module.kind == kind:
-            monkeypatch.undo()
+            monkeypatch.setattr(LastCheckpoint, "on_train_batch_end", original)
             raise KeyboardInterrupt
 
     monkeypatch.setattr(LastCheckpoint, "on_train_batch_end", on_train_batch_end)
