@@ -42,9 +42,7 @@ class Entry:
 def read_entry(path: Path, name: str = "") -> Entry:
     """Read a results.json. On the paper's data sets, categories have its spelling and order.
 
-    Args:
-        path: The file.
-        name: Name of the model. By default its kind, or the folder of another method's maps.
+    Without a name, the model is named after its kind, and another method after its maps' folder.
 
     Raises:
         InputError: If the file holds no results of this version.
@@ -68,23 +66,24 @@ def read_entry(path: Path, name: str = "") -> Entry:
     return Entry(name, published or str(record["dataset"]), rows, path, record)
 
 
-def printed_entries(table: int, dataset: str) -> list[Entry]:
+def printed_entries(table: int, dataset: str | None) -> list[Entry]:
     """Return the methods that a table of the paper lists on a data set.
 
     Raises:
         InputError: If the table does not cover the data set.
     """
-    spelling = categories_of(dataset)  # the two tables on VisA spell its categories differently
-    methods: dict[str, dict[str | None, dict[str, float]]] = {}
-    for cell in paper_table(table):
-        if cell.dataset == dataset:
-            is_mean = cell.category == MEAN
-            category = None if is_mean else spelling[category_key(cell.category)]
-            methods.setdefault(cell.method, {})[category] = cell.figures
-    if not methods:
+    cells = [cell for cell in paper_table(table) if cell.dataset == dataset]
+    if dataset is None or not cells:
         raise InputError(
-            f"The paper's Table {table} has no figures on {dataset}. Leave --paper out."
+            f"The paper's Table {table} has no figures on {dataset or 'this data set'}. Leave "
+            f"--paper out."
         )
+    # The two tables on VisA spell its categories differently.
+    spelling: dict[str, str | None] = {**categories_of(dataset), MEAN: None}
+    methods: dict[str, dict[str | None, dict[str, float]]] = {}
+    for cell in cells:
+        rows = methods.setdefault(cell.method, {})
+        rows[spelling[category_key(cell.category)]] = cell.figures
     return [Entry(method, dataset, rows) for method, rows in methods.items()]
 
 

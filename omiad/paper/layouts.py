@@ -121,21 +121,22 @@ def _title(table: int, models: Sequence[Sequence[Entry]], note: str) -> str:
     if any(len(seeds) > 1 for seeds in models):
         counts = [f"{seeds[0].title} {len(seeds)}" for seeds in models if seeds[0].path]
         sentences.append(f"mean±standard deviation over runs: {', '.join(counts)}")
-    # All models on a data set are over the same categories; the last one is our own.
-    for model in {seeds[0].dataset: seeds[0] for seeds in models}.values():
-        sentences += _undefined(model, metrics)
-    printed = dict.fromkeys(seeds[0].dataset for seeds in models if not seeds[0].path)
-    if printed:
+    # All models on a data set have the same categories; the last model is our own.
+    for seeds in {seeds[0].dataset: seeds for seeds in models}.values():
+        sentences += _undefined(seeds, metrics)
+    if printed := dict.fromkeys(seeds[0].dataset for seeds in models if not seeds[0].path):
         sentences.append(f"(paper): as the paper prints it, on {', '.join(printed)}")
     return "; ".join(printable(s) for s in [*sentences, note] if s) + "."
 
 
-def _undefined(model: Entry, metrics: Sequence[str]) -> Iterator[str]:
+def _undefined(seeds: Sequence[Entry], metrics: Sequence[str]) -> Iterator[str]:
     """Say which means are over fewer categories than the data set has."""
-    rows = [row for category, row in model.rows.items() if category is not None]
+    categories = [category for category in seeds[0].rows if category is not None]
     by_count = defaultdict[int, list[str]](list)
     for metric in metrics:
-        by_count[sum(row.get(metric) is not None for row in rows)].append(HEADINGS[metric])
+        columns = [[seed.rows[category].get(metric) for seed in seeds] for category in categories]
+        by_count[sum(None not in column for column in columns)].append(HEADINGS[metric])
     for count, names in by_count.items():
-        if count < len(rows):
-            yield f"{model.dataset}: {', '.join(names)} over {count} of {len(rows)} categories"
+        if count < len(categories):
+            of = f"{count} of {len(categories)} categories"
+            yield f"{seeds[0].dataset}: {', '.join(names)} over {of}"

@@ -49,11 +49,11 @@ def render(
 
     Args:
         markup: One of `MARKUPS`.
-        title: What the table shows, in one paragraph.
+        title: One paragraph above the table.
         header: Names of the columns.
         rows: The cells.
-        num_labels: How many leading columns hold names.
-        rules: Indices of the rows below a horizontal line, in LaTeX.
+        num_labels: How many leading columns LaTeX aligns to the left.
+        rules: Indices of the rows above which LaTeX draws a line.
     """
     if markup == ".csv":
         text = io.StringIO()

@@ -20,12 +20,7 @@ _OF_A_SEED = ("maps", "scores")
 
 
 def typeset(
-    results: list[str],
-    *,
-    table: int,
-    output: str,
-    paper: bool = False,
-    configs: str = "configs",
+    results: list[str], *, table: int, output: str, paper: bool = False, configs: str = "configs"
 ) -> None:
     """Write results as a table in the paper's layout, to paste into a manuscript.
 
@@ -51,11 +46,10 @@ def typeset(
         raise InputError(f"Table {table} does not consist of results. Choose 1, or 3 to 15.")
     entries = [entry for text in results for entry in _named(text, table, Path(configs))]
     _refuse_mixtures(entries, table)
-    datasets = dict.fromkeys(entry.published for entry in entries) if paper else {}
-    if None in datasets:
-        raise InputError("The paper does not cover all these data sets. Leave --paper out.")
-    printed = [entry for name in datasets if name for entry in printed_entries(table, name)]
-    text = lay_out(table, [*printed, *entries], path.suffix)
+    if paper:
+        datasets = dict.fromkeys(entry.published for entry in entries)
+        entries = [*(e for name in datasets for e in printed_entries(table, name)), *entries]
+    text = lay_out(table, entries, path.suffix)
     try:
         with path.open("x", encoding="utf-8", newline="") as file:
             file.write(text)

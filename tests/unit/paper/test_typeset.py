@@ -142,15 +142,6 @@ def test_models_of_several_names_are_columns(fixed: Path, tmp_path: Path) -> Non
     assert "| Category | bank | Ours\\_2 | OmiAD |" in markdown
 
 
-@pytest.mark.parametrize("count", [1, 50])
-def test_a_table_has_a_row_for_each_category(count: int, tmp_path: Path) -> None:
-    names = [f"part {number}" for number in range(count)]
-    file = write(tmp_path / "results.json", record(dict.fromkeys(names, SEVEN), SEVEN))
-    rows = rows_of(written([file], 10, tmp_path, ".csv"))
-    assert [row[0] for row in rows] == ["Category", *names, "Mean"]
-    assert {row[1] for row in rows[1:]} == {"90.0/80.0/70.0"}
-
-
 def test_an_undefined_figure_is_a_dash(tmp_path: Path) -> None:
     undefined = dict.fromkeys(SEVEN)
     file = write(tmp_path / "x.json", record({"nut": undefined}, undefined, rate=None))
