@@ -125,7 +125,7 @@ def _title(table: int, models: Sequence[Sequence[Entry]], note: str) -> str:
     for seeds in {seeds[0].dataset: seeds for seeds in models}.values():
         sentences += _undefined(seeds, metrics)
     if printed := dict.fromkeys(seeds[0].dataset for seeds in models if not seeds[0].path):
-        sentences.append(f"(paper): as the paper prints it, on {', '.join(printed)}")
+        sentences.append(f"(paper) marks the paper's figures on {', '.join(printed)}")
     return "; ".join(printable(s) for s in [*sentences, note] if s) + "."
 
 

@@ -29,6 +29,7 @@ class Model(NamedTuple):
 
 
 AMDM, OMIAD = Model("adaptive_mask"), Model("adaptive_mask", "asd")
+"""The models of Table 1."""
 
 
 def models_of_table(number: int, *, configs: Path, small: bool) -> dict[str, Model]:
