@@ -21,32 +21,13 @@ from rich.table import Table
 from torch import Tensor
 
 from omiad import Detector
-from omiad.checkpoint import read_checkpoint
 from omiad.data.images import read_image
 from omiad.data.layouts import index_dataset
-from omiad.networks import FeatureDecoder
 
 KINDS = ("features", "reconstruction", "mean image")
 
 NUM_SHOWN = 4
 """Pictures of each category that --output saves."""
-
-
-def load_decoder(path: str, detector: Detector) -> FeatureDecoder:
-    checkpoint = read_checkpoint(path)
-    extractor = detector.extractor
-    decoder = FeatureDecoder(
-        extractor.num_channels,
-        feature_size=extractor.feature_size,
-        image_size=extractor.image_size,
-        width=checkpoint["hyper_parameters"]["width"],
-    )
-    prefix = "decoder."
-    state = checkpoint["state_dict"]
-    decoder.load_state_dict(
-        {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-    )
-    return decoder.eval()
 
 
 def psnr(picture: Tensor, image: Tensor) -> float:
@@ -67,7 +48,9 @@ def main() -> None:
     parser.add_argument("--output", help="folder for some pictures")
     options = parser.parse_args()
     detector = Detector.load(options.ckpt_path)
-    decoder = load_decoder(options.ckpt_path, detector)
+    decoder = detector.decoder
+    if decoder is None:
+        parser.error("no decoder in this checkpoint; give one that configs/decoder.yaml trained")
     size = detector.extractor.image_size
     sums: dict[str, list[Tensor]] = defaultdict(list)
     normal = [s for s in index_dataset(Path(options.root)).samples if not s.is_anomalous]

@@ -14,6 +14,7 @@ from synthetic import write_folder, write_mpdd, write_mvtec, write_realiad, writ
 from omiad.callbacks import LastCheckpoint
 from omiad.cli import main
 from omiad.errors import InputError
+from omiad.modules import AMDMModule, OmiADModule, TrainingModule
 from omiad.paper import categories_of, paper_table
 from omiad.paper.models import AMDM, sweep_results
 from omiad.paper.runs import Runs
@@ -44,13 +45,13 @@ def as_arguments(given: dict[str, str]) -> list[str]:
     return [f"--{name}={value}" for name, value in given.items()]
 
 
-def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch, kind: str = "AMDM") -> None:
+def interrupt_at(step: int, stage: type[TrainingModule], monkeypatch: pytest.MonkeyPatch) -> None:
     """Press Ctrl-C once, after that many optimiser steps of a stage."""
     original = LastCheckpoint.on_train_batch_end
 
     def on_train_batch_end(self, trainer, module, *args):  # type: ignore[no-untyped-def]
         original(self, trainer, module, *args)
-        if trainer.global_step == step and module.kind == kind:
+        if trainer.global_step == step and isinstance(module, stage):
             monkeypatch.setattr(LastCheckpoint, "on_train_batch_end", original)
             raise KeyboardInterrupt
 
@@ -159,8 +160,8 @@ def test_an_interrupted_sweep_ends_with_the_same_weights(
     swept: Path, mvtec_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # One interruption in each stage; the first batch of stage 2 trains only the student.
-    for step, kind in ((2, "AMDM"), (3, "OmiAD")):
-        interrupt_at(step, monkeypatch, kind)
+    for step, stage in ((2, AMDMModule), (3, OmiADModule)):
+        interrupt_at(step, stage, monkeypatch)
         with pytest.raises(SystemExit):
             sweep("mvtec", str(mvtec_root), **options(tmp_path))
     sweep("mvtec", str(mvtec_root), **options(tmp_path))
@@ -287,8 +288,8 @@ def test_every_row_of_an_ablation_is_trained_and_tested(
         table(number, root=str(mvtec_root), small=True, **given)
 
     # One interruption in each stage; ADD is the first row of Table 3 with a stage 2.
-    for step, kind in ((2, "AMDM"), (3, "OmiAD")):
-        interrupt_at(step, monkeypatch, kind)
+    for step, stage in ((2, AMDMModule), (3, OmiADModule)):
+        interrupt_at(step, stage, monkeypatch)
         with pytest.raises(SystemExit):
             run()
     run()
