@@ -54,9 +54,9 @@ COMMANDS = {
     "cache info": "omiad.caching:cache_info",
     "cache verify": "omiad.caching:verify_cache",
     "cache prune": "omiad.caching:prune_cache",
-    "sweep": "omiad.sweeps:sweep",
-    "table": "omiad.sweeps:table",
-    "typeset": "omiad.typesetting:typeset",
+    "sweep": "omiad.paper.sweep:sweep",
+    "table": "omiad.paper.sweep:table",
+    "typeset": "omiad.paper.typeset:typeset",
     "demo": "omiad.demo:demo",
 }
 """Module and function of each command."""
