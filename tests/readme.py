@@ -32,13 +32,8 @@ CHECKOUT = Path(__file__).parents[1]
 PLACES = (".", ".github", "configs", "omiad", "omiad/*", "tests/benchmarks")
 DOCUMENTS = sorted(path for place in PLACES for path in CHECKOUT.glob(f"{place}/*.md"))
 
-DEVELOPMENT = {"pytest", "ruff", "mypy", "lint-imports"}
-"""Programs that the Makefile runs and that are not this project's."""
-
 
 class Line(NamedTuple):
-    """A line to type, and where it is: the document's path and the heading above the line."""
-
     document: str
     heading: str
     text: str
@@ -51,7 +46,7 @@ def lines() -> Iterator[Line]:
             heading, _, text = part.partition("\n")
             for block in re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL):
                 name = path.relative_to(CHECKOUT).as_posix()
-                yield from (Line(name, heading, typed) for typed in block.splitlines() if typed)
+                yield from (Line(name, heading, line) for line in block.splitlines() if line)
 
 
 def typed(document: str, heading: str) -> list[str]:
@@ -61,10 +56,8 @@ def typed(document: str, heading: str) -> list[str]:
 
 def named_in_prose() -> list[str]:
     """Return the commands and files of this checkout that sentences name."""
-    spans: set[str] = set()
-    for path in DOCUMENTS:
-        text = re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)
-        spans |= {" ".join(span.split()) for span in re.findall(r"`([^`]+)`", text)}
+    texts = [re.sub(r"```.*?```", "", p.read_text(), flags=re.DOTALL) for p in DOCUMENTS]
+    spans = {" ".join(span.split()) for text in texts for span in re.findall(r"`([^`]+)`", text)}
     starts = ("omiad ", "make ", "tests/", "configs/", "omiad/", "ARGS=")
     return sorted(span for span in spans if span.startswith(starts))
 
@@ -79,7 +72,7 @@ def commands_of_make(arguments: list[str]) -> list[str]:
     return printed.stdout.replace(".venv/bin/", "").splitlines()
 
 
-class _Parsed(BaseException):
+class _ParsedError(Exception):
     """The arguments of a command were accepted."""
 
 
@@ -95,26 +88,32 @@ def parse(line: str, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if program == "make":
         for command in commands_of_make(arguments):
             parse(command, checkpoint, monkeypatch)
-        return
-    if program in DEVELOPMENT:
+    if program not in ("omiad", "python"):
         return
     for name in arguments:
         if name.endswith(".ckpt") and not Path(name).exists():
             Path(name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(checkpoint, name)
+    running: list[Any] = []  # a parser may call others
+
+    def stopping(parse_args: Any) -> Any:
+        def parse_and_stop(*args: Any, **kwargs: Any) -> Any:
+            running.append(parse_args)
+            try:
+                parsed = parse_args(*args, **kwargs)
+            finally:
+                running.pop()
+            if running:
+                return parsed
+            raise _ParsedError
+
+        return parse_and_stop
+
     with monkeypatch.context() as patch:
         for parser in (argparse.ArgumentParser, jsonargparse.ArgumentParser):
-            patch.setattr(parser, "parse_args", _stopping(parser.parse_args))
-        with pytest.raises(_Parsed):
+            patch.setattr(parser, "parse_args", stopping(parser.parse_args))
+        with pytest.raises(_ParsedError):
             _start(program, arguments, patch)
-
-
-def _stopping(parse_args: Any) -> Any:
-    def parse_and_stop(*args: Any, **kwargs: Any) -> None:
-        parse_args(*args, **kwargs)
-        raise _Parsed
-
-    return parse_and_stop
 
 
 def run(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,37 +122,38 @@ def run(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if program == "make":
         for command in commands_of_make(arguments):
             run(command, monkeypatch)
-    elif program == "omiad":
-        _start(program, _small(arguments), monkeypatch)
     else:
-        sizes = shlex.split(PATCHES) if "memory_bank.py" in arguments[0] else []
         with monkeypatch.context() as patch:
-            _start(program, [*arguments, *sizes], patch)  # the last of an option counts
+            _start(program, _small(arguments), patch)
 
 
 def _start(program: str, arguments: list[str], patch: pytest.MonkeyPatch) -> None:
     if program == "omiad":
         main(arguments)
     else:
-        assert program == "python"
         patch.setattr("sys.argv", arguments)
         runpy.run_path(str(CHECKOUT / arguments[0]), run_name="__main__")
 
 
 def _small(arguments: list[str]) -> list[str]:
+    """Add options that make a command small; the last of an option counts."""
     command = arguments[0]
-    quiet = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
+    more = ""
     if command in ("sweep", "table"):
         return _small_sweep(arguments)
-    if arguments[:2] == ["cache", "build"]:
-        return [*arguments, *shlex.split(f"{BACKBONE} {SIZES}")]
-    if command == "evaluate":
-        return [*arguments, "--image_size=32"]
-    if "--model.detector" in arguments:
-        return [*arguments, *shlex.split(TRAINED), "--trainer.max_steps=2"]
-    if command == "fit" and "--ckpt_path" not in arguments:
-        return [*arguments, *shlex.split(STAGE_2 if "--model.teacher" in arguments else STAGE_1)]
-    return [*arguments, *quiet] if command in ("fit", "test") else arguments
+    if command.endswith("memory_bank.py"):
+        more = PATCHES
+    elif arguments[:2] == ["cache", "build"]:
+        more = f"{BACKBONE} {SIZES}"
+    elif command == "evaluate":
+        more = "--image_size=32"
+    elif "--model.detector" in arguments:
+        more = f"{TRAINED} --trainer.max_steps=2"
+    elif command == "fit" and "--ckpt_path" not in arguments:
+        more = STAGE_2 if "--model.teacher" in arguments else STAGE_1
+    elif command in ("fit", "test"):
+        more = "--trainer.accelerator=cpu --trainer.enable_progress_bar=false"
+    return [*arguments, *shlex.split(more)]
 
 
 def _small_sweep(arguments: list[str]) -> list[str]:
