@@ -30,7 +30,8 @@ BEFORE = {
         MAPS,
         TEST,
         TEST,
-        "omiad evaluate --maps my_method/ --data.root my_parts --output my_method/results.json",
+        "omiad evaluate --maps my_method/ --data.root my_parts --pool_size 32 "
+        "--output my_method/results.json",
         "make sweep-mvtec ROOT=mvtec_anomaly_detection",
         "make sweep-visa ROOT=visa",
     ],
