@@ -42,24 +42,45 @@ class Sample:
         return self.image.relative_to(root).as_posix()
 
 
-class ImageBatch(NamedTuple):
-    """Images to score, with what is known about them.
+class Labels(NamedTuple):
+    """What is known about the images of a batch.
 
     Attributes:
-        images: RGB pixels (B, 3, H, W), uint8; in place of them raw features (B, C, h, w), half
-            precision, where those are cached, and in the steps of a run.
         is_anomalous: Image labels (B,), bool.
-        masks: Defect pixels (B, H, W), bool; all False where `has_mask` is False.
-        has_mask: Whether the pixels' labels are known (B,), bool: True for a normal image (no pixel
-            is defective) and for a defective one with a mask file.
-        index: Position of each sample in its split's list (B,), int64.
+        masks: Defective pixels (B, H, W), bool; all False where `has_mask` is False.
+        has_mask: Whether the labels of the pixels are known (B,), bool. They are known for a normal
+            image, which has no defective pixel, and for a defective image with a mask file.
+        index: Position of each sample in the list of its split (B,), int64.
     """
 
-    images: Tensor
     is_anomalous: Tensor
     masks: Tensor
     has_mask: Tensor
-    index: Tensor  # type: ignore[assignment] # nobody searches a batch as a tuple
+    index: Tensor  # type: ignore[assignment] # shadows tuple.index, which is unused
+
+
+class ImageBatch(NamedTuple):
+    """Photographs to score.
+
+    Attributes:
+        images: RGB pixels (B, 3, S, S), uint8.
+        labels: What is known about the images.
+    """
+
+    images: Tensor
+    labels: Labels
+
+
+class ScoringBatch(NamedTuple):
+    """Backbone features to score, as a test step takes them.
+
+    Attributes:
+        features: Raw features (B, C, h, w), half precision.
+        labels: What is known about the images.
+    """
+
+    features: Tensor
+    labels: Labels
 
 
 class FeatureBatch(NamedTuple):
@@ -72,7 +93,7 @@ class FeatureBatch(NamedTuple):
     """
 
     features: Tensor
-    index: Tensor  # type: ignore[assignment] # nobody searches a batch as a tuple
+    index: Tensor  # type: ignore[assignment] # shadows tuple.index, which is unused
     category: Tensor
 
 

@@ -20,11 +20,11 @@ from omiad.features import weights_hash
 from omiad.gallery import NUM_KEPT, Gallery, gallery_path, write_gallery
 from omiad.metrics import AnomalyMetrics, Results, results_table
 from omiad.metrics.pixels import TOLERANCE
-from omiad.modules import DetectionModule, OmiADModule
+from omiad.modules import DetectionModule
 from omiad.protocols import Protocol, find_protocol
 from omiad.report import write_panels
 from omiad.results import write_results
-from omiad.types import ImageBatch, Prediction
+from omiad.types import Prediction, ScoringBatch
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +149,7 @@ class Evaluation(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        batch: ImageBatch,
+        batch: ScoringBatch,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
@@ -161,34 +161,36 @@ class Evaluation(Callback):
         trainer: Trainer,
         pl_module: LightningModule,
         outputs: Any,
-        batch: ImageBatch,
+        batch: ScoringBatch,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
         """Feed the metrics with one batch, and keep what is to be shown of it."""
-        self._clock.stop(len(batch.index))
+        self._clock.stop(len(batch.labels.index))
         module = cast(DetectionModule, pl_module)
         prediction = self._feed(cast(Prediction, outputs), batch)
         self._gallery.add(
-            prediction, batch, picture=lambda rows: module.picture(batch.images[rows])
+            prediction,
+            batch.labels,
+            picture=lambda rows: module.detector.picture(batch.features[rows]),
         )
         if self.save_maps:
             maps, root = cast(Prediction, outputs).anomaly_map.float().cpu(), module.data.root
-            for index, pixels in zip(batch.index.tolist(), maps, strict=True):
+            for index, pixels in zip(batch.labels.index.tolist(), maps, strict=True):
                 name = Path(self._samples[index].name(root))
                 path = self._folder / "maps" / name.with_suffix(".npy")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 np.save(path, pixels.numpy())
 
-    def _feed(self, given: Prediction, batch: ImageBatch) -> Prediction:
+    def _feed(self, given: Prediction, batch: ScoringBatch) -> Prediction:
         prepared = self._steps.prepare_map(given.anomaly_map.float().cpu())
         if self._takes_model_window and self._steps.blur_sigma == 0:
             score = given.score.float().cpu()  # of the map before the model's own blur
         else:
             score = self._steps.image_score(prepared)
         prediction = Prediction(score, prepared)
-        categories = [self._categories[i] for i in batch.index.tolist()]
-        self._metrics.update(prediction, batch, categories)
+        categories = [self._categories[i] for i in batch.labels.index.tolist()]
+        self._metrics.update(prediction, batch.labels, categories)
         return prediction
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -198,7 +200,7 @@ class Evaluation(Callback):
         def replay() -> None:
             logger.info("A figure's error may exceed the tolerance: scoring the images once more.")
             with torch.inference_mode():
-                batches = cast(Iterable[ImageBatch], trainer.test_dataloaders)
+                batches = cast(Iterable[Any], trainer.test_dataloaders)
                 for on_cpu in islice(batches, int(trainer.num_test_batches[0])):
                     batch = trainer.strategy.batch_to_device(on_cpu)
                     self._feed(module.test_step(batch, 0), batch)
@@ -219,17 +221,16 @@ class Evaluation(Callback):
             estimator=self.estimator,
             dataset=module.data.dataset_name,
             device=module.device,
-            checkpoint=str(trainer.ckpt_path) if trainer.ckpt_path else None,
+            checkpoint=module.ckpt_path,
             selected_on="last",
-            seed=module.seed,
-            weights=_weights(module),
+            seed=detector.seed,
+            weights=_weights(detector),
             latency=self._clock.as_record(),
             map_range=detector.map_range.tolist(),
             model={
-                "kind": module.scores_as,
+                "kind": detector.kind,
                 "t_init": detector.t_init,
                 "num_steps": detector.num_steps,
-                "sampler": detector.sampler,
                 "eta": detector.eta,
                 "num_noise_draws": detector.noise.shape[0],
                 "backbone": detector.extractor.config["backbone"],
@@ -271,9 +272,7 @@ class Evaluation(Callback):
             write_panels(results, num_images=self.num_in_panel)
 
 
-def _weights(module: DetectionModule) -> dict[str, str]:
-    """Return hashes that tell which teacher a student is of."""
-    networks = {"model": module.detector.denoiser.network}
-    if isinstance(module, OmiADModule):
-        networks["teacher"] = module.teacher.network
-    return {whose: weights_hash(network) for whose, network in networks.items()}
+def _weights(detector: Detector) -> dict[str, str]:
+    """Return hashes by which a report finds the teacher of a student."""
+    hashes = {"model": weights_hash(detector.denoiser.network)}
+    return hashes | ({"teacher": detector.teacher_hash} if detector.teacher_hash else {})

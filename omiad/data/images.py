@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from omiad.data.packing import packed
 from omiad.errors import InputError, MissingInputError
-from omiad.types import ImageBatch, Sample
+from omiad.types import ImageBatch, Labels, Sample, ScoringBatch
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 """Suffixes of image files, in lower case; compared without regard to case."""
@@ -92,10 +92,10 @@ def load_mask(path: Path, *, image: Path) -> NDArray[np.bool_]:
     return defective
 
 
-class ImageDataset(Dataset[ImageBatch]):
+class ImageDataset(Dataset[ImageBatch | ScoringBatch]):
     """Photographs of samples with what is known about them.
 
-    An item is an `ImageBatch` without the batch axis.
+    An item is an `ImageBatch` without the batch axis; if features are given, a `ScoringBatch`.
 
     Args:
         samples: What to read, in this order.
@@ -120,22 +120,23 @@ class ImageDataset(Dataset[ImageBatch]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, index: int) -> ImageBatch:
+    def __getitem__(self, index: int) -> ImageBatch | ScoringBatch:
         sample, size = self.samples[index], self.image_size
-        image = read_image(sample.image, size) if self.features is None else self.features[index]
         if sample.mask is None:
             mask = torch.zeros(size, size, dtype=torch.bool)
         elif self.prepare_mask is None:
             mask = read_mask(sample.mask, size, image=sample.image)
         else:
             mask = self.prepare_mask(load_mask(sample.mask, image=sample.image))
-        return ImageBatch(
-            images=image,
+        labels = Labels(
             is_anomalous=torch.tensor(sample.is_anomalous),
             masks=mask,
             has_mask=torch.tensor(sample.mask is not None or not sample.is_anomalous),
             index=torch.tensor(index),
         )
+        if self.features is not None:
+            return ScoringBatch(self.features[index], labels)
+        return ImageBatch(read_image(sample.image, size), labels)
 
 
 def _read_rgb(path: Path) -> Image.Image:

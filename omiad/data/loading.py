@@ -14,7 +14,7 @@ from omiad.data.sampling import EpochSampler
 from omiad.errors import InputError
 from omiad.features import FeatureCache
 from omiad.features.reading import FileLoader
-from omiad.types import FeatureBatch, ImageBatch, Sample
+from omiad.types import FeatureBatch, ImageBatch, Sample, ScoringBatch
 
 
 class PhotographBatch(NamedTuple):
@@ -31,7 +31,7 @@ class PhotographBatch(NamedTuple):
     category: Tensor
 
 
-Batch = TypeVar("Batch", FeatureBatch, PhotographBatch, ImageBatch)
+Batch = TypeVar("Batch", bound=FeatureBatch | PhotographBatch | ImageBatch | ScoringBatch)
 
 
 class CachedFeatures(Dataset[FeatureBatch]):
@@ -163,10 +163,12 @@ def collate(items: list[Batch], *, pinned: bool) -> Batch:
     if not pinned or get_worker_info() is not None:
         stacked: Batch = default_collate(items)
         return stacked
-    return type(items[0])(*map(_pinned, zip(*items, strict=True)))
+    return _pinned(items)  # type: ignore[no-any-return]
 
 
-def _pinned(tensors: tuple[Tensor, ...]) -> Tensor:
-    first = tensors[0]
-    batch = torch.empty((len(tensors), *first.shape), dtype=first.dtype, pin_memory=True)
-    return torch.stack(tensors, out=batch)
+def _pinned(items: Sequence[Any]) -> Any:
+    first = items[0]
+    if isinstance(first, tuple):
+        return type(first)(*map(_pinned, zip(*items, strict=True)))
+    batch = torch.empty((len(items), *first.shape), dtype=first.dtype, pin_memory=True)
+    return torch.stack(tuple(items), out=batch)

@@ -21,7 +21,7 @@ from omiad.metrics import AnomalyMetrics, results_table
 from omiad.metrics.pixels import TOLERANCE
 from omiad.protocols import Protocol, find_protocol
 from omiad.results import Bootstrap, write_results
-from omiad.types import ImageBatch, Prediction, Sample
+from omiad.types import Labels, Prediction, Sample
 
 logger = logging.getLogger(__name__)
 
@@ -123,11 +123,11 @@ def evaluate(
     gallery = Gallery(samples, num_images=num_kept)
 
     def feed(*, keep: bool = False) -> None:
-        for prediction, batch in _batches(samples, files, steps, given):
-            categories = [samples[i].category for i in batch.index.tolist()]
-            metrics.update(prediction, batch, categories)
+        for prediction, labels in _batches(samples, files, steps, given):
+            categories = [samples[i].category for i in labels.index.tolist()]
+            metrics.update(prediction, labels, categories)
             if keep:
-                gallery.add(prediction, batch)
+                gallery.add(prediction, labels)
 
     feed(keep=True)
     results = metrics.compute(replay=feed)
@@ -157,7 +157,7 @@ def evaluate(
 
 def _batches(
     samples: Sequence[Sample], files: Sequence[Path], protocol: Protocol, scores: Tensor | None
-) -> Iterator[tuple[Prediction, ImageBatch]]:
+) -> Iterator[tuple[Prediction, Labels]]:
     """Read maps and masks; faulty maps are named together at the end."""
     faults: dict[str, list[str]] = {"faults in": []}
     shape = (protocol.given_size, protocol.given_size)
@@ -191,7 +191,7 @@ def _batches(
     )
 
 
-def _known(samples: Sequence[Sample], index: Tensor, protocol: Protocol) -> ImageBatch:
+def _known(samples: Sequence[Sample], index: Tensor, protocol: Protocol) -> Labels:
     """Return what is known of images, without their pixels."""
     side = protocol.map_size
     masks = [
@@ -202,8 +202,7 @@ def _known(samples: Sequence[Sample], index: Tensor, protocol: Protocol) -> Imag
     ]
     labels = torch.tensor([sample.is_anomalous for sample in samples])
     with_mask = torch.tensor([sample.mask is not None for sample in samples])
-    return ImageBatch(
-        images=torch.empty(len(samples), 3, 0, 0, dtype=torch.uint8),
+    return Labels(
         is_anomalous=labels,
         masks=torch.stack(masks),
         has_mask=with_mask | ~labels,

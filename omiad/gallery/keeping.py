@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 (the field's spelling)
 
 from omiad.errors import InputError
-from omiad.types import ImageBatch, Prediction, Sample
+from omiad.types import Labels, Prediction, Sample
 
 T = TypeVar("T")
 
@@ -74,7 +74,7 @@ class Gallery:
     def add(
         self,
         prediction: Prediction,
-        batch: ImageBatch,
+        labels: Labels,
         *,
         picture: Callable[[list[int]], Tensor | None] | None = None,
     ) -> None:
@@ -82,21 +82,21 @@ class Gallery:
 
         Args:
             prediction: Scores (B,) and maps (B, H, W), as they are measured.
-            batch: What is known about the images.
+            labels: What is known about the images.
             picture: Returns what some rows of the batch are reconstructed to, (N, 3, H, W), uint8.
         """
         maps = shrunk(prediction.anomaly_map.float().cpu(), MAP_SIDE)
         rows = []
-        for row, index in enumerate(batch.index.tolist()):
-            if not batch.is_anomalous[row]:
+        for row, index in enumerate(labels.index.tolist()):
+            if not labels.is_anomalous[row]:
                 levels = torch.quantile(maps[row], maps.new_tensor([0.5, 0.99])).tolist()
                 self._normal_levels.append((levels[0], levels[1]))
             if self._enters(index, float(prediction.score[row])):
                 rows.append(row)
         drawn = picture(rows) if picture is not None and rows else None
         for number, row in enumerate(rows):
-            index = int(batch.index[row])
-            mask = batch.masks[row].cpu() if bool(batch.has_mask[row]) else None
+            index = int(labels.index[row])
+            mask = labels.masks[row].cpu() if bool(labels.has_mask[row]) else None
             bits = None if mask is None else _any_defective(mask)
             self._kept[index] = Kept(
                 index,

@@ -13,7 +13,7 @@ from omiad.metrics.histogram import MAX_BINS
 from omiad.metrics.image_counts import ImageCounts
 from omiad.metrics.images import IMAGE_FIGURES, ImageDetection, Images
 from omiad.metrics.pixels import TOLERANCE, PixelDetection, is_finite
-from omiad.types import ImageBatch, Prediction
+from omiad.types import Labels, Prediction
 
 IMAGE_METRICS = ("image_auroc", "image_ap", "image_f1_max")
 PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro")
@@ -151,19 +151,19 @@ class AnomalyMetrics:
         self._source = source
         self._refined: list[str] | None = None
 
-    def update(self, prediction: Prediction, batch: ImageBatch, categories: Sequence[str]) -> None:
+    def update(self, prediction: Prediction, labels: Labels, categories: Sequence[str]) -> None:
         """Add the predictions of a batch.
 
         Args:
             prediction: Scores (B,) and maps (B, H, W).
-            batch: What is known about the images.
+            labels: What is known about the images.
             categories: Name of each image's category (B).
 
         Raises:
             InputError: If a score is NaN or infinite.
         """
         prediction = Prediction(*(tensor.detach().cpu() for tensor in prediction))
-        labels, masks, has_mask, index = (tensor.cpu() for tensor in batch[1:])
+        is_anomalous, masks, has_mask, index = (tensor.cpu() for tensor in labels)
         for name in dict.fromkeys(categories):
             if self._refined is not None and name not in self._refined:
                 continue
@@ -178,7 +178,7 @@ class AnomalyMetrics:
             category.pixel.update(maps, masks[rows], index=index[rows])
             if self._refined is None:
                 category.image.update(
-                    score, labels[rows], has_mask=has_mask[rows], index=index[rows]
+                    score, is_anomalous[rows], has_mask=has_mask[rows], index=index[rows]
                 )
 
     def compute(self, *, replay: Callable[[], None] | None = None) -> Results:

@@ -125,7 +125,7 @@ def measure_stream(fraction: float) -> dict[str, object]:
     from omiad.metrics import AnomalyMetrics
     from omiad.protocols import UNIAD
     from omiad.results import write_results
-    from omiad.types import ImageBatch, Prediction, Sample
+    from omiad.types import Labels, Prediction, Sample
 
     num_categories, num_images = REAL_IAD
     per_category = int(fraction * num_images / num_categories)
@@ -141,8 +141,7 @@ def measure_stream(fraction: float) -> dict[str, object]:
             change = 0.8 + 0.4 * torch.rand(BATCH_SIZE, 1, 1, generator=generator)
             rows = torch.arange(index, index + BATCH_SIZE)
             prediction = Prediction(change.flatten(), maps * change)
-            batch = ImageBatch(
-                images=torch.empty(BATCH_SIZE, 0),
+            batch = Labels(
                 is_anomalous=masks.flatten(1).any(1),
                 masks=masks,
                 has_mask=torch.ones(BATCH_SIZE, dtype=torch.bool),

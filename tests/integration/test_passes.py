@@ -18,7 +18,7 @@ from omiad.data.images import read_mask
 from omiad.gallery import read_gallery
 from omiad.modules import AMDMModule
 from omiad.networks import UNet
-from omiad.types import ImageBatch, Prediction
+from omiad.types import Prediction, ScoringBatch
 
 SIZE = 192
 """Six images of this side hold more distinct scores than a category has bins."""
@@ -129,7 +129,7 @@ def test_masks_are_resized_as_the_protocol_says(
 class Unsteady(AMDMModule):
     """A model whose maps are others each time, as by kernels that add in any order."""
 
-    def test_step(self, batch: ImageBatch, batch_idx: int) -> Prediction:
+    def test_step(self, batch: ScoringBatch, batch_idx: int) -> Prediction:
         score, maps = super().test_step(batch, batch_idx)
         return Prediction(score, maps * (1 + 1e-4 * torch.rand(maps.shape)))
 

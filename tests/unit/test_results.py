@@ -10,7 +10,7 @@ from omiad.errors import InputError, MissingInputError
 from omiad.metrics import AnomalyMetrics
 from omiad.protocols import find_protocol
 from omiad.results import Bootstrap, images_path, read_images, read_results, write_results
-from omiad.types import ImageBatch, Prediction, Sample
+from omiad.types import Labels, Prediction, Sample
 
 SAMPLES = [
     Sample(Path(f"root/usb/{i}.png"), None, "usb", "good", "test", f"usb_{i // 2}", i % 2 + 1)
@@ -24,8 +24,7 @@ def write(folder: Path, **options: object) -> Path:
     masks[4:, 1:3, 1:4] = True
     maps = torch.rand(8, 6, 6, generator=generator) + 0.4 * masks
     metrics = AnomalyMetrics(["usb"])
-    batch = ImageBatch(
-        images=torch.zeros(8, 3, 6, 6, dtype=torch.uint8),
+    batch = Labels(
         is_anomalous=masks.any(2).any(1),
         masks=masks,
         has_mask=torch.ones(8, dtype=torch.bool),

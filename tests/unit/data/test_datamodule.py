@@ -11,7 +11,7 @@ from omiad.data import FeatureDataModule
 from omiad.data.loading import PhotographBatch, ResumableLoader
 from omiad.data.sampling import EpochSampler
 from omiad.errors import InputError, MissingInputError
-from omiad.types import FeatureBatch, ImageBatch
+from omiad.types import FeatureBatch, ImageBatch, ScoringBatch
 
 pytestmark = [
     # Lightning's own call; drop when it asks torch's trees as torch now wants.
@@ -219,9 +219,9 @@ def test_test_batches_stream_the_photographs_in_index_order(make, monkeypatch):
     data.setup("test")
     batches = list(data.test_dataloader())
     assert all(isinstance(batch, ImageBatch) for batch in batches)
-    assert torch.cat([b.index for b in batches]).tolist() == list(range(12))
+    assert torch.cat([b.labels.index for b in batches]).tolist() == list(range(12))
     assert batches[0].images.shape == (5, 3, 32, 32)
-    labels = torch.cat([b.is_anomalous for b in batches]).tolist()
+    labels = torch.cat([b.labels.is_anomalous for b in batches]).tolist()
     assert labels == [s.is_anomalous for s in data.samples("test")]
 
 
@@ -319,15 +319,15 @@ class Keeping(LightningModule):
 
     def __init__(self) -> None:
         super().__init__()
-        self.seen: list[ImageBatch] = []
+        self.seen: list[ScoringBatch] = []
 
-    def test_step(self, batch: ImageBatch, batch_idx: int) -> None:
+    def test_step(self, batch: ScoringBatch, batch_idx: int) -> None:
         self.seen.append(batch)
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_features_of_test_images_are_the_same_cached_or_streamed(make, tmp_path, num_workers):
-    def batches_of(cache, batch_size) -> list[ImageBatch]:
+    def batches_of(cache, batch_size) -> list[ScoringBatch]:
         tester, folder = Keeping(), tmp_path / str(cache)
         data = make(cache=cache, batch_size=batch_size, cache_dir=str(folder))
         data.num_workers = num_workers
@@ -337,12 +337,13 @@ def test_features_of_test_images_are_the_same_cached_or_streamed(make, tmp_path,
         return tester.seen
 
     first = batches_of("all", 5)
-    assert torch.cat([b.index for b in first]).tolist() == list(range(12))
-    assert first[0].images.dtype == torch.half
+    assert torch.cat([b.labels.index for b in first]).tolist() == list(range(12))
+    assert first[0].features.dtype == torch.half
     for others in (batches_of("all", 5), batches_of(True, 5), batches_of(False, 3)):
         assert len(others) == len(first)
         for a, b in zip(first, others, strict=True):
-            assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+            assert torch.equal(a.features, b.features)
+            assert all(map(torch.equal, a.labels, b.labels))
 
 
 def test_the_backbone_takes_batches_of_one_size_whatever_the_run_takes(make):
@@ -359,8 +360,8 @@ def test_a_cached_test_split_is_read_without_opening_a_photograph(make, tmp_path
     monkeypatch.setattr("omiad.data.images.read_image", refuse)
     monkeypatch.setattr("omiad.data.datamodule.read_image", refuse)
     (batch,) = data.test_dataloader()
-    assert batch.images.shape == (12, data.num_channels, 4, 4)
-    assert batch.masks.any()
+    assert batch.features.shape == (12, data.num_channels, 4, 4)
+    assert batch.labels.masks.any()
     data.setup("fit")
     assert len(list(data.train_dataloader())) == 2
 
@@ -411,9 +412,9 @@ class Visitor(LightningModule):
         super().__init__()
         self.folder = folder
 
-    def test_step(self, batch: ImageBatch, batch_idx: int) -> None:
+    def test_step(self, batch: ScoringBatch, batch_idx: int) -> None:
         with (self.folder / f"rank{self.global_rank}").open("a") as file:
-            file.writelines(f"{i}\n" for i in batch.index.tolist())
+            file.writelines(f"{i}\n" for i in batch.labels.index.tolist())
 
 
 # Lightning's advice, for samplers that repeat images.

@@ -132,11 +132,11 @@ def test_items_collate_to_an_image_batch_with_labels_from_the_index(mvtec_root):
     (batch,) = DataLoader(ImageDataset(samples, 16), batch_size=6)
     assert isinstance(batch, ImageBatch)
     assert batch.images.shape == (6, 3, 16, 16)
-    assert batch.is_anomalous.tolist() == [False] * 3 + [True] * 3
-    assert batch.masks.dtype == torch.bool
-    assert batch.masks.flatten(1).any(1).tolist() == [False] * 3 + [True] * 3
-    assert batch.has_mask.all()
-    assert batch.index.tolist() == list(range(6))
+    assert batch.labels.is_anomalous.tolist() == [False] * 3 + [True] * 3
+    assert batch.labels.masks.dtype == torch.bool
+    assert batch.labels.masks.flatten(1).any(1).tolist() == [False] * 3 + [True] * 3
+    assert batch.labels.has_mask.all()
+    assert batch.labels.index.tolist() == list(range(6))
 
 
 def test_a_defective_image_without_mask_has_no_known_pixels(mvtec_root):
@@ -147,9 +147,9 @@ def test_a_defective_image_without_mask_has_no_known_pixels(mvtec_root):
     ]
     dataset = ImageDataset(samples, 16)
     batch = default_collate([dataset[0], dataset[1]])
-    assert batch.has_mask.tolist() == [False, True]
-    assert batch.is_anomalous.tolist() == [True, False]
-    assert not batch.masks.any()
+    assert batch.labels.has_mask.tolist() == [False, True]
+    assert batch.labels.is_anomalous.tolist() == [True, False]
+    assert not batch.labels.masks.any()
 
 
 def test_an_error_in_a_worker_stays_one_sentence(mvtec_root, tmp_path):

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from omiad.data.loading import PhotographBatch, collate
-from omiad.types import FeatureBatch, ImageBatch
+from omiad.types import FeatureBatch, Labels, ScoringBatch
 
 
 @pytest.mark.parametrize("kind", [FeatureBatch, PhotographBatch])
@@ -20,7 +20,7 @@ def test_items_become_a_batch_of_their_kind(kind, pinned):
     batch = collate(items, pinned=pinned)
     assert isinstance(batch, kind)
     assert torch.equal(batch[0], torch.stack([items[0][0], items[1][0]]))
-    assert batch.index.tolist() == [5, 8]
+    assert batch.labels.index.tolist() == [5, 8]
     assert batch.category.tolist() == [1, 0]
     assert batch[0].is_pinned() == pinned
 
@@ -36,10 +36,11 @@ def test_items_are_written_once_and_into_pinned_memory(monkeypatch):
     monkeypatch.setattr(torch, "empty", without_a_gpu)
     features, flag = torch.arange(48).reshape(2, 2, 3, 4).half(), torch.tensor([True, False])
     items = [
-        ImageBatch(x, y, y[None], y, torch.tensor(7)) for x, y in zip(features, flag, strict=True)
+        ScoringBatch(x, Labels(y, y[None], y, torch.tensor(7)))
+        for x, y in zip(features, flag, strict=True)
     ]
     batch = collate(items, pinned=True)
-    assert [x.data_ptr() for x in batch] == [x.data_ptr() for x in made]
-    assert torch.equal(batch.images, features)
-    assert batch.masks.tolist() == [[True], [False]]
-    assert batch.index.tolist() == [7, 7]
+    assert [x.data_ptr() for x in (batch.features, *batch.labels)] == [x.data_ptr() for x in made]
+    assert torch.equal(batch.features, features)
+    assert batch.labels.masks.tolist() == [[True], [False]]
+    assert batch.labels.index.tolist() == [7, 7]

@@ -10,7 +10,7 @@ import torch
 from omiad.errors import InputError
 from omiad.gallery import Gallery, read_gallery, turns, write_gallery
 from omiad.gallery.keeping import MAP_SIDE, MASK_SIDE, fair_share
-from omiad.types import ImageBatch, Prediction, Sample
+from omiad.types import Labels, Prediction, Sample
 
 ROOT = Path("root")
 
@@ -34,8 +34,7 @@ def feed(
     for index in torch.arange(len(listed)).split(size):
         maps = scores[index][:, None, None].expand(-1, side, side).clone()
         known = torch.ones(len(index), dtype=torch.bool)
-        empty = torch.empty(len(index), 3, 0, 0, dtype=torch.uint8)
-        batch = ImageBatch(empty, labels[index], masks[index], known, index)
+        batch = Labels(labels[index], masks[index], known, index)
         gallery.add(Prediction(scores[index], maps), batch)
 
 

@@ -19,12 +19,12 @@ from omiad.metrics import (
     results_table,
 )
 from omiad.metrics.detection import MAX_PASSES
-from omiad.types import ImageBatch, Prediction
+from omiad.types import Labels, Prediction
 
 
 def batch_of(
     labels: list[bool], generator: torch.Generator, *, masked: bool = True
-) -> tuple[Prediction, ImageBatch]:
+) -> tuple[Prediction, Labels]:
     """Return images whose defect is a bright square in the map."""
     count = len(labels)
     is_anomalous = torch.tensor(labels)
@@ -32,8 +32,7 @@ def batch_of(
     if masked:
         masks[is_anomalous, 2:5, 2:5] = True
     maps = torch.rand(count, 8, 8, generator=generator) + 0.6 * masks
-    batch = ImageBatch(
-        images=torch.zeros(count, 3, 8, 8, dtype=torch.uint8),
+    batch = Labels(
         is_anomalous=is_anomalous,
         masks=masks,
         has_mask=~is_anomalous | torch.tensor(masked),
@@ -65,7 +64,7 @@ def test_batches_do_not_change_a_figure(generator: torch.Generator) -> None:
     for rows in ([0, 1], [2, 3, 4]):
         parts.update(
             Prediction(*(x[rows] for x in prediction)),
-            ImageBatch(*(x[rows] for x in batch)),
+            Labels(*(x[rows] for x in batch)),
             ["a"] * len(rows),
         )
     assert parts.compute().categories == whole.compute().categories
@@ -249,7 +248,7 @@ def test_an_image_that_comes_twice_counts_once(generator: torch.Generator) -> No
     once.update(prediction, batch, ["a"] * 4)
     twice.update(prediction, batch, ["a"] * 4)
     twice.update(
-        Prediction(*(x[:3] for x in prediction)), ImageBatch(*(x[:3] for x in batch)), ["a"] * 3
+        Prediction(*(x[:3] for x in prediction)), Labels(*(x[:3] for x in batch)), ["a"] * 3
     )
     assert twice.compute().categories == once.compute().categories
 
@@ -294,7 +293,7 @@ def share_of(rank: int, folder: str) -> None:
         row = slice(i, i + 1)
         name = "b" if i in (2, 4) else "a"
         metrics.update(
-            Prediction(*(x[row] for x in prediction)), ImageBatch(*(x[row] for x in batch)), [name]
+            Prediction(*(x[row] for x in prediction)), Labels(*(x[row] for x in batch)), [name]
         )
     results = metrics.compute()
     (Path(folder) / f"{rank}.json").write_text(json.dumps(shared_by_all(results)))
@@ -309,7 +308,7 @@ def test_two_processes_give_the_figures_of_one(tmp_path: Path) -> None:
     rows = [0, 1, 2, 3, 4]
     metrics.update(
         Prediction(*(x[rows] for x in prediction)),
-        ImageBatch(*(x[rows] for x in batch)),
+        Labels(*(x[rows] for x in batch)),
         ["a", "a", "b", "a", "b"],
     )
     results = metrics.compute()
