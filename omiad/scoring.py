@@ -36,21 +36,14 @@ class Scoring:
         Raises:
             InputError: If a field is out of its range.
         """
-        if not (math.isfinite(self.blur_sigma) and self.blur_sigma >= 0):
-            raise InputError(
-                f"scoring.blur_sigma must be finite and not negative, but got {self.blur_sigma}."
-            )
         if self.pool_size < 1:
             raise InputError(f"scoring.pool_size must be at least 1, but got {self.pool_size}.")
-        if self.memory_size < 0:
-            raise InputError(
-                f"scoring.memory_size must not be negative, but got {self.memory_size}."
-            )
-        if not (math.isfinite(self.residual_weight) and self.residual_weight >= 0):
-            raise InputError(
-                f"scoring.residual_weight must be finite and not negative, but got "
-                f"{self.residual_weight}."
-            )
+        for name in ("blur_sigma", "memory_size", "residual_weight"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise InputError(
+                    f"scoring.{name} must be finite and not negative, but got {value}."
+                )
 
 
 def residual_norm(residual: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from omiad.metrics.gathering import gather
 from omiad.metrics.histogram import MAX_BINS
 from omiad.metrics.image_counts import ImageCounts
 from omiad.metrics.images import IMAGE_FIGURES, Images, image_figures
-from omiad.metrics.pixels import TOLERANCE, PixelDetection, is_finite
+from omiad.metrics.pixels import TOLERANCE, PixelDetection
 from omiad.metrics.ranking import PIXEL_FIGURES, Interval
 from omiad.types import Labels, Prediction
 
@@ -124,7 +124,7 @@ class AnomalyMetrics:
                 continue
             rows = torch.tensor([i for i, other in enumerate(categories) if other == name])
             part = Prediction(scores[rows], maps[rows])
-            if not all(map(is_finite, part)):
+            if not all(bool(torch.isfinite(tensor).all()) for tensor in part):
                 raise InputError(
                     f"A score of category '{name}' is NaN or infinite. Was the model trained in a "
                     f"precision its features overflow? Try --trainer.precision 32-true."

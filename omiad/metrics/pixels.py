@@ -44,20 +44,18 @@ class PixelDetection:
         """Add maps; an image whose index was added before is skipped.
 
         Args:
-            anomaly_map: Scores (B, H, W), of any range.
+            anomaly_map: Scores (B, H, W), finite and of any range.
             masks: Defective pixels (B, H, W), bool.
             index: Position of each image in its split (B,).
 
         Raises:
-            InputError: If the shapes differ, or a score is NaN, infinite or not a float32.
+            InputError: If the shapes differ, or a score is not a float32.
         """
         if anomaly_map.shape != masks.shape:
             raise InputError(
                 f"Pixel metrics need a mask of each map's shape, but got {tuple(masks.shape)} for "
                 f"{tuple(anomaly_map.shape)}."
             )
-        if not is_finite(anomaly_map):
-            raise InputError("Pixel metrics need finite scores, but some are NaN or infinite.")
         if not torch.equal(anomaly_map.float().to(anomaly_map.dtype), anomaly_map):
             raise InputError(
                 f"Pixel metrics rank float32, which rounds some of these {anomaly_map.dtype} "
@@ -196,11 +194,6 @@ class _Pass:
             codes = codes[inside]
         shift = self._others.shift  # narrower bins would be merged anyway
         return tally(codes, defective, weights, shift=shift, max_bins=self.max_bins)
-
-
-def is_finite(scores: Tensor) -> bool:
-    """Return whether no score is NaN or infinite."""
-    return not scores.numel() or bool(torch.isfinite(torch.stack(torch.aminmax(scores))).all())
 
 
 def _largest(spread: NDArray[np.float64], *, but: float) -> NDArray[np.bool_]:

@@ -205,7 +205,6 @@ def test_maps_that_cannot_be_counted_are_refused() -> None:
     )
     for wrong, message in (
         (maps[:, :2], r"got \(2, 4, 4\) for \(2, 2, 4\)"),
-        (maps / 0, "NaN or infinite"),
         (maps.double() + 1e-9, "rounds some of these torch.float64"),
         (1e300 * (1 + maps.double()), "rounds some of these torch.float64"),
     ):
