@@ -52,15 +52,16 @@ class Evaluation(EvaluationOptions, Callback):
             return
         data = cast(DetectionModule, pl_module).data
         size = data.image_size
-        steps = self.steps(image_size=size, pool_size=1)
-        if steps.crop is not None or steps.input_size != size:
-            cut = f"{steps.crop} x {steps.crop} pixels cut from " if steps.crop else ""
+        protocol = self.build_protocol(image_size=size, pool_size=1)
+        if protocol.crop is not None or protocol.input_size != size:
+            side, crop = protocol.input_size, protocol.crop
+            cut = f"{crop} x {crop} pixels cut from " if crop else ""
             raise InputError(
-                f"Protocol {steps.name} gives a model {cut}{steps.input_size} x "
-                f"{steps.input_size} pixels, but this model was trained on whole images of {size} "
-                f"x {size}. Add --image_size {size} to compare at that size."
+                f"Protocol {protocol.name} gives a model {cut}{side} x {side} pixels, but this "
+                f"model takes whole images of {size} x {size}. Add --image_size {size} to compare "
+                f"at that size."
             )
-        data.prepare_mask = steps.prepare_mask
+        data.prepare_mask = protocol.prepare_mask
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start without any prediction.
@@ -74,27 +75,27 @@ class Evaluation(EvaluationOptions, Callback):
         self._evaluator = Evaluator(
             module.data.samples("test"),
             root=module.data.root,
-            steps=self._steps_of(module.detector),
+            protocol=self._protocol_of(module.detector),
             options=self,
         )
         self._clock = StepClock(module.device)
 
-    def _steps_of(self, detector: Detector) -> Protocol:
+    def _protocol_of(self, detector: Detector) -> Protocol:
         """Return the protocol, with the steps that the model takes itself."""
         scoring, size = detector.scoring, detector.extractor.image_size
-        steps = self.steps(image_size=size, pool_size=scoring.pool_size)
+        protocol = self.build_protocol(image_size=size, pool_size=scoring.pool_size)
         if scoring.blur_sigma == 0:
-            return steps
-        if steps.blur_sigma > 0:
+            return protocol
+        if protocol.blur_sigma > 0:
             raise InputError(
                 f"The model blurs its maps (sigma {scoring.blur_sigma:g}), and protocol "
-                f"{steps.name} would blur them again. Give --model.scoring.blur_sigma 0 or "
+                f"{protocol.name} would blur them again. Give --model.scoring.blur_sigma 0 or "
                 f"--blur_sigma 0."
             )
-        upsampling = f"{steps.upsampling}; Gaussian, sigma {scoring.blur_sigma:g}"
+        upsampling = f"{protocol.upsampling}; Gaussian, sigma {scoring.blur_sigma:g}"
         if self.takes_model_window:
             upsampling += ", after the image score"
-        return dataclasses.replace(steps, upsampling=upsampling)
+        return dataclasses.replace(protocol, upsampling=upsampling)
 
     def on_test_batch_start(
         self,
@@ -127,7 +128,7 @@ class Evaluation(EvaluationOptions, Callback):
 
     def _add(self, module: DetectionModule, prediction: Prediction, batch: ScoringBatch) -> None:
         # The model takes its image score from the map before its own blur.
-        is_models = self.takes_model_window and self._evaluator.steps.blur_sigma == 0
+        is_models = self.takes_model_window and self._evaluator.protocol.blur_sigma == 0
         self._evaluator.add(
             prediction.anomaly_map,
             batch.labels,

@@ -81,14 +81,14 @@ def evaluate(
         raise InputError(f"'{path}' already exists. Choose another --output.")
     bootstrap = Bootstrap(num_resamples, seed)
     chosen = EvaluationOptions(**options)
-    steps, samples = chosen.steps(), data.index()
+    protocol, samples = chosen.build_protocol(), data.index()
     names = [sample.name(root) for sample in samples]
     files = find_maps(Path(maps), names)
     given = None if scores is None else read_scores(Path(scores), names)
-    evaluator = Evaluator(samples, root=root, steps=steps, options=chosen)
+    evaluator = Evaluator(samples, root=root, protocol=protocol, options=chosen)
 
     def add_all() -> None:
-        for pixels, labels in _batches(samples, files, steps):
+        for pixels, labels in _batches(samples, files, protocol):
             evaluator.add(pixels, labels, score=None if given is None else given[labels.index])
 
     add_all()
@@ -109,11 +109,11 @@ def evaluate(
 
 
 def _batches(
-    samples: Sequence[Sample], files: Sequence[Path], steps: Protocol
+    samples: Sequence[Sample], files: Sequence[Path], protocol: Protocol
 ) -> Iterator[tuple[Tensor, Labels]]:
     """Read maps and masks; faulty maps are named together at the end."""
     faults: list[str] = []
-    side = steps.given_size
+    side = protocol.given_size
     indices = track(range(len(samples)), description="evaluate", transient=True)
     for _, group in groupby(indices, lambda i: i // _BATCH_SIZE):
         maps, rows = [], []
@@ -130,21 +130,21 @@ def _batches(
             else:
                 faults.append(f"'{files[i]}' is {height} x {width}, not {side} x {side}")
         if rows and not faults:
-            yield torch.stack(maps), _labels(samples, rows, steps)
+            yield torch.stack(maps), _labels(samples, rows, protocol)
     complain(
-        f"Protocol {steps.name} takes maps of {side} x {side} finite scores (another side: "
+        f"Protocol {protocol.name} takes maps of {side} x {side} finite scores (another side: "
         f"--image_size).",
         {"faults in": faults},
     )
 
 
-def _labels(samples: Sequence[Sample], rows: list[int], steps: Protocol) -> Labels:
+def _labels(samples: Sequence[Sample], rows: list[int], protocol: Protocol) -> Labels:
     """Return what is known about some images."""
     images = [samples[i] for i in rows]
     masks = [
-        torch.zeros(steps.map_size, steps.map_size, dtype=torch.bool)
+        torch.zeros(protocol.map_size, protocol.map_size, dtype=torch.bool)
         if sample.mask is None
-        else steps.prepare_mask(load_mask(sample.mask, image=sample.image))
+        else protocol.prepare_mask(load_mask(sample.mask, image=sample.image))
         for sample in images
     ]
     is_anomalous = torch.tensor([sample.is_anomalous for sample in images])

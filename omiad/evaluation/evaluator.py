@@ -29,23 +29,28 @@ class Evaluator:
     Args:
         samples: The test images, by their index.
         root: Folder of the data set.
-        steps: How maps, masks and image scores are prepared.
+        protocol: How maps, masks and image scores are prepared.
         options: What the user chose.
     """
 
     results: Results
 
     def __init__(
-        self, samples: Sequence[Sample], *, root: Path, steps: Protocol, options: EvaluationOptions
+        self,
+        samples: Sequence[Sample],
+        *,
+        root: Path,
+        protocol: Protocol,
+        options: EvaluationOptions,
     ) -> None:
         self.samples = samples
-        self.steps = steps
+        self.protocol = protocol
         self._root = root
         self._options = options
         self._metrics = AnomalyMetrics(
             sorted({sample.category for sample in samples}),
             tolerance=options.tolerance,
-            source=steps.name if options.estimator == "source" else None,
+            source=protocol.name if options.estimator == "source" else None,
         )
         self._gallery = Gallery(samples, num_images=options.num_kept)
         self._pixels: dict[bool, list[Tensor]] = {False: [], True: []}  # by the label of the image
@@ -67,8 +72,8 @@ class Evaluator:
             score: Image scores (B,) instead of the protocol's.
             picture: Returns the reconstructions of some rows of the batch, (N, 3, H, W), uint8.
         """
-        maps = self.steps.prepare_map(anomaly_map.float().cpu())
-        scores = self.steps.image_score(maps) if score is None else score.cpu()
+        maps = self.protocol.prepare_map(anomaly_map.float().cpu())
+        scores = self.protocol.image_score(maps) if score is None else score.cpu()
         prediction = Prediction(scores, maps)
         indices = labels.index.tolist()
         self._metrics.update(prediction, labels, [self.samples[i].category for i in indices])
@@ -115,13 +120,13 @@ class Evaluator:
             references: Path of a normal training image of each category below the root.
             about: Further arguments of `write_results`.
         """
-        Console().print(results_table(self.results, steps=self.steps.sentence))
+        Console().print(results_table(self.results, steps=self.protocol.sentence))
         write_results(
             path,
             self.results,
             self.samples,
             root=self._root,
-            protocol=self.steps,
+            protocol=self.protocol,
             estimator=self._options.estimator,
             map_range=list(scale),
             **about,

@@ -46,9 +46,11 @@ class EvaluationOptions:
         Raises:
             InputError: If there is no such protocol or a step is impossible.
         """
-        self.steps(pool_size=1)
+        self.build_protocol(pool_size=1)
 
-    def steps(self, *, image_size: int | None = None, pool_size: int | None = None) -> Protocol:
+    def build_protocol(
+        self, *, image_size: int | None = None, pool_size: int | None = None
+    ) -> Protocol:
         """Return the protocol with the steps that were chosen.
 
         Args:

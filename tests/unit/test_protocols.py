@@ -39,7 +39,7 @@ def test_a_preset_does_what_its_source_does(name: str, mask: np.ndarray) -> None
 
 
 def chosen(**options: object) -> Protocol:
-    return EvaluationOptions(**options).steps()  # type: ignore[arg-type]
+    return EvaluationOptions(**options).build_protocol()  # type: ignore[arg-type]
 
 
 def test_blur_and_window_are_options() -> None:
@@ -62,16 +62,16 @@ def test_another_size_leaves_out_the_crop() -> None:
 
 def test_a_model_brings_its_size_and_window_unless_others_are_chosen() -> None:
     model = {"image_size": 448, "pool_size": 32}
-    steps = EvaluationOptions().steps(**model)
+    steps = EvaluationOptions().build_protocol(**model)
     assert (steps.name, steps.given_size, steps.map_size, steps.pool_size) == (
         "uniad",
         448,
         448,
         32,
     )
-    steps = EvaluationOptions(image_size=320, top_fraction=0.01).steps(**model)
+    steps = EvaluationOptions(image_size=320, top_fraction=0.01).build_protocol(**model)
     assert (steps.map_size, steps.pool_size, steps.top_fraction) == (320, 16, 0.01)
-    assert EvaluationOptions(protocol="ader").steps(**model) == ADER
+    assert EvaluationOptions(protocol="ader").build_protocol(**model) == ADER
 
 
 def test_a_preset_records_each_of_its_steps() -> None:
