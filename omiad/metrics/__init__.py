@@ -1,9 +1,9 @@
 """Exact metrics of anomaly detection and localisation from raw scores.
 
-`detection` holds the figures of a whole data set. Image figures are in `images`, pixel figures in
-`pixels`; both are `ranking` figures. Pixels are counted in a `histogram`, and each defect region in
-them weighs the same (`regions`). `image_counts` and `bootstrap` resample images, `estimators`
-reproduce published code, and `table` prints.
+`detection` holds the figures of a data set and `category` those of one category. Image figures are
+in `images` and pixel figures in `pixels`; both are computed by `ranking`. Pixels are counted in a
+`histogram`, and each defect region weighs the same (`regions`). `image_counts` and `bootstrap`
+resample images, `estimators` reproduces published code, and `table` prints.
 """
 
 from omiad.metrics.detection import METRICS as METRICS

@@ -7,13 +7,12 @@ from typing import Any
 import torch
 
 from omiad.errors import InputError
-from omiad.metrics.estimators import SOURCE_ESTIMATORS
-from omiad.metrics.gathering import gather
+from omiad.metrics.category import CategoryMetrics, Figures
 from omiad.metrics.histogram import MAX_BINS
 from omiad.metrics.image_counts import ImageCounts
-from omiad.metrics.images import IMAGE_FIGURES, Images, image_figures
-from omiad.metrics.pixels import TOLERANCE, PixelDetection
-from omiad.metrics.ranking import PIXEL_FIGURES, Interval
+from omiad.metrics.images import IMAGE_FIGURES, Images
+from omiad.metrics.pixels import TOLERANCE
+from omiad.metrics.ranking import PIXEL_FIGURES
 from omiad.types import Labels, Prediction
 
 IMAGE_METRICS = ("image_auroc", "image_ap", "image_f1_max")
@@ -21,8 +20,6 @@ PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro")
 METRICS = IMAGE_METRICS + PIXEL_METRICS
 FURTHER = tuple(name for name in (*IMAGE_FIGURES, *PIXEL_FIGURES) if name not in METRICS)
 """Figures besides the seven: operating points, and AU-PRO at lower limits."""
-
-Figures = dict[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,7 @@ class AnomalyMetrics:
         for name in categories:
             if name.encode(errors="ignore").decode() != name:
                 raise InputError(f"The category {name!a} is not named in UTF-8. Rename its folder.")
-        self._categories = {name: _Category(max_bins) for name in categories}
+        self._categories = {name: CategoryMetrics(max_bins) for name in categories}
         self._tolerance = tolerance
         self._source = source
         self._unsettled: list[str] | None = None  # categories that the second pass counts
@@ -173,77 +170,6 @@ class AnomalyMetrics:
             images={name: category.images for name, category in categories.items()},
             counts={name: category.pixel.images for name, category in categories.items()},
         )
-
-
-class _Category:
-    """The scores of one category and its figures."""
-
-    def __init__(self, max_bins: int) -> None:
-        self.scored: dict[int, tuple[float, bool, bool]] = {}
-        self.pixel = PixelDetection(max_bins=max_bins)
-
-    def update(self, prediction: Prediction, labels: Labels) -> None:
-        self.pixel.update(prediction.anomaly_map, labels.masks, labels.index)
-        columns = (prediction.score, labels.is_anomalous, labels.has_mask)
-        rows = zip(*(column.tolist() for column in columns), strict=True)
-        for index, row in zip(labels.index.tolist(), rows, strict=True):
-            self.scored.setdefault(index, row)
-
-    def compute(self) -> None:
-        """Compute the figures over all processes; every process must call this method."""
-        scored: dict[int, tuple[float, bool, bool]] = {}
-        for share in gather(self.scored):
-            scored = share | scored  # the first of a repeated image counts
-        self.images = Images.of(scored)
-        self.pixel.images.share()
-        self.compute_pixels()
-
-    def compute_pixels(self) -> None:
-        """Compute the pixel figures over all processes; every process must call this method."""
-        self.pixel_figures: dict[str, Interval | None] = self.pixel.compute()
-        if not self.images.has_mask.all():
-            self.pixel_figures = dict.fromkeys(PIXEL_FIGURES)
-
-    @property
-    def has_pixel_figures(self) -> bool:
-        return None not in self.pixel_figures.values()
-
-    def figures(self, source: str | None) -> Figures:
-        """Return all figures, some of them as the source of a protocol estimates them."""
-        exact = {name: figure and figure.value for name, figure in self.pixel_figures.items()}
-        figures = image_figures(self.images.score, self.images.is_anomalous) | exact
-        return figures | self._estimates(source)
-
-    def bounds(self, source: str | None) -> dict[str, float]:
-        """Return the largest error of each exact figure."""
-        estimated = self._estimates(source)
-        return {
-            name: figure.bound
-            for name, figure in self.pixel_figures.items()
-            if figure is not None and name not in estimated
-        }
-
-    def _estimates(self, source: str | None) -> Figures:
-        if source is None or not self.has_pixel_figures:
-            return {}
-        return SOURCE_ESTIMATORS[source](self.pixel.bins)
-
-    def note(self) -> str | None:
-        """Say why figures are missing or less exact than asked for, None if no figure is."""
-        images = self.images
-        if not images.is_anomalous.any():
-            return "no defective test image: nothing to measure"
-        reasons = []
-        if images.is_anomalous.all():
-            reasons.append("no normal test image: no image figures")
-        if not images.has_mask.all():
-            count = f"{(~images.has_mask).sum()} of {images.is_anomalous.sum()}"
-            reasons.append(f"{count} defective test images have no mask: no pixel figures")
-        elif not self.has_pixel_figures:
-            reasons.append("every mask is empty: no pixel figures")
-        if not self.pixel.is_repeatable:
-            reasons.append("maps changed from pass to pass: pixel figures are those of the first")
-        return "; ".join(reasons) or None
 
 
 def _mean(categories: Mapping[str, Figures]) -> tuple[Figures, dict[str, int]]:
