@@ -81,8 +81,9 @@ class Evaluator:
             return
         self._gallery.add(prediction, labels, picture=picture)
         step = -(-maps.shape[-1] // _GRID)
-        for pixels, is_anomalous in zip(maps, labels.is_anomalous.tolist(), strict=True):
-            self._pixels[is_anomalous].append(pixels[::step, ::step].flatten())
+        for is_anomalous, pixels in self._pixels.items():
+            rows = labels.is_anomalous.cpu() == is_anomalous
+            pixels.append(maps[rows][:, ::step, ::step].flatten())
 
     def compute(self, *, replay: Callable[[], None]) -> None:
         """Compute the figures over all processes; every process must call this method.
@@ -102,7 +103,8 @@ class Evaluator:
 
     def map_scale(self) -> tuple[float, float]:
         """Return the scale of the maps of normal images, or of all images if none is normal."""
-        return map_scale(torch.cat(self._pixels[False] or self._pixels[True]))
+        normal, anomalous = (torch.cat(pixels) for pixels in self._pixels.values())
+        return map_scale(normal if len(normal) else anomalous)
 
     def write(
         self,
