@@ -28,29 +28,29 @@ class Protocol:
     Attributes:
         name: The preset that these steps come from.
         input_size: Side in pixels to which images and masks are resized.
-        crop: Side of the centre that is cut out of them; None keeps all.
+        map_size: Side at which maps and masks are compared.
+        estimators: How the figures of the source differ from exact ones; for the record.
+        crop: Side of the centre that is cut out of images and masks; None keeps all.
         mask_resize: How masks are resized.
         mask_threshold: Part of white above which a resized mask pixel is defective.
-        map_size: Side at which maps and masks are compared.
         blur_sigma: Standard deviation of the Gaussian that blurs maps, in pixels; 0 is no blur.
         blur_kernel: Side of a kernel that pads with zeros; None cuts at 4 sigma and reflects.
         pool_size: Side of the window whose highest mean is the image score; 1 is the maximum.
         top_fraction: Share of pixels whose mean is the image score instead; 0 turns that off.
-        estimators: How the figures of the source differ from exact ones; for the record.
         upsampling: How the code of the method turns its grid into maps; for the record.
     """
 
     name: str
     input_size: int
-    crop: int | None
-    mask_resize: Literal["nearest", "bilinear"]
-    mask_threshold: float
     map_size: int
-    blur_sigma: float
-    blur_kernel: int | None
-    pool_size: int
-    top_fraction: float
     estimators: str
+    crop: int | None = None
+    mask_resize: Literal["nearest", "bilinear"] = "bilinear"
+    mask_threshold: float = 0.0
+    blur_sigma: float = 0.0
+    blur_kernel: int | None = None
+    pool_size: int = 1
+    top_fraction: float = 0.0
     upsampling: str = "bilinear, corners aligned"
 
     def __post_init__(self) -> None:
@@ -168,14 +168,9 @@ class Protocol:
 UNIAD = Protocol(
     name="uniad",
     input_size=224,
-    crop=None,
-    mask_resize="nearest",
-    mask_threshold=0.0,
     map_size=224,
-    blur_sigma=0.0,
-    blur_kernel=None,
+    mask_resize="nearest",
     pool_size=16,
-    top_fraction=0.0,
     estimators="no pixel AP, F1-max and AU-PRO",
 )
 """UniAD (utils/eval_helper.py, datasets/base_dataset.py), which the paper follows."""
@@ -183,14 +178,9 @@ UNIAD = Protocol(
 ADER = Protocol(
     name="ader",
     input_size=256,
-    crop=None,
-    mask_resize="bilinear",
-    mask_threshold=0.5,
     map_size=256,
+    mask_threshold=0.5,
     blur_sigma=4.0,
-    blur_kernel=None,
-    pool_size=1,
-    top_fraction=0.0,
     estimators="50 bins, AP as a trapezoid, F1-max over 21 thresholds",
 )
 """ADer (util/metric.py). Its blur and window vary by model: none and 16 for UniAD."""
@@ -199,12 +189,9 @@ DINOMALY = Protocol(
     name="dinomaly",
     input_size=448,
     crop=392,
-    mask_resize="bilinear",
-    mask_threshold=0.0,
     map_size=256,
     blur_sigma=4.0,
     blur_kernel=5,
-    pool_size=1,
     top_fraction=0.01,
     estimators="AU-PRO over 200 thresholds, divided by the last rate below 0.3",
 )

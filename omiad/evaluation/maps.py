@@ -1,8 +1,6 @@
 """Anomaly maps and image scores on disk: which file belongs to which image, and what is in it."""
 
 import csv
-import zipfile
-import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -14,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from omiad.errors import InputError, MissingInputError
+from omiad.errors import BROKEN_ARCHIVE, InputError, MissingInputError
 from omiad.gallery import gallery_path
 from omiad.metrics import Results
 from omiad.results import images_path
@@ -24,15 +22,7 @@ T = TypeVar("T")
 MAP_SUFFIXES = frozenset({".npy", ".npz", ".png", ".tif", ".tiff"})
 """Suffixes of map files; case is ignored."""
 
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    zipfile.BadZipFile,
-    zlib.error,
-    Image.DecompressionBombError,
-)
+_UNREADABLE = (*BROKEN_ARCHIVE, SyntaxError, Image.DecompressionBombError)
 """What Pillow and numpy raise for broken files."""
 
 _MAX_NAMED = 20
