@@ -92,7 +92,9 @@ class PixelDetection:
     def refine(self, tolerance: float = TOLERANCE) -> bool:
         """Prepare a second pass over the same maps, which counts some bins in narrower bins.
 
-        Call it once, after `compute`, in all processes.
+        Maps that crowd in few bins, such as softmax maps near one, need this pass; none that was
+        tried needs a third (tests/benchmarks/metrics.py --passes). Call this method once, after
+        `compute`, in all processes.
 
         Args:
             tolerance: Largest error of a figure, as a fraction of 1.
