@@ -1,4 +1,4 @@
-"""What the gallery of a page shows: images with the score, map and outcome of each run."""
+"""The images of a page: photograph and mask, and the score, map and outcome of each run."""
 
 import logging
 from collections import defaultdict
@@ -6,29 +6,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from omiad.gallery import KeptImages, turns
 from omiad.protocols import PROTOCOLS
+from omiad.report.kept import turns
 from omiad.report.pictures import Album, map_picture, mask_picture, photograph, plain_picture
 from omiad.report.runs import TestedRun
 from omiad.types import NORMAL
 
 logger = logging.getLogger(__name__)
 
-MISTAKES = ("false alarm", "miss")
-OUTCOMES = ("false alarm", "miss", "detected", "passed", "not judged")
-"""False positive, false negative, true positive, true negative; and without a threshold."""
+_MISTAKES = ("false alarm", "miss")
 
 
 class Verdict(NamedTuple):
-    """What a run says of an image.
+    """The judgement of one run on one image.
 
     Attributes:
         run: Number of the run.
-        row: Row of the image among those its category kept.
+        row: Row of the image among the stored images of its category.
         score: Image score.
-        outcome: One of `OUTCOMES`.
-        wrongness: How far the score is on the wrong side of the threshold, in standard deviations
-            of the category's scores; negative on the right side.
+        outcome: "false alarm", "miss", "detected", "passed", or "not judged" without a threshold.
+        wrongness: Distance of the score from the threshold on the wrong side, in standard
+            deviations of the category's scores; negative on the right side.
     """
 
     run: int
@@ -38,15 +36,15 @@ class Verdict(NamedTuple):
     wrongness: float
 
 
-class Gallery(NamedTuple):
-    """The gallery of a page.
+class GalleryEntries(NamedTuple):
+    """The images of a page.
 
     Attributes:
-        data: What page.js draws, as plain data.
-        num_shown: Images in it.
+        data: What gallery.js draws, as plain data.
+        num_shown: Images on the page.
         num_kept: Images whose maps the tests kept.
         num_tested: Images tested.
-        num_without_photograph: Images shown whose photographs are not there.
+        num_without_photograph: Images on the page whose photographs were not found.
     """
 
     data: dict[str, Any]
@@ -56,76 +54,63 @@ class Gallery(NamedTuple):
     num_without_photograph: int
 
 
-def collect(runs: Sequence[TestedRun], album: Album, *, root: Path | None) -> Gallery:
-    """Choose images, mistakes first, and put their pictures into the album until it is full.
+def collect(runs: Sequence[TestedRun], album: Album, *, root: Path | None) -> GalleryEntries:
+    """Put images into the album until it is full, mistakes first.
 
     Args:
-        runs: The tests; the same image of several is shown once, with the map of each.
+        runs: The tests. An image of several tests is shown once, with the map of each.
         album: Where pictures go.
-        root: Folder of the photographs, by default the one each run was tested on.
+        root: Folder of the photographs, by default the one that each run was tested on.
     """
-    verdicts = _verdicts(runs)
     roots = [root or Path(str(run.record.get("root", ""))) for run in runs]
+    verdicts = _verdicts(runs)
     references = _references(runs, roots, album)
-    images, missing = [], 0
+    images: list[dict[str, Any]] = []
     for category, name in _mistakes_first(verdicts):
-        entry = _entry(runs, roots, album, category, name, verdicts[category, name])
-        if entry is None:
+        image = _image(runs, roots, album, category, name, verdicts[category, name])
+        if image is None:
             break
-        missing += entry["photo"] is None
-        images.append(entry)
-    if missing:
+        images.append(image)
+    num_missing = sum(image["photo"] is None for image in images)
+    if num_missing:
         logger.warning(
-            "%d of %d photographs are not below %s, so that the page shows their maps alone. Say "
-            "where they lie by --root.", missing, len(images), roots[0]
-        )  # fmt: skip
+            "%d of %d photographs were not found below %s, so the page shows only their maps. Give "
+            "their folder with --root.",
+            num_missing,
+            len(images),
+            roots[0],
+        )
     data = {
         "judged": True,
         "runs": [
             {
                 "name": run.name,
-                "thresholds": {name: scores.threshold for name, scores in run.scores.items()},
+                "thresholds": {name: of.threshold for name, of in run.scores.items()},
             }
             for run in runs
         ],
         "references": references,
         "images": images,
     }
-    tested = {(c, n) for run in runs for c, s in run.scores.items() for n in s.name.tolist()}
-    return Gallery(data, len(images), len(verdicts), len(tested), missing)
+    tested = {(c, n) for run in runs for c, of in run.scores.items() for n in of.name.tolist()}
+    return GalleryEntries(data, len(images), len(verdicts), len(tested), num_missing)
 
 
 def _verdicts(runs: Sequence[TestedRun]) -> dict[tuple[str, str], list[Verdict]]:
+    """Judge every stored image, by category and name."""
     found: dict[tuple[str, str], list[Verdict]] = defaultdict(list)
     for number, run in enumerate(runs):
-        for category, kept in run.kept.items():
+        for category, stored in run.stored.items():
             threshold = run.scores[category].threshold
             spread = float(run.scores[category].score.std()) or 1.0
-            for row, name in enumerate(kept.name.tolist()):
-                score = float(kept.score[row])
-                is_normal = str(kept.defect[row]) == NORMAL
-                outcome = _outcome(score, threshold, is_normal=is_normal)
+            columns = (stored.name.tolist(), stored.defect.tolist(), stored.score.tolist())
+            for row, (name, defect, score) in enumerate(zip(*columns, strict=True)):
+                is_normal = defect == NORMAL
                 above = 0.0 if threshold is None else (score - threshold) / spread
-                wrongness = above if is_normal else -above
-                found[category, name].append(Verdict(number, row, score, outcome, wrongness))
+                outcome = _outcome(score, threshold, is_normal=is_normal)
+                verdict = Verdict(number, row, score, outcome, above if is_normal else -above)
+                found[category, name].append(verdict)
     return found
-
-
-def _mistakes_first(verdicts: Mapping[tuple[str, str], Sequence[Verdict]]) -> list[tuple[str, str]]:
-    """Order images: mistakes of any run before all others, categories and outcomes in turn."""
-    groups: dict[tuple[bool, str, str], list[tuple[float, tuple[str, str]]]] = defaultdict(list)
-    for key, found in verdicts.items():
-        worst = max(found, key=lambda verdict: verdict.wrongness)
-        is_mistake = worst.outcome in MISTAKES
-        # Right ones stay in the order of the test.
-        wrongness = worst.wrongness if is_mistake else 0.0
-        groups[not is_mistake, key[0], worst.outcome].append((-wrongness, key))
-    ordered = [
-        [key for _, key in sorted(groups[name], key=lambda image: image[0])]
-        for name in sorted(groups)
-    ]
-    num_wrong = sum(not is_right for is_right, _, _ in groups)
-    return turns(ordered[:num_wrong]) + turns(ordered[num_wrong:])
 
 
 def _outcome(score: float, threshold: float | None, *, is_normal: bool) -> str:
@@ -136,14 +121,35 @@ def _outcome(score: float, threshold: float | None, *, is_normal: bool) -> str:
     return "passed" if is_normal else "miss"
 
 
+def _mistakes_first(verdicts: Mapping[tuple[str, str], Sequence[Verdict]]) -> list[tuple[str, str]]:
+    """Order images: mistakes of any run before all others, categories and outcomes in turn."""
+    mistakes: dict[tuple[str, str], list[tuple[float, tuple[str, str]]]] = defaultdict(list)
+    others: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
+    for key, found in verdicts.items():
+        worst = max(found, key=lambda verdict: verdict.wrongness)
+        if worst.outcome in _MISTAKES:
+            mistakes[key[0], worst.outcome].append((-worst.wrongness, key))
+        else:
+            others[key[0], worst.outcome].append(key)
+    worst_first = [[key for _, key in sorted(mistakes[group])] for group in sorted(mistakes)]
+    return turns(worst_first) + turns([others[group] for group in sorted(others)])
+
+
 def _references(
     runs: Sequence[TestedRun], roots: Sequence[Path], album: Album
 ) -> dict[str, str | None]:
-    """Return the address of a normal photograph of each category; of training where it is known."""
+    """Return the address of a normal photograph of each category, from training if it is known."""
     found: dict[str, str | None] = {}
     for run, root in zip(runs, roots, strict=True):
-        for category, kept in run.kept.items():
-            name = str(kept.reference[0]) or _most_normal(kept)
+        for category, stored in run.stored.items():
+            normal = [
+                (float(score), str(name))
+                for score, name, defect in zip(
+                    stored.score, stored.name, stored.defect, strict=True
+                )
+                if defect == NORMAL
+            ]
+            name = str(stored.reference[0]) or min(normal, default=(0.0, ""))[1]
             if found.get(category) is None and name:
                 read = photograph(root / name, album.side, kept_part=_kept_part(run))
                 taken = album.take((read[0], "jpg")) if read else None
@@ -151,12 +157,7 @@ def _references(
     return found
 
 
-def _most_normal(kept: KeptImages) -> str:
-    rows = [i for i, defect in enumerate(kept.defect.tolist()) if defect == NORMAL]
-    return str(kept.name[min(rows, key=lambda i: float(kept.score[i]))]) if rows else ""
-
-
-def _entry(
+def _image(
     runs: Sequence[TestedRun],
     roots: Sequence[Path],
     album: Album,
@@ -164,51 +165,49 @@ def _entry(
     name: str,
     verdicts: Sequence[Verdict],
 ) -> dict[str, Any] | None:
-    """Return an image as plain data, None if its pictures do not fit any more."""
-    first = verdicts[0]
-    kept = runs[first.run].kept[category]
-    read = photograph(roots[first.run] / name, album.side, kept_part=_kept_part(runs[first.run]))
-    mask = kept.mask[first.row]
-    has_mask = bool(kept.has_mask[first.row])
-    pictures: list[tuple[bytes, str] | None] = [
+    """Return an image as plain data, None if its pictures no longer fit into the album."""
+    run, row = verdicts[0].run, verdicts[0].row
+    stored = runs[run].stored[category]
+    read = photograph(roots[run] / name, album.side, kept_part=_kept_part(runs[run]))
+    mask, has_mask = stored.mask[row], bool(stored.has_mask[row])
+    pictures = [
         (read[0], "jpg") if read else None,
         (mask_picture(mask), "png") if has_mask and mask.any() else None,
     ]
     for verdict in verdicts:
-        theirs = runs[verdict.run].kept[category]
+        theirs = runs[verdict.run].stored[category]
         drawn = theirs.reconstruction[verdict.row]
         pictures.append((map_picture(theirs.level[verdict.row]), "jpg"))
         pictures.append((plain_picture(drawn), "jpg") if drawn.size else None)
     taken = album.take(*pictures)
     if taken is None:
         return None
-    by_run = {
-        verdict.run: {
+    of_run: list[dict[str, Any] | None] = [None] * len(runs)
+    for i, verdict in enumerate(verdicts):
+        of_run[verdict.run] = {
             "score": verdict.score,
             "outcome": verdict.outcome,
             "wrongness": round(verdict.wrongness, 4),
             "map": taken[2 + 2 * i],
             "reconstruction": taken[3 + 2 * i],
         }
-        for i, verdict in enumerate(verdicts)
-    }
     return {
         "name": name,
         "category": category,
-        "defect": str(kept.defect[first.row]),
+        "defect": str(stored.defect[row]),
         "aspect": round(read[1], 4) if read else 1.0,
         "photo": taken[0],
         "mask": taken[1],
         "has_mask": has_mask,
-        "runs": [by_run.get(number) for number in range(len(runs))],
+        "runs": of_run,
     }
 
 
 def _kept_part(run: TestedRun) -> float:
-    """Return which part of each side of a photograph the protocol keeps."""
+    """Return the part of each side of a photograph that the protocol keeps."""
     preset = PROTOCOLS.get(str(run.record["protocol"]))
     if preset is None:
         return 1.0
-    changes = run.record.get("protocol_changes", {})
+    changes = run.record.get("protocol_changes") or {}
     size = int(changes.get("input_size", preset.input_size))
     return int(changes.get("crop", preset.crop) or size) / size

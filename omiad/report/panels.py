@@ -1,4 +1,4 @@
-"""Pictures of images beside their anomaly maps, all maps on one scale."""
+"""Pictures of test images beside their anomaly maps, with one colour scale for all maps."""
 
 import logging
 from collections import defaultdict
@@ -12,8 +12,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from omiad.data.images import read_image
 from omiad.errors import InputError
-from omiad.gallery import KeptImages, gallery_path, read_gallery, turns
+from omiad.report.archive import StoredImages, gallery_path, read_gallery
 from omiad.report.colors import heat
+from omiad.report.kept import turns
 from omiad.results import read_results
 
 logger = logging.getLogger(__name__)
@@ -21,35 +22,24 @@ logger = logging.getLogger(__name__)
 Pixels = NDArray[np.uint8]
 Map = NDArray[np.floating[Any]]
 
-COLUMNS = (
-    "normal reference",
-    "input",
-    "our reconstruction",
-    "ground truth",
-    "anomaly map",
-    "overlay",
-)
-"""The reconstruction only where there is one."""
 _GAP, _HEAD, _LABEL, _LEGEND = 6, 26, 22, 44
 _HEADING = 118
-"""Pixels that the longest heading takes; columns of smaller pictures keep this distance."""
+"""Width of the longest heading in pixels; columns of smaller pictures are as far apart."""
 _INK, _PAPER, _EMPTY = (32, 32, 32), (255, 255, 255), (235, 235, 235)
-
-
 _MAX_SIDE = 256
 
 
 class PanelRow(NamedTuple):
-    """One test image to show.
+    """One test image, all pictures of one size.
 
     Attributes:
-        reference: A normal image of the same category (H, W, 3), uint8, or None without one.
+        reference: A normal image of the category (H, W, 3), uint8; None if there is none.
         image: The image (H, W, 3), uint8.
-        mask: Its defective pixels (H, W), bool, or None where nobody drew them.
+        mask: Its defective pixels (H, W), bool; None if nobody drew them.
         anomaly_map: Its pixel scores (H, W).
         label: Name of the defect.
         score: Image score.
-        reconstruction: What it is reconstructed to (H, W, 3), uint8, or None without a decoder.
+        reconstruction: The model's reconstruction (H, W, 3), uint8; None without a decoder.
     """
 
     reference: Pixels | None
@@ -62,26 +52,26 @@ class PanelRow(NamedTuple):
 
 
 def scaled(anomaly_map: Map, scale: tuple[float, float]) -> Map:
-    """Map the scores from `scale` (low, high) to [0, 1], clipped."""
+    """Map scores from `scale` (low, high) to [0, 1], clipped."""
     low, high = scale
     return np.asarray(np.clip((anomaly_map - low) / max(high - low, 1e-12), 0, 1))
 
 
 def overlay(image: Pixels, anomaly_map: Map, scale: tuple[float, float]) -> Image.Image:
-    """Lay a map over its image; the lower the score, the more of the image shows.
+    """Lay a map over its image; the lower a score, the more of the image shows.
 
     Args:
         image: RGB pixels (H, W, 3), uint8.
         anomaly_map: Pixel scores (H, W).
-        scale: Scores drawn as darkest and brightest.
+        scale: Scores to draw darkest and brightest.
 
     Raises:
         InputError: If image and map differ in size.
     """
     if image.shape[:2] != anomaly_map.shape:
         raise InputError(
-            f"An overlay needs a map of its image's size, but got {anomaly_map.shape} for an "
-            f"image of {image.shape[:2]}."
+            f"An overlay needs a map of the image's size {image.shape[:2]}, but got "
+            f"{anomaly_map.shape}. Resize the map."
         )
     values = scaled(anomaly_map, scale)
     opacity = 0.75 * np.clip(2 * values - 0.5, 0, 1)[..., None]
@@ -90,52 +80,31 @@ def overlay(image: Pixels, anomaly_map: Map, scale: tuple[float, float]) -> Imag
 
 
 def panel(rows: Sequence[PanelRow], scale: tuple[float, float]) -> Image.Image:
-    """Draw rows of reference, input, reconstruction, ground truth and map (paper Fig. 2).
+    """Draw a row of pictures for each image, as in Fig. 2 of the paper.
 
     Args:
         rows: Images to show, all of one size.
-        scale: Scores drawn as darkest and brightest, the same in every row.
-
-    Raises:
-        InputError: If there is no row, not all pictures have one size, or some rows alone have a
-            reconstruction.
+        scale: Scores to draw darkest and brightest.
     """
-    if not rows:
-        raise InputError("A panel needs at least one row, but got none.")
     height, width = rows[0].image.shape[:2]
-    for row in rows:
-        _check_sizes(row, (height, width))
-    if len({row.reconstruction is None for row in rows}) > 1:
-        raise InputError("Give every row of a panel its reconstruction, or none.")
-    drawn = any(row.reconstruction is not None for row in rows)
-    columns = [name for name in COLUMNS if drawn or name != "our reconstruction"]
+    columns = [_columns(row, scale) for row in rows]
     step_x, step_y = max(width, _HEADING) + _GAP, height + _LABEL + _GAP
-    size = (_GAP + len(columns) * step_x, _HEAD + len(rows) * step_y + _LEGEND)
+    size = (_GAP + len(columns[0]) * step_x, _HEAD + len(rows) * step_y + _LEGEND)
     canvas = Image.new("RGB", size, _PAPER)
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=13)
-    for column, name in enumerate(columns):
-        draw.text((_GAP + column * step_x, 6), name, fill=_INK, font=font)
-    for i, row in enumerate(rows):
-        top = _HEAD + i * step_y
+    for i, heading in enumerate(columns[0]):
+        draw.text((_GAP + i * step_x, 6), heading, fill=_INK, font=font)
+    for number, (row, pictures) in enumerate(zip(rows, columns, strict=True)):
+        top = _HEAD + number * step_y
         draw.text((_GAP, top + 2), f"{row.label}, score {row.score:.4g}", fill=_INK, font=font)
-        cells = [
-            _drawn(row.reference, (width, height), otherwise="no normal image"),
-            Image.fromarray(row.image),
-            *([] if row.reconstruction is None else [Image.fromarray(row.reconstruction)]),
-            _drawn(_white(row.mask), (width, height), otherwise="no mask"),
-            Image.fromarray(heat(scaled(row.anomaly_map, scale))),
-            overlay(row.image, row.anomaly_map, scale),
-        ]
-        for column, cell in enumerate(cells):
-            canvas.paste(cell, (_GAP + column * step_x, top + _LABEL))
-    _draw_legend(canvas, scale, (_GAP, _HEAD + len(rows) * step_y + 4), size[0] - 2 * _GAP)
+        for i, picture in enumerate(pictures.values()):
+            canvas.paste(picture, (_GAP + i * step_x, top + _LABEL))
+    _draw_legend(canvas, scale, (_GAP, size[1] - _LEGEND + 4), size[0] - 2 * _GAP)
     return canvas
 
 
 def write_panels(results: Path, *, num_images: int) -> None:
-    """Write panels/<category>.png beside a results.json, of the images its test kept.
-
-    All maps are drawn on one scale, which comes from normal images, so that those stay dark.
+    """Write panels/<category>.png beside a results.json, of the images that the test kept.
 
     Args:
         results: The results.json.
@@ -156,7 +125,9 @@ def write_panels(results: Path, *, num_images: int) -> None:
     logger.info("panels: %s", folder)
 
 
-def _row(images: KeptImages, i: int, root: Path, scale: tuple[float, float], side: int) -> PanelRow:
+def _row(
+    images: StoredImages, i: int, root: Path, scale: tuple[float, float], side: int
+) -> PanelRow:
     def resized(pixels: NDArray[Any], how: Image.Resampling) -> NDArray[Any]:
         return np.array(Image.fromarray(pixels).resize((side, side), how))
 
@@ -179,18 +150,21 @@ def _row(images: KeptImages, i: int, root: Path, scale: tuple[float, float], sid
     )
 
 
-def _check_sizes(row: PanelRow, size: tuple[int, int]) -> None:
-    for name in ("reference", "image", "reconstruction", "mask", "anomaly_map"):
-        picture = getattr(row, name)
-        if picture is not None and picture.shape[:2] != size:
-            raise InputError(
-                f"The {name} of '{row.label}' is {picture.shape[0]} x {picture.shape[1]} in a "
-                f"panel of {size[0]} x {size[1]} pixels. Resize it first."
-            )
-
-
-def _white(mask: NDArray[np.bool_] | None) -> Pixels | None:
-    return None if mask is None else np.uint8(255) * mask[..., None].repeat(3, axis=-1)
+def _columns(row: PanelRow, scale: tuple[float, float]) -> dict[str, Image.Image]:
+    """Return the pictures of a row by their headings."""
+    size = row.image.shape[1], row.image.shape[0]
+    white = None if row.mask is None else np.uint8(255) * row.mask[..., None].repeat(3, axis=-1)
+    pictures = {
+        "normal reference": _drawn(row.reference, size, otherwise="no normal image"),
+        "input": Image.fromarray(row.image),
+        "our reconstruction": _drawn(row.reconstruction, size, otherwise=""),
+        "ground truth": _drawn(white, size, otherwise="no mask"),
+        "anomaly map": Image.fromarray(heat(scaled(row.anomaly_map, scale))),
+        "overlay": overlay(row.image, row.anomaly_map, scale),
+    }
+    if row.reconstruction is None:
+        del pictures["our reconstruction"]
+    return pictures
 
 
 def _drawn(pixels: Pixels | None, size: tuple[int, int], *, otherwise: str) -> Image.Image:

@@ -1,125 +1,115 @@
-"""The head of a page: the figures that matter, and how they came about."""
+"""The head of a page: the main figures of each run, and how they were measured."""
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
-from omiad.report.runs import TestedRun
-from omiad.report.tables import HEADINGS, num_steps
+from omiad.report.runs import Runs, TestedRun
+from omiad.report.tables import FIGURES, Row, num_steps
 from omiad.results import measure
 
-_BIG = ("mad", "image_auroc", "pixel_auroc", "aupro")
-
-_METHODS_OWN = "upsampling"
-"""The step of a protocol in which methods may differ and still compare."""
+_MAIN = ("mad", "image_auroc", "pixel_auroc", "aupro")
 
 _SELECTED = {
-    "last": "last (the last checkpoint of its run, not chosen by test data)",
-    None: "not known (maps from elsewhere)",
+    "last": "last (the last checkpoint of the run; test data did not choose it)",
+    None: "unknown (the maps come from another method)",
 }
 
 
-def cards(runs: Sequence[TestedRun]) -> str:
-    """Return a card for each run: its main figures with intervals, and its circumstances."""
-    return f'<div class="cards">{"".join(_card(run, i) for i, run in enumerate(runs))}</div>'
+def summary(runs: Runs, rows: Sequence[Row]) -> dict[str, Any]:
+    """Return what the template of the summary needs.
 
-
-def protocols(runs: Sequence[TestedRun]) -> str:
-    """Say how maps, masks and scores were prepared, and whether figures of the runs compare."""
-    groups: dict[str, list[TestedRun]] = {}
-    for run in runs:
-        groups.setdefault(json.dumps(measure(run.record), sort_keys=True), []).append(run)
-    parts = []
-    if len(groups) > 1:
-        parts.append(
-            '<p class="warning"><strong>These runs were measured in different ways, so their '
-            "figures do not compare.</strong></p>"
-        )
-    if any(_images(run) != _images(runs[0]) for run in runs):
-        counts = "; ".join(
-            f"{run.name}: {sum(len(of.name) for of in run.scores.values())} of "
-            f"{len(run.scores)} categories"
-            for run in runs
-        )
-        parts.append(
-            '<p class="warning"><strong>These runs were tested on different images, so their '
-            f"figures do not compare.</strong> {escape(counts)}.</p>"
-        )
-    for group in groups.values():
-        names = ", ".join(run.name for run in group)
-        who = f"{escape(names)}: " if len(groups) > 1 else ""
-        parts.append(f"<p>{who}{_protocol(group[0].record)}</p>")
-    return "".join(parts)
-
-
-def _images(run: TestedRun) -> set[tuple[str, str, bool]]:
+    Args:
+        runs: The runs.
+        rows: All rows of figures.
+    """
+    means = {row.method: row.cells for row in rows if row.category == "mean" and not row.is_papers}
+    keys = list(FIGURES)
+    cards = [
+        {
+            "name": run.name,
+            "figures": {FIGURES[key]: means[run.name][keys.index(key)] for key in _MAIN},
+            "facts": _facts(run),
+        }
+        for run in runs.tested
+    ]
     return {
-        (category, *image)
-        for category, of in run.scores.items()
-        for image in zip(of.name.tolist(), of.is_anomalous.tolist(), strict=True)
+        "cards": cards,
+        "differences": _differences(runs.tested),
+        "protocols": _protocols(runs.tested),
+        "notes": dict.fromkeys(
+            f"{category}: {note}"
+            for run in runs.tested
+            for category, note in (run.record.get("notes") or {}).items()
+        ),
+        "pairs": [_pair(teacher, student) for teacher, student in runs.pairs],
     }
 
 
-def notes(runs: Sequence[TestedRun]) -> str:
-    """Say which figures are missing, and why."""
-    lines = {
-        f"{category}: {note}": None
+def _differences(runs: Sequence[TestedRun]) -> dict[str, str]:
+    """Return why the figures of the runs cannot be compared, each reason with its details."""
+    found = {}
+    if len({json.dumps(measure(run.record), sort_keys=True) for run in runs}) > 1:
+        found["These runs were measured in different ways, so their figures do not compare."] = ""
+    images = [
+        {(name, image) for name, of in run.scores.items() for image in of.name.tolist()}
         for run in runs
-        for category, note in (run.record.get("notes") or {}).items()
-    }
-    if not lines:
-        return ""
-    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
-    return f'<ul class="notes" aria-label="Missing figures">{items}</ul>'
+    ]
+    if any(other != images[0] for other in images):
+        counts = [
+            f"{run.name}: {len(of_run)} images of {len(run.scores)} categories"
+            for run, of_run in zip(runs, images, strict=True)
+        ]
+        reason = "These runs were tested on different images, so their figures do not compare."
+        found[reason] = f"{'; '.join(counts)}."
+    return found
 
 
-def _card(run: TestedRun, number: int) -> str:
-    mean = run.record["mean"]
-    ranges = (run.record.get("intervals") or {}).get("mean", {})
-    figures = []
-    for key in _BIG:
-        value = mean.get(key)
-        shown = "-" if value is None else f"{100 * value:.1f}"
-        within = ""
-        if value is not None and key in ranges:
-            within = f"<small>{100 * ranges[key][0]:.1f} to {100 * ranges[key][1]:.1f}</small>"
-        figures.append(f"<div><dt>{HEADINGS[key]}</dt><dd>{shown}{within}</dd></div>")
-    facts = "".join(
-        f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in _facts(run).items()
-    )
-    return (
-        f'<article class="card s{number % 6}"><h3>{escape(run.name)}</h3>'
-        f'<dl class="big">{"".join(figures)}</dl><dl class="facts">{facts}</dl></article>'
-    )
+def _protocols(runs: Sequence[TestedRun]) -> list[dict[str, str]]:
+    """Say how maps, masks and scores were prepared, once for all runs that agree."""
+    groups: dict[str, list[TestedRun]] = defaultdict(list)
+    for run in runs:
+        groups[json.dumps(measure(run.record), sort_keys=True)].append(run)
+    found = []
+    for group in groups.values():
+        record = group[0].record
+        steps = dict(record.get("protocol_steps") or {})
+        steps.pop("upsampling", None)  # may differ between methods; see `measure`
+        found.append({
+            "runs": ", ".join(run.name for run in group) if len(groups) > 1 else "",
+            "name": str(record["protocol"]),
+            "changed": " (changed)" if measure(record)["protocol_changes"] else "",
+            "estimator": str(measure(record)["estimator"]),
+            "steps": "; ".join(f"{name}: {step}" for name, step in steps.items()),
+        })  # fmt: skip
+    return found
 
 
 def _facts(run: TestedRun) -> dict[str, str]:
     record = run.record
-    model, versions = record.get("model", {}), record.get("versions", {})
-    selected = record.get("selected_on")
-    seed = record.get("seed")
+    model, seed, selected = record.get("model", {}), record.get("seed"), record.get("selected_on")
     facts = {
-        "data": str(record.get("dataset", "unknown")),
-        "run": str(run.path.parent),
-        "checkpoint": str(record.get("checkpoint") or "none"),
-        "selected on": _SELECTED.get(selected, str(selected)),
-        "seed": "-" if seed is None else str(seed),
+        "data": record.get("dataset", "unknown"),
+        "run": run.path.parent,
+        "checkpoint": record.get("checkpoint") or "none",
+        "selected on": _SELECTED.get(selected, selected),
+        "seed": "-" if seed is None else seed,
         "time per image": _time(record.get("latency")),
-        "hardware": str(record.get("hardware", "unknown")),
-        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "hardware": record.get("hardware", "unknown"),
+        "versions": ", ".join(f"{name} {v}" for name, v in record.get("versions", {}).items()),
     }
     if model.get("backbone"):
+        size, start = model.get("image_size", "?"), model.get("t_init", "?")
         facts["model"] = (
-            f"{model['backbone']} at {model.get('image_size', '?')} pixels, "
-            f"{num_steps(record)} from t = {model.get('t_init', '?')}"
+            f"{model['backbone']} at {size} pixels, {num_steps(record)} from t = {start}"
         )
+    upsampling = (record.get("protocol_steps") or {}).get("upsampling")
     if model.get("maps"):
-        facts["maps"] = str(model["maps"])
-        facts[_METHODS_OWN] = "the method's own"
-    elif made := dict(_steps(record)).get(_METHODS_OWN):
-        facts[_METHODS_OWN] = made
-    return facts
+        facts |= {"maps": model["maps"], "upsampling": "by the method"}
+    elif upsampling:
+        facts["upsampling"] = upsampling
+    return {name: str(fact) for name, fact in facts.items()}
 
 
 def _time(latency: Mapping[str, Any] | None) -> str:
@@ -131,15 +121,26 @@ def _time(latency: Mapping[str, Any] | None) -> str:
     )
 
 
-def _protocol(record: Mapping[str, Any]) -> str:
-    taken = measure(record)
-    steps = "; ".join(f"{name}: {step}" for name, step in _steps(record) if name != _METHODS_OWN)
-    changed = " (changed)" if taken["protocol_changes"] else ""
-    return (
-        f"Protocol <strong>{escape(str(taken['protocol']))}</strong>{changed}, "
-        f"{escape(str(taken['estimator']))} figures. {escape(steps)}."
-    )
-
-
-def _steps(record: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [(name, str(step)) for name, step in (record.get("protocol_steps") or {}).items()]
+def _pair(teacher: TestedRun, student: TestedRun) -> dict[str, Any]:
+    """Return the means of teacher and student, their differences, and the time of each."""
+    rows = []
+    for key, heading in FIGURES.items():
+        before, after = (run.record["mean"].get(key) for run in (teacher, student))
+        if before is not None and after is not None:
+            gain = round(100 * (after - before), 1) + 0.0  # no "-0.0"
+            rows.append((heading, f"{100 * before:.1f}", f"{100 * after:.1f}", f"{gain:+.1f}"))
+    slow, fast = (run.record.get("latency") or {} for run in (teacher, student))
+    if slow and fast:
+        before, after = slow["ms_per_image"], fast["ms_per_image"]
+        is_comparable = (
+            teacher.record.get("hardware") == student.record.get("hardware")
+            and slow["batch_size"] == fast["batch_size"]
+        )
+        gain = f"{before / after:.2f} times as fast" if is_comparable else "measured differently"
+        rows.append(("ms per image", f"{before:.1f}", f"{after:.1f}", gain))
+    return {
+        "names": [teacher.name, student.name],
+        "steps": [num_steps(run.record) for run in (teacher, student)],
+        "rows": rows,
+        "is_timed": bool(slow and fast),
+    }

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
-from omiad.errors import InputError
 from omiad.gallery import Gallery, read_gallery, turns, write_gallery
 from omiad.gallery.keeping import MAP_SIDE, MASK_SIDE, fair_share
+
+from omiad.errors import InputError
 from omiad.types import Labels, Prediction, Sample
 
 ROOT = Path("root")

@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from omiad.report.detection import CategoryScores, Curve, thinned
 from PIL import Image
 from references import slow_pixel_figures
 from scipy.integrate import trapezoid
@@ -15,7 +16,6 @@ from omiad.data.layouts.published import PUBLISHED
 from omiad.errors import InputError
 from omiad.report import PredictionPage, free_page
 from omiad.report.charts import Series, histogram, interval_chart, legend, line_chart
-from omiad.report.detection import CategoryScores, Curve, thinned
 from omiad.report.pictures import Album, mask_picture, thumbnail
 from omiad.report.tables import paper_rows
 
