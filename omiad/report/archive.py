@@ -24,7 +24,7 @@ class StoredImages(NamedTuple):
         level: Maps (N, h, w), uint8: 0 and 255 are the ends of the colour scale.
         mask: Defective pixels (N, S, S), bool.
         has_mask: Whether the defective pixels are known (N,).
-        reconstruction: Reconstructions (N, h, w, 3), uint8; (N, 0, 0, 3) without a decoder.
+        reconstruction: Reconstructions (N, h, w, 3), uint8; (N, 0, 0) without a decoder.
         reference: Path of a normal training image below the root (1,), empty if there is none.
     """
 
@@ -62,17 +62,24 @@ def write_gallery(
         scale: Scores to draw darkest and brightest.
         references: For each category, the path of a normal training image below the root.
     """
+    low, high = scale
     groups: dict[str, list[Kept]] = defaultdict(list)
     for image in kept:
         groups[samples[image.index].category].append(image)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for category, images in sorted(groups.items()):
-            stored = _stored(
-                images,
-                [samples[image.index] for image in images],
-                root,
-                scale,
-                (references or {}).get(category, ""),
+            about = [samples[image.index] for image in images]
+            maps = np.stack([image.anomaly_map for image in images])
+            level = np.clip((maps - low) / max(high - low, 1e-12), 0, 1) * 255
+            stored = StoredImages(
+                name=np.array([sample.name(root) for sample in about], np.str_),
+                defect=np.array([sample.defect for sample in about], np.str_),
+                score=np.array([image.score for image in images]),
+                level=level.round().astype(np.uint8),
+                mask=_stacked([image.mask for image in images], np.bool_),
+                has_mask=np.array([image.mask is not None for image in images]),
+                reconstruction=_stacked([image.reconstruction for image in images], np.uint8),
+                reference=np.array([(references or {}).get(category, "")], np.str_),
             )
             for column, array in stored._asdict().items():
                 with archive.open(f"{category}/{column}.npy", "w", force_zip64=True) as file:
@@ -101,30 +108,8 @@ def read_gallery(path: Path) -> dict[str, StoredImages]:
         ) from error
 
 
-def _stored(
-    images: Sequence[Kept],
-    samples: Sequence[Sample],
-    root: Path,
-    scale: Sequence[float],
-    reference: str,
-) -> StoredImages:
-    low, high = scale
-    maps = np.stack([image.anomaly_map for image in images])
-    side = max((len(image.mask) for image in images if image.mask is not None), default=0)
-    masks: list[Any] = [
-        np.zeros((side, side), np.bool_) if k.mask is None else k.mask for k in images
-    ]
-    none = np.zeros((0, 0, 3), np.uint8)
-    level = np.clip((maps - low) / max(high - low, 1e-12), 0, 1) * 255
-    return StoredImages(
-        name=np.array([sample.name(root) for sample in samples], np.str_),
-        defect=np.array([sample.defect for sample in samples], np.str_),
-        score=np.array([image.score for image in images]),
-        level=level.round().astype(np.uint8),
-        mask=np.stack(masks),
-        has_mask=np.array([image.mask is not None for image in images]),
-        reconstruction=np.stack(
-            [none if k.reconstruction is None else k.reconstruction for k in images]
-        ),
-        reference=np.array([reference], np.str_),
-    )
+def _stacked(arrays: Sequence[NDArray[Any] | None], dtype: type[np.generic]) -> NDArray[Any]:
+    """Stack arrays of one shape; those that are None become zeros."""
+    known = [array for array in arrays if array is not None]
+    missing = np.zeros_like(known[0]) if known else np.zeros((0, 0), dtype)
+    return np.stack([missing if array is None else array for array in arrays])

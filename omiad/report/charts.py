@@ -3,19 +3,18 @@
 import io
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from markupsafe import Markup
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from omiad.report.curves import Curve
 from omiad.report.markup import printable
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 Array = NDArray[np.float64]
 
@@ -23,9 +22,6 @@ _COLOURS = ("#0b6bcb", "#b8500d", "#00795a", "#a1357f", "#6b5b00", "#4b4f56")
 _DASHES: Sequence[Any] = ("-", "--", ":", "-.", (0, (8, 2)), (0, (3, 1, 1, 1)))
 _MARKERS = "o^sDvP"
 """Appearance of each run, dark enough for white paper."""
-
-_AXES = (0.15, 0.17, 0.82, 0.74)
-"""Left, bottom, width and height of the axes of small charts, as parts of the picture."""
 
 _STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
@@ -59,7 +55,7 @@ class Chart(NamedTuple):
 
 
 def picture(
-    paint: Callable[["Figure"], None], size: tuple[float, float], *, kind: str, salt: str = ""
+    paint: Callable[[Figure], object], size: tuple[float, float], *, kind: str, salt: str = ""
 ) -> bytes:
     """Draw a figure in the style of all charts; the same bytes at every call.
 
@@ -67,12 +63,8 @@ def picture(
         paint: Draws into the empty figure.
         size: Width and height in inches.
         kind: Format of the picture: svg or png.
-        salt: Keeps the identifiers of several SVG charts of one page apart; any text.
+        salt: Any text, which keeps the identifiers of several SVG charts of one page apart.
     """
-    # Commands that draw nothing would wait for matplotlib.
-    from matplotlib import rc_context  # noqa: PLC0415
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
     content = io.BytesIO()
     with rc_context({**_STYLE, "svg.hashsalt": ascii(salt)}), warnings.catch_warnings():
         # A browser finds other fonts for the characters that DejaVu does not have.
@@ -83,141 +75,100 @@ def picture(
     return content.getvalue()
 
 
-def _svg(
-    paint: Callable[["Figure"], None], salt: str, size: tuple[float, float] = (3.6, 2.8)
+def svg(
+    draw: Callable[[Axes], None],
+    *,
+    salt: str,
+    size: tuple[float, float] = (3.2, 2.5),
+    box: tuple[float, float, float, float] | None = (0.16, 0.18, 0.82, 0.73),
 ) -> Markup:
-    """Draw a figure as an element of a page: without header, metadata and global styles."""
+    """Return a chart as an element of a page: without header, metadata and global styles.
+
+    Args:
+        draw: Draws into the empty axes.
+        salt: Any text, which keeps the identifiers of the charts of a page apart.
+        size: Width and height in inches.
+        box: Left, bottom, width and height of the axes as parts of the picture; None finds a box
+            that all labels fit around, in twice the time.
+    """
+
+    def paint(figure: Figure) -> None:
+        figure.set_layout_engine("none" if box else "constrained")
+        draw(figure.add_axes(box) if box else figure.subplots())
+
     text = picture(paint, size, kind="svg", salt=salt).decode()
     text = re.sub(r"^.*?<svg[^>]*>|<metadata>.*?</metadata>|<style.*?</style>|</svg>\s*$", "",
                   text, flags=re.DOTALL)  # fmt: skip
     # Each chart numbers its groups from 1, but an identifier may occur only once in a page.
     text = re.sub(r'<g id="[^"]*">', "<g>", text)
-    width, height = (round(72 * length) for length in size)
+    width, height = (round(72 * length, 1) for length in size)
     return Markup(f'<svg viewBox="0 0 {width} {height}">{text}</svg>')
 
 
-def rates_chart(
-    curves: Sequence[Curve | None],
-    *,
-    title: str,
-    description: str,
-    labels: tuple[str, str],
-    x_limit: float = 1.0,
-) -> Chart:
-    """Draw one curve of each run in the unit square.
-
-    Args:
-        curves: The curve of each run; None where it is undefined.
-        title: Title of the chart.
-        description: The same with figures.
-        labels: Labels of the horizontal and the vertical axis.
-        x_limit: End of the horizontal axis.
-    """
-
-    def paint(figure: "Figure") -> None:
-        axes = figure.add_axes(_AXES)
-        for number, curve in enumerate(curves):
-            if curve is not None:
-                axes.plot(*curve, color=_of(_COLOURS, number), linestyle=_of(_DASHES, number),
-                          clip_on=False)  # fmt: skip
-        axes.set(xlim=(0, x_limit), ylim=(0, 1), xlabel=labels[0], ylabel=labels[1])
-
-    return Chart(title, description, _svg(paint, description))
+def draw_rates(
+    axes: Axes, curves: Sequence[Curve | None], *, labels: tuple[str, str], x_limit: float
+) -> None:
+    """Draw one curve of each run, where it is defined, in the unit square or a part of it."""
+    for number, curve in enumerate(curves):
+        if curve is not None:
+            axes.plot(*curve, color=_of(_COLOURS, number), linestyle=_of(_DASHES, number),
+                      clip_on=False)  # fmt: skip
+    axes.set(xlim=(0, x_limit), ylim=(0, 1), xlabel=labels[0], ylabel=labels[1])
+    axes.locator_params(nbins=5)
 
 
-def histogram(
-    normal: Array, defective: Array, threshold: float | None, *, title: str, description: str
-) -> Chart:
-    """Draw how many images have which score: normal ones filled, defective ones hatched.
-
-    Args:
-        normal: Scores of normal images.
-        defective: Scores of defective images.
-        threshold: Score to mark; None marks none.
-        title: Title of the chart.
-        description: The same with figures.
-    """
+def draw_histogram(axes: Axes, normal: Array, defective: Array, threshold: float | None) -> None:
+    """Draw how many images have which score: normal ones filled, defective ones hatched."""
     edges = np.histogram_bin_edges(np.concatenate([normal, defective]), 24)
-
-    def paint(figure: "Figure") -> None:
-        axes = figure.add_axes(_AXES)
-        counts = [np.histogram(scores, edges)[0] for scores in (normal, defective)]
-        axes.stairs(counts[0], edges, fill=True, color=_COLOURS[0], alpha=0.6, label="normal")
-        axes.stairs(counts[1], edges, color=_COLOURS[1], hatch="////", label="defective")
-        if threshold is not None:
-            axes.axvline(threshold, color="k", linestyle="--", label=f"threshold {threshold:.4g}")
-        axes.locator_params(axis="y", integer=True)
-        axes.set(xlabel="image score", ylabel="images", ylim=(0, None))
-        axes.legend(fontsize=7.5, ncols=3, loc="lower center", bbox_to_anchor=(0.46, 0.98),
-                    columnspacing=1)  # fmt: skip
-
-    return Chart(title, description, _svg(paint, description))
+    counts = [np.histogram(scores, edges)[0] for scores in (normal, defective)]
+    axes.stairs(counts[0], edges, fill=True, color=_COLOURS[0], alpha=0.6, label="normal")
+    axes.stairs(counts[1], edges, color=_COLOURS[1], hatch="////", label="defective")
+    if threshold is not None:
+        axes.axvline(threshold, color="k", linestyle="--", label=f"threshold {threshold:.4g}")
+    axes.locator_params(axis="y", integer=True)
+    axes.set(xlabel="image score", ylabel="images", ylim=(0, None))
+    axes.legend(fontsize=7.5, ncols=3, loc="lower center", bbox_to_anchor=(0.44, 0.97),
+                columnspacing=1, handlelength=1.6)  # fmt: skip
 
 
-def interval_chart(
+def draw_intervals(
+    axes: Axes,
     categories: Sequence[str],
     runs: Sequence[Sequence[tuple[float, float, float] | None]],
-    *,
-    title: str,
-    description: str,
-) -> Chart:
-    """Draw a figure of each category with its interval, for all runs.
-
-    Args:
-        categories: Names of the categories.
-        runs: For each run and category the value, low and high in %; None where undefined.
-        title: Title of the chart.
-        description: The same with figures.
-    """
-
-    def paint(figure: "Figure") -> None:
-        figure.set_layout_engine("constrained")
-        axes = figure.subplots()
-        for number, run in enumerate(runs):
-            known = [(place, *values) for place, values in enumerate(run) if values]
-            place, value, low, high = np.array(known, dtype=float).reshape(-1, 4).T
-            shift = 0.7 * ((number + 0.5) / len(runs) - 0.5)
-            reach = np.maximum([value - low, high - value], 0)
-            axes.errorbar(value, place + shift, xerr=reach, color=_of(_COLOURS, number),
-                          fmt=_of(_MARKERS, number), markersize=5)  # fmt: skip
-        axes.set_yticks(range(len(categories)), [_shortened(name, 24) for name in categories])
-        axes.set(ylim=(len(categories) - 0.5, -0.5), xlabel="%")
-        axes.set_xlim(right=101)
-        axes.grid(visible=False, axis="y")
-
-    height = 0.7 + len(categories) * max(0.26, 0.12 * len(runs) + 0.1)
-    return Chart(title, description, _svg(paint, description, (5.6, height)))
+) -> None:
+    """Draw value, low and high in % of each category, for each run where they are defined."""
+    for number, run in enumerate(runs):
+        known = [(place, *values) for place, values in enumerate(run) if values]
+        place, value, low, high = np.array(known, dtype=float).reshape(-1, 4).T
+        shift = 0.7 * ((number + 0.5) / len(runs) - 0.5)
+        reach = np.maximum([value - low, high - value], 0)
+        axes.errorbar(value, place + shift, xerr=reach, color=_of(_COLOURS, number),
+                      fmt=_of(_MARKERS, number), markersize=5)  # fmt: skip
+    names = [printable(name) for name in categories]
+    short = [name if len(name) <= 24 else f"{name[:23]}…" for name in names]
+    axes.set_yticks(range(len(short)), short)
+    axes.set(xlabel="%", ylim=(len(short) - 0.5, -0.5))
+    axes.set_xlim(right=101)
+    axes.grid(visible=False, axis="y")
 
 
-def logged_chart(name: str, points: Array, *, fit: str) -> Chart:
-    """Draw a logged training figure over the optimiser steps.
-
-    Args:
-        name: Its name.
-        points: Steps and values (K, 2).
-        fit: Name of the fit.
-    """
-
-    def paint(figure: "Figure") -> None:
-        figure.set_layout_engine("constrained")
-        axes = figure.subplots()
-        draw_logged(axes, points)
-        axes.set(xlabel="optimiser step")
-
-    title, values = name.replace("_", " "), points[:, 1]
-    description = f"{title} over {len(values)} logged steps, from {values[0]:.4g} to {values[-1]:.4g}"
-    return Chart(title, description, _svg(paint, f"{fit}: {name}"))
-
-
-def draw_logged(axes: "Axes", points: Array) -> None:
+def draw_logged(axes: Axes, points: Array) -> None:
     """Draw logged steps and values (K, 2), and the moving average of the values."""
     steps, values = points.T
     axes.plot(steps, values, color=_COLOURS[5], alpha=0.5, linewidth=0.7)
     smooth = moving_average(values, max(1, len(values) // 20))
     axes.plot(steps, smooth, color=_COLOURS[0], marker="o" if len(values) == 1 else "")
     axes.locator_params(axis="x", integer=True, nbins=5)
+    axes.set(xlabel="optimiser step")
     if values.min() > 0 and values.max() > 100 * values.min():
         axes.set_yscale("log")
+
+
+def draw_key(axes: Axes, number: int) -> None:
+    """Draw the line and marker of a run, for a legend."""
+    axes.set_axis_off()
+    axes.plot(range(3), [0] * 3, color=_of(_COLOURS, number), linestyle=_of(_DASHES, number),
+              marker=_of(_MARKERS, number), markevery=[1])  # fmt: skip
 
 
 def moving_average(values: Array, reach: int) -> Array:
@@ -228,22 +179,5 @@ def moving_average(values: Array, reach: int) -> Array:
     return np.asarray((sums[high] - sums[low]) / (high - low))
 
 
-def legend_key(number: int) -> Markup:
-    """Return the line and marker of a run, for a legend."""
-
-    def paint(figure: "Figure") -> None:
-        axes = figure.add_axes((0, 0, 1, 1))
-        axes.set_axis_off()
-        axes.plot(range(3), [0] * 3, color=_of(_COLOURS, number), linestyle=_of(_DASHES, number),
-                  marker=_of(_MARKERS, number), markevery=[1])  # fmt: skip
-
-    return _svg(paint, f"key {number}", (0.5, 0.2))
-
-
 def _of(styles: Sequence[Any], number: int) -> Any:
     return styles[number % len(styles)]
-
-
-def _shortened(name: str, length: int) -> str:
-    name = printable(name)
-    return name if len(name) <= length else f"{name[: length - 1]}…"

@@ -1,6 +1,7 @@
 """The colour scale of all maps: from dark to bright, so that colour-blind readers can order it."""
 
 import numpy as np
+from matplotlib import colormaps
 from numpy.typing import NDArray
 
 NUM_STOPS = 11
@@ -9,9 +10,6 @@ NUM_STOPS = 11
 
 def heat(values: NDArray[np.floating]) -> NDArray[np.uint8]:
     """Colour values in [0, 1] (H, W) as RGB (H, W, 3); values outside are clipped."""
-    # Half of the start-up time of a command that draws nothing.
-    from matplotlib import colormaps  # noqa: PLC0415
-
     return np.asarray(colormaps["inferno"](np.clip(values, 0, 1), bytes=True)[..., :3])
 
 

@@ -1,18 +1,21 @@
 """`omiad report`: a page of one or many runs."""
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from omiad.errors import InputError, MissingInputError
 from omiad.report import sections as parts
-from omiad.report.charts import legend_key
+from omiad.report.charts import draw_key, svg
 from omiad.report.entries import collect
 from omiad.report.page import free_page, write_page
 from omiad.report.pictures import FOLDER, MAX_MEGABYTES, Album, Where
 from omiad.report.runs import Runs, read_runs
 from omiad.report.summary import summary
-from omiad.report.tables import result_rows
+from omiad.report.tables import FIGURES
 
 logger = logging.getLogger(__name__)
 
@@ -65,13 +68,13 @@ def report(
     sections, content = dict[str, str](), dict[str, Any](gallery=None)
     if found.tested:
         sections |= _HEADINGS
-        rows = result_rows(found.tested, found.categories)
         shown = collect(found.tested, album, root=given_root)
         content = {
-            "summary": summary(found, rows),
-            "results": parts.results(found, rows),
+            "figures": FIGURES,
+            "summary": summary(found),
+            "results": parts.results(found),
             "curves": parts.curves(found),
-            "legend": {run.name: legend_key(i) for i, run in enumerate(found.tested)},
+            "legends": {name: _legend(found, name) for name in ("results", "curves")},
             **parts.images(found.tested, shown, max_megabytes=megabytes),
         }
     if trainings := parts.training(found.trainings):
@@ -97,3 +100,16 @@ def _title(runs: Runs) -> str:
         return "Training"
     names = dict.fromkeys(str(run.record.get("dataset", "test")) for run in runs.tested)
     return f"Anomaly detection on {', '.join(names)}"
+
+
+def _legend(runs: Runs, section: str) -> dict[str, Markup]:
+    """Return the line and marker of each run, by its name."""
+    return {
+        run.name: svg(
+            partial(draw_key, number=number),
+            salt=f"{section} {number}",
+            size=(0.5, 0.2),
+            box=(0, 0, 1, 1),
+        )
+        for number, run in enumerate(runs.tested)
+    }

@@ -3,8 +3,9 @@
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from omiad.protocols import PROTOCOLS
 from omiad.report.kept import turns
@@ -16,24 +17,8 @@ logger = logging.getLogger(__name__)
 
 _MISTAKES = ("false alarm", "miss")
 
-
-class Verdict(NamedTuple):
-    """The judgement of one run on one image.
-
-    Attributes:
-        run: Number of the run.
-        row: Row of the image among the stored images of its category.
-        score: Image score.
-        outcome: "false alarm", "miss", "detected", "passed", or "not judged" without a threshold.
-        wrongness: Distance of the score from the threshold on the wrong side, in standard
-            deviations of the category's scores; negative on the right side.
-    """
-
-    run: int
-    row: int
-    score: float
-    outcome: str
-    wrongness: float
+_Judgement: TypeAlias = tuple[int, int, dict[str, Any]]
+"""Number of a run, row of the image among its stored images, and what gallery.js shows of both."""
 
 
 class GalleryEntries(NamedTuple):
@@ -63,15 +48,11 @@ def collect(runs: Sequence[TestedRun], album: Album, *, root: Path | None) -> Ga
         root: Folder of the photographs, by default the one that each run was tested on.
     """
     roots = [root or Path(str(run.record.get("root", ""))) for run in runs]
-    verdicts = _verdicts(runs)
+    judged = _judged(runs)
     references = _references(runs, roots, album)
-    images: list[dict[str, Any]] = []
-    for category, name in _mistakes_first(verdicts):
-        image = _image(runs, roots, album, category, name, verdicts[category, name])
-        if image is None:
-            break
-        images.append(image)
-    num_missing = sum(image["photo"] is None for image in images)
+    in_order = (_image(runs, roots, album, key, judged[key]) for key in _mistakes_first(judged))
+    images = list(takewhile(bool, in_order))
+    num_missing = sum(image is not None and image["photo"] is None for image in images)
     if num_missing:
         logger.warning(
             "%d of %d photographs were not found below %s, so the page shows only their maps. Give "
@@ -80,36 +61,40 @@ def collect(runs: Sequence[TestedRun], album: Album, *, root: Path | None) -> Ga
             len(images),
             roots[0],
         )
+    thresholds = [{name: of.threshold for name, of in run.scores.items()} for run in runs]
     data = {
         "judged": True,
         "runs": [
-            {
-                "name": run.name,
-                "thresholds": {name: of.threshold for name, of in run.scores.items()},
-            }
-            for run in runs
+            {"name": run.name, "thresholds": limits}
+            for run, limits in zip(runs, thresholds, strict=True)
         ],
         "references": references,
         "images": images,
     }
     tested = {(c, n) for run in runs for c, of in run.scores.items() for n in of.name.tolist()}
-    return GalleryEntries(data, len(images), len(verdicts), len(tested), num_missing)
+    return GalleryEntries(data, len(images), len(judged), len(tested), num_missing)
 
 
-def _verdicts(runs: Sequence[TestedRun]) -> dict[tuple[str, str], list[Verdict]]:
-    """Judge every stored image, by category and name."""
-    found: dict[tuple[str, str], list[Verdict]] = defaultdict(list)
+def _judged(runs: Sequence[TestedRun]) -> dict[tuple[str, str], list[_Judgement]]:
+    """Judge every stored image, by category and name.
+
+    The wrongness is the distance of a score from the threshold on the wrong side, in standard
+    deviations of the category's scores; it is negative on the right side.
+    """
+    found: dict[tuple[str, str], list[_Judgement]] = defaultdict(list)
     for number, run in enumerate(runs):
         for category, stored in run.stored.items():
             threshold = run.scores[category].threshold
             spread = float(run.scores[category].score.std()) or 1.0
             columns = (stored.name.tolist(), stored.defect.tolist(), stored.score.tolist())
             for row, (name, defect, score) in enumerate(zip(*columns, strict=True)):
-                is_normal = defect == NORMAL
                 above = 0.0 if threshold is None else (score - threshold) / spread
-                outcome = _outcome(score, threshold, is_normal=is_normal)
-                verdict = Verdict(number, row, score, outcome, above if is_normal else -above)
-                found[category, name].append(verdict)
+                verdict = {
+                    "score": score,
+                    "outcome": _outcome(score, threshold, is_normal=defect == NORMAL),
+                    "wrongness": round(above if defect == NORMAL else -above, 4),
+                }
+                found[category, name].append((number, row, verdict))
     return found
 
 
@@ -121,16 +106,19 @@ def _outcome(score: float, threshold: float | None, *, is_normal: bool) -> str:
     return "passed" if is_normal else "miss"
 
 
-def _mistakes_first(verdicts: Mapping[tuple[str, str], Sequence[Verdict]]) -> list[tuple[str, str]]:
+def _mistakes_first(
+    judged: Mapping[tuple[str, str], Sequence[_Judgement]],
+) -> list[tuple[str, str]]:
     """Order images: mistakes of any run before all others, categories and outcomes in turn."""
     mistakes: dict[tuple[str, str], list[tuple[float, tuple[str, str]]]] = defaultdict(list)
     others: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
-    for key, found in verdicts.items():
-        worst = max(found, key=lambda verdict: verdict.wrongness)
-        if worst.outcome in _MISTAKES:
-            mistakes[key[0], worst.outcome].append((-worst.wrongness, key))
+    for key, judgements in judged.items():
+        worst = max((verdict for *_, verdict in judgements), key=lambda v: v["wrongness"])
+        group = key[0], worst["outcome"]
+        if worst["outcome"] in _MISTAKES:
+            mistakes[group].append((-worst["wrongness"], key))
         else:
-            others[key[0], worst.outcome].append(key)
+            others[group].append(key)
     worst_first = [[key for _, key in sorted(mistakes[group])] for group in sorted(mistakes)]
     return turns(worst_first) + turns([others[group] for group in sorted(others)])
 
@@ -142,14 +130,8 @@ def _references(
     found: dict[str, str | None] = {}
     for run, root in zip(runs, roots, strict=True):
         for category, stored in run.stored.items():
-            normal = [
-                (float(score), str(name))
-                for score, name, defect in zip(
-                    stored.score, stored.name, stored.defect, strict=True
-                )
-                if defect == NORMAL
-            ]
-            name = str(stored.reference[0]) or min(normal, default=(0.0, ""))[1]
+            normal = stored.name[stored.defect == NORMAL]
+            name = str(stored.reference[0]) or next(iter(normal.tolist()), "")
             if found.get(category) is None and name:
                 read = photograph(root / name, album.side, kept_part=_kept_part(run))
                 taken = album.take((read[0], "jpg")) if read else None
@@ -161,12 +143,12 @@ def _image(
     runs: Sequence[TestedRun],
     roots: Sequence[Path],
     album: Album,
-    category: str,
-    name: str,
-    verdicts: Sequence[Verdict],
+    key: tuple[str, str],
+    judgements: Sequence[_Judgement],
 ) -> dict[str, Any] | None:
     """Return an image as plain data, None if its pictures no longer fit into the album."""
-    run, row = verdicts[0].run, verdicts[0].row
+    category, name = key
+    run, row, _ = judgements[0]
     stored = runs[run].stored[category]
     read = photograph(roots[run] / name, album.side, kept_part=_kept_part(runs[run]))
     mask, has_mask = stored.mask[row], bool(stored.has_mask[row])
@@ -174,30 +156,26 @@ def _image(
         (read[0], "jpg") if read else None,
         (mask_picture(mask), "png") if has_mask and mask.any() else None,
     ]
-    for verdict in verdicts:
-        theirs = runs[verdict.run].stored[category]
-        drawn = theirs.reconstruction[verdict.row]
-        pictures.append((map_picture(theirs.level[verdict.row]), "jpg"))
+    for number, place, _ in judgements:
+        theirs = runs[number].stored[category]
+        drawn = theirs.reconstruction[place]
+        pictures.append((map_picture(theirs.level[place]), "jpg"))
         pictures.append((plain_picture(drawn), "jpg") if drawn.size else None)
     taken = album.take(*pictures)
     if taken is None:
         return None
+    photo, outline, *drawn_maps = taken
     of_run: list[dict[str, Any] | None] = [None] * len(runs)
-    for i, verdict in enumerate(verdicts):
-        of_run[verdict.run] = {
-            "score": verdict.score,
-            "outcome": verdict.outcome,
-            "wrongness": round(verdict.wrongness, 4),
-            "map": taken[2 + 2 * i],
-            "reconstruction": taken[3 + 2 * i],
-        }
+    for i, (number, _, verdict) in enumerate(judgements):
+        heat_map, reconstruction = drawn_maps[2 * i : 2 * i + 2]
+        of_run[number] = {**verdict, "map": heat_map, "reconstruction": reconstruction}
     return {
         "name": name,
         "category": category,
         "defect": str(stored.defect[row]),
         "aspect": round(read[1], 4) if read else 1.0,
-        "photo": taken[0],
-        "mask": taken[1],
+        "photo": photo,
+        "mask": outline,
         "has_mask": has_mask,
         "runs": of_run,
     }

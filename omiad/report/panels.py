@@ -2,9 +2,9 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,30 +25,8 @@ Map = NDArray[np.floating[Any]]
 _GAP, _HEAD, _LABEL, _LEGEND = 6, 26, 22, 44
 _HEADING = 118
 """Width of the longest heading in pixels; columns of smaller pictures are as far apart."""
-_INK, _PAPER, _EMPTY = (32, 32, 32), (255, 255, 255), (235, 235, 235)
+_INK = (32, 32, 32)
 _MAX_SIDE = 256
-
-
-class PanelRow(NamedTuple):
-    """One test image, all pictures of one size.
-
-    Attributes:
-        reference: A normal image of the category (H, W, 3), uint8; None if there is none.
-        image: The image (H, W, 3), uint8.
-        mask: Its defective pixels (H, W), bool; None if nobody drew them.
-        anomaly_map: Its pixel scores (H, W).
-        label: Name of the defect.
-        score: Image score.
-        reconstruction: The model's reconstruction (H, W, 3), uint8; None without a decoder.
-    """
-
-    reference: Pixels | None
-    image: Pixels
-    mask: NDArray[np.bool_] | None
-    anomaly_map: Map
-    label: str
-    score: float
-    reconstruction: Pixels | None = None
 
 
 def scaled(anomaly_map: Map, scale: tuple[float, float]) -> Map:
@@ -79,32 +57,8 @@ def overlay(image: Pixels, anomaly_map: Map, scale: tuple[float, float]) -> Imag
     return Image.fromarray(blended.round().astype(np.uint8))
 
 
-def panel(rows: Sequence[PanelRow], scale: tuple[float, float]) -> Image.Image:
-    """Draw a row of pictures for each image, as in Fig. 2 of the paper.
-
-    Args:
-        rows: Images to show, all of one size.
-        scale: Scores to draw darkest and brightest.
-    """
-    height, width = rows[0].image.shape[:2]
-    columns = [_columns(row, scale) for row in rows]
-    step_x, step_y = max(width, _HEADING) + _GAP, height + _LABEL + _GAP
-    size = (_GAP + len(columns[0]) * step_x, _HEAD + len(rows) * step_y + _LEGEND)
-    canvas = Image.new("RGB", size, _PAPER)
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=13)
-    for i, heading in enumerate(columns[0]):
-        draw.text((_GAP + i * step_x, 6), heading, fill=_INK, font=font)
-    for number, (row, pictures) in enumerate(zip(rows, columns, strict=True)):
-        top = _HEAD + number * step_y
-        draw.text((_GAP, top + 2), f"{row.label}, score {row.score:.4g}", fill=_INK, font=font)
-        for i, picture in enumerate(pictures.values()):
-            canvas.paste(picture, (_GAP + i * step_x, top + _LABEL))
-    _draw_legend(canvas, scale, (_GAP, size[1] - _LEGEND + 4), size[0] - 2 * _GAP)
-    return canvas
-
-
 def write_panels(results: Path, *, num_images: int) -> None:
-    """Write panels/<category>.png beside a results.json, of the images that the test kept.
+    """Write panels/<category>.png beside a results.json, as in Fig. 2 of the paper.
 
     Args:
         results: The results.json.
@@ -120,70 +74,71 @@ def write_panels(results: Path, *, num_images: int) -> None:
             defects[defect].append(i)
         picked = turns(list(defects.values()))[:num_images]
         side = min(record["model"]["image_size"], _MAX_SIDE)
-        rows = [_row(images, i, Path(record["root"]), scale, side) for i in sorted(picked)]
-        panel(rows, scale).save(folder / f"{category}.png")
+        rows = [_pictures(images, i, Path(record["root"]), scale, side) for i in sorted(picked)]
+        labels = [f"{images.defect[i]}, score {images.score[i]:.4g}" for i in sorted(picked)]
+        _panel(rows, labels, scale).save(folder / f"{category}.png")
     logger.info("panels: %s", folder)
 
 
-def _row(
+def _pictures(
     images: StoredImages, i: int, root: Path, scale: tuple[float, float], side: int
-) -> PanelRow:
-    def resized(pixels: NDArray[Any], how: Image.Resampling) -> NDArray[Any]:
-        return np.array(Image.fromarray(pixels).resize((side, side), how))
+) -> dict[str, Image.Image]:
+    """Return the pictures of an image by their headings, all of one side."""
+
+    def resized(pixels: NDArray[Any], how: Image.Resampling) -> Image.Image:
+        return Image.fromarray(pixels).resize((side, side), how)
 
     def photograph(name: str) -> Pixels:
         return np.asarray(read_image(root / name, side).permute(1, 2, 0).numpy())
 
     low, high = scale
+    image, reference = photograph(str(images.name[i])), str(images.reference[0])
     level = resized(images.level[i].astype(np.float32), Image.Resampling.BILINEAR)
-    mask = resized(images.mask[i].astype(np.uint8), Image.Resampling.NEAREST) > 0
-    drawn = images.reconstruction[i]
-    reference = str(images.reference[0])
-    return PanelRow(
-        reference=photograph(reference) if reference else None,
-        image=photograph(str(images.name[i])),
-        mask=mask if images.has_mask[i] else None,
-        anomaly_map=low + level / 255 * (high - low),
-        label=str(images.defect[i]),
-        score=float(images.score[i]),
-        reconstruction=resized(drawn, Image.Resampling.BILINEAR) if drawn.size else None,
-    )
-
-
-def _columns(row: PanelRow, scale: tuple[float, float]) -> dict[str, Image.Image]:
-    """Return the pictures of a row by their headings."""
-    size = row.image.shape[1], row.image.shape[0]
-    white = None if row.mask is None else np.uint8(255) * row.mask[..., None].repeat(3, axis=-1)
+    anomaly_map = low + np.asarray(level) / 255 * (high - low)
     pictures = {
-        "normal reference": _drawn(row.reference, size, otherwise="no normal image"),
-        "input": Image.fromarray(row.image),
-        "our reconstruction": _drawn(row.reconstruction, size, otherwise=""),
-        "ground truth": _drawn(white, size, otherwise="no mask"),
-        "anomaly map": Image.fromarray(heat(scaled(row.anomaly_map, scale))),
-        "overlay": overlay(row.image, row.anomaly_map, scale),
+        "normal reference": Image.fromarray(photograph(reference))
+        if reference
+        else _empty(side, "no normal image"),
+        "input": Image.fromarray(image),
+        "our reconstruction": resized(images.reconstruction[i], Image.Resampling.BILINEAR)
+        if images.reconstruction[i].size
+        else None,
+        "ground truth": resized(images.mask[i].astype(np.uint8) * 255, Image.Resampling.NEAREST)
+        if images.has_mask[i]
+        else _empty(side, "no mask"),
+        "anomaly map": Image.fromarray(heat(scaled(anomaly_map, scale))),
+        "overlay": overlay(image, anomaly_map, scale),
     }
-    if row.reconstruction is None:
-        del pictures["our reconstruction"]
-    return pictures
+    return {heading: picture for heading, picture in pictures.items() if picture is not None}
 
 
-def _drawn(pixels: Pixels | None, size: tuple[int, int], *, otherwise: str) -> Image.Image:
-    if pixels is not None:
-        return Image.fromarray(pixels)
-    cell = Image.new("RGB", size, _EMPTY)
-    centre = (size[0] // 2, size[1] // 2)
+def _panel(
+    rows: Sequence[Mapping[str, Image.Image]], labels: Sequence[str], scale: tuple[float, float]
+) -> Image.Image:
+    """Draw rows of pictures below their labels, and the colour scale below all."""
+    side = rows[0]["input"].width
+    step_x, step_y = max(side, _HEADING) + _GAP, side + _LABEL + _GAP
+    width, height = _GAP + len(rows[0]) * step_x, _HEAD + len(rows) * step_y + _LEGEND
+    canvas = Image.new("RGB", (width, height), "white")
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=13)
+    for i, heading in enumerate(rows[0]):
+        draw.text((_GAP + i * step_x, 6), heading, fill=_INK, font=font)
+    for number, (row, label) in enumerate(zip(rows, labels, strict=True)):
+        top = _HEAD + number * step_y
+        draw.text((_GAP, top + 2), label, fill=_INK, font=font)
+        for i, picture in enumerate(row.values()):
+            canvas.paste(picture, (_GAP + i * step_x, top + _LABEL))
+    top, length = height - _LEGEND + 4, width - 2 * _GAP
+    canvas.paste(Image.fromarray(heat(np.tile(np.linspace(0, 1, length), (12, 1)))), (_GAP, top))
+    for i, (anchor, more) in enumerate((("la", " or less"), ("ma", ""), ("ra", " or more"))):
+        text = f"{scale[0] + (scale[1] - scale[0]) * i / 2:.3g}{more}"
+        place = (_GAP + length * i // 2, top + 16)
+        draw.text(place, text, fill=_INK, font=font, anchor=anchor)
+    return canvas
+
+
+def _empty(side: int, text: str) -> Image.Image:
+    cell = Image.new("RGB", (side, side), (235, 235, 235))
     font = ImageFont.load_default(size=13)
-    ImageDraw.Draw(cell).text(centre, otherwise, fill=_INK, font=font, anchor="mm")
+    ImageDraw.Draw(cell).text((side // 2, side // 2), text, fill=_INK, font=font, anchor="mm")
     return cell
-
-
-def _draw_legend(
-    canvas: Image.Image, scale: tuple[float, float], at: tuple[int, int], width: int
-) -> None:
-    bar = Image.fromarray(heat(np.linspace(0, 1, width)[None].repeat(12, axis=0)))
-    canvas.paste(bar, at)
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=12)
-    for i, anchor in enumerate(("la", "ma", "ra")):
-        value = scale[0] + (scale[1] - scale[0]) * i / 2
-        text = f"{value:.3g}" + (" or more" if i == 2 else "")
-        draw.text((at[0] + width * i // 2, at[1] + 16), text, fill=_INK, font=font, anchor=anchor)

@@ -50,9 +50,11 @@ class PredictionPage:
         small.thumbnail((128, 128), Image.Resampling.BOX)
         entry = {
             "name": name,
+            "category": name.rpartition("/")[0] or "photographs",
+            "defect": "",
+            "aspect": _aspect(path),
             "photo": thumbnail(Image.fromarray(pixels), SIDES["embedded"]),
             "map": map_picture(np.array(small)),
-            "aspect": _aspect(path),
         }
         self._num_bytes += _num_bytes(entry)
         heapq.heappush(self._kept, (score, -self._num_scored, entry))
@@ -65,16 +67,10 @@ class PredictionPage:
         album = Album(self._folder, where="embedded", max_megabytes=2 * self._max_megabytes)
         images = []
         for score, _, entry in sorted(self._kept, key=lambda kept: kept[:2], reverse=True):
-            photo, heat_map = (
-                album.take((entry["photo"], "jpg"), (entry["map"], "jpg")) or (None,) * 2
-            )
-            of_run = {"score": score, "outcome": "not judged", "wrongness": 0, "map": heat_map,
-                      "reconstruction": None}  # fmt: skip
-            images.append({
-                "name": entry["name"], "category": entry["name"].rpartition("/")[0] or "photographs",
-                "defect": "", "aspect": entry["aspect"], "photo": photo, "mask": None,
-                "has_mask": False, "runs": [of_run],
-            })  # fmt: skip
+            pictures = album.take((entry.pop("photo"), "jpg"), (entry.pop("map"), "jpg"))
+            photo, heat_map = pictures or (None, None)
+            found = {"score": score, "outcome": "not judged", "wrongness": 0, "map": heat_map}
+            images.append({**entry, "photo": photo, "runs": [found]})
         shown = (
             f"All {self._num_scored} photographs."
             if len(images) == self._num_scored

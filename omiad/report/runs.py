@@ -43,12 +43,6 @@ class TestedRun:
         return self.record.get("weights") or {}
 
     @property
-    def intervals(self) -> Mapping[str, Mapping[str, tuple[float, float]]]:
-        """The interval of each figure of each category and of the mean, as fractions of 1."""
-        given = self.record.get("intervals") or {}
-        return {"mean": given.get("mean", {}), **given.get("categories", {})}
-
-    @property
     def metrics_csv(self) -> Path | None:
         """The log of the fit that wrote the checkpoint; None if it is gone."""
         checkpoint = self.record.get("checkpoint")

@@ -1,14 +1,23 @@
-"""What the templates of a report's sections show."""
+"""What the templates of a report's sections show; summary.py has the first of them."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from omiad.report.charts import Chart, histogram, interval_chart, logged_chart, rates_chart
+from omiad.paper import MEAN
+from omiad.report.charts import (
+    Chart,
+    draw_histogram,
+    draw_intervals,
+    draw_logged,
+    draw_rates,
+    svg,
+)
 from omiad.report.curves import FPR_LIMIT
 from omiad.report.entries import GalleryEntries
 from omiad.report.runs import Runs, TestedRun
-from omiad.report.tables import FIGURES, Row, figure_of, figures_in_words
+from omiad.report.tables import FIGURES, Row, best_figures, in_words, paper_rows, rows_of
 from omiad.report.training import read_curves
 
 _CURVES = {
@@ -18,42 +27,37 @@ _CURVES = {
     "pixel PR": (("recall", "precision"), 1.0, "pixel_ap"),
     "PRO": (("false-positive rate", "mean overlap of regions"), FPR_LIMIT, "aupro"),
 }
-"""Labels of the axes, where the horizontal one ends, and the figure that sums the curve up."""
-
-_BEST = "in %; the best of the methods shown at first is bold"
+"""Labels of the axes, end of the horizontal one, and the figure that sums the curve up."""
 
 
-def results(runs: Runs, rows: Sequence[Row]) -> dict[str, Any]:
-    """Return tables of all figures, and charts of their intervals.
-
-    Args:
-        runs: The runs.
-        rows: All rows of figures.
-    """
-    means = [row for row in rows if row.category == "mean"]
-    single = sorted((row for row in rows if row.category != "mean"), key=lambda row: row.category)
+def results(runs: Runs) -> dict[str, Any]:
+    """Return the rows of all figures, and charts of their intervals."""
+    ours = [row for run in runs.tested for row in rows_of(run)]
+    rows = ours + paper_rows(runs.categories)
+    single = [row for row in rows if row.category != MEAN]
     return {
-        "headings": list(FIGURES.values()),
-        "means": {"caption": f"Means over categories {_BEST}", "rows": means},
-        "single": {"caption": f"Each category {_BEST}", "rows": single},
-        "has_paper": any(row.is_papers for row in rows),
-        "interval_charts": [
-            chart for key in ("image_auroc", "aupro") if (chart := _intervals(runs, key))
-        ],
+        "means": [row for row in rows if row.category == MEAN],
+        "single": sorted(single, key=lambda row: row.category),
+        "best": best_figures(rows),
+        "intervals": [_intervals(runs, ours, key) for key in ("image_auroc", "aupro")],
     }
 
 
-def _intervals(runs: Runs, key: str) -> Chart | None:
-    values = [[figure_of(run, name, key) for name in runs.categories] for run in runs.tested]
-    if not any(any(row) for row in values):
+def _intervals(runs: Runs, rows: Sequence[Row], key: str) -> Chart | None:
+    known = {
+        (row.method, row.category): (value, *row.intervals.get(key, (value, value)))
+        for row in rows
+        if (value := row.figures.get(key)) is not None
+    }
+    if not known:
         return None
-    said = [figures_in_words(runs.tested, name, key) for name in runs.categories]
-    figures = "; ".join(
-        f"{name}: {words}" for name, words in zip(runs.categories, said, strict=True) if words
-    )
+    names = runs.categories
     title = f"{FIGURES[key]} with 95 % bootstrap intervals"
-    description = f"{title}; {figures}"
-    return interval_chart(runs.categories, values, title=title, description=description)
+    description = "; ".join([title, *(f"{name}: {in_words(rows, name, key)}" for name in names)])
+    values = [[known.get((run.name, name)) for name in names] for run in runs.tested]
+    draw = partial(draw_intervals, categories=names, runs=values)
+    height = 0.7 + len(names) * max(0.26, 0.12 * len(values) + 0.1)
+    return Chart(title, description, svg(draw, salt=title, size=(5.6, height), box=None))
 
 
 def curves(runs: Runs) -> list[dict[str, Any]]:
@@ -61,13 +65,11 @@ def curves(runs: Runs) -> list[dict[str, Any]]:
     found = []
     for category in runs.categories:
         tested = [run for run in runs.tested if category in run.scores]
+        histograms = [_histogram_of(run, category) for run in tested]
         found.append({
             "category": category,
             "counts": _counts(tested[0], category),
-            "charts": [
-                *_curves_of(runs.tested, category),
-                *(_histogram_of(run, category) for run in tested),
-            ],
+            "charts": _curves_of(runs.tested, category) + histograms,
         })  # fmt: skip
     return found
 
@@ -79,42 +81,32 @@ def _counts(run: TestedRun, category: str) -> str:
 
 def _curves_of(runs: Sequence[TestedRun], category: str) -> list[Chart]:
     found = [run.scores[category].curves if category in run.scores else {} for run in runs]
-    return [
-        rates_chart(
-            [of_run.get(name) for of_run in found],
-            title=name,
-            description=f"{name} of {category}; {figures_in_words(runs, category, key)}",
-            labels=labels,
-            x_limit=x_limit,
-        )
-        for name, (labels, x_limit, key) in _CURVES.items()
-        if any(name in of_run for of_run in found)
-    ]
+    rows = [row for run in runs for row in rows_of(run)]
+    charts = []
+    for name, (labels, x_limit, key) in _CURVES.items():
+        lines = [of_run.get(name) for of_run in found]
+        if any(lines):
+            description = f"{name} of {category}; {in_words(rows, category, key)}"
+            draw = partial(draw_rates, curves=lines, labels=labels, x_limit=x_limit)
+            charts.append(Chart(name, description, svg(draw, salt=description)))
+    return charts
 
 
 def _histogram_of(run: TestedRun, category: str) -> Chart:
-    scores = run.scores[category]
-    limit = "none" if scores.threshold is None else f"{scores.threshold:.4g}"
-    return histogram(
-        scores.score[~scores.is_anomalous],
-        scores.score[scores.is_anomalous],
-        scores.threshold,
-        title=f"scores of {run.name}",
-        description=f"image scores of {run.name} on {category}; {_counts(run, category)}; "
-        f"threshold {limit}",
+    of, threshold = run.scores[category], run.scores[category].threshold
+    said = "none" if threshold is None else f"{threshold:.4g}"
+    description = (
+        f"image scores of {run.name} on {category}; {_counts(run, category)}; threshold {said}"
     )
+    normal, defective = of.score[~of.is_anomalous], of.score[of.is_anomalous]
+    draw = partial(draw_histogram, normal=normal, defective=defective, threshold=threshold)
+    return Chart(f"scores of {run.name}", description, svg(draw, salt=description))
 
 
 def images(
     runs: Sequence[TestedRun], entries: GalleryEntries, *, max_megabytes: float
 ) -> dict[str, Any]:
-    """Return the images of the page, and what the page says about them.
-
-    Args:
-        runs: The tests.
-        entries: The images.
-        max_megabytes: Limit of all pictures together.
-    """
+    """Return the images of a page, and what the page says about them."""
     warnings = []
     if silent := [run.name for run in runs if not run.stored]:
         warnings.append(
@@ -158,13 +150,13 @@ def _how_many(entries: GalleryEntries, max_megabytes: float) -> str:
 def training(trainings: Mapping[str, Path]) -> list[dict[str, Any]]:
     """Return the logged figures of each fit, losses apart from the others."""
     found = []
-    for name, path in trainings.items():
-        logged = read_curves(path)
-        charts = {key: logged_chart(key, points, fit=name) for key, points in logged.items()}
-        if charts:
-            found.append({
-                "name": name,
-                "losses": [chart for key, chart in charts.items() if "loss" in key],
-                "others": [chart for key, chart in charts.items() if "loss" not in key],
-            })  # fmt: skip
+    for fit, path in trainings.items():
+        charts: dict[bool, list[Chart]] = {True: [], False: []}
+        for name, points in read_curves(path).items():
+            title, values = name.replace("_", " "), points[:, 1]
+            said = f"{len(values)} logged steps, from {values[0]:.4g} to {values[-1]:.4g}"
+            drawn = svg(partial(draw_logged, points=points), salt=f"{fit}: {name}", box=None)
+            charts["loss" in name].append(Chart(title, f"{title} over {said}", drawn))
+        if any(charts.values()):
+            found.append({"name": fit, "losses": charts[True], "others": charts[False]})
     return found

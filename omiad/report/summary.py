@@ -6,10 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from omiad.report.runs import Runs, TestedRun
-from omiad.report.tables import FIGURES, Row, num_steps
+from omiad.report.tables import FIGURES, rows_of
 from omiad.results import measure
-
-_MAIN = ("mad", "image_auroc", "pixel_auroc", "aupro")
 
 _SELECTED = {
     "last": "last (the last checkpoint of the run; test data did not choose it)",
@@ -17,25 +15,11 @@ _SELECTED = {
 }
 
 
-def summary(runs: Runs, rows: Sequence[Row]) -> dict[str, Any]:
-    """Return what the template of the summary needs.
-
-    Args:
-        runs: The runs.
-        rows: All rows of figures.
-    """
-    means = {row.method: row.cells for row in rows if row.category == "mean" and not row.is_papers}
-    keys = list(FIGURES)
-    cards = [
-        {
-            "name": run.name,
-            "figures": {FIGURES[key]: means[run.name][keys.index(key)] for key in _MAIN},
-            "facts": _facts(run),
-        }
-        for run in runs.tested
-    ]
+def summary(runs: Runs) -> dict[str, Any]:
+    """Return what the template of the summary shows."""
     return {
-        "cards": cards,
+        "cards": [{"mean": rows_of(run)[0], "facts": _facts(run)} for run in runs.tested],
+        "main": ("mad", "image_auroc", "pixel_auroc", "aupro"),
         "differences": _differences(runs.tested),
         "protocols": _protocols(runs.tested),
         "notes": dict.fromkeys(
@@ -47,48 +31,48 @@ def summary(runs: Runs, rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _differences(runs: Sequence[TestedRun]) -> dict[str, str]:
-    """Return why the figures of the runs cannot be compared, each reason with its details."""
-    found = {}
-    if len({json.dumps(measure(run.record), sort_keys=True) for run in runs}) > 1:
-        found["These runs were measured in different ways, so their figures do not compare."] = ""
+def _differences(runs: Sequence[TestedRun]) -> list[tuple[str, str]]:
+    """Return why the figures of the runs cannot be compared: what differs, and details."""
+    found = []
+    if any(measure(run.record) != measure(runs[0].record) for run in runs):
+        found.append(("measured in different ways", ""))
     images = [
-        {(name, image) for name, of in run.scores.items() for image in of.name.tolist()}
+        {(name, image) for name, scores in run.scores.items() for image in scores.name.tolist()}
         for run in runs
     ]
     if any(other != images[0] for other in images):
-        counts = [
-            f"{run.name}: {len(of_run)} images of {len(run.scores)} categories"
-            for run, of_run in zip(runs, images, strict=True)
-        ]
-        reason = "These runs were tested on different images, so their figures do not compare."
-        found[reason] = f"{'; '.join(counts)}."
+        counts = (
+            f"{run.name}: {len(tested)} images of {len(run.scores)} categories"
+            for run, tested in zip(runs, images, strict=True)
+        )
+        found.append(("tested on different images", f"{'; '.join(counts)}."))
     return found
 
 
-def _protocols(runs: Sequence[TestedRun]) -> list[dict[str, str]]:
-    """Say how maps, masks and scores were prepared, once for all runs that agree."""
+def _protocols(runs: Sequence[TestedRun]) -> dict[str, str]:
+    """Say how maps, masks and scores were prepared, by the names of the runs that agree."""
     groups: dict[str, list[TestedRun]] = defaultdict(list)
     for run in runs:
         groups[json.dumps(measure(run.record), sort_keys=True)].append(run)
-    found = []
+    found = {}
     for group in groups.values():
-        record = group[0].record
-        steps = dict(record.get("protocol_steps") or {})
-        steps.pop("upsampling", None)  # may differ between methods; see `measure`
-        found.append({
-            "runs": ", ".join(run.name for run in group) if len(groups) > 1 else "",
-            "name": str(record["protocol"]),
-            "changed": " (changed)" if measure(record)["protocol_changes"] else "",
-            "estimator": str(measure(record)["estimator"]),
-            "steps": "; ".join(f"{name}: {step}" for name, step in steps.items()),
-        })  # fmt: skip
+        record, taken = group[0].record, measure(group[0].record)
+        steps = [
+            f"{name}: {step}"
+            for name, step in (record.get("protocol_steps") or {}).items()
+            if name != "upsampling"  # may differ between methods; see `measure`
+        ]
+        changed = " (changed)" if taken["protocol_changes"] else ""
+        found[", ".join(run.name for run in group)] = (
+            f"protocol {taken['protocol']}{changed}, {taken['estimator']} figures. "
+            f"{'; '.join(steps)}."
+        )
     return found
 
 
-def _facts(run: TestedRun) -> dict[str, str]:
-    record = run.record
-    model, seed, selected = record.get("model", {}), record.get("seed"), record.get("selected_on")
+def _facts(run: TestedRun) -> dict[str, Any]:
+    record, model = run.record, run.record.get("model", {})
+    seed, selected = record.get("seed"), record.get("selected_on")
     facts = {
         "data": record.get("dataset", "unknown"),
         "run": run.path.parent,
@@ -100,16 +84,14 @@ def _facts(run: TestedRun) -> dict[str, str]:
         "versions": ", ".join(f"{name} {v}" for name, v in record.get("versions", {}).items()),
     }
     if model.get("backbone"):
-        size, start = model.get("image_size", "?"), model.get("t_init", "?")
-        facts["model"] = (
-            f"{model['backbone']} at {size} pixels, {num_steps(record)} from t = {start}"
-        )
-    upsampling = (record.get("protocol_steps") or {}).get("upsampling")
+        where = f"at {model.get('image_size', '?')} pixels"
+        steps = f"{_num_steps(run)} from t = {model.get('t_init', '?')}"
+        facts["model"] = f"{model['backbone']} {where}, {steps}"
     if model.get("maps"):
         facts |= {"maps": model["maps"], "upsampling": "by the method"}
-    elif upsampling:
+    elif upsampling := (record.get("protocol_steps") or {}).get("upsampling"):
         facts["upsampling"] = upsampling
-    return {name: str(fact) for name, fact in facts.items()}
+    return facts
 
 
 def _time(latency: Mapping[str, Any] | None) -> str:
@@ -121,26 +103,30 @@ def _time(latency: Mapping[str, Any] | None) -> str:
     )
 
 
+def _num_steps(run: TestedRun) -> str:
+    count = run.record.get("model", {}).get("num_steps", "unknown number of")
+    return "one step" if count == 1 else f"{count} steps"
+
+
 def _pair(teacher: TestedRun, student: TestedRun) -> dict[str, Any]:
     """Return the means of teacher and student, their differences, and the time of each."""
-    rows = []
-    for key, heading in FIGURES.items():
-        before, after = (run.record["mean"].get(key) for run in (teacher, student))
-        if before is not None and after is not None:
-            gain = round(100 * (after - before), 1) + 0.0  # no "-0.0"
-            rows.append((heading, f"{100 * before:.1f}", f"{100 * after:.1f}", f"{gain:+.1f}"))
+    before, after = (rows_of(run)[0].figures for run in (teacher, student))
+    rows = [
+        (heading, before[key], after[key], f"{round(after[key] - before[key], 1) + 0.0:+.1f}")
+        for key, heading in FIGURES.items()
+        if key in before and key in after
+    ]
     slow, fast = (run.record.get("latency") or {} for run in (teacher, student))
     if slow and fast:
-        before, after = slow["ms_per_image"], fast["ms_per_image"]
-        is_comparable = (
-            teacher.record.get("hardware") == student.record.get("hardware")
-            and slow["batch_size"] == fast["batch_size"]
-        )
-        gain = f"{before / after:.2f} times as fast" if is_comparable else "measured differently"
-        rows.append(("ms per image", f"{before:.1f}", f"{after:.1f}", gain))
+        times = slow["ms_per_image"], fast["ms_per_image"]
+        is_comparable = slow["batch_size"] == fast["batch_size"] and teacher.record.get(
+            "hardware"
+        ) == student.record.get("hardware")
+        ratio = f"{times[0] / times[1]:.2f} times as fast"
+        rows.append(("ms per image", *times, ratio if is_comparable else "measured differently"))
     return {
-        "names": [teacher.name, student.name],
-        "steps": [num_steps(run.record) for run in (teacher, student)],
+        "teacher": f"{teacher.name} (teacher), {_num_steps(teacher)}",
+        "student": f"{student.name} (student), {_num_steps(student)}",
         "rows": rows,
         "is_timed": bool(slow and fast),
     }

@@ -1,7 +1,7 @@
-"""The tables of a page: the figures of each run, with the paper's where it has the data set."""
+"""Rows of figures: those of each run, and the paper's where it has the data set."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from omiad.data.layouts.published import recognise
 from omiad.paper import MEAN, category_key, dataset_of, paper_table
@@ -30,33 +30,21 @@ _SHOWN_OF_PAPER = ("OmiAD", "AMDM")
 """Methods of the paper that are shown at first: those that omiad implements."""
 
 
-class Cell(NamedTuple):
-    """One figure.
-
-    Attributes:
-        value: In %, None if undefined.
-        interval: Low and high in %, None if unknown.
-        is_best: Whether no method shown at first has a higher figure.
-    """
-
-    value: float | None
-    interval: tuple[float, float] | None = None
-    is_best: bool = False
-
-
 class Row(NamedTuple):
     """Figures of one method on one category.
 
     Attributes:
         category: Name of the category, or "mean".
         method: The run, or the method of the paper.
-        cells: Its figures, in the order of `FIGURES`.
+        figures: Figures in %, those that are defined.
+        intervals: Low and high in %, those that are known.
         is_papers: Whether the paper printed the figures.
     """
 
     category: str
     method: str
-    cells: Sequence[Cell]
+    figures: Mapping[str, float]
+    intervals: Mapping[str, tuple[float, float]]
     is_papers: bool
 
     @property
@@ -65,42 +53,19 @@ class Row(NamedTuple):
         return not self.is_papers or self.method in _SHOWN_OF_PAPER
 
 
-def result_rows(runs: Sequence[TestedRun], categories: Sequence[str]) -> list[Row]:
-    """Return the figures of all runs and of the paper, the best of each category marked."""
-    rows = [row for run in runs for row in _rows_of(run)] + paper_rows(categories)
-    best: dict[tuple[str, int], float] = {}
-    for row in filter(lambda row: row.is_shown, rows):
-        for place, cell in enumerate(row.cells):
-            if cell.value is not None:
-                key = row.category, place
-                best[key] = max(round(cell.value, 1), best.get(key, 0.0))
-
-    def is_best(row: Row, place: int) -> bool:
-        value = row.cells[place].value
-        return row.is_shown and value is not None and round(value, 1) == best[row.category, place]
-
+def rows_of(run: TestedRun) -> list[Row]:
+    """Return the figures of a run, the mean first."""
+    intervals = run.record.get("intervals") or {}
+    ranges = {MEAN: intervals.get("mean", {}), **intervals.get("categories", {})}
     return [
-        row._replace(
-            cells=[cell._replace(is_best=is_best(row, i)) for i, cell in enumerate(row.cells)]
+        Row(
+            category,
+            run.name,
+            {key: 100 * row[key] for key in FIGURES if row.get(key) is not None},
+            {key: (100 * low, 100 * high) for key, (low, high) in ranges.get(category, {}).items()},
+            is_papers=False,
         )
-        for row in rows
-    ]
-
-
-def _rows_of(run: TestedRun) -> list[Row]:
-    figures = {MEAN: run.record["mean"], **run.record["categories"]}
-
-    def cell(category: str, key: str) -> Cell:
-        value = figures[category].get(key)
-        if value is None:
-            return Cell(None)
-        low, high = run.intervals.get(category, {}).get(key, (None, None))
-        within = None if low is None or high is None else (100 * low, 100 * high)
-        return Cell(100 * value, within)
-
-    return [
-        Row(category, run.name, [cell(category, key) for key in FIGURES], is_papers=False)
-        for category in figures
+        for category, row in {MEAN: run.record["mean"], **run.record["categories"]}.items()
     ]
 
 
@@ -118,35 +83,28 @@ def paper_rows(categories: Sequence[str]) -> list[Row]:
     if dataset_of(categories) is not None:
         ours[MEAN] = MEAN
     found: dict[tuple[str, str], dict[str, float]] = {}
-    for number in tables:
-        for printed in paper_table(number):
-            name = ours.get(category_key(printed.category))
-            if printed.dataset == title and name is not None:
-                # Some means are printed twice and differ: Table 1, which comes first, decides.
-                row = found.setdefault((name, printed.method), {})
-                row |= {key: value for key, value in printed.figures.items() if key not in row}
-    return [
-        Row(category, method, [Cell(row.get(key)) for key in FIGURES], is_papers=True)
-        for (category, method), row in found.items()
-    ]
+    for printed in (cell for number in tables for cell in paper_table(number)):
+        name = ours.get(category_key(printed.category))
+        if printed.dataset == title and name is not None:
+            # Some means are printed twice and differ: Table 1, which comes first, decides.
+            row = found.setdefault((name, printed.method), {})
+            row |= {key: value for key, value in printed.figures.items() if key not in row}
+    return [Row(*key, figures, {}, is_papers=True) for key, figures in found.items()]
 
 
-def figure_of(run: TestedRun, category: str, key: str) -> tuple[float, float, float] | None:
-    """Return a figure with the ends of its interval in %, None if it is undefined."""
-    value = run.record["categories"].get(category, {}).get(key)
-    if value is None:
-        return None
-    low, high = run.intervals.get(category, {}).get(key, (value, value))
-    return 100 * value, 100 * low, 100 * high
+def best_figures(rows: Iterable[Row]) -> dict[tuple[str, str], str]:
+    """Return the best figure of each category and column, as it is printed, of all rows shown."""
+    best: dict[tuple[str, str], float] = {}
+    for row in rows:
+        for key, value in row.figures.items() if row.is_shown else ():
+            best[row.category, key] = max(value, best.get((row.category, key), 0.0))
+    return {key: f"{value:.1f}" for key, value in best.items()}
 
 
-def figures_in_words(runs: Sequence[TestedRun], category: str, key: str) -> str:
+def in_words(rows: Iterable[Row], category: str, key: str) -> str:
     """Say a figure of each run."""
-    found = [(run.name, figure_of(run, category, key)) for run in runs]
-    return "; ".join(f"{name}: {FIGURES[key]} {row[0]:.1f} %" for name, row in found if row)
-
-
-def num_steps(record: Mapping[str, Any]) -> str:
-    """Say how many denoising steps a model takes."""
-    count = record.get("model", {}).get("num_steps", "unknown number of")
-    return "one step" if count == 1 else f"{count} steps"
+    return "; ".join(
+        f"{row.method}: {FIGURES[key]} {row.figures[key]:.1f} %"
+        for row in rows
+        if row.category == category and key in row.figures and not row.is_papers
+    )

@@ -3,17 +3,14 @@
 import csv
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from omiad.errors import InputError
 from omiad.report.charts import draw_logged, picture
 from omiad.report.markup import printable
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _COLUMNS = 3
 
@@ -35,7 +32,7 @@ def training_curves(metrics_csv: Path, output: Path, title: str) -> None:
     columns = min(_COLUMNS, len(curves))
     rows = math.ceil(len(curves) / columns)
 
-    def paint(figure: "Figure") -> None:
+    def paint(figure: Figure) -> None:
         figure.set_layout_engine("constrained")
         figure.suptitle(title)
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
