@@ -110,7 +110,7 @@ def test_a_negative_number_is_refused() -> None:
 
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "results.gallery.npz", other=np.zeros(3))
-    with pytest.raises(InputError, match="results.gallery.npz"):
+    with pytest.raises(InputError, match=r"results\.gallery\.npz"):
         read_gallery(tmp_path / "results.gallery.npz")
     assert read_gallery(tmp_path / "none.npz") == {}
 
