@@ -18,7 +18,7 @@ from omiad.report.markup import printable
 
 Array = NDArray[np.float64]
 
-_COLOURS = ("#0b6bcb", "#b8500d", "#00795a", "#a1357f", "#6b5b00", "#4b4f56")
+COLOURS = ("#0b6bcb", "#b8500d", "#00795a", "#a1357f", "#6b5b00", "#4b4f56")
 _DASHES: Sequence[Any] = ("-", "--", ":", "-.", (0, (8, 2)), (0, (3, 1, 1, 1)))
 _MARKERS = "o^sDvP"
 """Appearance of each run, dark enough for white paper."""
@@ -80,7 +80,7 @@ def svg(
     *,
     salt: str,
     size: tuple[float, float] = (3.2, 2.5),
-    box: tuple[float, float, float, float] | None = (0.16, 0.18, 0.82, 0.73),
+    box: tuple[float, float, float, float] | None = (0.16, 0.18, 0.79, 0.73),
 ) -> Markup:
     """Return a chart as an element of a page: without header, metadata and global styles.
 
@@ -111,7 +111,7 @@ def draw_rates(
     """Draw one curve of each run, where it is defined, in the unit square or a part of it."""
     for number, curve in enumerate(curves):
         if curve is not None:
-            axes.plot(*curve, color=_of(_COLOURS, number), linestyle=_of(_DASHES, number),
+            axes.plot(*curve, color=_of(COLOURS, number), linestyle=_of(_DASHES, number),
                       clip_on=False)  # fmt: skip
     axes.set(xlim=(0, x_limit), ylim=(0, 1), xlabel=labels[0], ylabel=labels[1])
     axes.locator_params(nbins=5)
@@ -121,8 +121,8 @@ def draw_histogram(axes: Axes, normal: Array, defective: Array, threshold: float
     """Draw how many images have which score: normal ones filled, defective ones hatched."""
     edges = np.histogram_bin_edges(np.concatenate([normal, defective]), 24)
     counts = [np.histogram(scores, edges)[0] for scores in (normal, defective)]
-    axes.stairs(counts[0], edges, fill=True, color=_COLOURS[0], alpha=0.6, label="normal")
-    axes.stairs(counts[1], edges, color=_COLOURS[1], hatch="////", label="defective")
+    axes.stairs(counts[0], edges, fill=True, color=COLOURS[0], alpha=0.6, label="normal")
+    axes.stairs(counts[1], edges, color=COLOURS[1], hatch="////", label="defective")
     if threshold is not None:
         axes.axvline(threshold, color="k", linestyle="--", label=f"threshold {threshold:.4g}")
     axes.locator_params(axis="y", integer=True)
@@ -142,7 +142,7 @@ def draw_intervals(
         place, value, low, high = np.array(known, dtype=float).reshape(-1, 4).T
         shift = 0.7 * ((number + 0.5) / len(runs) - 0.5)
         reach = np.maximum([value - low, high - value], 0)
-        axes.errorbar(value, place + shift, xerr=reach, color=_of(_COLOURS, number),
+        axes.errorbar(value, place + shift, xerr=reach, color=_of(COLOURS, number),
                       fmt=_of(_MARKERS, number), markersize=5)  # fmt: skip
     names = [printable(name) for name in categories]
     short = [name if len(name) <= 24 else f"{name[:23]}…" for name in names]
@@ -155,9 +155,9 @@ def draw_intervals(
 def draw_logged(axes: Axes, points: Array) -> None:
     """Draw logged steps and values (K, 2), and the moving average of the values."""
     steps, values = points.T
-    axes.plot(steps, values, color=_COLOURS[5], alpha=0.5, linewidth=0.7)
+    axes.plot(steps, values, color=COLOURS[5], alpha=0.5, linewidth=0.7)
     smooth = moving_average(values, max(1, len(values) // 20))
-    axes.plot(steps, smooth, color=_COLOURS[0], marker="o" if len(values) == 1 else "")
+    axes.plot(steps, smooth, color=COLOURS[0], marker="o" if len(values) == 1 else "")
     axes.locator_params(axis="x", integer=True, nbins=5)
     axes.set(xlabel="optimiser step")
     if values.min() > 0 and values.max() > 100 * values.min():
@@ -167,7 +167,7 @@ def draw_logged(axes: Axes, points: Array) -> None:
 def draw_key(axes: Axes, number: int) -> None:
     """Draw the line and marker of a run, for a legend."""
     axes.set_axis_off()
-    axes.plot(range(3), [0] * 3, color=_of(_COLOURS, number), linestyle=_of(_DASHES, number),
+    axes.plot(range(3), [0] * 3, color=_of(COLOURS, number), linestyle=_of(_DASHES, number),
               marker=_of(_MARKERS, number), markevery=[1])  # fmt: skip
 
 

@@ -18,11 +18,8 @@ T = TypeVar("T")
 NUM_KEPT = 1000
 """Images kept of a test, over all categories."""
 
-MAP_SIDE = 96
-"""Largest side of a kept map in pixels."""
-
-MASK_SIDE = 192
-"""Largest side of a kept mask in pixels."""
+MAP_SIDE, MASK_SIDE = 96, 192
+"""Largest sides of a kept map and a kept mask in pixels."""
 
 _SPREAD = 2.5
 """Length of the colour scale, in distances from the median to the 99th percentile of normals."""
@@ -99,7 +96,7 @@ class KeptImages:
                 indices[row],
                 scores[row],
                 maps[row].numpy(),
-                _small_mask(labels.masks[row].cpu()) if labels.has_mask[row] else None,
+                _smindicesmask(labels.masks[row].cpu()) if labels.has_mask[row] else None,
                 None if drawn is None else _thumbnail(drawn[number]),
             )
         self._drop_displaced()
@@ -115,7 +112,7 @@ class KeptImages:
 
     def _drop_displaced(self) -> None:
         wanted = self._spread | {index for worst in self._worst.values() for _, index in worst}
-        self._kept = {index: kept for index, kept in self._kept.items() if index in wanted}
+        self._kept = {index: self._kept[index] for index in sorted(wanted & self._kept.keys())}
 
     def share(self) -> None:
         """Merge what all processes kept; every process must call this."""
@@ -148,7 +145,7 @@ class KeptImages:
     @property
     def kept(self) -> list[Kept]:
         """The kept images, in the order of the test split."""
-        return [self._kept[index] for index in sorted(self._kept)]
+        return list(self._kept.values())
 
 
 def fair_share(counts: Mapping[str, int], total: int) -> int:
@@ -167,11 +164,12 @@ def _spread(samples: Sequence[Sample], share: int, num_picked: int) -> set[int]:
     groups: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for index, sample in enumerate(samples):
         groups[sample.category][sample.defect].append(index)
-    picked: set[int] = set()
-    for defects in groups.values():
-        in_turn = turns(list(defects.values()))
-        picked.update(in_turn if len(in_turn) <= share else in_turn[:num_picked])
-    return picked
+    in_turn = [turns(list(defects.values())) for defects in groups.values()]
+    return {
+        i
+        for indices in in_turn
+        for i in (indices if len(indices) <= share else indices[:num_picked])
+    }
 
 
 def turns(groups: Sequence[Sequence[T]]) -> list[T]:
@@ -187,7 +185,7 @@ def shrunk(maps: Tensor, side: int) -> Tensor:
     return F.adaptive_avg_pool2d(maps[:, None], side)[:, 0]
 
 
-def _small_mask(mask: Tensor) -> NDArray[np.bool_]:
+def _smindicesmask(mask: Tensor) -> NDArray[np.bool_]:
     """Shrink a mask; a pixel is defective if any pixel that it replaces is."""
     if mask.shape[-1] > MASK_SIDE:
         mask = F.adaptive_max_pool2d(mask[None].float(), MASK_SIDE)[0] > 0

@@ -24,10 +24,9 @@ MAX_MEGABYTES = {"embedded": 20.0, "folder": 200.0}
 FOLDER = "pictures"
 """Name of the folder beside the page."""
 
-_TRUTH = [0, 0, 0, 255, 255, 255, 0, 229, 255, 0, 34, 51]
-"""RGB palette of a mask: background, defect, and a bright and a dark edge around it."""
-
+_PALETTE = [(0, 0, 0), (255, 255, 255), (0, 229, 255), (0, 34, 51)]
 _OPACITY = bytes([0, 50, 255, 255])
+"""Colours of a mask: background, defect, and a bright and a dark edge around it."""
 
 
 class Album:
@@ -76,15 +75,12 @@ class Album:
 
 
 def photograph(path: Path, side: int, *, kept_part: float = 1.0) -> tuple[bytes, float] | None:
-    """Read a photograph as a small JPEG.
+    """Return a photograph as a small JPEG, and its width divided by its height.
 
     Args:
-        path: The file.
-        side: Its longer side in pixels.
+        path: The file; None is returned if it is gone or cannot be read.
+        side: Longer side of the JPEG in pixels.
         kept_part: Part of each side that the protocol cuts out of the centre.
-
-    Returns:
-        The JPEG, and width divided by height; None if the file is gone or cannot be read.
     """
     try:
         image = Image.fromarray(load_image(path))
@@ -116,7 +112,7 @@ def mask_picture(mask: NDArray[np.bool_]) -> bytes:
     white = Image.fromarray(mask.astype(np.uint8) * 255)
     bright, dark = (np.asarray(white.filter(ImageFilter.MaxFilter(size))) > 0 for size in (5, 7))
     indices = Image.fromarray(np.select([mask, bright, dark], [1, 2, 3], 0).astype(np.uint8), "P")
-    indices.putpalette(_TRUTH)
+    indices.putpalette(np.array(_PALETTE, np.uint8).tobytes())
     return _encoded(indices, "PNG", transparency=_OPACITY, optimize=True)
 
 

@@ -3,8 +3,10 @@
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
+from omiad.report.charts import COLOURS
 from omiad.report.runs import Runs, TestedRun
 from omiad.report.tables import FIGURES, rows_of
 from omiad.results import measure
@@ -18,7 +20,10 @@ _SELECTED = {
 def summary(runs: Runs) -> dict[str, Any]:
     """Return what the template of the summary shows."""
     return {
-        "cards": [{"mean": rows_of(run)[0], "facts": _facts(run)} for run in runs.tested],
+        "cards": [
+            {"mean": rows_of(run)[0], "facts": _facts(run), "colour": colour}
+            for run, colour in zip(runs.tested, cycle(COLOURS), strict=False)
+        ],
         "main": ("mad", "image_auroc", "pixel_auroc", "aupro"),
         "differences": _differences(runs.tested),
         "protocols": _protocols(runs.tested),
