@@ -12,12 +12,12 @@ from jsonargparse import ActionConfigFile, ArgumentParser  # type: ignore[attr-d
 from rich.console import Console
 
 from omiad.data import FeatureDataModule
-from omiad.data.datamodule import AUTOCAST_DTYPES
+from omiad.data.datamodule import _PRECISIONS
+from omiad.devices import pick_device
 from omiad.errors import InputError, MissingInputError
 from omiad.features import upkeep
 from omiad.features.building import readable
 from omiad.features.store import FeatureStore, stores
-from omiad.prediction import pick_device
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,8 @@ def build_cache(args: Sequence[str]) -> None:
     config = parser.parse_args(list(args))
     data = FeatureDataModule(**vars(config.data), seed=config.seed_everything)
     precision = str((config.trainer or {}).get("precision", "32-true"))
-    data.device, data.autocast_dtype = pick_device(config.device), AUTOCAST_DTYPES.get(precision)
+    data.device = pick_device(config.device)
+    data.extractor.precision = _PRECISIONS.get(precision, "float32")
     logger.info("%d images are there", data.build_caches())
 
 

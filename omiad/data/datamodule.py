@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from omiad.data.features import Cache, FeatureSource, Split
 from omiad.data.images import ImageDataset, PrepareMask, read_image
-from omiad.data.layouts import Layout, describe, index_dataset
+from omiad.data.layouts import Layout, index_dataset
 from omiad.data.loading import (
     CachedFeatures,
     PhotographBatch,
@@ -39,7 +39,7 @@ EXTRACTION_BATCH_SIZE = 32
 
 logger = logging.getLogger(__name__)
 
-AUTOCAST_DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+_PRECISIONS = {"bf16-mixed": "bfloat16", "16-mixed": "float16"}
 
 
 class FeatureDataModule(LightningDataModule):
@@ -143,7 +143,6 @@ class FeatureDataModule(LightningDataModule):
         self._train_features: FeatureCache | StreamedFeatures | None = None
         # A run sets them in setup, and a loaded model its own precision.
         self.device: torch.device | str = "cpu"
-        self.autocast_dtype: torch.dtype | None = None
 
     def setup(self, stage: str | None = None) -> None:
         """List the files, build the extractor and, for training, open or build the cache.
@@ -157,10 +156,10 @@ class FeatureDataModule(LightningDataModule):
                 f"'{self.root}' has no test images. Put some in <category>/test/good and "
                 f"<category>/test/<defect>."
             )
-        _ = self.extractor  # a test needs it too; weights that are missing are named here
         if self.trainer is not None:
             self.device = self.trainer.strategy.root_device
-            self.autocast_dtype = AUTOCAST_DTYPES.get(str(self.trainer.precision))
+        if stage in ("fit", None) and self.trainer is not None:
+            self.extractor.precision = _PRECISIONS.get(str(self.trainer.precision), "float32")
         if stage in ("fit", None) and self._train_features is None:
             self._train_features = self.features("train")
 
@@ -173,11 +172,13 @@ class FeatureDataModule(LightningDataModule):
             batch_size=EXTRACTION_BATCH_SIZE,
             num_workers=self.num_workers,
             device=self.device,
-            autocast_dtype=self.autocast_dtype,
+            autocast_dtype=self.extractor.autocast_dtype,
         )
 
     def features(self, split: Split) -> FeatureCache | StreamedFeatures:
         """Return the features of a split; where it is cached, after computing what is missing."""
+        if split == "train" and self._train_features is not None:
+            return self._train_features
         return self._source.open(split, self.samples(split), self.build)
 
     def build_caches(self) -> int:
@@ -195,7 +196,7 @@ class FeatureDataModule(LightningDataModule):
     @cached_property
     def _listed(self) -> dict[Split, PackedSamples]:
         index = index_dataset(self.root, self.layout)
-        logger.info("data: %s", describe(index))
+        logger.info("data: %s", index.summary())
         self._dataset_name = index.dataset
         return {
             split: PackedSamples(sample for sample in index.samples if sample.split == split)
@@ -212,6 +213,10 @@ class FeatureDataModule(LightningDataModule):
         if self._extractor is None:
             self._extractor = self._build_extractor()
         return self._extractor
+
+    def use_extractor(self, extractor: FeatureExtractor) -> None:
+        """Compute features by the extractor of a trained model."""
+        self._extractor = extractor
 
     @property
     def train_features(self) -> FeatureCache | StreamedFeatures:

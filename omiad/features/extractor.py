@@ -20,6 +20,13 @@ from omiad.features.backbone import (
     weights_file,
 )
 
+PRECISIONS: dict[str, torch.dtype | None] = {
+    "float32": None,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+"""The dtype that a network runs in under autocast, None for the dtype of its weights."""
+
 
 class FeatureExtractor(nn.Module):
     """Photographs to the feature maps of a frozen backbone, resized to one grid and concatenated.
@@ -63,9 +70,11 @@ class FeatureExtractor(nn.Module):
         antialias: bool = False,
         window: int = 1,
         zero_pad: bool = False,
+        precision: str = "float32",
         seed: int = 0,
     ) -> None:
         super().__init__()
+        self.precision = precision
         if min(image_size, feature_size) < 1 or (stages is not None and not stages):
             raise InputError(
                 f"The extractor needs sizes of at least 1 and a stage, but got image_size "
@@ -138,6 +147,19 @@ class FeatureExtractor(nn.Module):
         return F.interpolate(x, size, mode="bilinear", align_corners=True)
 
     @property
+    def autocast_dtype(self) -> torch.dtype | None:
+        """The dtype of `precision` for autocast, None for the dtype of the weights."""
+        return PRECISIONS[self.precision]
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
+        """Extract features (B, C, h, w), half precision, of images (B, 3, S, S), uint8."""
+        dtype = self.autocast_dtype
+        with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
+            extracted: Tensor = self(images)
+        return extracted.half()
+
+    @property
     def channels_per_stage(self) -> list[int]:
         """Channels of each feature map, in the order they are concatenated."""
         return list(cast(Any, self.backbone).feature_info.channels())
@@ -158,6 +180,7 @@ class FeatureExtractor(nn.Module):
             "antialias": self.antialias,
             "window": self.window,
             "zero_pad": self.zero_pad,
+            "precision": self.precision,
         }
 
     @property

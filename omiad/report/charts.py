@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from omiad.report.curves import Curve
-from omiad.report.markup import printable
 
 Array = NDArray[np.float64]
 
@@ -177,6 +176,11 @@ def moving_average(values: Array, reach: int) -> Array:
     index = np.arange(len(values))
     low, high = np.maximum(index - reach, 0), np.minimum(index + reach + 1, len(values))
     return np.asarray((sums[high] - sums[low]) / (high - low))
+
+
+def printable(name: str) -> str:
+    """Replace the characters of a name that a chart cannot hold, such as control characters."""
+    return "".join(char if char.isprintable() else "?" for char in name)
 
 
 def _of(styles: Sequence[Any], number: int) -> Any:

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from omiad.paper import MEAN
+from omiad.paper.printed import MEAN
 from omiad.report.charts import (
     Chart,
     draw_histogram,

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from omiad.data.layouts.published import recognise
-from omiad.paper import MEAN, category_key, dataset_of, paper_table
+from omiad.paper.printed import MEAN, category_key, dataset_of, paper_table
 from omiad.report.runs import TestedRun
 
 FIGURES = {

@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from omiad.errors import InputError
-from omiad.report.charts import draw_logged, picture
-from omiad.report.markup import printable
+from omiad.report.charts import draw_logged, picture, printable
 
 _COLUMNS = 3
 

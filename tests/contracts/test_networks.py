@@ -1,4 +1,4 @@
-"""What every network must do; a new one joins by a subclass with its own `build`."""
+"""What every network must do; a new network joins by a subclass with its own `build`."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from omiad.networks import DiT, Network, UNet, UViT, build_network, network_spec
 
 
 def perturbed(network: Network) -> Network:
-    """Move the zero-initialised layers, which hide gradients at the start."""
+    """Change the zero-initialised layers, which block gradients in a new network."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -34,21 +34,15 @@ class NetworkContract:
 
     t = torch.tensor([1, 500, 1000])
 
-    def test_output_has_the_inputs_shape(self, network: Network, x: torch.Tensor) -> None:
-        assert network(x, self.t).shape == x.shape
-
-    @pytest.mark.parametrize("grid", [(8, 4), (12, 20)])  # 12 x 20 halves twice to 3 x 5
-    def test_the_grid_need_not_be_square(
+    @pytest.mark.parametrize("grid", [(8, 8), (8, 4), (12, 20)])  # 12 x 20 halves to 3 x 5
+    def test_one_pass_gives_output_and_encoding_on_any_grid(
         self, network: Network, grid: tuple[int, int], generator: torch.Generator
     ) -> None:
         x = torch.randn(3, self.channels, *grid, generator=generator)
         output, encoding = network.forward_and_encode(x, self.t)
         assert output.shape == x.shape
+        assert torch.equal(network(x, self.t), output)
         assert torch.equal(network.encode(x, self.t), encoding)
-
-    def test_evaluation_repeats_itself_bitwise(self, network: Network, x: torch.Tensor) -> None:
-        network.eval()
-        assert torch.equal(network(x, self.t), network(x, self.t))
 
     def test_output_depends_on_the_timestep(self, network: Network, x: torch.Tensor) -> None:
         assert not torch.allclose(network(x, self.t), network(x, self.t.flip(0)))
@@ -56,14 +50,7 @@ class NetworkContract:
     def test_a_sample_does_not_depend_on_its_batch(self, network: Network, x: torch.Tensor) -> None:
         torch.testing.assert_close(network(x, self.t)[1:2], network(x[1:2], self.t[1:2]))
 
-    def test_encoding_alone_equals_the_one_inside_forward(
-        self, network: Network, x: torch.Tensor
-    ) -> None:
-        output, encoding = network.forward_and_encode(x, self.t)
-        assert torch.equal(network.encode(x, self.t), encoding)
-        assert torch.equal(network(x, self.t), output)
-
-    def test_the_last_level_is_the_encoding_and_each_keeps_its_sample_and_gradient(
+    def test_every_level_depends_on_the_input_and_the_last_is_the_encoding(
         self, network: Network, x: torch.Tensor
     ) -> None:
         x.requires_grad_()
@@ -98,7 +85,7 @@ class NetworkContract:
         assert x.grad.abs().sum() > 0
         assert all(p.grad is None for p in network.parameters())
 
-    def test_an_equal_network_is_built_from_its_description(
+    def test_the_spec_of_a_network_builds_an_equal_one(
         self, network: Network, x: torch.Tensor
     ) -> None:
         twin = build_network(network_spec(network))
@@ -113,20 +100,18 @@ class NetworkContract:
         exact = network(x, self.t)
         assert (output - exact).abs().max() < 0.1 * exact.abs().max()
 
-    def test_it_learns_eight_samples_by_heart(
-        self, network: Network, generator: torch.Generator
-    ) -> None:
-        x, y = torch.randn(2, 8, self.channels, 8, 8, generator=generator)
+    def test_it_overfits_eight_samples(self, network: Network, generator: torch.Generator) -> None:
+        x, y = torch.randn(2, 8, self.channels, 4, 4, generator=generator)
         t = torch.arange(1, 9) * 100
         optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
         losses = []
-        for _ in range(100):
+        for _ in range(50):
             loss = F.mse_loss(network(x, t), y)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             losses.append(loss.item())
-        # Over three seeds the share left was at most 0.0006 (U-Net of two levels), 0.067 (three).
+        # Measured over three seeds: at most 0.16, of the U-Net with three levels.
         assert losses[-1] < 0.3 * losses[0]
 
 
