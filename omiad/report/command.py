@@ -10,7 +10,7 @@ from markupsafe import Markup
 from omiad.errors import InputError, MissingInputError
 from omiad.report import sections as parts
 from omiad.report.charts import draw_key, svg
-from omiad.report.entries import collect
+from omiad.report.images import images
 from omiad.report.page import free_page, write_page
 from omiad.report.pictures import FOLDER, MAX_MEGABYTES, Album, Where
 from omiad.report.runs import Runs, read_runs
@@ -68,14 +68,13 @@ def report(
     sections, content = dict[str, str](), dict[str, Any](gallery=None)
     if found.tested:
         sections |= _HEADINGS
-        shown = collect(found.tested, album, root=given_root)
         content = {
             "figures": FIGURES,
             "summary": summary(found),
             "results": parts.results(found),
             "curves": parts.curves(found),
             "legends": {name: _legend(found, name) for name in ("results", "curves")},
-            **parts.images(found.tested, shown, max_megabytes=megabytes),
+            **images(found.tested, album, root=given_root, max_megabytes=megabytes),
         }
     if trainings := parts.training(found.trainings):
         sections["training"] = "Training"

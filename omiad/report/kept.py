@@ -95,8 +95,8 @@ class KeptImages:
             self._kept[indices[row]] = Kept(
                 indices[row],
                 scores[row],
-                maps[row].numpy(),
-                _smindicesmask(labels.masks[row].cpu()) if labels.has_mask[row] else None,
+                maps[row].numpy().copy(),  # a view would keep the whole batch
+                _small_mask(labels.masks[row].cpu()) if labels.has_mask[row] else None,
                 None if drawn is None else _thumbnail(drawn[number]),
             )
         self._drop_displaced()
@@ -164,12 +164,11 @@ def _spread(samples: Sequence[Sample], share: int, num_picked: int) -> set[int]:
     groups: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for index, sample in enumerate(samples):
         groups[sample.category][sample.defect].append(index)
-    in_turn = [turns(list(defects.values())) for defects in groups.values()]
-    return {
-        i
-        for indices in in_turn
-        for i in (indices if len(indices) <= share else indices[:num_picked])
-    }
+    picked: set[int] = set()
+    for defects in groups.values():
+        in_turn = turns(list(defects.values()))
+        picked.update(in_turn if len(in_turn) <= share else in_turn[:num_picked])
+    return picked
 
 
 def turns(groups: Sequence[Sequence[T]]) -> list[T]:
@@ -185,11 +184,11 @@ def shrunk(maps: Tensor, side: int) -> Tensor:
     return F.adaptive_avg_pool2d(maps[:, None], side)[:, 0]
 
 
-def _smindicesmask(mask: Tensor) -> NDArray[np.bool_]:
+def _small_mask(mask: Tensor) -> NDArray[np.bool_]:
     """Shrink a mask; a pixel is defective if any pixel that it replaces is."""
     if mask.shape[-1] > MASK_SIDE:
         mask = F.adaptive_max_pool2d(mask[None].float(), MASK_SIDE)[0] > 0
-    return np.asarray(mask.numpy(), dtype=np.bool_)
+    return np.array(mask.numpy(), dtype=np.bool_)
 
 
 def _thumbnail(picture: Tensor) -> NDArray[np.uint8]:

@@ -87,8 +87,8 @@ def read_runs(given: Sequence[str]) -> Runs:
 
     Raises:
         MissingInputError: If a path does not exist.
-        InputError: If a folder holds no run, files of several runs, or is given twice, or if two
-            runs share no category.
+        InputError: If a folder holds no run, holds files of several runs or is given twice, or if
+            two runs share no category.
     """
     tested, trainings = [], dict[str, Path]()
     seen = set[Path]()
@@ -162,5 +162,7 @@ def _with_distinct_names(runs: Sequence[TestedRun]) -> list[TestedRun]:
 
 
 def _folder_name(folder: Path) -> str:
+    """Return the name of a folder, with its parent's where its own says little."""
     folder = folder.resolve()
-    return f"{folder.parent.name}/{folder.name}" if "version_" in folder.name else folder.name
+    says_little = folder.name == "test" or folder.name.startswith("version_")
+    return f"{folder.parent.name}/{folder.name}" if says_little else folder.name

@@ -1,4 +1,4 @@
-"""What the templates of a report's sections show; summary.py has the first of them."""
+"""What the templates show of results, curves and training; summary.py and images.py do the rest."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -15,7 +15,6 @@ from omiad.report.charts import (
     svg,
 )
 from omiad.report.curves import FPR_LIMIT
-from omiad.report.entries import GalleryEntries
 from omiad.report.runs import Runs, TestedRun
 from omiad.report.tables import FIGURES, Row, best_figures, in_words, paper_rows, rows_of
 from omiad.report.training import read_curves
@@ -101,50 +100,6 @@ def _histogram_of(run: TestedRun, category: str) -> Chart:
     normal, defective = of.score[~of.is_anomalous], of.score[of.is_anomalous]
     draw = partial(draw_histogram, normal=normal, defective=defective, threshold=threshold)
     return Chart(f"scores of {run.name}", description, svg(draw, salt=description))
-
-
-def images(
-    runs: Sequence[TestedRun], entries: GalleryEntries, *, max_megabytes: float
-) -> dict[str, Any]:
-    """Return the images of a page, and what the page says about them."""
-    warnings = []
-    if silent := [run.name for run in runs if not run.stored]:
-        warnings.append(
-            f"{', '.join(silent)} kept no maps (--num_kept 0). Repeat the test to see them."
-        )
-    if entries.num_without_photograph:
-        warnings.append(
-            f"{entries.num_without_photograph} photographs were not found. Make the report again "
-            f"with --root, the folder where they are now."
-        )
-    return {
-        "about": f"{_how_many(entries, max_megabytes)} An image counts as defective if its score "
-        "reaches the threshold of its category: the score with the highest F1 on these test "
-        "images. A mistake is worse the further its score is on the wrong side of the threshold, "
-        "in standard deviations of the category's scores.",
-        "warnings": warnings,
-        "scales": [
-            (i, run.name, *run.record["map_range"]) for i, run in enumerate(runs) if run.stored
-        ],
-        "gallery": entries.data if entries.num_shown else None,
-    }
-
-
-def _how_many(entries: GalleryEntries, max_megabytes: float) -> str:
-    if entries.num_shown == entries.num_tested:
-        return f"All {entries.num_tested} test images."
-    reasons = []
-    if entries.num_kept < entries.num_tested:
-        reasons.append(
-            f"the tests kept the maps of {entries.num_kept} (--num_kept): of each category the "
-            "worst false alarms and misses, and a sample of each defect"
-        )
-    if entries.num_shown < entries.num_kept:
-        reasons.append(
-            f"the pictures of a page may take {max_megabytes:g} MB (--max_megabytes), mistakes "
-            "first"
-        )
-    return f"{entries.num_shown} of {entries.num_tested} test images: {'; '.join(reasons)}."
 
 
 def training(trainings: Mapping[str, Path]) -> list[dict[str, Any]]:

@@ -69,7 +69,7 @@ def _protocols(runs: Sequence[TestedRun]) -> dict[str, str]:
         ]
         changed = " (changed)" if taken["protocol_changes"] else ""
         found[", ".join(run.name for run in group)] = (
-            f"protocol {taken['protocol']}{changed}, {taken['estimator']} figures. "
+            f"protocol {taken['protocol']}{changed}, {taken['estimator']} figures; "
             f"{'; '.join(steps)}."
         )
     return found

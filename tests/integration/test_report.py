@@ -159,7 +159,7 @@ def test_missing_masks_are_not_drawn_as_empty_ones(mvtec_root: Path, tmp_path: P
         assert (image["mask"] is not None) == (image["has_mask"] and image["defect"] != "good")
 
 
-@pytest.mark.parametrize("count", [1, 9])
+@pytest.mark.parametrize("count", [1, 5])
 def test_any_number_of_categories_has_a_page(tmp_path: Path, count: int) -> None:
     names = [f"part_{i:02}" for i in range(count)]
     write_mvtec(tmp_path / "data", np.random.default_rng(0), categories=names, num_train=0,
@@ -186,7 +186,7 @@ def test_photographs_that_are_gone_are_asked_for(
     folder = evaluated(root, tmp_path / "run")
     root.rename(moved)
     page = page_of([folder], tmp_path / "without")
-    assert "12 photographs were not found. Make the report again with --root" in page
+    assert "12 of 12 photographs were not found below" in page
     images = data_of(page)["images"]
     assert all(image["photo"] is None and image["runs"][0]["map"] for image in images)
     assert any("--root" in message for message in caplog.messages)

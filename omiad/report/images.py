@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from omiad.protocols import PROTOCOLS
 from omiad.report.kept import turns
@@ -21,46 +21,34 @@ _Judgement: TypeAlias = tuple[int, int, dict[str, Any]]
 """Number of a run, row of the image among its stored images, and what gallery.js shows of both."""
 
 
-class GalleryEntries(NamedTuple):
-    """The images of a page.
-
-    Attributes:
-        data: What gallery.js draws, as plain data.
-        num_shown: Images on the page.
-        num_kept: Images whose maps the tests kept.
-        num_tested: Images tested.
-        num_without_photograph: Images on the page whose photographs were not found.
-    """
-
-    data: dict[str, Any]
-    num_shown: int
-    num_kept: int
-    num_tested: int
-    num_without_photograph: int
-
-
-def collect(runs: Sequence[TestedRun], album: Album, *, root: Path | None) -> GalleryEntries:
-    """Put images into the album until it is full, mistakes first.
+def images(
+    runs: Sequence[TestedRun], album: Album, *, root: Path | None, max_megabytes: float
+) -> dict[str, Any]:
+    """Return the images of a page, mistakes first, and what the page says about them.
 
     Args:
         runs: The tests. An image of several tests is shown once, with the map of each.
-        album: Where pictures go.
+        album: Takes the pictures until it is full.
         root: Folder of the photographs, by default the one that each run was tested on.
+        max_megabytes: Limit of the album.
     """
     roots = [root or Path(str(run.record.get("root", ""))) for run in runs]
     judged = _judged(runs)
     references = _references(runs, roots, album)
     in_order = (_image(runs, roots, album, key, judged[key]) for key in _mistakes_first(judged))
-    images = list(takewhile(bool, in_order))
-    num_missing = sum(image is not None and image["photo"] is None for image in images)
-    if num_missing:
-        logger.warning(
-            "%d of %d photographs were not found below %s, so the page shows only their maps. Give "
-            "their folder with --root.",
-            num_missing,
-            len(images),
-            roots[0],
+    shown = list(takewhile(bool, in_order))
+    warnings = []
+    if silent := [run.name for run in runs if not run.stored]:
+        warnings.append(
+            f"{', '.join(silent)} kept no maps (--num_kept 0). Repeat the test to see them."
         )
+    if num_missing := sum(image is not None and image["photo"] is None for image in shown):
+        warnings.append(
+            f"{num_missing} of {len(shown)} photographs were not found below {roots[0]}. Make the "
+            f"report again with --root, the folder where they are now."
+        )
+        logger.warning(warnings[-1])
+    tested = {(c, n) for run in runs for c, of in run.scores.items() for n in of.name.tolist()}
     thresholds = [{name: of.threshold for name, of in run.scores.items()} for run in runs]
     data = {
         "judged": True,
@@ -69,10 +57,36 @@ def collect(runs: Sequence[TestedRun], album: Album, *, root: Path | None) -> Ga
             for run, limits in zip(runs, thresholds, strict=True)
         ],
         "references": references,
-        "images": images,
+        "images": shown,
     }
-    tested = {(c, n) for run in runs for c, of in run.scores.items() for n in of.name.tolist()}
-    return GalleryEntries(data, len(images), len(judged), len(tested), num_missing)
+    return {
+        "about": f"{_how_many(len(tested), len(judged), len(shown), max_megabytes)} An image "
+        "counts as defective if its score reaches the threshold of its category: the score with "
+        "the highest F1 on these test images. A mistake is worse the further its score is on the "
+        "wrong side of the threshold, in standard deviations of the category's scores.",
+        "warnings": warnings,
+        "scales": [
+            (i, run.name, *run.record["map_range"]) for i, run in enumerate(runs) if run.stored
+        ],
+        "gallery": data if shown else None,
+    }
+
+
+def _how_many(num_tested: int, num_kept: int, num_shown: int, max_megabytes: float) -> str:
+    if num_shown == num_tested:
+        return f"All {num_tested} test images."
+    reasons = []
+    if num_kept < num_tested:
+        reasons.append(
+            f"the tests kept the maps of {num_kept} (--num_kept): of each category the worst false "
+            "alarms and misses, and a sample of each defect"
+        )
+    if num_shown < num_kept:
+        reasons.append(
+            f"the pictures of a page may take {max_megabytes:g} MB (--max_megabytes), mistakes "
+            "first"
+        )
+    return f"{num_shown} of {num_tested} test images: {'; '.join(reasons)}."
 
 
 def _judged(runs: Sequence[TestedRun]) -> dict[tuple[str, str], list[_Judgement]]:
