@@ -71,9 +71,8 @@ def _compare(root: Path, checkpoint: Path) -> dict[str, dict[str, float | None]]
     """Return the mean figures of the trained model and of two methods that were not trained."""
     learned = json.loads((root / "omiad" / "test" / "results.json").read_text())["mean"]
     detector = Detector.load(checkpoint)
-    data = FeatureDataModule(
-        str(root / "data"), weights=str(checkpoint), **detector.extractor.config
-    )
+    data = FeatureDataModule(str(root / "data"), image_size=detector.extractor.image_size)
+    data.use_extractor(detector.extractor)
     data.setup("test")
     untrained = _untrained(detector)
     means = _mean_images(data)

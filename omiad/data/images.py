@@ -159,7 +159,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise
     except FileNotFoundError as error:
         raise MissingInputError(
-            f"The image '{path}' was listed but is gone. Start again to list the files anew."
+            f"The image '{path}' is missing. Restore it, or remove it and start again."
         ) from error
     # Pillow raises all of these for broken files.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

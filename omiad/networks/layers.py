@@ -1,4 +1,4 @@
-"""Building blocks of the U-Net, as in guided-diffusion, and the timestep embedding of all."""
+"""Building blocks of guided-diffusion's U-Net, and functions that all networks share."""
 
 import math
 from contextlib import AbstractContextManager, nullcontext
@@ -25,7 +25,7 @@ def timestep_embedding(t: Tensor, dim: int, *, max_period: float = 10_000.0) -> 
 
 
 def full_precision(device_type: str) -> AbstractContextManager[object]:
-    """Turn autocast off within a `with` block, if the device has autocast (meta has not)."""
+    """Turn autocast off within a `with` block, if the device supports autocast."""
     if torch.amp.is_autocast_available(device_type):
         return torch.autocast(device_type, enabled=False)
     return nullcontext()

@@ -17,20 +17,15 @@ from omiad.types import ImageBatch, Sample
 GRADIENT = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
 
 
-def test_an_image_of_the_right_size_is_not_changed(tmp_path):
-    pixels = np.stack([GRADIENT, GRADIENT.T, 255 - GRADIENT], -1)
+@pytest.mark.parametrize("shape", [(8, 8), (20, 30)])
+def test_an_image_is_resized_to_a_square_by_bilinear_interpolation(tmp_path, shape):
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     image = read_image(tmp_path / "a.png", 8)
+    resized = Image.fromarray(pixels).resize((8, 8), Image.Resampling.BILINEAR)
     assert image.dtype == torch.uint8
     assert image.is_contiguous()
-    assert np.array_equal(image.permute(1, 2, 0).numpy(), pixels)
-
-
-def test_an_image_is_resized_to_a_square_by_bilinear_interpolation(tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "a.png")
-    expected = np.asarray(Image.fromarray(pixels).resize((8, 8), Image.Resampling.BILINEAR))
-    assert np.array_equal(read_image(tmp_path / "a.png", 8).permute(1, 2, 0).numpy(), expected)
+    assert np.array_equal(image.permute(1, 2, 0).numpy(), np.asarray(resized))
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK"])
@@ -73,23 +68,16 @@ def test_exif_orientation_is_applied_to_the_image_and_to_its_mask_check(tmp_path
 
 
 def test_broken_truncated_and_floating_point_images_are_rejected(tmp_path):
-    (tmp_path / "text.png").write_text("not an image")
-    with pytest.raises(InputError, match=r"text.png' cannot be read"):
-        read_image(tmp_path / "text.png", 8)
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise[..., 0].astype(np.float32)).save(tmp_path / "f.tif")
+    (tmp_path / "text.png").write_text("not an image")
     for name in ("a.png", "a.jpg"):
         Image.fromarray(noise).save(tmp_path / name)
-        content = (tmp_path / name).read_bytes()
-        (tmp_path / name).write_bytes(content[: len(content) // 2])
-        with pytest.raises(InputError, match=rf"{name}' cannot be read"):
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-500])
+    for name in ("f.tif", "text.png", "a.png", "a.jpg"):
+        with pytest.raises(InputError, match=rf"{name}'"):
             read_image(tmp_path / name, 8)
-    Image.fromarray(noise[..., 0].astype(np.float32)).save(tmp_path / "f.tif")
-    with pytest.raises(InputError, match=r"f.tif' has floating-point pixels"):
-        read_image(tmp_path / "f.tif", 8)
-
-
-def test_a_missing_image_is_rejected(tmp_path):
-    with pytest.raises(MissingInputError, match=r"gone.png"):
+    with pytest.raises(MissingInputError, match="gone"):
         read_image(tmp_path / "gone.png", 8)
 
 

@@ -25,13 +25,9 @@ from omiad.networks.layers import ResBlock, timestep_embedding
         ({}, 40.2, 12.0, 6.95, (256, 4, 4)),
         ({"attention_factors": (2,)}, 38.9, 11.4, 6.86, (256, 4, 4)),
         ({"num_blocks": 3}, 53.2, 17.2, 9.02, (256, 4, 4)),
-        ({"multipliers": (1, 2, 2)}, 29.7, 8.5, 6.90, (256, 8, 8)),
         ({"multipliers": (1, 2, 3, 4)}, 88.7, 23.4, 8.58, (512, 4, 4)),
         ({"multipliers": (2, 2, 2), "attention_factors": (2,)}, 36.6, 11.0, 13.74, (256, 8, 8)),
         ({"width": 64, "multipliers": (1, 2, 2), "num_blocks": 1}, 5.3, 1.2, 1.41, (128, 8, 8)),
-        ({"width": 64, "attention_factors": (2,)}, 9.9, 2.9, 1.92, (128, 4, 4)),
-        ({"width": 96, "attention_factors": (2,)}, 22.0, 6.5, 4.01, (192, 4, 4)),
-        ({"width": 192}, 90.0, 26.6, 15.03, (384, 4, 4)),
     ],
 )
 def test_size_and_cost_are_those_of_guided_diffusion(
