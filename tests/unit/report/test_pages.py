@@ -43,7 +43,7 @@ def test_a_page_of_predictions_keeps_the_most_anomalous(tmp_path: Path) -> None:
         page.add(f"<b>/{i}.png", path=photograph, pixels=pixels,
                  anomaly_map=np.full((32, 32), i / 40), score=float(i))  # fmt: skip
     text = page.write().read_text()
-    shown = text.count('"aspect": 2.0')
+    shown = text.count('"aspect":2.0')
     assert 3 < shown < 40
     assert f"The {shown} most anomalous of 40 photographs" in text
     for i in range(40):
