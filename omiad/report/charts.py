@@ -67,7 +67,7 @@ def picture(
     content = io.BytesIO()
     with rc_context({**_STYLE, "svg.hashsalt": ascii(salt)}), warnings.catch_warnings():
         # A browser finds other fonts for the characters that DejaVu does not have.
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
         figure = Figure(figsize=size)
         paint(figure)
         figure.savefig(content, format=kind)
