@@ -2,15 +2,15 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
-import torch.distributed
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 (the field's spelling)
 
 from omiad.errors import InputError
+from omiad.metrics.gathering import gather
 from omiad.types import Labels, Prediction, Sample
 
 T = TypeVar("T")
@@ -20,9 +20,6 @@ NUM_KEPT = 1000
 
 MAP_SIDE, MASK_SIDE = 96, 192
 """Largest sides of a kept map and a kept mask in pixels."""
-
-_SPREAD = 2.5
-"""Length of the colour scale, in distances from the median to the 99th percentile of normals."""
 
 
 class Kept(NamedTuple):
@@ -67,7 +64,6 @@ class KeptImages:
         self._spread = _spread(samples, share, share - 2 * self._num_worst)
         self._kept: dict[int, Kept] = {}
         self._worst: dict[tuple[str, bool], list[tuple[float, int]]] = defaultdict(list)
-        self._normal_levels: list[tuple[float, float]] = []
 
     def add(
         self,
@@ -84,10 +80,6 @@ class KeptImages:
             picture: Reconstructs some rows of the batch as (N, 3, H, W), uint8.
         """
         maps = shrunk(prediction.anomaly_map.float().cpu(), MAP_SIDE)
-        normal = maps[~labels.is_anomalous.cpu()].flatten(1)
-        if len(normal):
-            levels = torch.quantile(normal, normal.new_tensor([0.5, 0.99]), dim=1)
-            self._normal_levels += [(median, high) for median, high in levels.T.tolist()]
         scores, indices = prediction.score.tolist(), labels.index.tolist()
         rows = [i for i, index in enumerate(indices) if self._enters(index, scores[i])]
         drawn = picture(rows) if picture is not None and rows else None
@@ -116,31 +108,12 @@ class KeptImages:
 
     def share(self) -> None:
         """Merge what all processes kept; every process must call this."""
-        if not torch.distributed.is_initialized():
-            return
-        everyone: list[Any] = [None] * torch.distributed.get_world_size()
-        torch.distributed.all_gather_object(everyone, (self._kept, self._normal_levels))
         self._worst.clear()
-        self._normal_levels = [level for _, levels in everyone for level in levels]
-        for kept, _ in everyone:
+        for kept in gather(self._kept):
             self._kept |= kept
         for image in self._kept.values():
             self._enters(image.index, image.score)
         self._drop_displaced()
-
-    def scale(self) -> tuple[float, float]:
-        """Return the scores to draw darkest and brightest, such that normal images stay dark.
-
-        The scale starts at the median pixel of normal images. It ends 2.5 times as far above that
-        as their 99th percentile. Both are medians over the normal images.
-        """
-        levels = (
-            self._normal_levels
-            or [(float(k.anomaly_map.min()), float(k.anomaly_map.max())) for k in self.kept]
-            or [(0.0, 1.0)]
-        )
-        low, high = np.median(np.array(levels), axis=0).tolist()
-        return low, low + _SPREAD * max(high - low, 1e-12)
 
     @property
     def kept(self) -> list[Kept]:
