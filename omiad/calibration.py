@@ -15,7 +15,7 @@ from torch import Tensor
 from omiad.detector import Detector
 from omiad.features import weights_hash
 from omiad.memory import cells, coreset
-from omiad.scoring import anomaly_map, blurred
+from omiad.scoring import anomaly_map, blurred, map_scale
 
 NUM_REMEMBERED = 256
 """Images of each category, at most, whose patches the memory chooses from."""
@@ -27,7 +27,6 @@ NUM_BRIEF = 64
 """Images of all categories together that a brief calibration reads, but at least two of each."""
 
 _BATCH_SIZE = 32
-_SPREAD = 2.5
 
 
 class Features(Protocol):
@@ -127,8 +126,7 @@ def calibrate(
         x_0, residual = (torch.cat(parts) for parts in zip(*kept, strict=True))
         memory.fit(x_0, residual, rms)
     pixels = torch.cat([blurred(x, scoring).flatten() for x in maps])
-    low, high = _quantiles(pixels, (0.5, 0.99))
-    detector.map_range.copy_(torch.stack([low, low + _SPREAD * (high - low)]))
+    detector.map_range.copy_(torch.tensor(map_scale(pixels)))
     detector.calibrated_for = calibration_key(detector, brief=brief)
 
 
@@ -178,9 +176,3 @@ def _spread(positions: Sequence[int], most: int) -> list[int]:
     """Pick at most so many positions, evenly spaced."""
     count = min(len(positions), most)
     return [positions[i * len(positions) // count] for i in range(count)]
-
-
-def _quantiles(values: Tensor, shares: tuple[float, ...]) -> Tensor:
-    """Return the values below which these shares lie; torch.quantile takes 2**24 at most."""
-    step = 1 + len(values) // 2**24
-    return torch.quantile(values[::step], values.new_tensor(shares))
