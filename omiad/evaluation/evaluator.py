@@ -10,9 +10,9 @@ from rich.console import Console
 from torch import Tensor
 
 from omiad.evaluation.options import EvaluationOptions
-from omiad.gallery import Gallery, gallery_path, write_gallery
 from omiad.metrics import AnomalyMetrics, Results, results_table
 from omiad.protocols import Protocol
+from omiad.report import KeptImages, gallery_path, write_gallery
 from omiad.results import write_results
 from omiad.scoring import map_scale
 from omiad.types import Labels, Prediction, Sample
@@ -52,7 +52,7 @@ class Evaluator:
             tolerance=options.tolerance,
             source=protocol.name if options.estimator == "source" else None,
         )
-        self._gallery = Gallery(samples, num_images=options.num_kept)
+        self._kept = KeptImages(samples, num_images=options.num_kept)
         self._pixels: dict[bool, list[Tensor]] = {False: [], True: []}  # by the label of the image
         self._is_replay = False
 
@@ -79,7 +79,7 @@ class Evaluator:
         self._metrics.update(prediction, labels, [self.samples[i].category for i in indices])
         if self._is_replay:
             return
-        self._gallery.add(prediction, labels, picture=picture)
+        self._kept.add(prediction, labels, picture=picture)
         step = -(-maps.shape[-1] // _GRID)
         for is_anomalous, pixels in self._pixels.items():
             rows = labels.is_anomalous.cpu() == is_anomalous
@@ -99,7 +99,7 @@ class Evaluator:
             replay()
 
         self.results = self._metrics.compute(replay=add_again)
-        self._gallery.share()
+        self._kept.share()
 
     def map_scale(self) -> tuple[float, float]:
         """Return the scale of the maps of normal images, or of all images if none is normal."""
@@ -136,7 +136,7 @@ class Evaluator:
         if self._options.num_kept:
             write_gallery(
                 gallery_path(path),
-                self._gallery.kept,
+                self._kept.kept,
                 self.samples,
                 root=self._root,
                 scale=scale,

@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from omiad.errors import BROKEN_ARCHIVE, InputError, MissingInputError
-from omiad.gallery import gallery_path
 from omiad.metrics import Results
+from omiad.report import gallery_path
 from omiad.results import images_path
 
 T = TypeVar("T")

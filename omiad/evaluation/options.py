@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from omiad.errors import InputError
-from omiad.gallery import NUM_KEPT
 from omiad.metrics.pixels import TOLERANCE
 from omiad.protocols import PROTOCOLS, Protocol
+from omiad.report import NUM_KEPT
 
 
 @dataclass(kw_only=True, eq=False)

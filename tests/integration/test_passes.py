@@ -17,8 +17,8 @@ from omiad.errors import InputError
 from omiad.evaluation import evaluate
 from omiad.evaluation.evaluate import EvaluatedData
 from omiad.evaluation.maps import read_scores
-from omiad.gallery import read_gallery
 from omiad.modules import DetectionModule
+from omiad.report import read_gallery
 from omiad.types import Prediction, ScoringBatch
 
 SIZE = 192
