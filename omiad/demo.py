@@ -66,9 +66,8 @@ def _summarise(root: Path, checkpoint: Path) -> None:
     learned = json.loads((root / "omiad" / "test" / "results.json").read_text())["mean"]
     detector = Detector.load(checkpoint)
     size = detector.extractor.image_size
-    data = FeatureDataModule(
-        str(root / "data"), weights=str(checkpoint), **detector.extractor.config
-    )
+    data = FeatureDataModule(str(root / "data"))
+    data.use_extractor(detector.extractor)
     data.setup("test")
     untrained = _untrained(detector)
     means = _mean_images(data, size)

@@ -118,7 +118,7 @@ class AMDMModule(DetectionModule):
         if not self.is_built:
             self._build()
         elif stage == "test":
-            self.data.autocast_dtype = self.detector.autocast_dtype
+            self.data.use_extractor(self.detector.extractor)
         if stage == "fit":
             self.check_precision()
             normalizer = self.detector.normalizer
@@ -147,7 +147,7 @@ class AMDMModule(DetectionModule):
             eta=self.eta,
             num_noise_draws=self.num_noise_draws,
             seed=self.seed,
-            autocast_dtype=self.data.autocast_dtype,
+            autocast_dtype=extractor.autocast_dtype,
         )
 
     @property

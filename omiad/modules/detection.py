@@ -176,7 +176,7 @@ class DetectionModule(LightningModule):
             precision = stored["detector"]["precision"]
             self.detector.autocast_dtype = AUTOCAST_DTYPES[precision]
             self._is_used_anew = self.detector.is_used_unlike(stored["detector"])
-            self.data.autocast_dtype = self.detector.autocast_dtype
+            self.detector.extractor.precision = precision
         self.feature_rms = stored["feature_rms"]
         self.noise_to_signal = stored["noise_to_signal"]
         self.load_progress(stored["progress"])
@@ -192,11 +192,9 @@ class DetectionModule(LightningModule):
         Raises:
             InputError: If backbone, its weights or the feature grid differ.
         """
-        # Older checkpoints knew no window, or none that zeros pad.
         mine = self.detector.extractor.config
-        theirs = {"window": 1, "zero_pad": False, **spec["extractor"]}
-        for name, value in theirs.items():
-            if mine[name] != value:
+        for name, value in spec["extractor"].items():
+            if name != "precision" and mine[name] != value:
                 raise InputError(
                     f"--data.{name} is {mine[name]}, but {owner} was trained with {value}. Leave "
                     f"--data.{name} out, or train stage 1 again with it."

@@ -143,7 +143,7 @@ class OmiADModule(DetectionModule):
         if not self.is_built:
             self._build()
         elif stage == "test":
-            self.data.autocast_dtype = self.detector.autocast_dtype
+            self.data.use_extractor(self.detector.extractor)
         if stage == "fit":
             self.check_precision()
             self._check_strategy()
@@ -189,7 +189,7 @@ class OmiADModule(DetectionModule):
             t_init=teacher.t_init if self.t_init is None else self.t_init,
             num_noise_draws=self.num_noise_draws,
             seed=self.seed,
-            autocast_dtype=self.data.autocast_dtype,
+            autocast_dtype=self.data.extractor.autocast_dtype,
         )
         self.teacher.schedule.check_step(self.t_max, "t_max")
         self.check_extractor(teacher.spec, "the teacher")
