@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 from torch.nn import functional as F  # noqa: N812 (the field's spelling)
 
 from omiad.errors import InputError, MissingInputError
-from omiad.features import FeatureExtractor
+from omiad.features import PRECISIONS, FeatureExtractor
+from omiad.features.store import made_of
 
 TINY = {"image_size": 32, "feature_size": 4}
 
@@ -31,19 +32,15 @@ HALF = ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5])
     ("backbone", "moments"),
     [("mobilenetv2_100", IMAGENET), ("test_resnet", HALF), ("test_convnext", HALF)],
 )
-@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize("grid", ["uniad", "average"])
 def test_features_are_the_stages_of_the_normalised_image_on_one_grid(
-    images, backbone, moments, antialias
+    images, backbone, moments, grid
 ):
-    extractor = tiny(backbone, antialias=antialias)
+    extractor = tiny(backbone, grid=grid)
     mean, std = [torch.tensor(value).view(3, 1, 1) for value in moments]
     maps = extractor.backbone((images / 255 - mean) / std)
-    resized = [
-        F.interpolate(x, (4, 4), mode="bilinear", antialias=True)
-        if antialias
-        else F.interpolate(x, (4, 4), mode="bilinear", align_corners=True)
-        for x in maps
-    ]
+    how = {"uniad": {"align_corners": True}, "average": {"antialias": True}}[grid]
+    resized = [F.interpolate(x, (4, 4), mode="bilinear", **how) for x in maps]
     features = extractor(images)
     assert features.dtype == torch.float32
     torch.testing.assert_close(features, torch.cat(resized, 1))
@@ -51,22 +48,18 @@ def test_features_are_the_stages_of_the_normalised_image_on_one_grid(
     assert extractor.num_channels == features.shape[1]
 
 
-@pytest.mark.parametrize("zero_pad", [False, True])
-def test_a_window_averages_each_map_at_its_own_resolution(images, zero_pad):
-    extractor = tiny(window=3, zero_pad=zero_pad, stages=[1])
+def test_the_grid_of_patchcore_averages_windows_with_zeros_beyond_the_border(images):
+    extractor = tiny(grid="patchcore", stages=[1])
     (raw,) = extractor.backbone((images / 255 - extractor.mean) / extractor.std)
-    features = extractor(images)
     assert raw.shape[-1] > 4  # it shrinks afterwards
     averaged = raw.clone()
     height, width = raw.shape[-2:]
     for y in range(height):
         for x in range(width):
-            rows, columns = slice(max(0, y - 1), y + 2), slice(max(0, x - 1), x + 2)
-            inside = raw[..., rows, columns]
-            count = 9 if zero_pad else inside[0, 0].numel()
-            averaged[..., y, x] = inside.sum((-2, -1)) / count
-    expected = F.interpolate(averaged, (4, 4), mode="bilinear", align_corners=True)
-    torch.testing.assert_close(features, expected)
+            inside = raw[..., max(0, y - 1) : y + 2, max(0, x - 1) : x + 2]
+            averaged[..., y, x] = inside.sum((-2, -1)) / 9
+    expected = F.interpolate(averaged, (4, 4), mode="bilinear", antialias=True)
+    torch.testing.assert_close(extractor(images), expected)
 
 
 def test_channels_last_and_wrapped_backbones_give_the_same_layout(generator):
@@ -108,13 +101,19 @@ def test_nothing_is_trainable_and_no_graph_is_built(images):
     assert not extractor(images).is_inference()
 
 
-def test_autocast_of_the_caller_reaches_the_backbone_and_the_result_is_float32(images):
-    extractor = tiny()
-    with torch.autocast("cpu", torch.bfloat16):
+@pytest.mark.parametrize(("precision", "dtype"), PRECISIONS.items())
+def test_the_backbone_runs_in_the_precision_of_the_extractor_alone(images, precision, dtype):
+    extractor, reference = tiny(precision=precision), tiny()
+    seen = []
+    extractor.backbone.bn1.register_forward_hook(lambda _, args, __: seen.append(args[0].dtype))
+    with torch.autocast("cpu", torch.bfloat16 if dtype is None else None, enabled=dtype is None):
         features = extractor(images)
+    assert seen == [dtype or torch.float32]
+    assert extractor.autocast_dtype == dtype
     assert features.dtype == torch.float32
-    assert not torch.equal(features, extractor(images))
-    torch.testing.assert_close(features, extractor(images), rtol=0.1, atol=0.1)
+    assert torch.equal(extractor.features(images), features.half())
+    assert torch.equal(features, reference(images)) == (dtype is None)
+    torch.testing.assert_close(features, reference(images), rtol=0.1, atol=0.1)
 
 
 def test_random_weights_follow_the_seed_and_leave_the_global_state_alone():
@@ -161,11 +160,11 @@ def test_a_checkpoint_of_omiad_holds_the_weights(tmp_path, images):
 
 
 def test_an_empty_extractor_is_filled_by_a_state_dict_and_then_equal(images):
-    extractor = tiny(seed=3, antialias=True, stages=[0, 2])
+    extractor = tiny(seed=3, grid="average", stages=[0, 2], precision="bfloat16")
     copied = FeatureExtractor.build_empty(extractor.config)
-    assert copied.fingerprint != extractor.fingerprint
+    assert copied.weights_hash != extractor.weights_hash
     copied.load_state_dict(extractor.state_dict())
-    assert copied.fingerprint == extractor.fingerprint
+    assert copied.weights_hash == extractor.weights_hash
     assert copied.config == extractor.config
     assert torch.equal(copied(images), extractor(images))
 
@@ -182,18 +181,17 @@ def test_the_weights_hash_of_a_module_around_is_renewed_too():
 @pytest.mark.parametrize(
     "change",
     [
-        {"antialias": True},
-        {"window": 3},
-        {"zero_pad": True},
+        {"grid": "average"},
+        {"precision": "bfloat16"},
         {"stages": [0, 1]},
         {"feature_size": 5},
         {"image_size": 48},
         {"seed": 1},
     ],
 )
-def test_the_fingerprint_changes_with_all_that_changes_the_features(change):
-    assert tiny().fingerprint == tiny().fingerprint
-    assert tiny().fingerprint != tiny(**change).fingerprint
+def test_a_cache_distinguishes_all_that_changes_the_features(change):
+    assert made_of(tiny()) == made_of(tiny())
+    assert made_of(tiny()) != made_of(tiny(**change))
 
 
 def test_config_is_plain_and_says_nothing_of_weights():
@@ -202,15 +200,14 @@ def test_config_is_plain_and_says_nothing_of_weights():
         "image_size": 32,
         "feature_size": 4,
         "stages": [0, 1],
-        "antialias": False,
-        "window": 1,
-        "zero_pad": False,
+        "grid": "uniad",
+        "precision": "float32",
     }
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 1, 32, 32), (1, 3, 32, 33)])
 def test_images_of_another_shape_are_refused(shape):
-    with pytest.raises(InputError, match=r"takes uint8 images of shape \(B, 3, 32, 32\), but got"):
+    with pytest.raises(InputError, match=r"\(B, 3, 32, 32\)"):
         tiny()(torch.zeros(shape, dtype=torch.uint8))
 
 
@@ -221,14 +218,15 @@ def test_images_that_are_not_uint8_are_refused():
 
 @pytest.mark.parametrize("wrong", [{"image_size": 0}, {"feature_size": 0}, {"stages": []}])
 def test_sizes_below_one_and_no_stages_are_refused(wrong):
-    with pytest.raises(InputError, match=r"needs sizes of at least 1 and a stage, but got"):
+    with pytest.raises(InputError, match="at least 1"):
         tiny(**wrong)
 
 
-@pytest.mark.parametrize("window", [0, 2, -1])
-def test_a_window_without_a_middle_is_refused(window):
-    with pytest.raises(InputError, match=f"a window of an odd side, but got {window}"):
-        tiny(window=window)
+@pytest.mark.parametrize("wrong", [{"grid": "window"}, {"precision": "16-mixed"}])
+def test_an_unknown_grid_and_precision_are_refused(wrong):
+    ((name, value),) = wrong.items()
+    with pytest.raises(InputError, match=f"{name} must be one of .*'{value}'"):
+        tiny(**wrong)
 
 
 def test_an_unknown_backbone_is_answered_with_near_names():
@@ -325,9 +323,7 @@ def test_default_stages_suit_the_kind_of_backbone(backbone, size, stages, channe
     assert extractor.channels_per_stage == channels
     features = extractor(torch.zeros(1, 3, size, size, dtype=torch.uint8))
     assert features.shape == (1, sum(channels), 4, 4)
-    rebuilt = FeatureExtractor.build_empty(extractor.config)
-    rebuilt.load_state_dict(extractor.state_dict())
-    assert rebuilt.fingerprint == extractor.fingerprint
+    assert FeatureExtractor.build_empty(extractor.config).stages == stages
 
 
 def test_positions_of_a_vits_weights_are_fitted_to_the_image_size(tmp_path):
