@@ -143,7 +143,7 @@ class StreamedFeatures(Dataset[Tensor]):
         statistics = store.statistics(split, key) if all(stamps) else None
         if statistics is None:
             logger.info("features: reading %d images for their statistics", len(samples))
-            statistics = measure(batch.features for batch in extraction.batches(self._paths))
+            statistics = measure(features for features, _, _ in extraction.batches(self._paths))
             store.keep_statistics(split, key, [], statistics)
         self.statistics = statistics
 
@@ -211,8 +211,8 @@ def _compute(images: dict[str, Path], store: FeatureStore, extraction: Extractio
     names, written = list(images), 0
     try:
         for batch in extraction.batches(list(images.values())):
-            part = names[written : written + len(batch.features)]
-            _check_finite(batch.features, [images[name] for name in part])
+            part = names[written : written + len(batch[0])]
+            _check_finite(batch[0], [images[name] for name in part])
             store.append(part, batch)
             written += len(part)
     except OSError as error:

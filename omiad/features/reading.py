@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -80,18 +80,8 @@ class ImageFiles(Dataset[tuple[Tensor, str, str]]):
         return self.read(path, self.size), stamp, content
 
 
-class ExtractedBatch(NamedTuple):
-    """Features of a batch of image files.
-
-    Attributes:
-        features: Raw features (B, C, h, w), half precision, contiguous, on the CPU.
-        stamps: Stamp of each file.
-        contents: SHA-256 of each file.
-    """
-
-    features: Tensor
-    stamps: list[str]
-    contents: list[str]
+FeaturesOfFiles = tuple[Tensor, Sequence[str], Sequence[str]]
+"""Raw features (B, C, h, w) of files, float16 on the CPU; the stamps and SHA-256s of the files."""
 
 
 @dataclass(frozen=True)
@@ -112,21 +102,20 @@ class Extraction:
     num_workers: int = 0
     progress: bool = True
 
-    def batches(self, paths: Sequence[Path]) -> Iterator[ExtractedBatch]:
+    def batches(self, paths: Sequence[Path]) -> Iterator[FeaturesOfFiles]:
         """Yield the features of image files.
 
         Raises:
             InputError: If an image is gone or cannot be read.
         """
-        loader: FileLoader[tuple[Tensor, list[str], list[str]]] = FileLoader(
+        loader: FileLoader[FeaturesOfFiles] = FileLoader(
             ImageFiles(paths, self.extractor.image_size, self.read),
             batch_size=self.batch_size,
             num_workers=self.num_workers,
         )
         shown = track(loader, "features", total=len(loader), disable=not self.progress)
         for pixels, stamps, contents in shown:
-            features = self.features(pixels).cpu().contiguous()
-            yield ExtractedBatch(features, stamps, contents)
+            yield self.features(pixels).cpu().contiguous(), stamps, contents
 
     def features(self, images: Tensor) -> Tensor:
         """Compute the features (B, C, h, w), half precision, of images (B, 3, S, S), uint8.

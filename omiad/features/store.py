@@ -29,7 +29,7 @@ from torch import Tensor
 
 from omiad.features.extractor import FeatureExtractor
 from omiad.features.normalization import FeatureStatistics
-from omiad.features.reading import READING_RULES, ExtractedBatch
+from omiad.features.reading import READING_RULES, FeaturesOfFiles
 from omiad.files import write_whole
 
 try:
@@ -138,21 +138,20 @@ class FeatureStore:
             # Whole rows stay even without an entry: another process may have mapped them.
             os.truncate(self.path, self.num_rows * self.row_bytes)
 
-    def append(self, images: Sequence[str], batch: ExtractedBatch) -> None:
+    def append(self, images: Sequence[str], batch: FeaturesOfFiles) -> None:
         """Write rows and then their entries, while `locked`.
 
         Args:
             images: Path of each image below the data root.
-            batch: The features of the images.
+            batch: Features, stamps and contents of the images.
 
         Raises:
             OSError: If the disk is full; the files are then as before.
         """
-        first = self.num_rows
-        _append(self.path, batch.features.numpy().data.cast("B"))
-        rows = range(first, first + len(images))
-        columns = (images, rows, map(crc_of, batch.features), batch.contents, batch.stamps)
-        self.add_entries(list(map(Entry, *columns)))
+        features, stamps, contents = batch
+        rows = range(self.num_rows, self.num_rows + len(images))
+        _append(self.path, features.numpy().data.cast("B"))
+        self.add_entries(list(map(Entry, images, rows, map(crc_of, features), contents, stamps)))
 
     def add_entries(self, entries: Sequence[Entry]) -> None:
         """Append entries, which replace earlier ones of the same images, while `locked`."""

@@ -23,13 +23,12 @@ from torch.utils.data import Dataset
 from omiad.data.images import read_image
 from omiad.data.layouts import realiad
 from omiad.data.layouts.published import PUBLISHED
-from omiad.data.loading import CachedFeatures, ResumableLoader
+from omiad.data.loading import ResumableLoader, TrainingItems
 from omiad.data.packing import PackedSamples
 from omiad.data.sampling import EpochSampler
-from omiad.features import Build, FeatureCache, FeatureExtractor
+from omiad.features import Extraction, FeatureCache, FeatureExtractor
 from omiad.features.reading import FileLoader
-from omiad.features.shards import ShardWriter
-from omiad.features.store import RECORD, VIEWS, FeatureStatistics, FeatureStore, write_json
+from omiad.features.store import FeatureStore
 from omiad.types import Sample
 
 pytestmark = pytest.mark.benchmark
@@ -41,6 +40,7 @@ BACKBONES = {
 """Backbone, feature size and number of images to build with."""
 
 NUM_ROWS = 1000
+SAMPLES = [Sample(Path(f"{i}.png"), None, "photo", "good", "train") for i in range(NUM_ROWS)]
 BATCH_SIZE = 32
 ROUNDS = 5
 
@@ -95,7 +95,7 @@ def test_a_build_against_the_bare_backbone(title: str, tmp_path: Path) -> None:
             extractor(images).half()
 
     def build(read: Callable[[Path, int], Tensor]) -> None:
-        how = Build(extractor, read, batch_size=BATCH_SIZE, progress=False)
+        how = Extraction(extractor, read, progress=False)
         cache_dir = tmp_path / f"cache{next(stores)}"
         FeatureCache.open_or_build(samples, how, root=tmp_path, cache_dir=cache_dir)
 
@@ -150,17 +150,13 @@ def rows() -> Tensor:
 
 @pytest.fixture(scope="module")
 def cache(rows: Tensor, tmp_path_factory: pytest.TempPathFactory) -> FeatureCache:
-    folder = tmp_path_factory.mktemp("store")
-    (folder / VIEWS).mkdir()
-    write_json(folder / RECORD, {"made_of": {}, "shape": list(rows.shape[1:])})
-    store = FeatureStore(folder)
-    for start in range(0, NUM_ROWS, 480):  # shards of 256 MiB
-        with ShardWriter(folder, store.row_bytes) as shard:
-            part = rows[start : start + 480]
-            shard.append(part, [(str(start + i), "") for i in range(len(part))])
-    places = store.index()
-    known = FeatureStatistics(torch.zeros(272), torch.ones(272), 1.0)
-    return FeatureCache(store, [places[str(i)] for i in range(NUM_ROWS)], known)
+    folder = tmp_path_factory.mktemp("cache")
+    extractor = FeatureExtractor(weights="random")
+    store = FeatureStore.open(folder, folder, extractor)
+    names = [str(i) for i in range(NUM_ROWS)]
+    with store.locked():
+        store.append(names, (rows, [""] * NUM_ROWS, names))
+    return FeatureCache(store, names, split="train")
 
 
 def test_random_reading_against_a_plain_mapped_tensor(
@@ -176,6 +172,7 @@ def test_random_reading_against_a_plain_mapped_tensor(
         for batch in order.split(BATCH_SIZE):
             torch.stack([source[i] for i in batch.tolist()])
 
+    cache._is_checked.zero_()
     first = seconds(lambda: read(cache))  # compares every checksum
     took = medians({"store": lambda: read(cache), "plain": lambda: read(plain)})
     gigabytes = rows.numel() * 2 / 1e9
@@ -207,7 +204,8 @@ def test_a_loop_that_only_touches_its_batches(rows: Tensor, cache: FeatureCache)
 
     def loader(source: FeatureCache) -> ResumableLoader:
         sampler = EpochSampler(NUM_ROWS, seed=0)
-        return ResumableLoader(CachedFeatures(source, category), sampler, batch_size=BATCH_SIZE)
+        items = TrainingItems(SAMPLES, category, image_size=224, features=source)
+        return ResumableLoader(items, sampler, batch_size=BATCH_SIZE)
 
     def epoch(name: str, source: FeatureCache) -> None:
         for batch in loader(source):

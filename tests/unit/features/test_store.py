@@ -9,7 +9,6 @@ import torch
 from omiad.errors import MissingInputError
 from omiad.features import FeatureExtractor
 from omiad.features.identity import content_of, stamp_of
-from omiad.features.reading import ExtractedBatch
 from omiad.features.store import FeatureStore, map_rows
 
 NAMES = list("abcd")
@@ -33,7 +32,7 @@ def features(store):
 def write(store: FeatureStore, features: torch.Tensor) -> None:
     contents = [f"content of {name}" for name in NAMES]
     with store.locked():
-        store.append(NAMES, ExtractedBatch(features, ["stamp"] * 4, contents))
+        store.append(NAMES, (features, ["stamp"] * 4, contents))
 
 
 def rows_of(store: FeatureStore) -> list[torch.Tensor]:
