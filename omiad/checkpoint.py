@@ -1,4 +1,4 @@
-"""Checkpoint files: one that omiad wrote, told from any other."""
+"""Checkpoint files: their entries, and reading one as plain data."""
 
 from pathlib import Path
 from typing import Any
@@ -10,16 +10,19 @@ from omiad.errors import InputError, MissingInputError
 CHECKPOINT_KEY = "omiad"
 """Entry of a checkpoint that holds everything but weights, as plain data."""
 
+CHECKPOINT_FORMAT = 2
+"""Number of the layout of that entry; a change of the layout raises it."""
+
 STATE_PREFIX = "detector."
-"""Prefix of the detector's weights in a checkpoint's state dict."""
+"""Prefix of the detector's weights in the state dict of a checkpoint."""
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint of omiad as plain data, its tensors mapped from the file.
+    """Read a checkpoint as plain data, with its tensors mapped from the file.
 
     Raises:
         MissingInputError: If the file does not exist.
-        InputError: If it is not a checkpoint written by omiad.
+        InputError: If omiad did not write the file, or wrote it in another format.
     """
     path = Path(path)
     if not path.is_file():
@@ -29,13 +32,31 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         )
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # torch.load has no common error for a file that is not its own
+    except Exception as error:  # torch.load has no common error for a foreign file
         raise InputError(
-            f"'{path}' cannot be read as a checkpoint ({type(error).__name__}). It may be "
-            f"truncated or of another program; give a .ckpt file that `omiad fit` wrote."
+            f"'{path}' cannot be read as a checkpoint ({type(error).__name__}). The file may be "
+            f"truncated or come from another program; give a .ckpt file that `omiad fit` wrote."
         ) from error
     if not isinstance(checkpoint, dict) or CHECKPOINT_KEY not in checkpoint:
         raise InputError(
             f"'{path}' is not a checkpoint of omiad. Give a .ckpt file that `omiad fit` wrote."
         )
+    check_format(checkpoint[CHECKPOINT_KEY], f"'{path}'")
     return checkpoint
+
+
+def check_format(record: dict[str, Any], name: str) -> None:
+    """Reject the record of a checkpoint that another version of omiad wrote.
+
+    Args:
+        record: The entry `CHECKPOINT_KEY` of the checkpoint.
+        name: What the sentence calls the checkpoint.
+
+    Raises:
+        InputError: If the format of the record is not `CHECKPOINT_FORMAT`.
+    """
+    if record.get("format") != CHECKPOINT_FORMAT:
+        raise InputError(
+            f"{name} was written by omiad {record.get('version', 'of unknown version')} in another "
+            f"checkpoint format. Use that version of omiad, or train the model again."
+        )

@@ -21,10 +21,10 @@ from omiad.data.layouts.synthetic import synthesize
 from omiad.demo import demo
 from omiad.errors import InputError
 from omiad.evaluation import compare, evaluate
+from omiad.lightning_cli import OmiadCLI
 from omiad.prediction import predict
 from omiad.report import report
 from omiad.sweeps import sweep, table
-from omiad.training import OmiadCLI
 from omiad.typesetting import typeset
 
 USAGE = """\

@@ -17,10 +17,10 @@ from omiad.data.images import read_image
 from omiad.data.layouts.synthetic import synthesize
 from omiad.detector import Detector
 from omiad.errors import InputError, MissingInputError
+from omiad.lightning_cli import OmiadCLI
 from omiad.metrics import AnomalyMetrics
 from omiad.networks import Network, build_network, network_spec
 from omiad.scoring import Scoring, image_score
-from omiad.training import OmiadCLI
 from omiad.types import ImageBatch, Prediction
 
 logger = logging.getLogger(__name__)

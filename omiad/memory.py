@@ -125,9 +125,8 @@ class NormalMemory(nn.Module):
         """
         if self.is_empty:
             raise InputError(
-                "The memory of normal patches is empty. Score with a checkpoint that this "
-                "version's `omiad fit` wrote, or call Detector.calibrate with features of normal "
-                "images first."
+                "The memory of normal patches is empty. Score with a checkpoint that `omiad fit` "
+                "wrote, or call omiad.calibration.calibrate with features of normal images first."
             )
         height, width = x_0.shape[-2:]
         queries = self.joined(cells(x_0), cells(residual), self.rms)
@@ -140,13 +139,8 @@ class NormalMemory(nn.Module):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        # The first checkpoints knew no memory, later ones one that compared otherwise: both are
-        # filled anew when they are tested.
-        if state_dict.pop(prefix + "scale", None) is not None:
-            del state_dict[prefix + "patches"]
-        stored = state_dict.setdefault(prefix + "patches", self.patches[:0])
-        state_dict.setdefault(prefix + "rms", torch.ones_like(self.rms))
-        self.patches = self.patches.new_empty(stored.shape)
+        # A buffer of another length than the stored one would not be loaded.
+        self.patches = self.patches.new_empty(state_dict[prefix + "patches"].shape)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def _nearest(self, queries: Tensor) -> Tensor:

@@ -15,8 +15,6 @@ class Scoring:
     """How a residual becomes an anomaly map and an image score.
 
     Attributes:
-        squared: Square the distance, as printed in the paper's Algorithm 2; UniAD's
-            code, and the default, take the norm itself.
         blur_sigma: Standard deviation of a Gaussian blur of the map, in pixels; 0 is none.
         pool_size: Side in pixels of the window whose highest mean before the blur is the image
             score.
@@ -26,7 +24,6 @@ class Scoring:
         residual_weight: Weight of the residual beside the features in that distance.
     """
 
-    squared: bool = False
     blur_sigma: float = 0.0
     pool_size: int = 16
     memory_size: int = 0
@@ -60,7 +57,7 @@ def residual_norm(residual: Tensor) -> Tensor:
     return residual.float().square().sum(dim=1, keepdim=True).sqrt()
 
 
-def anomaly_map(distance: Tensor, size: int, scoring: Scoring) -> Tensor:
+def anomaly_map(distance: Tensor, size: int) -> Tensor:
     """Bring the distance of each patch from what is normal to the pixels.
 
     It is upsampled bilinearly with aligned corners (UniAD, models/reconstructions/uniad.py), and
@@ -69,13 +66,10 @@ def anomaly_map(distance: Tensor, size: int, scoring: Scoring) -> Tensor:
     Args:
         distance: How far each cell of the feature grid is from normal (B, 1, h, w).
         size: Side of the map in pixels.
-        scoring: Square.
 
     Returns:
         Anomaly maps (B, size, size), float32, not normalised.
     """
-    if scoring.squared:
-        distance = distance.square()
     pixels = F.interpolate(distance, size=(size, size), mode="bilinear", align_corners=True)
     return pixels[:, 0]
 

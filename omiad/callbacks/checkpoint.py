@@ -2,9 +2,12 @@
 
 import logging
 from pathlib import Path
+from typing import cast
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from omiad.modules import TrainingModule
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +43,9 @@ class LastCheckpoint(Callback):
             self.save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the final checkpoint."""
+        """Calibrate the detector, and write the final checkpoint."""
+        if trainer.is_global_zero:
+            cast(TrainingModule, pl_module).calibrate()
         logger.info("checkpoint: %s", self.save(trainer))
 
     def on_exception(

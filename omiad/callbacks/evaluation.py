@@ -20,7 +20,7 @@ from omiad.features import weights_hash
 from omiad.gallery import NUM_KEPT, Gallery, gallery_path, write_gallery
 from omiad.metrics import AnomalyMetrics, Results, results_table
 from omiad.metrics.pixels import TOLERANCE
-from omiad.modules import DetectionModule, OmiADModule
+from omiad.modules import DetectionModule
 from omiad.protocols import Protocol, find_protocol
 from omiad.report import write_panels
 from omiad.results import write_results
@@ -170,7 +170,9 @@ class Evaluation(Callback):
         module = cast(DetectionModule, pl_module)
         prediction = self._feed(cast(Prediction, outputs), batch)
         self._gallery.add(
-            prediction, batch.labels, picture=lambda rows: module.picture(batch.features[rows])
+            prediction,
+            batch.labels,
+            picture=lambda rows: module.detector.picture(batch.features[rows]),
         )
         if self.save_maps:
             maps, root = cast(Prediction, outputs).anomaly_map.float().cpu(), module.data.root
@@ -219,17 +221,16 @@ class Evaluation(Callback):
             estimator=self.estimator,
             dataset=module.data.dataset_name,
             device=module.device,
-            checkpoint=str(trainer.ckpt_path) if trainer.ckpt_path else None,
+            checkpoint=module.ckpt_path,
             selected_on="last",
-            seed=module.seed,
-            weights=_weights(module),
+            seed=detector.seed,
+            weights=_weights(detector),
             latency=self._clock.as_record(),
             map_range=detector.map_range.tolist(),
             model={
-                "kind": module.scores_as,
+                "kind": detector.kind,
                 "t_init": detector.t_init,
                 "num_steps": detector.num_steps,
-                "sampler": detector.sampler,
                 "eta": detector.eta,
                 "num_noise_draws": detector.noise.shape[0],
                 "backbone": detector.extractor.config["backbone"],
@@ -271,9 +272,7 @@ class Evaluation(Callback):
             write_panels(results, num_images=self.num_in_panel)
 
 
-def _weights(module: DetectionModule) -> dict[str, str]:
-    """Return hashes that tell which teacher a student is of."""
-    networks = {"model": module.detector.denoiser.network}
-    if isinstance(module, OmiADModule):
-        networks["teacher"] = module.teacher.network
-    return {whose: weights_hash(network) for whose, network in networks.items()}
+def _weights(detector: Detector) -> dict[str, str]:
+    """Return hashes by which a report finds the teacher of a student."""
+    hashes = {"model": weights_hash(detector.denoiser.network)}
+    return hashes | ({"teacher": detector.teacher_hash} if detector.teacher_hash else {})

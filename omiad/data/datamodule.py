@@ -11,7 +11,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from omiad.data.images import ImageDataset, PrepareMask, read_image
-from omiad.data.layouts import Layout, describe, index_dataset
+from omiad.data.layouts import Layout, index_dataset
 from omiad.data.loading import PhotographBatch, ResumableLoader, TrainingItems, collate
 from omiad.data.packing import PackedSamples
 from omiad.data.sampling import EpochSampler, EvaluationSampler, Sampling
@@ -170,11 +170,15 @@ class FeatureDataModule(LightningDataModule):
 
         The images get the size that the extractor needs, and its device computes the features.
         """
+        if extractor is not self._extractor:
+            self._train_features = None
         self._extractor = extractor
         self.image_size = extractor.image_size
 
     def features(self, split: Split) -> FeatureCache | StreamedFeatures:
         """Return the features of a split; if it is cached, compute those that are missing first."""
+        if split == "train" and self._train_features is not None:
+            return self._train_features
         kind = FeatureCache.open_or_build if split in self.cached_splits else StreamedFeatures
         return kind(self.samples(split), self._extraction, root=self.root, cache_dir=self.cache_dir)
 
@@ -205,7 +209,7 @@ class FeatureDataModule(LightningDataModule):
     @cached_property
     def _listed(self) -> dict[Split, PackedSamples]:
         index = index_dataset(self.root, self.layout)
-        logger.info("data: %s", describe(index))
+        logger.info("data: %s", index.summary())
         self._dataset_name = index.dataset
         return {
             split: PackedSamples(sample for sample in index.samples if sample.split == split)

@@ -9,25 +9,28 @@ from typing import Any, cast
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
 from omiad.detector import Detector
-from omiad.diffusion import Denoiser, Masking, NoiseSchedule, Parameterization, Target, Weighting
+from omiad.diffusion import Denoiser, Masking, NoiseSchedule, Parameterization, Weighting
 from omiad.diffusion.losses import masked_denoising_loss, timestep_weight
-from omiad.diffusion.sampling import Sampler
 from omiad.features import FeatureNormalizer
 from omiad.features.normalization import FeatureNorm
-from omiad.modules.detection import DetectionModule
 from omiad.modules.ema import ema_decay, ema_update
 from omiad.modules.randomness import SampleDraws
+from omiad.modules.training import TrainingModule, seeded_network
 from omiad.networks import Network, describe
 from omiad.scoring import Scoring
 from omiad.types import FeatureBatch
 
 logger = logging.getLogger(__name__)
+
+WARMUP_FRACTION = 0.05
+"""Share of the run over which the learning rate rises, 1,000 steps at most."""
 
 
 def paper_adam(parameters: ParamsT) -> Optimizer:
@@ -35,152 +38,130 @@ def paper_adam(parameters: ParamsT) -> Optimizer:
     return torch.optim.Adam(parameters, lr=1e-3)
 
 
-class AMDMModule(DetectionModule):
+class AMDMModule(TrainingModule):
     """Train a diffusion model on masked features of normal images of all categories (eq. 11).
+
+    `network` and `optimizer` decide cost and quality of training, `feature_norm` and `t_init` fit
+    the model to the backbone, and `scoring` makes scores of residuals. The defaults are the
+    paper's; configs/amdm_folder.yaml has the settings that were measured on photographs.
 
     Args:
         network: Class or preset of the denoising network, called with the number of feature
             channels, e.g. omiad.networks.unet_base.
         optimizer: Optimiser of the network's parameters.
-        parameterization: What the network predicts: v, epsilon (the paper's wording) or x0.
-        num_timesteps: Steps T of the noise schedule.
-        masking: How much of the features is hidden at each step.
-        weighting: gamma(t) of eq. 11; auto picks the one that belongs to the parameterisation.
-        target: x0 trains on eq. 11 (inpaint what is hidden), noise on eq. 5.
-        feature_norm: none (raw features, as the paper), scalar (divide by the training rms) or
+        feature_norm: none (raw features, the paper's), scalar (divide by the training rms) or
             channel (standardise each channel on normal training images).
-        t_init: Step that images are noised to when they are scored.
-        num_steps: DDIM steps from t_init when images are scored; 1 is one-step reconstruction.
-        sampler: ddim, or ddpm to score by the ancestral sampler of eqs. 3 and 4, which takes every
-            step from t_init.
-        eta: DDIM's share of fresh noise in each step: 0 is deterministic, 1 has DDPM's variance.
-        num_noise_draws: Noise maps whose anomaly maps are averaged.
-        scoring: How the residual becomes an anomaly map and an image score.
-        warmup_fraction: Share of the run over which the learning rate rises, at most 1000 steps.
-        final_lr_fraction: Learning rate at the end relative to its peak, reached along a cosine;
-            1 keeps it constant.
+        t_init: Step that features are noised to for scoring.
+        num_steps: DDIM steps from t_init for scoring; 1 reconstructs in one step.
+        scoring: How a residual becomes an anomaly map and an image score.
+        masking: How much of the features is hidden at each step.
+        weighting: gamma(t) of eq. 11; auto picks the weight that belongs to the parameterisation.
+        parameterization: What the network predicts: v, epsilon (the paper's wording) or x0.
+        final_lr_fraction: Learning rate at the end divided by its peak, reached along a cosine; 1
+            keeps the rate constant.
+        ema_fraction: Half-life of the averaged weights as a share of the images seen, 500,000
+            images at most; 0 turns averaging off.
         gradient_clip: Largest gradient norm.
-        ema_fraction: Half-life of the averaged weights as a share of the images seen, at most
-            500,000 images; 0 turns averaging off, also when a checkpoint is tested.
-        seed: Seed of the training noise and of the noise that images are scored with.
+        eta: Share of fresh noise in each DDIM step for scoring; with eta 1 and num_steps = t_init
+            the sampler is the ancestral sampler of eqs. 3 and 4.
+        num_noise_draws: Noise maps whose anomaly maps are averaged.
+        seed: Seed of initial weights, training noise and the noise for scoring.
     """
 
-    kind = "AMDM"
+    trained = "denoiser"
 
     def __init__(
         self,
         network: Callable[[int], Network],
         optimizer: OptimizerCallable = paper_adam,
         *,
-        parameterization: Parameterization = "v",
-        num_timesteps: int = 1000,
-        masking: Masking = Masking(),  # noqa: B008 (frozen)
-        weighting: Weighting = "auto",
-        target: Target = "x0",
         feature_norm: FeatureNorm = "none",
         t_init: int = 960,
         num_steps: int = 10,
-        sampler: Sampler = "ddim",
+        scoring: Scoring = Scoring(),  # noqa: B008 (frozen)
+        masking: Masking = Masking(),  # noqa: B008 (frozen)
+        weighting: Weighting = "auto",
+        parameterization: Parameterization = "v",
+        final_lr_fraction: float = 1.0,
+        ema_fraction: float = 0.05,
+        gradient_clip: float = 1.0,
         eta: float = 0.0,
         num_noise_draws: int = 1,
-        scoring: Scoring = Scoring(),  # noqa: B008 (frozen)
-        warmup_fraction: float = 0.05,
-        final_lr_fraction: float = 1.0,
-        gradient_clip: float = 1.0,
-        ema_fraction: float = 0.05,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
         self.build_network = network
         self.optimizer = optimizer
-        self.parameterization = parameterization
-        self.num_timesteps = num_timesteps
-        self.masking = masking
-        self.weighting = weighting
-        self.target = target
         self.feature_norm = feature_norm
         self.t_init = t_init
         self.num_steps = num_steps
-        self.sampler = sampler
+        self.scoring = scoring
+        self.masking = masking
+        self.weighting = weighting
+        self.parameterization = parameterization
+        self.final_lr_fraction = final_lr_fraction
+        self.ema_fraction = ema_fraction
+        self.gradient_clip = gradient_clip
         self.eta = eta
         self.num_noise_draws = num_noise_draws
-        self.scoring = scoring
-        self.warmup_fraction = warmup_fraction
-        self.final_lr_fraction = final_lr_fraction
-        self.gradient_clip = gradient_clip
-        self.ema_fraction = ema_fraction
         self.seed = seed
-        self.images_seen = 0
 
-    def setup(self, stage: str) -> None:
-        """Build the networks for the data's features; fit the normalisation before training."""
-        if not self.is_built:
-            self._build()
-        elif stage == "test":
-            self.data.use_extractor(self.detector.extractor)
-        if stage == "fit":
-            self.check_precision()
-            normalizer = self.detector.normalizer
-            normalizer.fit(self.data.statistics)
-            self.check_t_init(normalizer.normalized_rms(self.data.statistics))
-            grid = self.detector.extractor.feature_size
-            channels = self.detector.extractor.num_channels
-            logger.info("network: %s", describe(self.trained, (channels, grid, grid)))
-
-    def _build(self) -> None:
+    def build(self) -> None:
+        """Build network and detector, and fit the normalisation to the training features."""
         extractor = self.data.extractor
-        with torch.random.fork_rng(devices=[]):
-            # Initial weights depend on the seed alone, not on what drew random numbers before.
-            torch.manual_seed(self.seed)  # noqa: TID251 (torch initialises from its global state)
-            network = self.build_network(extractor.num_channels)
-        schedule = NoiseSchedule(self.num_timesteps)
-        self.denoiser = Denoiser(network, schedule, parameterization=self.parameterization)
+        channels = extractor.num_channels
+        network = seeded_network(lambda: self.build_network(channels), self.seed)
+        self.denoiser = Denoiser(network, NoiseSchedule(), parameterization=self.parameterization)
         self.detector = Detector(
             extractor=extractor,
-            normalizer=FeatureNormalizer(extractor.num_channels, kind=self.feature_norm),
+            normalizer=FeatureNormalizer(channels, kind=self.feature_norm),
             denoiser=copy.deepcopy(self.denoiser).requires_grad_(False),
             scoring=self.scoring,
+            kind="AMDM",
             t_init=self.t_init,
             num_steps=self.num_steps,
-            sampler=self.sampler,
             eta=self.eta,
             num_noise_draws=self.num_noise_draws,
             seed=self.seed,
-            autocast_dtype=extractor.autocast_dtype,
         )
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            normalizer = self.detector.normalizer
+            normalizer.fit(self.data.statistics)
+            self.report_t_init(normalizer.normalized_rms(self.data.statistics))
+            grid = extractor.feature_size
+            logger.info("network: %s", describe(self.network, (channels, grid, grid)))
 
     @property
-    def trained(self) -> Network:
+    def network(self) -> Network:
         """The network being trained."""
         return cast(Network, self.denoiser.network)
 
     def training_step(self, batch: FeatureBatch, batch_idx: int) -> Tensor:
-        """Denoise one batch of masked, noisy features."""
+        """Denoise one batch of masked, noisy features (eqs. 6 to 11)."""
         x_0 = self.detector.normalizer(batch.features)
-        self._batch_images = len(x_0) * self.trainer.world_size
         draws = SampleDraws(
             seed=self.seed, epoch=self.current_epoch, index=batch.index, device=self.device
         )
-        t = draws.steps(self.num_timesteps)
-        shape = (x_0.shape[1], x_0.shape[2], x_0.shape[3])
         schedule = self.denoiser.schedule
+        t = draws.steps(schedule.num_timesteps)
+        shape = (x_0.shape[1], x_0.shape[2], x_0.shape[3])
+        noise = draws.normal(shape)
+        uniform = draws.uniform(self.masking.uniform_shape(shape))
         loss = masked_denoising_loss(
             self.denoiser,
             schedule,
             x_0,
-            noise=draws.normal(shape),
+            noise=noise,
             t=t,
-            keep=self.masking.keep(
-                draws.uniform(self.masking.uniform_shape(shape)), t, self.num_timesteps
-            ),
+            keep=self.masking.keep(uniform, t, schedule.num_timesteps),
             weight=timestep_weight(
                 self.weighting, schedule, t, parameterization=self.parameterization
             ),
-            target=self.target,
         ).mean()
         self.check_finite(loss, "The training loss")
         self.log("train/loss", loss, prog_bar=True)
+        self._batch_images = len(x_0) * self.trainer.world_size
         return loss
 
     def optimizer_step(
@@ -194,13 +175,13 @@ class AMDMModule(DetectionModule):
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.images_seen += self._batch_images
         decay = ema_decay(self._batch_images, self.images_seen, fraction=self.ema_fraction)
-        ema_update(self.detector.denoiser.network, self.trained, decay)
+        ema_update(self.detector.denoiser.network, self.network, decay)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Adam with a linear warm-up and an optional cosine decay, both shares of the run."""
-        optimizer = self.optimizer(self.trained.parameters())
+        """Return the optimiser with a linear warm-up and a cosine decay, both shares of the run."""
+        optimizer = self.optimizer(self.network.parameters())
         total = int(self.trainer.estimated_stepping_batches)
-        warmup = min(1000, round(self.warmup_fraction * total))
+        warmup = min(1000, round(WARMUP_FRACTION * total))
 
         def factor(step: int) -> float:
             if step < warmup:
@@ -223,11 +204,3 @@ class AMDMModule(DetectionModule):
     ) -> None:
         """Clip the gradient norm; the trainer's own clipping is not used."""
         self.clip_gradients(optimizer, self.gradient_clip, "norm")
-
-    def progress(self) -> dict[str, int]:
-        """Counters that a resumed run must continue."""
-        return {"images_seen": self.images_seen}
-
-    def load_progress(self, progress: dict[str, int]) -> None:
-        """Restore `progress`."""
-        self.images_seen = progress["images_seen"]

@@ -1,36 +1,45 @@
 """Stage 2: adversarial score distillation of AMDM into a one-step generator (section 3.3).
 
-The four parts of Fig. 1 and the paper's letters: generator theta, teacher score phi (frozen
-AMDM), student score psi, and the discriminator, which is psi's encoder.
+The parts of Fig. 1 with the paper's letters: generator theta, teacher score phi (the frozen AMDM),
+student score psi, and the discriminator, which is psi's encoder.
 """
 
 import copy
 import logging
-from collections.abc import Sequence
-from typing import Literal, cast
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, cast
 
 import torch
+from lightning import Callback
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
 from omiad.checkpoint import CHECKPOINT_KEY, read_checkpoint
 from omiad.detector import Detector
-from omiad.diffusion import AdversarialDiffusion, Denoiser, Weighting
+from omiad.diffusion import Denoiser, Weighting
+from omiad.diffusion.losses import (
+    discriminator_logits,
+    discriminator_loss,
+    distillation_weight,
+    generator_adversarial_loss,
+    score_distillation_loss,
+    student_loss,
+    timestep_weight,
+)
 from omiad.diffusion.sampling import one_step_reconstruct
 from omiad.errors import InputError
-from omiad.modules.adversarial_diffusion import AdversarialDiffusionDistillation
-from omiad.modules.detection import DetectionModule
-from omiad.modules.diagnosis import Diagnosis
-from omiad.modules.distillation import Distillation, ScoreDistillation
-from omiad.modules.duration import run_images
+from omiad.features import weights_hash
+from omiad.modules.diagnostics import DistillationDiagnostics
 from omiad.modules.ema import ema_decay, ema_update
-from omiad.modules.gradients import frozen, parameter_distance, zero_nonfinite_gradients
+from omiad.modules.gradients import frozen, zero_nonfinite_gradients
 from omiad.modules.randomness import SampleDraws
-from omiad.networks import Heads, Network, describe
+from omiad.modules.training import TrainingModule
+from omiad.networks import Network, describe
 from omiad.scoring import Scoring
 from omiad.types import FeatureBatch
 
@@ -42,47 +51,70 @@ def sida_adam(parameters: ParamsT) -> Optimizer:
     return torch.optim.Adam(parameters, lr=1e-5, betas=(0.0, 0.999))
 
 
-class OmiADModule(DetectionModule):
+class Losses(NamedTuple):
+    """What one network is trained on in one batch, and what the diagnostics look at.
+
+    Attributes:
+        total: The loss that is minimised.
+        logged: Figures to log, by name.
+        gradients: Terms and the tensors whose gradient norms show how strongly each term pulls.
+        by_timestep: Steps t (B,) and values (B,), logged as means over bands of steps.
+    """
+
+    total: Tensor
+    logged: Mapping[str, Tensor]
+    gradients: Mapping[str, tuple[Tensor, Sequence[Tensor]]]
+    by_timestep: Mapping[str, tuple[Tensor, Tensor]]
+
+
+class Generated(NamedTuple):
+    """One batch of stage 2: features x_0, noise and the generator's output x_g (B, C, h, w)."""
+
+    x_0: Tensor
+    noise: Tensor
+    x_g: Tensor
+
+
+class OmiADModule(TrainingModule):
     """Distil a trained AMDM into a generator that reconstructs in one step (Algorithm 1).
 
     Network, parameterisation, schedule, backbone and feature statistics are the teacher's.
-    The trainer's max_steps counts optimiser steps: two for each batch, one while only the student
-    trains.
+    `teacher` and the two optimisers matter most. The trainer's max_steps counts optimiser steps:
+    two for each batch, or one while only the student trains.
 
     Args:
         teacher: Checkpoint of the AMDM to distil.
         student_optimizer: Optimiser of the student score psi.
-        generator_optimizer: Optimiser of the generator theta; for an epsilon-network, whose output
-            is amplified at t_init, take a tenth of the default rate.
-        add: Distil by ADD with these weights instead of Algorithm 1. student_optimizer then trains
-            its heads (ADD's rate is 1e-4), and options of psi, eq. 15 and the lambdas do nothing.
-        t_init: Step that images are noised to (eq. 12); the teacher's if not given.
-        t_max: Noisiest step the scores are compared at.
+        generator_optimizer: Optimiser of the generator theta. For an epsilon-network, whose output
+            is amplified at t_init, use a tenth of the default rate.
+        t_init: Step that features are noised to (eq. 12); the teacher's by default.
+        scoring: How a residual becomes an anomaly map and an image score; the teacher's by default.
         alpha: Weight of the squared term in eq. 15.
-        lambda_student_adv: Weight of the discriminator's loss beside psi's denoising loss, both
+        lambda_student_adv: Weight of the discriminator's loss beside psi's denoising loss; both are
             means over elements.
-        lambda_generator_adv: Weight of the adversarial loss beside the distillation loss; 0 in
-            both lambdas distils without a discriminator.
-        weighting: gamma(t) of psi's loss, by right the teacher's; auto picks the one that belongs
-            to the parameterisation.
-        generator_weighting: gamma(t) of eq. 15: sid divides by the mean error per sample in x_0
-            space, one is the unit weight in noise space.
-        student_warmup_fraction: Share of the run in which only psi (or ADD's heads) trains, at most
-            100,000 images.
-        adversarial_start_fraction: Share of the run after which theta's adversarial loss joins, at
-            most 200,000 images.
-        gradient_clip: Largest gradient norm of each optimiser.
-        ema_fraction: Half-life of theta's averaged weights as a share of the images seen, at most
-            500,000 images; 0 turns averaging off, also when a checkpoint is tested.
+        lambda_generator_adv: Weight of the adversarial loss beside the distillation loss. With both
+            lambdas 0 there is no discriminator.
+        weighting: gamma(t) of psi's loss; use the teacher's. auto picks the weight that belongs to
+            the parameterisation.
+        t_max: Noisiest step at which the scores are compared.
+        student_warmup_fraction: Share of the run in which only psi trains, 100,000 images at most.
+        adversarial_start_fraction: Share of the run after which theta's adversarial loss is added,
+            200,000 images at most.
+        ema_fraction: Half-life of theta's averaged weights as a share of the images seen, 500,000
+            images at most; 0 turns averaging off.
+        gradient_clip: Largest gradient norm of each network.
         num_noise_draws: Noise maps whose anomaly maps are averaged.
-        scoring: How the residual becomes an anomaly map and an image score; the teacher's if not
-            given.
-        seed: Seed of the training noise and of the noise that images are scored with.
+        seed: Seed of the training noise and of the noise for scoring.
+
+    Raises:
+        InputError: If an adversarial loss is asked for without a discriminator.
     """
 
-    kind = "OmiAD"
     precisions = ("32-true", "bf16-mixed")
     """Gradients are mended and clipped by hand, which float16's loss scaling does not allow."""
+
+    trained = "generator"
+    counters = ("images_seen", "num_generator_steps", "num_nonfinite_gradients")
 
     def __init__(
         self,
@@ -90,26 +122,22 @@ class OmiADModule(DetectionModule):
         student_optimizer: OptimizerCallable = sida_adam,
         generator_optimizer: OptimizerCallable = sida_adam,
         *,
-        add: AdversarialDiffusion | None = None,
         t_init: int | None = None,
-        t_max: int = 990,
+        scoring: Scoring | None = None,
         alpha: float = 1.0,
         lambda_student_adv: float = 0.01,
         lambda_generator_adv: float = 0.01,
         weighting: Weighting = "auto",
-        generator_weighting: Literal["sid", "one"] = "sid",
+        t_max: int = 990,
         student_warmup_fraction: float = 0.05,
         adversarial_start_fraction: float = 0.1,
-        gradient_clip: float = 1.0,
         ema_fraction: float = 0.05,
+        gradient_clip: float = 1.0,
         num_noise_draws: int = 1,
-        scoring: Scoring | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
-        if add is not None:
-            self.hparams["add"] = vars(add)  # plain, for the checkpoint
         if lambda_generator_adv and not lambda_student_adv:
             raise InputError(
                 f"lambda_generator_adv {lambda_generator_adv} needs a discriminator, but "
@@ -119,65 +147,147 @@ class OmiADModule(DetectionModule):
         self.teacher_path = teacher
         self.student_optimizer = student_optimizer
         self.generator_optimizer = generator_optimizer
-        self.add = add
         self.t_init = t_init
-        self.t_max = t_max
+        self.scoring = scoring
         self.alpha = alpha
         self.lambda_student_adv = lambda_student_adv
         self.lambda_generator_adv = lambda_generator_adv
-        self.weighting = weighting
-        self.generator_weighting = generator_weighting
+        self.weighting: Weighting = weighting
+        self.t_max = t_max
         self.student_warmup_fraction = student_warmup_fraction
         self.adversarial_start_fraction = adversarial_start_fraction
-        self.gradient_clip = gradient_clip
         self.ema_fraction = ema_fraction
+        self.gradient_clip = gradient_clip
         self.num_noise_draws = num_noise_draws
-        self.scoring = scoring
         self.seed = seed
-        self.images_seen = 0
         self.num_generator_steps = 0
         self.num_nonfinite_gradients = 0
 
-    def setup(self, stage: str) -> None:
-        """Start generator and student from the teacher, theta <- phi and psi <- phi."""
-        if not self.is_built:
-            self._build()
-        elif stage == "test":
-            self.data.use_extractor(self.detector.extractor)
-        if stage == "fit":
-            self.check_precision()
-            self._check_strategy()
-            self.check_t_init(self.detector.normalizer.normalized_rms(self.data.statistics))
-            extractor = self.detector.extractor
-            shape = (extractor.num_channels, extractor.feature_size, extractor.feature_size)
-            network = cast(Network, self.generator.network)
-            logger.info("generator: %s", describe(network, shape))
+    # Algorithm 1 ---------------------------------------------------------------------------------
 
-    def _check_strategy(self) -> None:
-        strategy = self.trainer.strategy
-        if isinstance(strategy, DDPStrategy) and not strategy._ddp_kwargs.get(
-            "find_unused_parameters"
-        ):
-            raise InputError(
-                "Each step of OmiAD trains one of two networks, which several processes share only "
-                "if they look for the other's parameters. Set --trainer.strategy "
-                "ddp_find_unused_parameters_true."
-            )
+    def training_step(self, batch: FeatureBatch, batch_idx: int) -> None:
+        """Update psi, then theta, on one batch (one pass through the loop of Algorithm 1)."""
+        x_0 = self.detector.normalizer(batch.features)
+        draws = SampleDraws(
+            seed=self.seed, epoch=self.current_epoch, index=batch.index, device=self.device
+        )
+        updates_generator = self.images_seen >= self.student_warmup_images
+        student_optimizer, generator_optimizer = cast(list[LightningOptimizer], self.optimizers())
 
-    def on_fit_start(self) -> None:
-        """Refuse a teacher that is none, except for the run's own checkpoint it goes on from.
+        # Generate x_g in one step from t_init (eq. 12).
+        noise = draws.normal(tuple(x_0.shape[1:]))
+        with torch.set_grad_enabled(updates_generator):
+            x_g = self.reconstruct(self.generator, x_0, noise)
 
-        Raises:
-            InputError: If the teacher is not an AMDM.
+        # Update the student score psi with its discriminator (eqs. 13 and 17).
+        losses = self.student_losses(x_g.detach(), x_0, draws)
+        self.update(self.student_network, losses, student_optimizer)
+
+        # Update the generator theta through the frozen scores phi and psi (eqs. 15 and 18).
+        if updates_generator:
+            with frozen(self.student_network):
+                losses = self.generator_losses(x_g, x_0, draws)
+                self.update(self.generator, losses, generator_optimizer)
+            self.num_generator_steps += 1
+
+        self.average(num_images=len(x_0) * self.trainer.world_size)
+        self.generated = Generated(x_0, noise, x_g.detach())
+
+    def student_losses(self, x_g: Tensor, x_0: Tensor, draws: SampleDraws) -> Losses:
+        """Return psi's losses: denoise x_g (eq. 13), and tell x_0 from x_g (eq. 17).
+
+        Args:
+            x_g: Generated features (B, C, h, w), detached from the generator.
+            x_0: Real features, like x_g.
+            draws: Random numbers of the batch.
         """
-        kind = read_checkpoint(self.teacher_path)[CHECKPOINT_KEY]["kind"]
-        if kind != "AMDM" and not self.is_restored:
-            raise InputError(
-                f"model.teacher '{self.teacher_path}' holds an {kind} model, but only an AMDM "
-                f"checkpoint can be distilled. Give the checkpoint of stage 1."
-            )
+        network, schedule = cast(Network, self.student.network), self.student.schedule
+        t, noise = draws.steps(self.t_max), draws.normal(tuple(x_0.shape[1:]))
+        x_t, y_t = schedule.add_noise(x_g, noise, t), schedule.add_noise(x_0, noise, t)
+        output, encoding = network.forward_and_encode(x_t, t)
+        weight = timestep_weight(
+            self.weighting, schedule, t, parameterization=self.student.parameterization
+        )
+        score_losses = student_loss(self.student.interpret(output, x_t, t), x_g, weight)
+        score_loss = score_losses.mean()
+        encoder = list(network.encoder_parameters())
+        logged = {"student_score_loss": score_loss}
+        gradients = {"encoder_gradient_score": (score_loss, encoder)}
+        total = score_loss
+        if self.lambda_student_adv:
+            fake = discriminator_logits(encoding)
+            real = discriminator_logits(network.encode(y_t, t))
+            adversarial = discriminator_loss(real, fake).mean()
+            weighted = self.lambda_student_adv * adversarial
+            total = score_loss + weighted
+            logged |= {
+                "discriminator_loss": adversarial,
+                "discriminator_accuracy_real": (real > 0).float().mean(),
+                "discriminator_accuracy_fake": (fake < 0).float().mean(),
+            }
+            gradients["encoder_gradient_discriminator"] = (weighted, encoder)
+        return Losses(total, logged, gradients, {"student_error": (t, score_losses / weight)})
 
-    def _build(self) -> None:
+    def generator_losses(self, x_g: Tensor, x_0: Tensor, draws: SampleDraws) -> Losses:
+        """Return theta's losses: distil the teacher (eq. 15), and fool the discriminator (eq. 18).
+
+        Gradients run through the inputs of both frozen networks.
+
+        Args:
+            x_g: Generated features (B, C, h, w), with their graph.
+            x_0: Real features, like x_g.
+            draws: Random numbers of the batch.
+        """
+        schedule = self.teacher.schedule
+        t = draws.steps(self.t_max)
+        x_t = schedule.add_noise(x_g, draws.normal(tuple(x_0.shape[1:])), t)
+        phi = self.teacher(x_t, t)
+        output, encoding = cast(Network, self.student.network).forward_and_encode(x_t, t)
+        psi = self.student.interpret(output, x_t, t)
+        weight = distillation_weight(x_g, phi)
+        distillation = score_distillation_loss(
+            x_g, phi, psi, weight=weight, alpha=self.alpha
+        ).mean()
+        logged = {"distillation_loss": distillation}
+        gradients = {"output_gradient_distillation": (distillation, [x_g])}
+        total = distillation
+        if self.lambda_generator_adv and self.is_adversarial:
+            adversarial = generator_adversarial_loss(discriminator_logits(encoding))
+            weighted = self.lambda_generator_adv * (weight * adversarial).mean()
+            total = distillation + weighted
+            logged["generator_adversarial_loss"] = adversarial.mean()
+            gradients["output_gradient_adversarial"] = (weighted, [x_g])
+        gap = (phi.x_0 - psi.x_0).square().mean((1, 2, 3))
+        return Losses(total, logged, gradients, {"score_gap": (t, gap)})
+
+    def update(self, network: nn.Module, losses: Losses, optimizer: LightningOptimizer) -> None:
+        """Take one optimiser step of a network on its losses."""
+        name = "generator" if network is self.generator else "student"
+        self.check_finite(losses.total, f"The loss of the {name}")
+        self.losses = losses  # for the diagnostics, which look at the graph before `backward`
+        for figure, value in losses.logged.items():
+            self.log(f"train/{figure}", value, prog_bar=figure == "distillation_loss")
+        optimizer.zero_grad()
+        self.manual_backward(losses.total)
+        self.num_nonfinite_gradients += zero_nonfinite_gradients(network)
+        self.clip_gradients(optimizer.optimizer, self.gradient_clip, "norm")
+        optimizer.step()
+
+    def average(self, *, num_images: int) -> None:
+        """Move the averaged weights, which score, towards theta."""
+        self.images_seen += num_images
+        decay = ema_decay(num_images, self.images_seen, fraction=self.ema_fraction)
+        ema_update(self.detector.denoiser.network, self.generator.network, decay)
+
+    def reconstruct(self, denoiser: Denoiser, x_0: Tensor, noise: Tensor) -> Tensor:
+        """Reconstruct x_0 (B, C, h, w) in one step from t_init (eq. 12)."""
+        t_init = self.detector.t_init
+        return one_step_reconstruct(denoiser, denoiser.schedule, x_0, noise, t_init=t_init)
+
+    # Networks, checks and the length of the run --------------------------------------------------
+
+    def build(self) -> None:
+        """Start generator and student from the teacher: theta <- phi, psi <- phi."""
         teacher = Detector.load(self.teacher_path)
         self.teacher = teacher.denoiser.requires_grad_(False)
         self.generator = copy.deepcopy(self.teacher).requires_grad_(True)
@@ -186,37 +296,51 @@ class OmiADModule(DetectionModule):
             normalizer=teacher.normalizer,
             denoiser=copy.deepcopy(self.teacher),
             scoring=self.scoring or teacher.scoring,
+            kind="OmiAD",
             t_init=teacher.t_init if self.t_init is None else self.t_init,
             num_noise_draws=self.num_noise_draws,
             seed=self.seed,
-            autocast_dtype=self.data.extractor.autocast_dtype,
         )
         self.teacher.schedule.check_step(self.t_max, "t_max")
         self.check_extractor(teacher.spec, "the teacher")
-        self.diagnosis = Diagnosis(self, self.t_max)
-        self.way = self._score_distillation() if self.add is None else self._add(self.add)
+        self.build_student()
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            self.report_t_init(self.detector.normalizer.normalized_rms(self.data.statistics))
+            extractor = self.detector.extractor
+            shape = (extractor.num_channels, extractor.feature_size, extractor.feature_size)
+            network = cast(Network, self.generator.network)
+            logger.info("generator: %s", describe(network, shape))
 
-    def _score_distillation(self) -> Distillation:
+    def build_student(self) -> None:
+        """Build what is trained beside the generator."""
         self.student = copy.deepcopy(self.teacher).requires_grad_(True)
-        return ScoreDistillation(
-            self.teacher,
-            self.student,
-            self.diagnosis,
-            t_max=self.t_max,
-            alpha=self.alpha,
-            lambda_student_adv=self.lambda_student_adv,
-            lambda_generator_adv=self.lambda_generator_adv,
-            weighting=self.weighting,
-            generator_weighting=self.generator_weighting,
-        )
 
-    def _add(self, options: AdversarialDiffusion) -> Distillation:
-        self.teacher.schedule.check_step(options.feature_step, "add.feature_step")
-        network, x = cast(Network, self.teacher.network), self.detector.noise[0]
-        self.heads = Heads.on(network, x, width=options.head_width, seed=self.seed)
-        return AdversarialDiffusionDistillation(
-            self.teacher, self.heads, self.diagnosis, t_max=self.t_max, options=options
-        )
+    @property
+    def student_network(self) -> nn.Module:
+        """What is trained beside the generator."""
+        return self.student
+
+    def on_fit_start(self) -> None:
+        """Reject a teacher that is not an AMDM, and note the hash of its weights.
+
+        Raises:
+            InputError: If the teacher is not an AMDM (a resumed run may name its own checkpoint),
+                or several processes would wait for parameters that a step does not train.
+        """
+        kind = read_checkpoint(self.teacher_path)[CHECKPOINT_KEY]["detector"]["kind"]
+        if kind != "AMDM" and not self.is_restored:
+            raise InputError(
+                f"model.teacher '{self.teacher_path}' holds an {kind} model, but only an AMDM "
+                f"checkpoint can be distilled. Give the checkpoint of stage 1."
+            )
+        self.detector.teacher_hash = weights_hash(self.teacher.network)
+        wrapped = self.trainer.strategy.model
+        if isinstance(wrapped, DistributedDataParallel) and not wrapped.find_unused_parameters:
+            raise InputError(
+                "Each step of OmiAD trains one of two networks, so several processes must look for "
+                "the parameters of the other. Set --trainer.strategy "
+                "ddp_find_unused_parameters_true."
+            )
 
     def train(self, mode: bool = True) -> "OmiADModule":
         """Switch to training mode, except for the frozen teacher and the detector."""
@@ -226,103 +350,37 @@ class OmiADModule(DetectionModule):
             self.detector.eval()
         return self
 
-    def training_step(self, batch: FeatureBatch, batch_idx: int) -> None:
-        """Update psi, then theta, on one batch and one generator output (Algorithm 1)."""
-        x_0 = self.detector.normalizer(batch.features)
-        draws = SampleDraws(
-            seed=self.seed, epoch=self.current_epoch, index=batch.index, device=self.device
+    def configure_optimizers(self) -> Sequence[Optimizer]:
+        """Return psi's and theta's optimisers, in this order."""
+        return (
+            self.student_optimizer(self.student_network.parameters()),
+            self.generator_optimizer(self.generator.parameters()),
         )
-        noise = draws.normal(tuple(x_0.shape[1:]))
-        distil = self.images_seen >= self.student_warmup_images
-        with torch.set_grad_enabled(distil):
-            x_g = self.reconstruct(self.generator, x_0, noise)
-        first, second = cast("list[LightningOptimizer]", self.optimizers())
-        opponent = self.way.opponent
-        self._step(self.way.opponent_loss(x_g.detach(), x_0, draws), opponent, first)
-        if distil:
-            adversarial = self.images_seen >= self.adversarial_start_images
-            with frozen(opponent):
-                loss = self.way.generator_loss(x_g, x_0, draws, adversarial=adversarial)
-                self._step(loss, self.generator, second)
-            self.num_generator_steps += 1
-        self._count(len(batch.index) * self.trainer.world_size)
-        if self.diagnosis.is_due:
-            of_teacher = self.reconstruct(self.teacher, x_0, noise)
-            self.diagnosis.state(self.generator, self.teacher, x_g.detach(), of_teacher)
-            self.diagnosis.log("generator_steps", float(self.num_generator_steps))
-            self.diagnosis.log("nonfinite_gradients", float(self.num_nonfinite_gradients))
 
-    def reconstruct(self, denoiser: Denoiser, x_0: Tensor, noise: Tensor) -> Tensor:
-        """Reconstruct x_0 (B, C, h, w) in one step from t_init: x_g of eq. 12."""
-        t_init = self.detector.t_init
-        return one_step_reconstruct(denoiser, denoiser.schedule, x_0, noise, t_init=t_init)
+    def configure_callbacks(self) -> list[Callback]:
+        """Log diagnostics beside the losses."""
+        return [DistillationDiagnostics()]
 
     @property
     def student_warmup_images(self) -> float:
         """Images before theta moves."""
-        return self._share(self.student_warmup_fraction, 100_000)
+        return min(100_000, self._share_of_run(self.student_warmup_fraction))
 
     @property
-    def adversarial_start_images(self) -> float:
-        """Images before theta's adversarial loss joins."""
-        return self._share(self.adversarial_start_fraction, 200_000)
+    def is_adversarial(self) -> bool:
+        """Whether theta's adversarial loss has been added yet."""
+        return self.images_seen >= min(200_000, self._share_of_run(self.adversarial_start_fraction))
 
-    def _share(self, fraction: float, most: int) -> float:
-        """Return a share of the images this run will see, but at most that many."""
+    def _share_of_run(self, fraction: float) -> float:
+        """Return a share of the images that this run will see, by epochs or by steps."""
         if not fraction:
             return 0
-        trainer = self.trainer
+        trainer, batches = self.trainer, float("inf")
+        if trainer.max_epochs is not None and trainer.max_epochs > 0:
+            batches = trainer.max_epochs * trainer.num_training_batches
+        if trainer.max_steps > 0:
+            # A batch is one optimiser step in psi's warm-up and two afterwards.
+            batches = min(batches, trainer.max_steps / (2 - self.student_warmup_fraction))
         # A data set smaller than a batch is one batch.
-        batch = min(self.data.batch_size * trainer.world_size, len(self.data.train_features))
-        # A batch is one optimiser step in psi's warm-up and two afterwards.
-        steps = 2 - self.student_warmup_fraction
-        run = run_images(trainer, batch_images=batch, steps_per_batch=steps)
-        return min(most, fraction * run)
-
-    @property
-    def trained(self) -> nn.Module:
-        """The generator's network."""
-        return self.generator.network
-
-    def _step(self, loss: Tensor, module: nn.Module, optimizer: LightningOptimizer) -> None:
-        name = "generator" if module is self.generator else self.way.name
-        self.check_finite(loss, f"The loss of the {name}")
-        optimizer.zero_grad()
-        self.manual_backward(loss)
-        self.num_nonfinite_gradients += zero_nonfinite_gradients(module)
-        self.clip_gradients(optimizer.optimizer, self.gradient_clip, "norm")
-        optimizer.step()
-
-    def _count(self, batch_images: int) -> None:
-        self.images_seen += batch_images
-        decay = ema_decay(batch_images, self.images_seen, fraction=self.ema_fraction)
-        ema_update(self.detector.denoiser.network, self.generator.network, decay)
-
-    def on_train_end(self) -> None:
-        """Say how far the generator moved; an unmoved generator is not a result."""
-        logger.info(
-            "generator: %d steps, relative distance from the teacher %.3g",
-            self.num_generator_steps,
-            parameter_distance(self.generator, self.teacher),
-        )
-
-    def configure_optimizers(self) -> Sequence[Optimizer]:
-        """Return psi's and theta's optimisers, in this order."""
-        return (
-            self.student_optimizer(self.way.opponent.parameters()),
-            self.generator_optimizer(self.generator.parameters()),
-        )
-
-    def progress(self) -> dict[str, int]:
-        """Counters that a resumed run must continue."""
-        return {
-            "images_seen": self.images_seen,
-            "generator_steps": self.num_generator_steps,
-            "nonfinite_gradients": self.num_nonfinite_gradients,
-        }
-
-    def load_progress(self, progress: dict[str, int]) -> None:
-        """Restore `progress`."""
-        self.images_seen = progress["images_seen"]
-        self.num_generator_steps = progress["generator_steps"]
-        self.num_nonfinite_gradients = progress["nonfinite_gradients"]
+        images = min(self.data.batch_size * trainer.world_size, len(self.data.train_features))
+        return fraction * batches * images

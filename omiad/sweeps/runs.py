@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from omiad.errors import InputError, MissingInputError
 from omiad.files import write_whole
+from omiad.lightning_cli import OmiadCLI, read_config
 from omiad.results import read_results
-from omiad.training import OmiadCLI, read_config
 
 logger = logging.getLogger(__name__)
 

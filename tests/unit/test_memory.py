@@ -96,18 +96,6 @@ def test_the_state_travels_also_into_an_empty_memory(normal):
     assert torch.equal(other(*normal), memory(*normal))
 
 
-def test_a_state_from_before_there_was_a_memory_is_an_empty_one(normal):
-    memory = filled(normal, 0.7)
-    memory.load_state_dict({})
-    assert memory.patches.shape == (0, 6)
-
-
-def test_a_state_whose_memory_compared_otherwise_is_an_empty_one(normal):
-    memory = filled(normal, 0.7)
-    memory.load_state_dict({"patches": torch.ones(5, 6), "scale": torch.ones(3, 1, 1)})
-    assert memory.is_empty
-
-
 def test_a_residual_without_variance_is_no_division_by_zero(normal):
     x_0, residual = normal
     memory = filled((x_0, 0 * residual), 0.7)

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from omiad.data.check.facts import Facts, gather
 from omiad.data.check.faults import Fault, count, find
-from omiad.data.layouts import Index, Layout, describe, index_dataset
+from omiad.data.layouts import Index, Layout, index_dataset
 from omiad.data.layouts.published import PUBLISHED
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def check(root: str, *, layout: Layout = "auto", num_workers: int = 0, json: boo
         }
         console.print(json_format.dumps(record, indent=2), markup=False, soft_wrap=True)
         return ok
-    console.print(describe(index), highlight=False, soft_wrap=True)
+    console.print(index.summary(), highlight=False, soft_wrap=True)
     console.print(_categories(index, facts))
     _print_faults(console, faults)
     verdict = "ok: it can be used" if ok else "not ok: mend the errors first"

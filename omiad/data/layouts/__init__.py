@@ -1,6 +1,7 @@
-"""Layouts of data sets: each module turns a folder into a list of samples, opening no pixels."""
+"""Layouts of data sets: each module lists the images below a folder without opening them."""
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -22,15 +23,18 @@ INDEXES: dict[str, Callable[[Path], list[Sample]]] = {
     "folder": folder.index,
     "synthetic": mvtec.index,
 }
-"""The index function of each layout; MPDD and the synthetic data set lie as MVTec AD does."""
+"""The index function of each layout. MPDD and the synthetic data set use that of MVTec AD."""
+
+FEW_PHOTOGRAPHS = 10
+"""Number of training photographs of a category below which a warning is given."""
 
 
 class Index(NamedTuple):
-    """What a folder holds.
+    """The contents of a data set.
 
     Attributes:
-        layout: Name of the layout it was read in.
-        dataset: Name of the published data set where it is one, otherwise of the folder.
+        layout: Name of the layout.
+        dataset: Name of the published data set, or otherwise of the folder.
         samples: The images.
     """
 
@@ -38,14 +42,23 @@ class Index(NamedTuple):
     dataset: str
     samples: list[Sample]
 
+    def summary(self) -> str:
+        """Return the name, the layout and the numbers of images in one line."""
+        train = sum(sample.split == "train" for sample in self.samples)
+        categories = len({sample.category for sample in self.samples})
+        return (
+            f"{self.dataset}, {self.layout} layout, {categories} categories, {train} training and "
+            f"{len(self.samples) - train} test images"
+        )
+
 
 def index_dataset(root: Path, layout: Layout = "auto", *, test_only: bool = False) -> Index:
-    """List the images of a data set in a layout, by default the one its folders suggest.
+    """List the images of a data set.
 
     Args:
         root: Folder of the data set.
-        layout: Name of its layout.
-        test_only: Leave the training images out, which then need not be there.
+        layout: Name of its layout. With "auto" the layout is detected from the folders.
+        test_only: List only test images; the training images may be missing.
 
     Raises:
         MissingInputError: If the root does not exist.
@@ -53,7 +66,7 @@ def index_dataset(root: Path, layout: Layout = "auto", *, test_only: bool = Fals
     """
     name = detect(root) if layout == "auto" else layout
     index = INDEXES[name]
-    if test_only and index is mvtec.index:  # the others know the test split by itself
+    if test_only and index is mvtec.index:  # the other layouts do not need training images
         samples = mvtec.index(root, test_only=True)
     else:
         samples = [s for s in index(root) if s.split == "test" or not test_only]
@@ -63,22 +76,22 @@ def index_dataset(root: Path, layout: Layout = "auto", *, test_only: bool = Fals
     return Index(name, known or root.resolve().name, samples)
 
 
-def describe(index: Index) -> str:
-    """Say in a line what was found: name, layout, and numbers of images."""
-    train = sum(sample.split == "train" for sample in index.samples)
-    categories = len({sample.category for sample in index.samples})
-    return (
-        f"{index.dataset}, {index.layout} layout, {categories} categories, {train} training and "
-        f"{len(index.samples) - train} test images"
-    )
+def few_photographs(samples: Collection[Sample]) -> dict[str, int]:
+    """Return the number of training photographs of each category with fewer than 10 of them.
+
+    With so few, the scale of the anomaly maps and the memory rest on too few normal images.
+    """
+    train = Counter(sample.category for sample in samples if sample.split == "train")
+    categories = sorted({sample.category for sample in samples})
+    return {name: train[name] for name in categories if train[name] < FEW_PHOTOGRAPHS}
 
 
 def detect(root: Path) -> str:
-    """Name the layout of a folder by its sub-folders.
+    """Return the name of the layout that the sub-folders of a root suggest.
 
     Raises:
         MissingInputError: If the root does not exist.
-        InputError: If it looks like none.
+        InputError: If no layout fits.
     """
     check_root(root)
     if visa.matches(root):
@@ -92,7 +105,7 @@ def detect(root: Path) -> str:
         return "folder"
     found = ", ".join(path.name for path in inner[:4]) or "no folders"
     raise InputError(
-        f"No layout fits '{root}' (it holds {found}). Expected <category>/train/good/ (MVTec AD, "
+        f"No layout fits '{root}' (found: {found}). Expected <category>/train/good/ (MVTec AD, "
         f"MPDD), split_csv/1cls.csv (VisA), realiad_jsons/ (Real-IAD), or <category>/good/ with "
-        f"your own photographs; see README, 'Your own photographs'. Give --data.root one of these."
+        f"your own photographs; see README, 'Your own photographs'. Change --data.root."
     )

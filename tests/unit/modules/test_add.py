@@ -8,9 +8,9 @@ import tiny
 import torch
 from lightning import Callback, LightningModule, Trainer
 
-from omiad import AMDMModule, Detector, OmiADModule
-from omiad.diffusion import AdversarialDiffusion
+from omiad import AMDMModule, Detector
 from omiad.errors import InputError
+from omiad.modules import ADDModule
 from omiad.networks import DiT, UNet, UViT
 from omiad.scoring import Scoring
 
@@ -52,12 +52,12 @@ def teacher(
 
 def distil_by_add(
     root: Path, folder: Path, teacher: Path, *, precision: str = "32-true", **add: float
-) -> tuple[OmiADModule, Trainer, dict[str, float]]:
-    module = OmiADModule(
+) -> tuple[ADDModule, Trainer, dict[str, float]]:
+    module = ADDModule(
         str(teacher),
         ADAM,
         ADAM,
-        add=AdversarialDiffusion(head_width=8, **add),  # type: ignore[arg-type]
+        **add,
         student_warmup_fraction=0.0,
         adversarial_start_fraction=0.0,
     )
@@ -108,15 +108,14 @@ def test_heads_and_generator_move_and_the_teacher_stays(
     assert [y.shape[1:] for y in logits] == [(1, *level.shape[2:]) for level in levels]
     # A checkpoint is a detector like any, whatever stood beside the generator.
     trainer.save_checkpoint(tmp_path / "add.ckpt")
-    kept = torch.load(tmp_path / "add.ckpt", weights_only=True)["hyper_parameters"]["add"]
-    assert AdversarialDiffusion(**kept) == module.add
+    record = torch.load(tmp_path / "add.ckpt", weights_only=True)["omiad"]
+    assert (record["module"], record["detector"]["kind"]) == ("ADDModule", "OmiAD")
     images = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
     loaded = Detector.load(tmp_path / "add.ckpt")
     assert torch.equal(loaded(images).score, module.detector(images).score)
 
 
-def test_a_feature_step_outside_the_schedule_is_refused(
-    mvtec_root: Path, tmp_path: Path, teacher: Path
-) -> None:
-    with pytest.raises(InputError, match=r"add.feature_step must lie in 1..1000, but got 0"):
-        distil_by_add(mvtec_root, tmp_path, teacher, feature_step=0)
+@pytest.mark.parametrize("name", ["lambda_distill", "r1_weight"])
+def test_a_negative_weight_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match=f"{name}.* at least 0.*-1"):
+        ADDModule("amdm.ckpt", **{name: -1.0})

@@ -1,4 +1,4 @@
-"""What a model keeps of normal images to score by, and when it is kept anew."""
+"""What a detector learns from normal photographs: its memory, and the scale of its maps."""
 
 from pathlib import Path
 
@@ -7,10 +7,10 @@ import pytest
 import torch
 from references import softened_patches
 from scipy.spatial import cKDTree
-from test_stages import amdm, data_of, distilled, trainer_of
+from tiny import amdm, data_of, distilled, fit_and_save
 
-from omiad import AMDMModule, Detector, OmiADModule
-from omiad.errors import InputError
+from omiad import Detector
+from omiad.calibration import calibrate
 from omiad.scoring import Scoring
 
 ALL = 10_000
@@ -21,19 +21,8 @@ REMEMBERING = Scoring(pool_size=4, memory_size=ALL)
 
 @pytest.fixture(scope="module")
 def remembering(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("remembering")
-    trainer = trainer_of(folder, 6)
-    trainer.fit(amdm(scoring=REMEMBERING), datamodule=data_of(mvtec_root, folder))
-    trainer.save_checkpoint(folder / "amdm.ckpt")
-    return folder / "amdm.ckpt"
-
-
-def scored_by(
-    module: AMDMModule | OmiADModule, root: Path, folder: Path, checkpoint: Path
-) -> Detector:
-    data = data_of(root, folder)
-    trainer_of(folder, 1).test(module, datamodule=data, ckpt_path=str(checkpoint), verbose=False)
-    return module.detector
+    module = amdm(scoring=REMEMBERING)
+    return fit_and_save(module, mvtec_root, tmp_path_factory.mktemp("remembering"), 6)
 
 
 def cells(x: torch.Tensor) -> np.ndarray:
@@ -76,120 +65,14 @@ def test_a_checkpoint_scores_by_the_nearest_normal_patch(
 
 def test_every_category_keeps_as_many_patches(mvtec_root: Path, tmp_path: Path) -> None:
     module = amdm(scoring=Scoring(pool_size=4, memory_size=30))
-    trainer = trainer_of(tmp_path, 1)
-    trainer.fit(module, datamodule=data_of(mvtec_root, tmp_path))
-    trainer.save_checkpoint(tmp_path / "last.ckpt")
-    assert len(Detector.load(tmp_path / "last.ckpt").memory.patches) == 2 * 30
+    path = fit_and_save(module, mvtec_root, tmp_path, 1)
+    assert len(Detector.load(path).memory.patches) == 2 * 30
 
 
-def test_a_checkpoint_is_tested_with_the_memory_it_holds(
+def test_the_generator_keeps_its_own_residuals(
     remembering: Path, mvtec_root: Path, tmp_path: Path
 ) -> None:
-    detector = scored_by(amdm(scoring=REMEMBERING), mvtec_root, tmp_path, remembering)
-    assert torch.equal(detector.memory.patches, Detector.load(remembering).memory.patches)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"t_init": 300},
-        {"num_steps": 3},
-        {"scoring": Scoring(pool_size=4, memory_size=ALL, residual_weight=0.2)},
-        {"ema_fraction": 0.0},
-    ],
-)
-def test_other_settings_than_the_checkpoints_fill_the_memory_anew(
-    remembering: Path, mvtec_root: Path, tmp_path: Path, change: dict[str, object]
-) -> None:
-    module = amdm(**({"scoring": REMEMBERING} | change))
-    detector = scored_by(module, mvtec_root, tmp_path, remembering)
-    kept = detector.memory.patches.clone()
-    assert not torch.equal(kept, Detector.load(remembering).memory.patches)
-    module.calibrate(module.data.features("train"))
-    assert torch.equal(detector.memory.patches, kept)
-
-
-def test_another_blur_leaves_the_memory_as_it_is(remembering: Path) -> None:
-    detector = Detector.load(remembering)
-    blurred = detector.spec["scoring"] | {"blur_sigma": 2.0}
-    assert not detector.is_used_unlike(detector.spec | {"scoring": blurred})
-    smaller = detector.spec["scoring"] | {"memory_size": 5}
-    assert detector.is_used_unlike(detector.spec | {"scoring": smaller})
-
-
-def test_one_image_is_enough_to_calibrate(remembering: Path, generator: torch.Generator) -> None:
-    detector = Detector.load(remembering)
-    detector.calibrate([torch.randn(1, detector.extractor.num_channels, 8, 8, generator=generator)])
-    assert len(detector.memory.patches) == 64
-    assert torch.isfinite(detector.map_range).all()
-
-
-def test_without_a_memory_few_images_are_read(mvtec_root: Path, tmp_path: Path) -> None:
-    module, read = amdm(), []
-    trainer_of(tmp_path, 1).fit(module, datamodule=data_of(mvtec_root, tmp_path))
-
-    class Counted:
-        def __getitem__(self, index: int) -> torch.Tensor:
-            read.append(index)
-            return module.data.train_features[index]
-
-    module.data.samples("train")  # eight images in two categories
-    module.calibrate(Counted())  # type: ignore[arg-type]
-    assert len(read) == 2 * min(4, module.detector.num_calibration_images)
-
-
-def test_a_model_trained_without_a_memory_can_be_tested_with_one(
-    remembering: Path, mvtec_root: Path, tmp_path: Path
-) -> None:
-    trainer = trainer_of(tmp_path, 6)
-    trainer.fit(amdm(), datamodule=data_of(mvtec_root, tmp_path))
-    trainer.save_checkpoint(tmp_path / "plain.ckpt")
-    detector = scored_by(amdm(scoring=REMEMBERING), mvtec_root, tmp_path, tmp_path / "plain.ckpt")
-    expected = Detector.load(remembering).memory.patches
-    torch.testing.assert_close(detector.memory.patches, expected)
-
-
-def test_a_checkpoint_from_before_there_was_a_memory_still_loads(
-    remembering: Path, mvtec_root: Path, tmp_path: Path
-) -> None:
-    checkpoint = torch.load(remembering, weights_only=True)
-    state = checkpoint["state_dict"]
-    for name in [name for name in state if "memory" in name]:
-        del state[name]
-    scoring = checkpoint["omiad"]["detector"]["scoring"]
-    del scoring["memory_size"], scoring["residual_weight"]
-    torch.save(checkpoint, tmp_path / "old.ckpt")
-    loaded = Detector.load(tmp_path / "old.ckpt")
-    assert loaded.scoring.memory_size == 0
-    detector = scored_by(amdm(scoring=REMEMBERING), mvtec_root, tmp_path, tmp_path / "old.ckpt")
-    torch.testing.assert_close(detector.memory.patches, Detector.load(remembering).memory.patches)
-
-
-def test_a_memory_that_compared_otherwise_is_filled_anew(
-    remembering: Path, mvtec_root: Path, tmp_path: Path
-) -> None:
-    checkpoint = torch.load(remembering, weights_only=True)
-    state = checkpoint["state_dict"]
-    rms = next(name for name in state if name.endswith("memory.rms"))
-    state[rms.replace("rms", "scale")] = state.pop(rms).view(-1, 1, 1)
-    torch.save(checkpoint, tmp_path / "old.ckpt")
-    old = Detector.load(tmp_path / "old.ckpt")
-    with pytest.raises(InputError, match="memory of normal patches is empty"):
-        old(torch.zeros(1, 3, old.extractor.image_size, old.extractor.image_size).byte())
-    detector = scored_by(amdm(scoring=REMEMBERING), mvtec_root, tmp_path, tmp_path / "old.ckpt")
-    torch.testing.assert_close(detector.memory.patches, Detector.load(remembering).memory.patches)
-
-
-def test_the_generator_keeps_what_it_leaves_itself(
-    remembering: Path, mvtec_root: Path, tmp_path: Path
-) -> None:
-    _, trainer = distilled(
-        mvtec_root,
-        tmp_path,
-        remembering,
-        6,
-        student_warmup_fraction=0.0,
-    )
+    _, trainer = distilled(mvtec_root, tmp_path, remembering, 6, student_warmup_fraction=0.0)
     trainer.save_checkpoint(tmp_path / "omiad.ckpt")
     student, teacher = Detector.load(tmp_path / "omiad.ckpt"), Detector.load(remembering)
     assert student.scoring == teacher.scoring
@@ -199,13 +82,72 @@ def test_the_generator_keeps_what_it_leaves_itself(
     assert not torch.equal(mine[:, channels:], theirs[:, channels:])
 
 
-def test_the_range_is_of_images_the_memory_leaves_out(
+def test_without_a_memory_few_images_are_read(mvtec_root: Path, tmp_path: Path) -> None:
+    detector, read = Detector.load(fit_and_save(amdm(), mvtec_root, tmp_path, 1)), []
+
+    class Counted:
+        def __getitem__(self, index: int) -> torch.Tensor:
+            read.append(index)
+            return torch.zeros(detector.extractor.num_channels, 8, 8)
+
+    calibrate(detector, Counted(), {"a": range(100), "b": [100, 101]})
+    assert read == [0, 25, 50, 75, 100, 101]
+
+
+def images_of(detector: Detector, count: int, noise: float, seed: int) -> torch.Tensor:
+    """Features of photographs of one scene that differ by noise."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (detector.extractor.num_channels, 8, 8)
+    scene = torch.randn(shape, generator=generator)
+    return scene + noise * torch.randn(count, *shape, generator=generator)
+
+
+def scale_of(detector: Detector, *categories: torch.Tensor) -> tuple[float, float]:
+    features, positions, start = torch.cat(categories), {}, 0
+    for number, images in enumerate(categories):
+        positions[str(number)] = range(start, start + len(images))
+        start += len(images)
+    calibrate(detector, features, positions)
+    low, high = detector.map_range.tolist()
+    return low, high
+
+
+def test_a_category_of_one_image_does_not_change_the_scale_of_the_others(
+    remembering: Path,
+) -> None:
+    detector = Detector.load(remembering)
+    many, one = images_of(detector, 12, 0.3, 0), images_of(detector, 1, 0.3, 1)
+    alone = scale_of(detector, many)
+    assert scale_of(detector, many, one) == pytest.approx(alone, rel=0.05)
+    assert len(detector.memory.patches) == 13 * 64  # the single image is remembered
+
+
+def test_the_scale_of_a_single_image_is_not_its_distance_to_itself(remembering: Path) -> None:
+    detector = Detector.load(remembering)
+    (image,) = images_of(detector, 1, 0.3, 1)
+    low, high = scale_of(detector, image[None])
+    assert 0.1 < low < high
+    # A photograph of the same kind is drawn within the scale.
+    maps = detector.score_features(images_of(detector, 2, 0.3, 1)[1:]).anomaly_map
+    assert maps.median() < high
+
+
+def test_a_fixed_camera_gets_the_scale_of_new_photographs(remembering: Path) -> None:
+    # Photographs of one scene represent each other, so a coreset may keep only patches of those
+    # that set the scale; the scale must still be what a photograph taken later gets.
+    detector = Detector.load(remembering, scoring=vars(Scoring(pool_size=4, memory_size=64)))
+    shots = images_of(detector, 48, 0.1, 0)
+    low, high = scale_of(detector, shots[:24])
+    later = detector.score_features(shots[24:]).anomaly_map
+    assert low == pytest.approx(later.median().item(), rel=0.15)
+    assert (later < high).float().mean() > 0.99
+
+
+def test_the_scale_is_of_images_that_the_memory_leaves_out(
     remembering: Path, mvtec_root: Path, tmp_path: Path
 ) -> None:
     detector = Detector.load(remembering)
     features = data_of(mvtec_root, tmp_path).features("train")
-    shown = torch.stack([features[i] for i in range(len(features))])
-    kept = detector.score_features(shown).anomaly_map
-    assert kept.abs().max() < 1e-3  # each patch finds itself
-    assert detector.map_range[0] > 0.1
-    assert detector.map_range[1] > detector.map_range[0]
+    kept = detector.score_features(torch.stack([features[i] for i in range(len(features))]))
+    assert kept.anomaly_map.abs().max() < 1e-3  # each patch finds itself
+    assert detector.map_range[1] > detector.map_range[0] > 0.1

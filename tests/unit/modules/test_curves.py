@@ -121,4 +121,5 @@ def test_stage_2_logs_what_its_diagnosis_needs(full_precision: dict[str, Curves]
         "nonfinite_gradients",
         *(f"{name}_{band}" for name in ("student_error", "score_gap") for band in bands),
     }
-    assert full_precision["omiad"]["generator_steps"] == list(range(1, 13))
+    # The recorder runs before the diagnostics, and sees their figures one batch later.
+    assert full_precision["omiad"]["generator_steps"] == list(range(1, 12))

@@ -67,7 +67,9 @@ def test_a_picture_is_of_the_reconstruction_and_not_of_the_photograph(
     data = fit(module, mvtec_root, tmp_path, 1)
     image = read_image(data.samples("train")[0].image, 32)[None]
     features = module.detector.extractor(image)
-    picture = module.picture(features)
+    assert Detector.load(detector).picture(features) is None
+    picture = Detector.load(tmp_path / "last.ckpt").picture(features)
+    assert picture is not None
     assert picture.dtype == torch.uint8
     assert picture.shape == image.shape
     x_0 = module.detector.normalizer(features)

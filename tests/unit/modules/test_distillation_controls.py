@@ -7,13 +7,11 @@ from types import ModuleType
 
 import pytest
 import torch
+from lightning import Callback
 from tiny import fit
-from torch import Tensor, nn
 
 from omiad import AMDMModule, Detector
 from omiad.diffusion.sampling import ddim_reconstruct
-from omiad.modules.distillation import Distillation
-from omiad.modules.randomness import SampleDraws
 from omiad.networks import UNet
 from omiad.scoring import Scoring
 
@@ -78,27 +76,22 @@ def test_a_control_moves_the_generator_alone_and_towards_its_target(
     assert torch.equal(loaded(images).score, module.detector(images).score)
 
 
-class Constant(Distillation):
-    """A way to distil with losses of one and two."""
+def test_the_anchor_adds_the_weighted_error_to_the_generators_loss(
+    mvtec_root: Path, tmp_path: Path, teacher: Path, controls: ModuleType
+) -> None:
+    errors: list[tuple[float, float]] = []
 
-    name = "nobody"
+    class Recorder(Callback):
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
+            if optimizer is trainer.optimizers[1]:
+                total, logged, *_ = pl_module.losses
+                errors.append((total.item(), logged["distillation_loss"].item()))
 
-    def __init__(self) -> None:
-        self.opponent = nn.Identity()
-
-    def opponent_loss(self, x_g: Tensor, x_0: Tensor, draws: SampleDraws) -> Tensor:
-        return torch.tensor(1.0)
-
-    def generator_loss(
-        self, x_g: Tensor, x_0: Tensor, draws: SampleDraws, *, adversarial: bool
-    ) -> Tensor:
-        return torch.tensor(2.0)
-
-
-def test_the_anchor_adds_the_weighted_error_to_the_generators_loss(controls: ModuleType) -> None:
-    way = controls.Anchored(Constant(), 10)
-    draws = SampleDraws(seed=0, epoch=0, index=torch.arange(2), device=torch.device("cpu"))
-    x_0 = torch.zeros(2, 3, 4, 4)
-    loss = way.generator_loss(x_0 + 0.5, x_0, draws, adversarial=True)
-    assert float(loss) == pytest.approx(2 + 10 * 0.25)
-    assert float(way.opponent_loss(x_0 + 0.5, x_0, draws)) == 1
+    module = controls.StronglyAnchoredAsd(
+        str(teacher), ADAM, ADAM, student_warmup_fraction=0.0, adversarial_start_fraction=1.0
+    )
+    fit(module, mvtec_root, tmp_path, 2, Recorder())
+    x_0, _, x_g = module.generated
+    ((total, distillation),) = errors
+    error = 10 * float((x_g - x_0).square().mean())
+    assert total == pytest.approx(distillation + error, rel=1e-5)

@@ -1,0 +1,186 @@
+"""What a detector learns from normal photographs after training: its memory and its map scale.
+
+Calibration runs once when a fit ends. It runs again whenever something it depends on has changed:
+`calibration_key` names all of that, and the detector carries the key that it was calibrated for.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from omiad.detector import Detector
+from omiad.features import weights_hash
+from omiad.memory import cells, coreset
+from omiad.scoring import anomaly_map, blurred
+
+NUM_REMEMBERED = 256
+"""Images of each category, at most, whose patches the memory chooses from."""
+
+NUM_SCALED = 4
+"""Images of each category whose anomaly maps set the scale of the maps."""
+
+NUM_BRIEF = 64
+"""Images of all categories together that a brief calibration reads, but at least two of each."""
+
+_BATCH_SIZE = 32
+_SPREAD = 2.5
+
+
+class Features(Protocol):
+    """Raw features (C, h, w) of images, by the position of each image."""
+
+    def __getitem__(self, index: int, /) -> Tensor: ...
+
+
+def calibration_key(detector: Detector, *, brief: bool = False) -> str:
+    """Hash everything that the result of a calibration depends on, except the photographs.
+
+    Args:
+        detector: The detector.
+        brief: Whether the calibration reads few photographs.
+    """
+    spec = detector.spec
+    used = ("extractor", "extractor_weights_hash", "t_init", "num_steps", "eta", "seed")
+    scoring = ("memory_size", "residual_weight", "blur_sigma")
+    parts = [
+        [spec[name] for name in used],
+        [spec["scoring"][name] for name in scoring],
+        weights_hash(detector.denoiser),
+        weights_hash(detector.normalizer),
+        brief,
+    ]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def is_calibrated(detector: Detector, *, brief: bool = False) -> bool:
+    """Return whether a calibration would change nothing.
+
+    Args:
+        detector: The detector.
+        brief: Whether a brief calibration is enough.
+    """
+    wanted = {calibration_key(detector), calibration_key(detector, brief=brief)}
+    return detector.calibrated_for in wanted
+
+
+@torch.no_grad()
+def calibrate(
+    detector: Detector,
+    features: Features,
+    categories: Mapping[str, Sequence[int]],
+    *,
+    brief: bool = False,
+) -> None:
+    """Fill the memory of a detector, and set the scale of its anomaly maps.
+
+    The memory keeps a coreset of `scoring.memory_size` patches of every category, or all patches
+    where a category has fewer. Residuals are weighed in units of their root mean square over all
+    categories.
+
+    The scale of the maps starts at the median pixel of `NUM_SCALED` images of every category and is
+    2.5 times as wide as the distance from that median to the 99th percentile, so that normal images
+    stay dark. Each of these images is compared with a coreset of the other images of its category.
+    A category of a single image has no other images, and does not count unless every category is
+    like that; then each quarter of the image is compared with the remaining three.
+
+    Args:
+        detector: The detector, on the device that computes.
+        features: Raw features of normal photographs.
+        categories: Positions of the photographs of each category.
+        brief: Read few photographs, for a checkpoint in the middle of a run.
+    """
+    scoring, memory = detector.scoring, detector.memory
+    most = NUM_REMEMBERED if scoring.memory_size else NUM_SCALED
+    if brief:
+        most = min(most, max(2, NUM_BRIEF // len(categories)))
+    generator = torch.Generator().manual_seed(detector.seed)
+    kept: list[tuple[Tensor, Tensor]] = []  # features and residuals of the memory's patches
+    squares: list[Tensor] = []  # mean square of each category's residual
+    scaled: list[_Scaled] = []
+    for positions in categories.values():
+        x_0, residual = _residuals(detector, features, _spread(positions, most))
+        is_scaled = torch.zeros(len(x_0), dtype=torch.bool, device=x_0.device)
+        # With a memory, at least every other image remains to compare with.
+        step = max(2 if scoring.memory_size else 1, len(x_0) // NUM_SCALED)
+        is_scaled[::step] = True
+        if not scoring.memory_size:
+            scaled.append((x_0[is_scaled], residual[is_scaled], None))
+            continue
+        squares.append(cells(residual).square().mean(0))
+        rms = squares[-1].sqrt()
+        kept.append(_coreset(detector, x_0, residual, rms, generator))
+        others = None
+        if len(x_0) > 1:
+            own = torch.Generator().manual_seed(detector.seed)  # the memory's draws stay the same
+            others = _coreset(detector, x_0[~is_scaled], residual[~is_scaled], rms, own)
+        scaled.append((x_0[is_scaled], residual[is_scaled], others))
+    if not scoring.memory_size:
+        maps = [detector.anomaly_map(*images[:2]) for images in scaled]
+    else:
+        rms = torch.stack(squares).mean(0).sqrt()
+        compared = [images for images in scaled if images[2] is not None] or scaled
+        maps = [_map_without_itself(detector, images, rms) for images in compared]
+        x_0, residual = (torch.cat(parts) for parts in zip(*kept, strict=True))
+        memory.fit(x_0, residual, rms)
+    pixels = torch.cat([blurred(x, scoring).flatten() for x in maps])
+    low, high = _quantiles(pixels, (0.5, 0.99))
+    detector.map_range.copy_(torch.stack([low, low + _SPREAD * (high - low)]))
+    detector.calibrated_for = calibration_key(detector, brief=brief)
+
+
+_Scaled = tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]
+"""Features and residuals (N, C, h, w) of images, and the patches that they are compared with."""
+
+
+def _residuals(
+    detector: Detector, features: Features, positions: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """Return normalised features (N, C, h, w) and what the first noise map leaves of them."""
+    raw = torch.stack([features[i] for i in positions]).to(detector.map_range.device)
+    x_0 = detector.normalizer(raw)
+    reconstructed = torch.cat([detector.reconstruct(x) for x in torch.split(raw, _BATCH_SIZE)])
+    return x_0, x_0 - reconstructed
+
+
+def _coreset(
+    detector: Detector, x_0: Tensor, residual: Tensor, rms: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Choose the patches (M, C) of images (N, C, h, w) that represent the others best."""
+    x_0, residual = cells(x_0), cells(residual)
+    patches = detector.memory.joined(x_0, residual, rms)
+    rows = coreset(patches, detector.scoring.memory_size, generator)
+    return x_0[rows], residual[rows]
+
+
+def _map_without_itself(detector: Detector, images: _Scaled, rms: Tensor) -> Tensor:
+    """Return anomaly maps (N, S, S) of images that the memory does not hold."""
+    x_0, residual, others = images
+    memory = detector.memory
+    if others is not None:
+        memory.fit(*others, rms)
+        return detector.anomaly_map(x_0, residual)
+    height, width = x_0.shape[-2:]
+    rows, columns = torch.arange(height) * 2 // height, torch.arange(width) * 2 // width
+    quarter = (2 * rows[:, None] + columns).flatten().to(x_0.device)
+    distance = x_0.new_zeros(1, 1, height, width, dtype=torch.float32)
+    for number in range(int(quarter.max()) + 1):
+        is_inside = quarter == number
+        memory.fit(cells(x_0)[~is_inside], cells(residual)[~is_inside], rms)
+        distance.view(-1)[is_inside] = memory(x_0, residual).flatten()[is_inside]
+    return anomaly_map(distance, detector.extractor.image_size)
+
+
+def _spread(positions: Sequence[int], most: int) -> list[int]:
+    """Pick at most so many positions, evenly spaced."""
+    count = min(len(positions), most)
+    return [positions[i * len(positions) // count] for i in range(count)]
+
+
+def _quantiles(values: Tensor, shares: tuple[float, ...]) -> Tensor:
+    """Return the values below which these shares lie; torch.quantile takes 2**24 at most."""
+    step = 1 + len(values) // 2**24
+    return torch.quantile(values[::step], values.new_tensor(shares))

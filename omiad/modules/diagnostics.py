@@ -1,0 +1,137 @@
+"""Expensive diagnostics of stage 2: gradient norms, errors by noise level, distances moved."""
+
+import logging
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import TYPE_CHECKING, cast
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from omiad.modules.omiad import OmiADModule
+
+logger = logging.getLogger(__name__)
+
+
+class DistillationDiagnostics(Callback):
+    """Log what stage 2 does beside its losses, in the batches that Lightning writes down.
+
+    `train/*_gradient_*` are norms of the gradients of single loss terms. `train/student_error_*`
+    and `train/score_gap_*` are means over bands of timesteps. `train/generator_distance` and
+    `train/generator_shift_rms` say how far weights and output of the generator have moved away from
+    the teacher.
+    """
+
+    def __init__(self) -> None:
+        self._bands: dict[str, TimestepBands] = {}
+        self._gradients: dict[str, Tensor] = {}
+
+    def on_before_backward(
+        self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
+    ) -> None:
+        """Look at the terms of a loss while their graph exists."""
+        losses = cast("OmiADModule", pl_module).losses
+        for name, (t, values) in losses.by_timestep.items():
+            last = cast("OmiADModule", pl_module).t_max
+            self._bands.setdefault(name, TimestepBands(last)).update(t, values)
+        if _is_written(trainer):
+            for name, (term, inputs) in losses.gradients.items():
+                self._gradients[name] = gradient_norm(term, inputs)
+
+    @torch.no_grad()
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
+    ) -> None:
+        """Log what was gathered, and the distance between generator and teacher.
+
+        Everything is logged in this hook: in the first batch of an epoch Lightning forgets what one
+        hook has logged when another hook logs in between.
+        """
+        if not _is_written(trainer):
+            return
+        module = cast("OmiADModule", pl_module)
+        x_0, noise, x_g = module.generated
+        with trainer.precision_plugin.forward_context():
+            of_teacher = module.reconstruct(module.teacher, x_0, noise)
+        figures: dict[str, Tensor | float] = {
+            **self._gradients,
+            "generator_distance": parameter_distance(module.generator, module.teacher),
+            "generator_shift_rms": (x_g - of_teacher).square().mean().sqrt(),
+            "generator_steps": float(module.num_generator_steps),
+            "nonfinite_gradients": float(module.num_nonfinite_gradients),
+        }
+        for name, bands in self._bands.items():
+            figures |= {f"{name}_{band}": mean for band, mean in bands.means().items()}
+        module.log_dict({f"train/{name}": value for name, value in figures.items()})
+        self._gradients = {}
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say how far the generator moved: a generator that never moved is not a result."""
+        module = cast("OmiADModule", pl_module)
+        logger.info(
+            "generator: %d steps, relative distance from the teacher %.3g",
+            module.num_generator_steps,
+            parameter_distance(module.generator, module.teacher),
+        )
+
+
+class TimestepBands:
+    """Mean of a value for each of a few equal bands of timesteps, gathered over many batches.
+
+    Args:
+        last: The noisiest step; the bands divide 1..last.
+        num_bands: Number of bands.
+    """
+
+    def __init__(self, last: int, num_bands: int = 4) -> None:
+        self._sums = torch.zeros(2, num_bands)
+        edges = [round(last * i / num_bands) for i in range(num_bands + 1)]
+        self.names = [f"t{low + 1}_{high}" for low, high in pairwise(edges)]
+        self._edges = torch.tensor(edges[1:-1])
+
+    @torch.no_grad()
+    def update(self, t: Tensor, values: Tensor) -> None:
+        """Add one value (B,) for each step t (B,) in 1..last; nothing leaves the device."""
+        band = torch.bucketize(t, self._edges.to(t.device))
+        added = torch.stack([values.float(), torch.ones_like(values, dtype=torch.float32)])
+        self._sums = self._sums.to(t.device).index_add(1, band, added)
+
+    def means(self) -> dict[str, float]:
+        """Return the mean of each band that had a value, by name, and start again."""
+        total, count = self._sums.tolist()
+        self._sums = torch.zeros_like(self._sums)
+        return {n: s / c for n, s, c in zip(self.names, total, count, strict=True) if c}
+
+
+def gradient_norm(loss: Tensor, inputs: Iterable[Tensor]) -> Tensor:
+    """Return the norm of d loss / d inputs over all inputs; graph and `.grad` stay untouched.
+
+    Args:
+        loss: A number with its graph.
+        inputs: Tensors that the loss depends on.
+    """
+    gradients = torch.autograd.grad(loss, list(inputs), retain_graph=True)
+    norm: Tensor = torch.stack(torch._foreach_norm(list(gradients))).norm()
+    return norm
+
+
+def parameter_distance(a: nn.Module, b: nn.Module) -> float:
+    """Return ||a - b|| / ||b|| over all parameters: how far a has moved away from b."""
+    norms = torch._foreach_norm([p.detach() for p in b.parameters()])
+    gaps = torch._foreach_norm(
+        [p.detach() - q.detach() for p, q in zip(a.parameters(), b.parameters(), strict=True)]
+    )
+    return float(torch.stack(gaps).norm() / torch.stack(norms).norm())
+
+
+def _is_written(trainer: Trainer) -> bool:
+    """Return whether Lightning writes down what the current batch logs."""
+    every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    return (trainer.fit_loop.total_batch_idx + 1) % every == 0

@@ -1,0 +1,230 @@
+"""What the training stages share: building networks, checks before a fit, and the checkpoint."""
+
+import logging
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor, nn
+
+from omiad.calibration import is_calibrated
+from omiad.checkpoint import CHECKPOINT_FORMAT, CHECKPOINT_KEY, STATE_PREFIX, check_format
+from omiad.data.layouts import few_photographs
+from omiad.errors import InputError
+from omiad.modules.detection import DetectionModule
+from omiad.version import __version__
+
+logger = logging.getLogger(__name__)
+
+RATIO_RANGE = (1.0, 20.0)
+"""Noise-to-signal ratios at t_init between which one-step reconstruction works."""
+
+PLATEAU_RATIO = 3.4
+"""Ratio in the middle of the plateau measured on standardised features (t = 500, rms 1)."""
+
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+"""Precisions that a model is trained in; weights, noise levels and losses are float32 in each."""
+
+
+class TrainingModule(DetectionModule):
+    """Train a detector, and write checkpoints that need no other file.
+
+    Networks are built in `configure_model`, once the data module knows the features.
+
+    Attributes:
+        trained: Name of the attribute that holds the denoiser being trained, or None.
+        counters: Names of the attributes that a resumed run must continue.
+    """
+
+    precisions: tuple[str, ...] = PRECISIONS
+    trained: str | None = None
+    counters: tuple[str, ...] = ("images_seen",)
+    seed: int
+    images_seen = 0
+    is_restored = False
+    """Whether the weights came from a checkpoint of this class."""
+
+    @abstractmethod
+    def build(self) -> None:
+        """Build the networks and the detector for the features of the data module."""
+
+    @property
+    def is_built(self) -> bool:
+        """Whether the networks exist yet; they need the number of feature channels."""
+        return "detector" in self._modules
+
+    def setup(self, stage: str) -> None:
+        """Check what can be checked before any work.
+
+        Raises:
+            InputError: If small steps of the weights, or gradients, would be lost in the precision
+                of the trainer.
+        """
+        if stage != "fit":
+            return
+        if self.trainer.precision not in self.precisions:
+            raise InputError(
+                f"{type(self).__name__} trains in {' or '.join(self.precisions)}, but got "
+                f"--trainer.precision {self.trainer.precision}. Use bf16-mixed for speed."
+            )
+        for category, count in few_photographs(self.data.samples("train")).items():
+            logger.warning(
+                "'%s' has %d training photographs. With so few, the scale of its anomaly maps and "
+                "its memory are unreliable; take more photographs.",
+                category,
+                count,
+            )
+
+    def configure_model(self) -> None:
+        """Build the networks once, on the CPU, so that every device starts from equal weights."""
+        if not self.is_built:
+            with torch.device("cpu"):
+                self.build()
+
+    def report_t_init(self, rms: float) -> None:
+        """Log the noise-to-signal ratio at t_init, and warn where no network can reconstruct.
+
+        Args:
+            rms: Root mean square of the features as the network sees them.
+        """
+        detector, schedule = self.detector, self.detector.denoiser.schedule
+        ratio = schedule.noise_to_signal(detector.t_init, rms)
+        self.feature_rms, self.noise_to_signal = rms, ratio
+        logger.info(
+            "features: rms %.3g; noise-to-signal at t_init %d: %.3g", rms, detector.t_init, ratio
+        )
+        if not RATIO_RANGE[0] <= ratio <= RATIO_RANGE[1]:
+            logger.warning(
+                "The noise-to-signal ratio %.3g at t_init %d lies outside %g to %g: %s. For these "
+                "features --model.t_init %d gives %.3g, the middle of the measured plateau.",
+                ratio,
+                detector.t_init,
+                *RATIO_RANGE,
+                "defects survive the noise" if ratio < 1 else "the signal is buried",
+                schedule.matching_step(PLATEAU_RATIO, rms),
+                PLATEAU_RATIO,
+            )
+
+    def on_train_end(self) -> None:
+        """Calibrate the detector on one process, and let all processes have the result."""
+        if self.trainer.is_global_zero:
+            self.calibrate()
+        detector = self.detector
+        state = (detector.calibrated_for, detector.calibration)
+        detector.calibrated_for, calibration = self.trainer.strategy.broadcast(state)
+        detector.load_state_dict({**detector.state_dict(), **calibration})
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what rebuilds the detector without any other file."""
+        detector = self.detector
+        if self.trainer.state.fn == TrainerFn.FITTING and self.trainer.is_global_zero:
+            if not is_calibrated(detector, brief=True):
+                self.calibrate(brief=True)
+            # The state dict was taken before.
+            for name, value in detector.calibration.items():
+                checkpoint["state_dict"][STATE_PREFIX + name] = value.clone()
+        # Factories given from Python are code, which no checkpoint carries.
+        hyperparameters = checkpoint.get("hyper_parameters", {})
+        for name in [n for n, value in hyperparameters.items() if not is_plain(value)]:
+            del hyperparameters[name]
+        checkpoint[CHECKPOINT_KEY] = {
+            "format": CHECKPOINT_FORMAT,
+            "version": __version__,
+            "module": type(self).__name__,
+            "trained": f"{self.trained}." if self.trained else None,
+            "detector": detector.spec,
+            "categories": self.data.categories,
+            "feature_rms": self.feature_rms,
+            "noise_to_signal": self.noise_to_signal,
+            "selected_on": "last",
+            "progress": {name: getattr(self, name) for name in self.counters},
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Reject a checkpoint of another class or backbone; restore the counters.
+
+        Raises:
+            InputError: If the checkpoint does not belong to this model.
+        """
+        stored = checkpoint.get(CHECKPOINT_KEY)
+        name = type(self).__name__
+        if stored is None:
+            raise InputError(
+                f"omiad did not write the checkpoint, so {name} cannot be restored from it. Give a "
+                f".ckpt file that `omiad fit` wrote."
+            )
+        check_format(stored, "The checkpoint")
+        if stored["module"] != name:
+            raise InputError(
+                f"The checkpoint holds an {stored['module']}, but the configuration asks for "
+                f"{name}. Leave --config out (the checkpoint knows its model) or give a checkpoint "
+                f"of {name}."
+            )
+        spec = stored["detector"]
+        self.check_extractor(spec, "the checkpoint")
+        self.detector.calibrated_for = spec["calibrated_for"]
+        self.detector.teacher_hash = spec["teacher_hash"]
+        self.feature_rms = stored["feature_rms"]
+        self.noise_to_signal = stored["noise_to_signal"]
+        for counter, value in stored["progress"].items():
+            setattr(self, counter, value)
+        self.is_restored = True
+
+    def check_extractor(self, spec: Mapping[str, Any], owner: str) -> None:
+        """Reject features that differ from the features a model was trained on.
+
+        Args:
+            spec: `Detector.spec` of the model.
+            owner: What the sentence calls the model.
+
+        Raises:
+            InputError: If the backbone, its weights or the feature grid differ.
+        """
+        mine = self.detector.extractor.config
+        for name, value in spec["extractor"].items():
+            if mine[name] != value:
+                raise InputError(
+                    f"--data.{name} is {mine[name]}, but {owner} was trained with {value}. Leave "
+                    f"--data.{name} out, or train stage 1 again with it."
+                )
+        if self.detector.extractor.weights_hash != spec["extractor_weights_hash"]:
+            raise InputError(
+                f"The backbone's weights differ from the weights {owner} was trained with. Leave "
+                f"--data.weights out (the checkpoint holds them), or train stage 1 again."
+            )
+
+    def check_finite(self, loss: Tensor, name: str) -> None:
+        """Stop a run whose loss is not a number.
+
+        Raises:
+            InputError: If the loss is NaN or infinite.
+        """
+        if not torch.isfinite(loss):
+            raise InputError(
+                f"{name} became {loss.item()} at step {self.global_step}. Lower the learning rate "
+                f"or set --trainer.precision 32-true; the last checkpoint written is intact."
+            )
+
+
+def seeded_network(build: Any, seed: int) -> nn.Module:
+    """Build a network whose initial weights depend on the seed alone.
+
+    Args:
+        build: Returns the network.
+        seed: Seed of the initial weights; torch's global random state is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # noqa: TID251 (torch initialises from its global state)
+        network: nn.Module = build()
+    return network
+
+
+def is_plain(value: object) -> bool:
+    """Return whether a value is data that any program may load, and no code."""
+    if isinstance(value, dict):
+        return all(map(is_plain, value.values()))
+    if isinstance(value, (list, tuple)):
+        return all(map(is_plain, value))
+    return value is None or isinstance(value, (bool, int, float, str))
