@@ -313,7 +313,7 @@ def test_another_backbone_than_the_teachers_is_refused(
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        ("window=3", "window is 3, but the teacher was trained with 1"),
+        ("grid=average", "grid is average, but the teacher was trained with uniad"),
     ],
 )
 def test_an_option_that_an_older_teacher_never_knew_is_refused(
