@@ -230,7 +230,7 @@ def test_an_unknown_grid_and_precision_are_refused(wrong):
 
 
 def test_an_unknown_backbone_is_answered_with_near_names():
-    with pytest.raises(InputError, match=r"no backbone 'resnet5O'. Near names: .*resnet50"):
+    with pytest.raises(InputError, match=r"'resnet5O'.*resnet50"):
         tiny("resnet5O")
 
 
@@ -238,7 +238,7 @@ def test_an_unknown_backbone_is_answered_with_near_names():
     ("name", "stages"), [("test_resnet.no_such_tag", [0]), ("test_resnet", [0, 9])]
 )
 def test_an_unknown_tag_and_a_stage_too_many_are_refused(name, stages):
-    with pytest.raises(InputError, match=rf"cannot give the feature maps .* of backbone '{name}'"):
+    with pytest.raises(InputError, match=name):
         tiny(name, stages=stages)
 
 
@@ -258,18 +258,18 @@ def test_a_folder_holds_the_weights_of_several_backbones(tmp_path, name):
         torch.save({"state_dict": model.backbone.state_dict()}, tmp_path / f"{backbone}.pth")
     extractor = tiny(name, weights=str(tmp_path), stages=[0, 1])
     assert extractor.weights_hash == tiny("test_resnet", seed=2, stages=[0, 1]).weights_hash
-    with pytest.raises(MissingInputError, match=r"No weights of 'test_vit' in '.*'. Put them"):
+    with pytest.raises(MissingInputError, match="'test_vit'"):
         tiny("test_vit", weights=str(tmp_path), image_size=160)
 
 
 def test_a_missing_weights_file_is_named(tmp_path):
-    with pytest.raises(MissingInputError, match=r"No weights at '.*nowhere.pth'. --data.weights"):
+    with pytest.raises(MissingInputError, match=r"nowhere\.pth"):
         tiny(weights=str(tmp_path / "nowhere.pth"))
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path):
     (tmp_path / "weights.txt").touch()
-    with pytest.raises(InputError, match=r"weights.txt' is no weights file by its name"):
+    with pytest.raises(InputError, match=r"weights\.txt"):
         tiny(weights=str(tmp_path / "weights.txt"))
 
 
@@ -286,7 +286,7 @@ def test_pickled_code_is_never_loaded(tmp_path):
         tiny(weights=str(tmp_path / "model.pt"))
 
 
-def test_weights_that_lack_a_parameter_or_have_another_shape_are_named(tmp_path):
+def test_missing_weights_and_weights_of_another_shape_are_named(tmp_path):
     state = timm.create_model("test_efficientnet").state_dict()
     state["conv_stem.weight"] = state["conv_stem.weight"][:, :1].contiguous()
     del state["bn1.bias"]
