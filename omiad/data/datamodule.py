@@ -113,9 +113,8 @@ class FeatureDataModule(LightningDataModule):
         self.root = Path(root).expanduser()
         self.layout: Layout = layout
         self.image_size = image_size
-        self.cached_splits: tuple[Split, ...] = ("train", "test") if cache == "all" else ("train",)
-        if not cache:
-            self.cached_splits = ()
+        splits: dict[Cache, tuple[Split, ...]] = {True: ("train",), "all": ("train", "test")}
+        self.cached_splits = splits.get(cache, ())
         self.cache_dir = Path(cache_dir).expanduser()
         self.sampling: Sampling = sampling
         self.batch_size = batch_size

@@ -93,14 +93,12 @@ class Extraction:
         read: Reads an image file as uint8 (3, size, size); picklable if there are workers.
         batch_size: Images in each forward pass.
         num_workers: Processes that read images.
-        progress: Whether to draw a progress bar.
     """
 
     extractor: FeatureExtractor
     read: Callable[[Path, int], Tensor]
     batch_size: int = BATCH_SIZE
     num_workers: int = 0
-    progress: bool = True
 
     def batches(self, paths: Sequence[Path]) -> Iterator[FeaturesOfFiles]:
         """Yield the features of image files.
@@ -113,8 +111,7 @@ class Extraction:
             batch_size=self.batch_size,
             num_workers=self.num_workers,
         )
-        shown = track(loader, "features", total=len(loader), disable=not self.progress)
-        for pixels, stamps, contents in shown:
+        for pixels, stamps, contents in track(loader, "features", total=len(loader)):
             yield self.features(pixels).cpu().contiguous(), stamps, contents
 
     def features(self, images: Tensor) -> Tensor:

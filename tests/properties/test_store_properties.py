@@ -110,7 +110,7 @@ class StoreMachine(RuleBasedStateMachine):
         return [Sample(p, None, "nut", "good", "train") for p in sorted(self.root.iterdir())]
 
     def build(self, samples: list[Sample], read) -> FeatureCache:  # type: ignore[no-untyped-def]
-        how = Extraction(EXTRACTOR, read, batch_size=2, progress=False)
+        how = Extraction(EXTRACTOR, read, batch_size=2)
         return FeatureCache.open_or_build(samples, how, root=self.root, cache_dir=self.cache_dir)
 
 

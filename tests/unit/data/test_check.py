@@ -34,7 +34,7 @@ def root(whole, tmp_path) -> Path:
 
 def faults_of(root: Path) -> list[Fault]:
     index = index_dataset(root)
-    return find(root, index, gather(index.samples, num_workers=0, progress=False))
+    return find(root, index, gather(index.samples, num_workers=0))
 
 
 def test_a_data_set_without_faults_has_none(whole):
@@ -250,7 +250,7 @@ def test_counts_are_compared_with_the_published_ones(tmp_path, monkeypatch):
 def test_near_duplicates_are_told_from_images_as_alike_as_usual(root):
     retouch(root)
     samples = index_dataset(root).samples
-    facts = gather(samples, num_workers=0, progress=False)
+    facts = gather(samples, num_workers=0)
     assert list(identical(samples, facts)) == []
     (pair,) = near(samples, facts, set())
     assert samples[pair.first].image.name == "003.png"
@@ -261,7 +261,7 @@ def test_near_duplicates_are_told_from_images_as_alike_as_usual(root):
 
 def test_workers_find_the_same(root):
     index = index_dataset(root)
-    alone, shared = (gather(index.samples, num_workers=n, progress=False) for n in (0, 1))
+    alone, shared = (gather(index.samples, num_workers=n) for n in (0, 1))
     assert [f.digest for f in alone] == [f.digest for f in shared]
     assert [f.row for f in shared] == list(range(len(shared)))
 

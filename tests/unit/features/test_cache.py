@@ -40,7 +40,7 @@ def build(root, extractor, tmp_path):
         read=read_image, root=root, cache_dir=tmp_path / "cache", kind=FeatureCache, **kwargs
     ):
         samples = [s for s in index(root) if s.split == "train"][kwargs.pop("part", slice(None))]
-        options = {"extractor": extractor, "batch_size": 3, "progress": False, **kwargs}
+        options = {"extractor": extractor, "batch_size": 3, **kwargs}
         how = Extraction(read=read, **options)
         make = FeatureCache.open_or_build if kind is FeatureCache else kind
         return make(samples, how, root=root, cache_dir=cache_dir)
