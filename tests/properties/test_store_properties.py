@@ -120,7 +120,7 @@ def expected(path: Path) -> torch.Tensor:
 
 TestStore = StoreMachine.TestCase
 TestStore.settings = settings(
-    max_examples=20,
+    max_examples=12,
     stateful_step_count=15,
     deadline=None,
     derandomize=True,
