@@ -21,7 +21,7 @@ from omiad.prediction import pick_device
 
 logger = logging.getLogger(__name__)
 
-_NOT_OF_THE_CACHE = ("model", "checkpoint", "panels", "run_dir", "save_maps", "ckpt_path")
+_NOT_OF_THE_CACHE = ("model", "checkpoint", "run_dir", "ckpt_path")
 """Other keys of a run's configuration, which do not affect the features."""
 
 _BUILD_HELP = """\

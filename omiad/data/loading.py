@@ -133,8 +133,8 @@ class ResumableLoader:
             if state[name] != value and 0 < state["batches"] < state["num_batches"]:
                 raise InputError(
                     f"The checkpoint was written within an epoch with {name} {state[name]}, but "
-                    f"now {name} is {value}. Resume with the same value, or from a checkpoint at "
-                    f"the end of an epoch."
+                    f"now it is {value}. Resume with the same value, or from a checkpoint at the "
+                    f"end of an epoch."
                 )
         self.sampler.epoch = state["epoch"]
         self.sampler.start = state["batches"] * self.batch_size

@@ -152,14 +152,7 @@ class FeatureExtractor(nn.Module):
         return super().train(False)
 
     def features(self, images: Tensor) -> Tensor:
-        """Return the features in half precision, as a cache and every score use them.
-
-        Args:
-            images: RGB pixels (B, 3, S, S), uint8, where S is `image_size`.
-
-        Returns:
-            Raw features (B, C, feature_size, feature_size), float16.
-        """
+        """Return the result of `forward` in float16, as a cache and every score use it."""
         features: Tensor = self(images)
         return features.half()
 

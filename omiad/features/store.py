@@ -146,7 +146,7 @@ class FeatureStore:
             batch: Features, stamps and contents of the images.
 
         Raises:
-            OSError: If the disk is full; the files are then as before.
+            OSError: If the disk is full; no entry is added then.
         """
         features, stamps, contents = batch
         rows = range(self.num_rows, self.num_rows + len(images))

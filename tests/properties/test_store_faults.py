@@ -1,6 +1,5 @@
 """Whenever a build is killed: nothing that was computed is lost, and nothing wrong is served."""
 
-import random
 import signal
 import sys
 import time
@@ -21,7 +20,6 @@ if sys.platform == "win32":
 from store_build import BATCH_SIZE, LoggedReader, build, start
 
 NUM_IMAGES = 24
-KILLS = 6
 
 
 @pytest.fixture(scope="module")
@@ -61,27 +59,6 @@ def assert_finished(cache_dir: Path, root: Path, reference: FeatureCache, log: P
 
 def opened(log: Path) -> int:
     return len(log.read_text().splitlines()) if log.exists() else 0
-
-
-@pytest.mark.slow
-def test_a_build_survives_kills_at_random_moments(root, reference, tmp_path):
-    rng, cache_dir, log = random.Random(0), tmp_path / "cache", tmp_path / "log"
-    for name in ("first", "calm"):  # the first waits for the server of processes
-        began = time.monotonic()
-        start(root, tmp_path / name, tmp_path / f"{name}.log").join()
-    duration = time.monotonic() - began
-    before = 0
-    for _ in range(KILLS):
-        process = start(root, cache_dir, log)
-        process.join(rng.uniform(0.2, 0.8) * duration)
-        process.kill()
-        process.join()
-        now = assert_sound(cache_dir, reference)
-        assert now >= before  # what has an entry stays
-        before = now
-    assert_finished(cache_dir, root, reference, log)
-    # Only what was being computed at the moment of a kill is computed again.
-    assert opened(log) <= NUM_IMAGES + BATCH_SIZE * KILLS
 
 
 def kill_at_every(root: Path, reference: FeatureCache, folder: Path, step: int) -> int:

@@ -305,15 +305,10 @@ def test_missing_weights_and_weights_of_another_shape_are_named(tmp_path):
         ("tf_efficientnet_b4.aa_in1k", 32, [0, 1, 2, 3], [24, 32, 56, 160]),
         ("mobilenetv2_100", 32, [0, 1, 2, 3], [16, 24, 32, 96]),
         ("resnet18", 32, [0, 1, 2, 3], [64, 64, 128, 256]),
-        pytest.param("resnet34", 32, [0, 1, 2, 3], [64, 64, 128, 256], marks=pytest.mark.slow),
         ("resnet50", 32, [0, 1, 2, 3], [64, 256, 512, 1024]),
-        pytest.param("resnet101", 32, [0, 1, 2, 3], [64, 256, 512, 1024], marks=pytest.mark.slow),
         ("convnext_atto", 32, [0, 1, 2], [40, 80, 160]),
         # Every third block of twelve, on images that are no multiple of 32.
         ("vit_small_patch14_dinov2", 28, [2, 5, 8, 11], [384] * 4),
-        pytest.param(
-            "vit_small_patch14_reg4_dinov2", 28, [2, 5, 8, 11], [384] * 4, marks=pytest.mark.slow
-        ),
         ("vit_tiny_patch16_224", 48, [2, 5, 8, 11], [192] * 4),
     ],
 )
