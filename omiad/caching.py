@@ -13,11 +13,11 @@ from rich.console import Console
 
 from omiad.data import FeatureDataModule
 from omiad.data.datamodule import extractor_precision
+from omiad.devices import pick_device
 from omiad.errors import InputError, MissingInputError
 from omiad.features import upkeep
 from omiad.features.cache import readable
 from omiad.features.store import FeatureStore, stores
-from omiad.prediction import pick_device
 
 logger = logging.getLogger(__name__)
 

@@ -1,19 +1,19 @@
-"""Errors that a user can mend; the command line prints their sentence without a traceback."""
+"""Errors that a user can fix; the command line prints their message without a traceback."""
 
 import zipfile
 import zlib
 
 BROKEN_ARCHIVE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
-"""What numpy reports a broken npz by."""
+"""The errors that numpy raises for a broken npz file."""
 
 
 class InputError(ValueError):
-    """Something given to omiad is wrong; the message says what, where and how to mend it."""
+    """An input is wrong; the message says what is wrong, where, and how to fix it."""
 
 
 class MissingInputError(InputError, FileNotFoundError):
-    """A file or folder that omiad was given does not exist."""
+    """A file or folder that the user named does not exist."""
 
     def __str__(self) -> str:
-        """Return the sentence; OSError would otherwise format its own."""
+        """Return the message; OSError would format one of its own."""
         return str(self.args[0])

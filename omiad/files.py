@@ -1,18 +1,18 @@
-"""Files that are there whole or not at all, whenever a process dies."""
+"""Writing files so that they are complete or unchanged whenever the process dies."""
 
 import os
 from pathlib import Path
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text beside its place, and move it there when it is on disk.
+    """Write a text file atomically: write a temporary file next to it, sync it, and rename it.
 
     Args:
-        path: Its place; what is there is replaced.
-        text: All of it.
+        path: The file, which is replaced if it exists.
+        text: Its whole content.
 
     Raises:
-        OSError: If the disk is full or may not be written; what was there stays.
+        OSError: If the disk is full or the folder is not writable. An existing file stays intact.
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
     with temporary.open("w") as file:

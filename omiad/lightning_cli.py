@@ -80,7 +80,7 @@ class OmiadCLI(LightningCLI):
     """LightningCLI whose lowest-priority configuration is the checkpoint's."""
 
     def __init__(self, args: Sequence[str]) -> None:
-        self.is_test = bool(args) and args[0] == "test"
+        self.is_test = args[0] == "test"
         super().__init__(
             detection if self.is_test else TrainingModule,
             FeatureDataModule,
@@ -94,19 +94,17 @@ class OmiadCLI(LightningCLI):
                 "log_every_n_steps": 10,
             },
             seed_everything_default=0,
-            parser_kwargs={"fit": {"description": FIT_HELP}, "test": {"description": TEST_HELP}},
+            parser_kwargs={args[0]: {"description": TEST_HELP if self.is_test else FIT_HELP}},
             args=with_checkpoint_defaults(list(args)),
             auto_configure_optimizers=False,
         )
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """Return the trainer's methods that are commands, and their arguments to leave out."""
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override] # Lightning's is static
+        """Return the trainer's method to run, and its arguments that are no options."""
         skip = {"model", "datamodule", "weights_only"}
-        return {
-            "fit": skip | {"train_dataloaders", "val_dataloaders"},
-            "test": skip | {"dataloaders", "verbose", "ckpt_path"},
-        }
+        if self.is_test:
+            return {"test": skip | {"dataloaders", "verbose", "ckpt_path"}}
+        return {"fit": skip | {"train_dataloaders", "val_dataloaders"}}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the run folder and the options of callbacks; link the one seed to all its users."""
@@ -187,8 +185,6 @@ def with_checkpoint_defaults(args: list[str]) -> list[str]:
         InputError: If a configuration is not YAML, or asks for another model than the checkpoint
             holds, or a test has no checkpoint.
     """
-    if not args or args[0] not in OmiadCLI.subcommands():
-        return args
     command, options = args[0], args[1:]
     models = [_model_of(Path(c)) for c in _values(options, "config", "c")]
     ckpt_path = _last(_values(options, "ckpt_path"))

@@ -1,8 +1,9 @@
-"""Score photographs with a checkpoint: a table, a heat-map for each, and a page of them."""
+"""`omiad predict`: score photographs; write a table, an overlay of each, and a page of them."""
 
 import csv
 import logging
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from omiad.data.images import IMAGE_SUFFIXES, read_image
 from omiad.detector import Detector
+from omiad.devices import pick_device
 from omiad.errors import InputError, MissingInputError
 from omiad.report import PredictionPage, free_page, overlay
 
@@ -28,72 +30,81 @@ def predict(
 ) -> None:
     """Score photographs and draw where each is anomalous.
 
-    Writes predictions.csv (image, score, overlay), one overlay for each image, and index.html, a
-    page of them. All overlays share the scale stored in the checkpoint, so that normal images stay
-    clear.
+    Writes predictions.csv (image, score, overlay), an overlay of each image, and index.html, a page
+    of the images. All overlays share the scale that the checkpoint stores, so that an overlay of a
+    normal image stays clear.
 
     Args:
-        ckpt_path: Checkpoint of an AMDM or OmiAD run; nothing else is needed.
-        images: An image, or a folder searched with its sub-folders.
+        ckpt_path: Checkpoint of an AMDM or OmiAD run; no other file is needed.
+        images: An image, or a folder, which is searched with its sub-folders.
         output: Folder to write to.
-        batch_size: Images scored at once; does not change a score.
+        batch_size: Images scored at once; the scores do not depend on it.
         device: cpu, cuda, cuda:1, mps, or auto for a GPU if there is one.
-        max_megabytes: Most that the pictures of the page may take, 1 MB being 10**6 bytes; the
-            least anomalous are left out.
+        max_megabytes: Most that the pictures of the page may take, in MB of 10**6 bytes. The least
+            anomalous images are left out of the page.
 
     Raises:
-        InputError: If the output folder holds predictions, or an image cannot be read (after all
-            others have been scored).
+        InputError: If the output folder holds predictions, or batch_size is below 1. If an image
+            cannot be read, the error comes after all other images have been scored.
     """
+    if batch_size < 1:
+        raise InputError(f"--batch_size must be at least 1, but got {batch_size}.")
     paths, root = find_images(images)
     folder = Path(output)
-    if (folder / "predictions.csv").exists():
+    csv_path = folder / "predictions.csv"
+    if csv_path.exists():
         raise InputError(f"'{folder}' already holds predictions. Choose another --output.")
     free_page(folder, option="--output")
     detector = Detector.load(ckpt_path, device=pick_device(device))
     low, high = detector.map_range.tolist()
     page = PredictionPage(folder, scale=(low, high), max_megabytes=max_megabytes)
-    names = overlay_names([path.relative_to(root) for path in paths])
+    overlays = dict(
+        zip(paths, overlay_names([path.relative_to(root) for path in paths]), strict=True)
+    )
     folder.mkdir(parents=True, exist_ok=True)
     unreadable: list[str] = []
-    batches = [range(i, min(i + batch_size, len(paths))) for i in range(0, len(paths), batch_size)]
-    csv_path = folder / "predictions.csv"
-    # Names of files need not be text: they are written as they are stored.
+    # A file name need not be text: it is written with the bytes that it has on disk.
     with csv_path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         table = csv.writer(file)
         table.writerow(["image", "score", "overlay"])
-        for batch in track(batches, description="predict"):
-            pixels = {}
-            for i in batch:
-                image = _read(paths[i], detector.extractor.image_size, unreadable)
-                if image is not None:
-                    pixels[i] = image
-            if not pixels:
-                continue
-            stacked = torch.stack(list(pixels.values()))
-            prediction = detector(stacked.to(detector.map_range.device))
-            for row, i in enumerate(pixels):
-                path = folder / "overlays" / names[i]
-                path.parent.mkdir(parents=True, exist_ok=True)
-                shown = pixels[i].permute(1, 2, 0).numpy()
-                anomaly_map = prediction.anomaly_map[row].cpu().numpy()
-                score = prediction.score[row].item()
-                overlay(shown, anomaly_map, (low, high)).save(path)
-                table.writerow([paths[i], f"{score:.6g}", path.relative_to(folder)])
-                page.add(
-                    paths[i].relative_to(root).as_posix(),
-                    path=paths[i],
-                    pixels=shown,
-                    anomaly_map=anomaly_map,
-                    score=score,
-                )
+        for path, image, map_, score in score_photographs(detector, paths, batch_size, unreadable):
+            pixels, anomaly_map = image.permute(1, 2, 0).numpy(), map_.numpy()
+            drawn = Path("overlays") / overlays[path]
+            (folder / drawn).parent.mkdir(parents=True, exist_ok=True)
+            overlay(pixels, anomaly_map, (low, high)).save(folder / drawn)
+            table.writerow([path, f"{score:.6g}", drawn])
+            name = path.relative_to(root).as_posix()
+            page.add(name, path=path, pixels=pixels, anomaly_map=anomaly_map, score=score)
     logger.info("page: %s", page.write())
     logger.info("predictions of %d images: %s", len(paths) - len(unreadable), folder)
     if unreadable:
         raise InputError(
-            f"{len(unreadable)} of {len(paths)} images could not be read and have no prediction; "
-            f"the first: {unreadable[0]}"
+            f"{len(unreadable)} of {len(paths)} images could not be read and have no prediction. "
+            f"The first of them: {unreadable[0]}"
         )
+
+
+def score_photographs(
+    detector: Detector, paths: Sequence[Path], batch_size: int, unreadable: list[str]
+) -> Iterator[tuple[Path, Tensor, Tensor, float]]:
+    """Yield each readable photograph, in order: file, pixels (3, S, S), map (S, S) and score.
+
+    Args:
+        detector: The model.
+        paths: The files.
+        batch_size: Images scored at once.
+        unreadable: List that takes a sentence for each file that cannot be read.
+    """
+    size, device = detector.extractor.image_size, detector.map_range.device
+    starts = range(0, len(paths), batch_size)
+    for batch in track([paths[i : i + batch_size] for i in starts], description="predict"):
+        images = {
+            path: read for path in batch if (read := _read(path, size, unreadable)) is not None
+        }
+        if images:
+            scores, maps = detector(torch.stack([*images.values()]).to(device))
+            for row, (path, image) in enumerate(images.items()):
+                yield path, image, maps[row].cpu(), scores[row].item()
 
 
 def _read(path: Path, size: int, unreadable: list[str]) -> Tensor | None:
@@ -105,11 +116,11 @@ def _read(path: Path, size: int, unreadable: list[str]) -> Tensor | None:
 
 
 def find_images(images: str) -> tuple[list[Path], Path]:
-    """Return the image files at a path, sorted, and the folder their names are relative to.
+    """Return the image files at a path, sorted, and the folder that contains them.
 
     Raises:
         MissingInputError: If the path does not exist.
-        InputError: If the folder holds no image.
+        InputError: If the folder contains no image.
     """
     path = Path(images)
     if path.is_file():
@@ -118,14 +129,16 @@ def find_images(images: str) -> tuple[list[Path], Path]:
         raise MissingInputError(f"No image or folder at '{path}'. Check --images.")
     paths = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
-        raise InputError(
-            f"'{path}' holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}). Check --images."
-        )
+        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise InputError(f"'{path}' contains no image ({suffixes}). Check --images.")
     return paths, path
 
 
 def overlay_names(relative: list[Path]) -> list[Path]:
-    """Name the overlay of each image: its own path with .png, kept apart where stems clash."""
+    """Return the overlay's path for each image: the image's path with .png as its suffix.
+
+    Images that differ in their suffix alone keep it: bolt.jpg.png and bolt.bmp.png.
+    """
     counts = Counter(path.with_suffix("") for path in relative)
     return [
         path.with_suffix(".png")
@@ -133,19 +146,3 @@ def overlay_names(relative: list[Path]) -> list[Path]:
         else path.with_name(path.name + ".png")
         for path in relative
     ]
-
-
-def pick_device(name: str) -> torch.device:
-    """Return the device of that name; "auto" is a GPU if there is one.
-
-    Raises:
-        InputError: If the device does not exist here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"Device '{name}' is not available here. Use --device cpu.") from error
-    return device

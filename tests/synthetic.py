@@ -1,4 +1,4 @@
-"""Tiny data sets on disk, each with the quirks of the real one's layout."""
+"""Tiny data sets on disk with the quirks of the real data sets."""
 
 import csv
 import json
@@ -14,7 +14,7 @@ Pixels = np.ndarray
 def pictures(
     rng: np.random.Generator, count: int, *, stripe: int, size: int, defective: bool
 ) -> Iterator[tuple[Pixels, Pixels]]:
-    """Yield noisy stripes (S, S, 3) with masks (S, S) of a dark square where there is a defect."""
+    """Yield noisy stripes (S, S, 3) and masks (S, S); the defect is a dark square."""
     stripes = 128 + 60 * np.sin(np.arange(size) * stripe / 3)
     for _ in range(count):
         noise = rng.normal(0, 8, (size, size, 3))
@@ -38,7 +38,7 @@ def write_mvtec(
     size: int = 32,
     defect: str = "hole",
 ) -> None:
-    """Write noisy stripes in the MVTec layout; the defect is a dark square with a mask."""
+    """Write pictures in the layout of MVTec AD."""
     for number, category in enumerate(categories):
         counts = {"train/good": num_train, "test/good": num_good, f"test/{defect}": num_bad}
         for folder, count in counts.items():
@@ -51,7 +51,7 @@ def write_mvtec(
 
 
 def write_mpdd(root: Path, rng: np.random.Generator) -> None:
-    """Write MPDD: MVTec's layout, .PNG now and then, and empty masks of good images in copies."""
+    """Write MPDD: the layout of MVTec AD, with some .PNG and with empty masks of good images."""
     write_mvtec(root, rng, categories=("connector", "metal_plate", "tubes"), defect="scratches")
     for category in sorted(path for path in root.iterdir()):
         empty = np.zeros((32, 32), np.uint8)
@@ -67,7 +67,7 @@ def write_visa(
     size: int = 32,
     categories: Sequence[str] = ("candle", "pcb1"),
 ) -> None:
-    """Write raw VisA: .JPG, four- and three-digit stems, masks of class numbers, CRLF."""
+    """Write VisA as downloaded: .JPG, stems of 4 and 3 digits, masks of class numbers, CRLF."""
     rows = []
     for number, category in enumerate(categories):
         for split, label, count in (
@@ -93,7 +93,7 @@ def write_visa(
 
 
 def write_visa_prepared(root: Path, rng: np.random.Generator, *, folder: str = "1cls") -> None:
-    """Write prepared VisA: MVTec's layout with masks called like their images, of 3 channels."""
+    """Write prepared VisA: the layout of MVTec AD with RGB masks named like their images."""
     categories = ("candle", "pcb1")
     write_mvtec(root / folder, rng, categories=categories, defect="bad")
     for category in categories:
@@ -112,7 +112,7 @@ def write_realiad(
     size: int = 32,
     num_train: int = 2,
 ) -> None:
-    """Write Real-IAD: parts with five views; of a defective part one view shows no defect."""
+    """Write Real-IAD: parts with five views; one view of a defective part shows no defect."""
     for number, category in enumerate(("audiojack", "bottle_cap")):
         split: dict[str, list[dict[str, str | None]]] = {"train": [], "test": []}
         for part, (listed, kind) in enumerate(
@@ -141,7 +141,7 @@ def write_realiad(
 
 
 def write_folder(root: Path, rng: np.random.Generator) -> None:
-    """Write photographs sorted by hand: one category flat, one with defects, some masks."""
+    """Write sorted photographs: a flat category, and one with defects of which some have masks."""
     for i, (pixels, _) in enumerate(pictures(rng, 4, stripe=1, size=32, defective=False)):
         _save(pixels, root / "bolt" / f"{i}.png")
     for folder, count in (("Good", 10), ("scratch", 3), ("dent", 2)):

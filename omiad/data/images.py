@@ -1,4 +1,4 @@
-"""Image files to tensors: photographs as uint8 RGB, defect masks as bool."""
+"""Image files as arrays and tensors: photographs as uint8 RGB, defect masks as bool."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,60 +16,60 @@ from omiad.errors import InputError, MissingInputError
 from omiad.types import ImageBatch, Labels, Sample, ScoringBatch
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-"""Suffixes of image files, in lower case; compared without regard to case."""
+"""Suffixes of image files in lower case; upper case is accepted too."""
 
 PrepareMask = Callable[[NDArray[np.bool_]], Tensor]
-"""Brings a mask (H, W) to the side at which it is compared, bool."""
+"""Resizes a mask (H, W), bool, to the size at which it is compared with the anomaly map."""
 
 _SIDEWAYS = range(5, 9)  # EXIF orientations that swap width and height
 
 
-def read_image(path: Path, size: int) -> Tensor:
-    """Read a photograph as 8-bit RGB and resize it, bilinear, to a square.
+class MaskSizeError(InputError):
+    """A defect mask and its photograph differ in size."""
 
-    The EXIF orientation is applied. Grayscale is repeated to three channels; 16-bit grayscale is
-    scaled from 0..65535 to 0..255, of 16-bit colour the high byte counts. Palettes and CMYK are
-    converted. Transparency is dropped: the stored colour counts. Of several pages the first is
-    read. Aspect ratio is not kept, as in the protocols of MVTec AD. JPEG is decoded at full size:
-    its draft mode would save half of the time, and change pixels by up to two levels.
+
+def read_image(path: Path, size: int) -> Tensor:
+    """Read a photograph as 8-bit RGB (3, size, size) and resize it to a square, bilinear.
+
+    The EXIF orientation is applied. Grayscale is repeated to three channels. 16-bit grayscale is
+    scaled from 0..65535 to 0..255; 16-bit colour keeps its high byte. Palettes and CMYK are
+    converted to RGB. Transparency is dropped and the stored colour is kept. Only the first page of
+    a file is read. The aspect ratio is not kept, as in the protocols of MVTec AD. JPEG is decoded
+    at full size; draft mode would take half of the time but change pixels by up to two levels.
 
     Args:
         path: Image file.
         size: Side of the result in pixels.
 
-    Returns:
-        Pixels (3, size, size), uint8.
-
     Raises:
         MissingInputError: If the file does not exist.
-        InputError: If it is corrupt, truncated, holds floating-point pixels, or has more than 179
-            million pixels (Pillow's limit against decompression bombs).
+        InputError: If the file is corrupt or truncated, has floating-point pixels, or has more than
+            179 million pixels (Pillow's limit against decompression bombs).
     """
     resized = _read_rgb(path).resize((size, size), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous()
 
 
 def load_image(path: Path) -> NDArray[np.uint8]:
-    """Read a photograph (H, W, 3) at its own size, under the conditions of `read_image`."""
+    """Read a photograph (H, W, 3) at its own size; otherwise like `read_image`."""
     return np.array(_read_rgb(path))
 
 
 def read_mask(path: Path, size: int, *, image: Path) -> Tensor:
-    """Read a defect mask and resize it, nearest, to a square; every pixel but black is defective.
+    """Read a defect mask (size, size), bool, and resize it to a square, nearest neighbour.
 
-    Binarised before it is resized, so that masks of class numbers (1, 2, ...) count like 255.
+    Every pixel that is not black is defective. The mask is binarised before it is resized, so
+    masks of class numbers (1, 2, ...) work like masks of 255.
 
     Args:
         path: Mask file.
         size: Side of the result in pixels.
-        image: The photograph the mask belongs to; only its header is read.
-
-    Returns:
-        Mask (size, size), bool.
+        image: The photograph of the mask; only its header is read.
 
     Raises:
         MissingInputError: If a file does not exist.
-        InputError: If a file is corrupt, or mask and image differ in size.
+        MaskSizeError: If the mask and the photograph differ in size.
+        InputError: If a file is corrupt.
     """
     binary = Image.fromarray(load_mask(path, image=image).astype(np.uint8))
     resized = binary.resize((size, size), Image.Resampling.NEAREST)
@@ -77,7 +77,7 @@ def read_mask(path: Path, size: int, *, image: Path) -> Tensor:
 
 
 def load_mask(path: Path, *, image: Path) -> NDArray[np.bool_]:
-    """Read a defect mask (H, W) at its own size, under the conditions of `read_mask`."""
+    """Read a defect mask (H, W) at its own size; otherwise like `read_mask`."""
     with _opened(path) as opened:
         defective = _defective(ImageOps.exif_transpose(opened))
     with _opened(image) as opened:
@@ -85,23 +85,29 @@ def load_mask(path: Path, *, image: Path) -> NDArray[np.bool_]:
         if opened.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS:
             width, height = height, width
     if defective.shape != (height, width):
-        raise InputError(
+        raise MaskSizeError(
             f"The mask '{path}' is {defective.shape[1]} x {defective.shape[0]} pixels, but its "
-            f"image '{image}' is {width} x {height}. Give the mask its image's size."
+            f"image '{image}' is {width} x {height}. Export the mask at the size of its image."
         )
     return defective
 
 
+def save_image(pixels: NDArray[np.uint8], path: Path) -> None:
+    """Write pixels (H, W) or (H, W, 3) as an image file, and create its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
 class ImageDataset(Dataset[ImageBatch | ScoringBatch]):
-    """Photographs of samples with what is known about them.
+    """Photographs with their labels.
 
     An item is an `ImageBatch` without the batch axis; if features are given, a `ScoringBatch`.
 
     Args:
-        samples: What to read, in this order.
+        samples: The samples, in the order of the items.
         image_size: Side of images and masks in pixels.
-        prepare_mask: Brings a mask (H, W) to that size; by default as `read_mask` does.
-        features: Features of the samples, given out in place of their pixels.
+        prepare_mask: Resizes a mask (H, W) to that size; by default it is resized like `read_mask`.
+        features: Features of the samples, to be returned in place of the photographs.
     """
 
     def __init__(
@@ -153,9 +159,9 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise
     except FileNotFoundError as error:
         raise MissingInputError(
-            f"No image '{path}', though it was listed. Start again to list the files anew."
+            f"The image '{path}' is missing. Restore it, or remove it and start again."
         ) from error
-    # Pillow reports broken files by all of these.
+    # Pillow raises all of these for broken files.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(
             f"'{path}' cannot be read as an image ({error}). Replace the file or remove it."
@@ -165,7 +171,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
     if image.mode == "F":
         raise InputError(
-            f"'{path}' holds floating-point pixels, whose range is unknown. Convert it to 8 or 16 "
+            f"'{path}' has floating-point pixels, whose range is unknown. Convert it to 8 or 16 "
             f"bits."
         )
     if image.mode.startswith("I"):  # 16 bits; Pillow opens some such files with 32-bit pixels
@@ -175,12 +181,12 @@ def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
 
 
 def _convert(image: Image.Image) -> Image.Image:
-    # A palette goes by way of RGBA: Pillow would warn about a transparent one.
+    # Palettes are converted to RGBA first, because Pillow warns about transparent ones.
     return (image.convert("RGBA") if image.mode == "P" else image).convert("RGB")
 
 
 def _defective(mask: Image.Image) -> NDArray[np.bool_]:
     if mask.mode in ("1", "L", "F") or mask.mode.startswith("I"):
         return np.asarray(mask).astype(bool)
-    # An opaque alpha is not a defect, and a palette's first entry need not be its black.
+    # An opaque alpha channel is not a defect, and black need not be the first entry of a palette.
     return np.asarray(np.asarray(_convert(mask)).any(-1), dtype=np.bool_)

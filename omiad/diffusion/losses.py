@@ -1,8 +1,9 @@
-"""Losses of both stages, one value per sample; the modules take the mean.
+"""Losses of both stages; each returns one value per sample, (B,), and the modules take the mean.
 
-Stage 1 (AMDM): `masked_denoising_loss`. Stage 2 (ASD): `student_loss` and `discriminator_loss`
-for the student score psi, `score_distillation_loss` and `generator_adversarial_loss` for the
-generator theta. Squared norms are means over elements, not sums; the lambdas count on it.
+Stage 1 (AMDM) trains the teacher phi by `masked_denoising_loss`. Stage 2 (ASD) trains the student
+psi by `student_loss` and `discriminator_loss`, and the generator theta by
+`score_distillation_loss` and `generator_adversarial_loss`. ||x||^2 is a mean over elements, not a
+sum; the paper's weights lambda depend on this choice.
 """
 
 from typing import Literal, get_args
@@ -17,7 +18,6 @@ from omiad.diffusion.schedule import NoiseSchedule
 from omiad.errors import InputError
 
 Weighting = Literal["auto", "one", "alpha_bar", "snr", "min_snr_5"]
-Target = Literal["x0", "noise"]
 
 
 def _sample_mean(x: Tensor) -> Tensor:
@@ -27,10 +27,11 @@ def _sample_mean(x: Tensor) -> Tensor:
 def timestep_weight(
     weighting: Weighting, schedule: NoiseSchedule, t: Tensor, *, parameterization: str
 ) -> Tensor:
-    """Return gamma(t) of eq. 11 for an x_0-space error, (B,).
+    """Return gamma(t) of eq. 11, the weight of an error in x_0, (B,).
 
-    The paper does not print gamma. "auto" is alpha_bar for an epsilon-network, which keeps both
-    ends of the schedule bounded under masking, and one for v- and x0-networks.
+    The paper does not define gamma. "auto" is one for networks that predict v or x_0. For networks
+    that predict epsilon it is alpha_bar, which bounds the loss at both ends of the schedule even
+    under masking.
 
     Raises:
         InputError: If the weighting is unknown.
@@ -59,40 +60,33 @@ def masked_denoising_loss(
     t: Tensor,
     keep: Tensor,
     weight: Tensor,
-    target: Target = "x0",
 ) -> Tensor:
-    """Train a denoiser on masked, noisy features: eqs. 9 to 11, or eq. 5 for target "noise".
+    """Return the loss of AMDM, eqs. 9 to 11: gamma(t) ||x_0_hat - x_0||^2 on masked features.
 
-    With x_m = x_0 * M and x_t = alpha x_m + sigma noise the loss is
-    gamma(t) ||x_0_hat - x_0||^2: the network must also inpaint what the mask hid. Target "noise"
-    asks for the added noise only, gamma(t) ||noise_hat - noise||^2.
+    The network sees x_t = alpha x_m + sigma noise with x_m = x_0 * M, so it must also inpaint what
+    the mask hides. Without a mask this is eq. 5, ||noise_hat - noise||^2, weighted by
+    gamma(t) (sigma / alpha)^2.
 
     Args:
-        denoise: The denoiser being trained.
+        denoise: The denoiser in training.
         schedule: Noise schedule.
         x_0: Clean features (B, C, H, W).
-        noise: Standard normal, like x_0.
+        noise: Standard normal noise (B, C, H, W).
         t: Steps (B,), integers in 1..T.
-        keep: Mask that broadcasts to x_0, 1 where features stay.
+        keep: Mask M, broadcastable to x_0: 1 keeps a feature and 0 hides it.
         weight: gamma(t), (B,).
-        target: What the error is measured in.
-
-    Returns:
-        Loss of each sample, (B,).
     """
     estimate = denoise(schedule.add_noise(apply_mask(x_0, keep), noise, t), t)
-    if target == "noise":
-        return weight * _sample_mean((estimate.noise - noise) ** 2)
     return weight * _sample_mean((estimate.x_0 - x_0) ** 2)
 
 
 def student_loss(estimate: Denoised, x_g: Tensor, weight: Tensor) -> Tensor:
-    """Fit the student score to the generator's output: eq. 13 in x_0 form, (B,).
+    """Return the student's loss, eq. 13 in x_0 form: gamma(t) ||x_0_hat - x_g||^2, (B,).
 
-    ||x_0_hat - x_g||^2 = (sigma / alpha)^2 ||noise_hat - noise||^2, so the weight is stage 1's.
+    ||x_0_hat - x_g||^2 = (sigma / alpha)^2 ||noise_hat - noise||^2, so gamma is that of stage 1.
 
     Args:
-        estimate: The student's answer for the noised x_g.
+        estimate: The student's estimate for the noised x_g.
         x_g: Generated features (B, C, H, W), detached from the generator.
         weight: gamma(t), (B,).
     """
@@ -102,7 +96,7 @@ def student_loss(estimate: Denoised, x_g: Tensor, weight: Tensor) -> Tensor:
 def distillation_weight(x_g: Tensor, teacher: Denoised) -> Tensor:
     """Return SiD's per-sample weight 1 / mean |x_g - x_0_hat|, detached, (B,).
 
-    Source: SiD, training/sid_loss.py, generator_loss (the normalisation of its x_0-space loss).
+    Source: SiD, training/sid_loss.py, generator_loss (the normalisation of its loss in x_0).
     """
     return 1 / _sample_mean((x_g - teacher.x_0).detach().abs()).clamp(min=1e-5)
 
@@ -110,19 +104,19 @@ def distillation_weight(x_g: Tensor, teacher: Denoised) -> Tensor:
 def score_distillation_loss(
     x_g: Tensor, teacher: Denoised, student: Denoised, *, weight: Tensor, alpha: float = 1.0
 ) -> Tensor:
-    """Distil the teacher's score into the generator: eqs. 15, 16 and 27 in x_0 form, (B,).
+    """Return the generator's distillation loss, eqs. 15, 16 and 27 in x_0 form, (B,).
 
-    With d = x_0_phi - x_0_psi = (sigma / alpha_t) (noise_psi - noise_phi):
-    gamma (<d, x_0_phi - x_g> - alpha ||d||^2). Gradients must reach x_g through both frozen
-    networks' inputs; with their inputs detached the noise form has no gradient at all.
+    The loss is gamma (<d, x_0_phi - x_g> - alpha ||d||^2) with
+    d = x_0_phi - x_0_psi = (sigma / alpha_t) (noise_psi - noise_phi). Gradients must reach x_g
+    through the inputs of both frozen networks; with detached inputs the noise form has none.
 
-    Deviation: Algorithm 1, line 13, subtracts alpha ||d||^2 from an expression that already holds
-    it once (an effective alpha of 2, which diverges for an over-dispersed generator).
+    Deviation: Algorithm 1, line 13, subtracts alpha ||d||^2 from an expression that already
+    contains it. That makes alpha effectively 2, with which an over-dispersed generator diverges.
 
     Args:
         x_g: Generated features (B, C, H, W), with their graph.
-        teacher: phi's answer for the noised x_g, with its graph.
-        student: psi's answer for the noised x_g, with its graph.
+        teacher: The estimate of phi for the noised x_g, with its graph.
+        student: The estimate of psi for the noised x_g, with its graph.
         weight: gamma(t), (B,), detached.
         alpha: Weight of the squared term; 0.5 is unbiased for the Fisher divergence.
     """
@@ -132,17 +126,17 @@ def score_distillation_loss(
 
 
 def discriminator_logits(encoding: Tensor) -> Tensor:
-    """Average an encoder's output over channels: logit map (B, 1, H', W') (section 3.3.2).
+    """Average an encoding (B, C', H', W') over channels: logits (B, 1, H', W') (section 3.3.2).
 
-    Source: SiDA, training/sida_networks.py; D = sigmoid(logit).
+    D = sigmoid(logit). Source: SiDA, training/sida_networks.py.
     """
     return encoding.float().mean(dim=1, keepdim=True)
 
 
 def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """Teach the discriminator: half the binary cross-entropy of real and fake maps, eq. 17, (B,).
+    """Return the discriminator's loss, eq. 17: the mean cross-entropy of real and fake, (B,).
 
-    Deviation: eq. 17 is printed without its minus sign although it is minimised.
+    Deviation: eq. 17 is minimised but printed without its minus sign.
     """
     real = _sample_mean(F.softplus(-real_logits))
     fake = _sample_mean(F.softplus(fake_logits))
@@ -150,8 +144,8 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
 
 
 def generator_adversarial_loss(fake_logits: Tensor) -> Tensor:
-    """Make generated features look real to the discriminator: -ln D(x_t), eq. 18, (B,).
+    """Return the generator's adversarial loss, eq. 18: -ln D(x_t), (B,).
 
-    Deviation: eq. 18 prints the mean of D itself, which a minimising generator would lower.
+    Deviation: eq. 18 prints the mean of D itself, which a generator would lower by minimising it.
     """
     return _sample_mean(F.softplus(-fake_logits))

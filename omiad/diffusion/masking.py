@@ -1,4 +1,4 @@
-"""Adaptive masking of the clean features during AMDM training (paper eqs. 6 to 8)."""
+"""Adaptive masking of the clean features in AMDM training (paper eqs. 6 to 8)."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -14,21 +14,24 @@ Granularity = Literal["token", "element", "channel"]
 
 @dataclass(frozen=True)
 class Masking:
-    """How much of the features is hidden at step t, and in what pieces.
+    """How much of the features is hidden at step t, and in pieces of which shape.
 
     The drop probability is p(t) = p_min + (p_max - p_min) (t / T)^exponent, eq. 7. Equal bounds
-    give the fixed-mask ablation, zero bounds no mask.
+    give the fixed-mask ablation; bounds of zero turn masking off.
 
-    Deviation: eq. 8 prints M ~ Bernoulli(p) with M multiplied onto the features, which would keep
-    more at high noise and contradict the text; p is the probability to drop here.
+    Deviation: eq. 8 prints M ~ Bernoulli(p) and multiplies the features by M. That would keep more
+    features at high noise, against the text. Here p is the probability of dropping a feature.
 
     Attributes:
         p_min: Drop probability as t goes to 0.
         p_max: Drop probability at t = T.
-        exponent: Growth rate (the paper's k, printed kappa in eq. 7).
-        granularity: "token" drops a position in all channels, "element" single values, "channel"
-            whole maps.
-        block: Side of the dropped squares in grid cells; 1 drops single cells. Not for "channel".
+        exponent: Growth rate (the paper's k, printed as kappa in eq. 7).
+        granularity: "token" drops a position in all channels, "element" drops single values, and
+            "channel" drops whole channels.
+        block: Side of the dropped squares in grid cells; "channel" ignores it.
+
+    Raises:
+        InputError: If a field is out of range.
     """
 
     p_min: float = 0.1
@@ -38,11 +41,6 @@ class Masking:
     block: int = 1
 
     def __post_init__(self) -> None:
-        """Check the fields.
-
-        Raises:
-            InputError: If a field is out of its range.
-        """
         if not 0 <= self.p_min <= self.p_max < 1:
             raise InputError(
                 f"masking needs 0 <= p_min <= p_max < 1, but got p_min {self.p_min} and p_max "
@@ -61,10 +59,10 @@ class Masking:
         return self.p_min + (self.p_max - self.p_min) * (t / num_timesteps) ** self.exponent
 
     def uniform_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """Return the shape of the uniform draws that decide a sample's mask.
+        """Return the shape (c, h, w) of the uniform draws that decide the mask of one sample.
 
         Args:
-            shape: One sample's features (C, H, W).
+            shape: Shape of the sample's features, (C, H, W).
 
         Raises:
             InputError: If the grid is not a multiple of the block.
@@ -81,10 +79,10 @@ class Masking:
         return (depth, height // self.block, width // self.block)
 
     def keep(self, uniform: Tensor, t: Tensor, num_timesteps: int) -> Tensor:
-        """Return the keep mask M(t) of eq. 8, 1 where the features stay and 0 where they go.
+        """Return the mask M(t) of eq. 8: 1 keeps a feature and 0 hides it.
 
         Args:
-            uniform: Draws from U[0, 1) of `uniform_shape`, (B, c, h, w), made by the caller.
+            uniform: Draws from U[0, 1), (B, c, h, w) with `uniform_shape` for each sample.
             t: Steps (B,), integers in 1..T.
             num_timesteps: T.
 
@@ -99,5 +97,5 @@ class Masking:
 
 
 def apply_mask(x_0: Tensor, keep: Tensor) -> Tensor:
-    """Hide features, eq. 6: x_m = x_0 * M, a hard zero without rescaling of the rest."""
+    """Hide features, eq. 6: x_m = x_0 * M; the visible features are not rescaled."""
     return torch.mul(x_0, keep)

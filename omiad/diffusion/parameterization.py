@@ -1,7 +1,7 @@
-"""What a network's raw output means: v, epsilon or x_0.
+"""The meaning of a network's raw output: v, epsilon or x_0.
 
-Every loss and sampler needs only the pair (x_0_hat, noise_hat), so this is the one place that
-knows the parameterisation.
+Losses and samplers need only the pair (x_0_hat, noise_hat), so no other file knows the
+parameterisation.
 """
 
 from typing import Literal, NamedTuple, Protocol, get_args
@@ -15,7 +15,7 @@ Parameterization = Literal["v", "epsilon", "x0"]
 
 
 class Denoised(NamedTuple):
-    """A denoiser's two equivalent answers, each (B, C, H, W), float32 or better.
+    """A denoiser's two equivalent estimates, each (B, C, H, W), float32 or better.
 
     Attributes:
         x_0: Estimate of the clean features.
@@ -34,38 +34,20 @@ class DenoiseFn(Protocol):
         ...
 
 
-def denoised(
-    output: Tensor, x_t: Tensor, t: Tensor, schedule: NoiseSchedule, parameterization: str
-) -> Denoised:
-    """Turn a raw network output into (x_0_hat, noise_hat) so that x_t = alpha x_0 + sigma noise.
+class Denoiser(nn.Module):
+    """A network with its schedule and parameterisation: (x_t, t) -> (x_0_hat, noise_hat).
 
-    v (Salimans and Ho 2022): v = alpha noise - sigma x_0, hence x_0 = alpha x_t - sigma v and
-    noise = sigma x_t + alpha v. epsilon: x_0 = (x_t - sigma noise) / alpha (paper eq. 10).
-    x0: noise = (x_t - alpha x_0) / sigma.
-
-    Deviation: the paper words eq. 10 for a noise-predicting network; v carries the same content
-    without the amplification sigma / alpha, which is 106 at the paper's t_init = 960.
+    Deviation: the paper states eq. 10 for a network that predicts the noise. v is equivalent but
+    avoids the amplification by sigma / alpha, which is 106 at the paper's t_init = 960.
 
     Args:
-        output: Raw network output (B, C, H, W).
-        x_t: Noisy features (B, C, H, W) the network was given.
-        t: Steps (B,), integers in 1..T.
+        network: Maps (x_t (B, C, H, W), t (B,)) to a raw output (B, C, H, W).
         schedule: Noise schedule.
-        parameterization: "v", "epsilon" or "x0".
+        parameterization: Meaning of the raw output.
+
+    Raises:
+        InputError: If the parameterisation is unknown.
     """
-    # Half-precision outputs would lose 0.2 rms at t_init = 960 in the epsilon form.
-    output = output.to(schedule.alpha.dtype)
-    x_t = x_t.to(schedule.alpha.dtype)
-    alpha, sigma = schedule.amplitudes(t)
-    if parameterization == "v":
-        return Denoised(alpha * x_t - sigma * output, sigma * x_t + alpha * output)
-    if parameterization == "epsilon":
-        return Denoised((x_t - sigma * output) / alpha, output)
-    return Denoised(output, (x_t - alpha * output) / sigma)
-
-
-class Denoiser(nn.Module):
-    """A network with its schedule and parameterisation: (x_t, t) -> (x_0_hat, noise_hat)."""
 
     def __init__(
         self,
@@ -74,16 +56,6 @@ class Denoiser(nn.Module):
         *,
         parameterization: Parameterization = "v",
     ) -> None:
-        """Wrap a network.
-
-        Args:
-            network: Maps (x_t (B, C, H, W), t (B,)) to a raw output (B, C, H, W).
-            schedule: Noise schedule.
-            parameterization: Meaning of the raw output.
-
-        Raises:
-            InputError: If the parameterisation is unknown.
-        """
         super().__init__()
         if parameterization not in get_args(Parameterization):
             raise InputError(
@@ -99,5 +71,22 @@ class Denoiser(nn.Module):
         return self.interpret(self.network(x_t, t), x_t, t)
 
     def interpret(self, output: Tensor, x_t: Tensor, t: Tensor) -> Denoised:
-        """Read a raw network output that was computed elsewhere for the same x_t and t."""
-        return denoised(output, x_t, t, self.schedule, self.parameterization)
+        """Convert a raw network output into (x_0_hat, noise_hat): x_t = alpha x_0 + sigma noise.
+
+        v (Salimans and Ho 2022) is alpha noise - sigma x_0, hence x_0 = alpha x_t - sigma v and
+        noise = sigma x_t + alpha v. From epsilon, x_0 = (x_t - sigma noise) / alpha (paper eq. 10).
+        From x0, noise = (x_t - alpha x_0) / sigma.
+
+        Args:
+            output: Raw network output (B, C, H, W).
+            x_t: Input of the network, noisy features (B, C, H, W).
+            t: Steps (B,), integers in 1..T.
+        """
+        # In half precision the epsilon form would be off by 0.2 rms at t_init = 960.
+        output, x_t = output.to(self.schedule.alpha.dtype), x_t.to(self.schedule.alpha.dtype)
+        alpha, sigma = self.schedule.amplitudes(t)
+        if self.parameterization == "v":
+            return Denoised(alpha * x_t - sigma * output, sigma * x_t + alpha * output)
+        if self.parameterization == "epsilon":
+            return Denoised((x_t - sigma * output) / alpha, output)
+        return Denoised(output, (x_t - alpha * output) / sigma)

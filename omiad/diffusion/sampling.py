@@ -1,11 +1,7 @@
-"""Reconstruction of features by denoising: one step, DDIM, and DDPM's ancestral sampler.
+"""Reconstruction of features by denoising: in one step or by DDIM."""
 
-A denoiser is any callable (x_t, t) -> `Denoised`; noise is an argument.
-"""
-
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,9 +9,6 @@ from torch import Tensor
 from omiad.diffusion.parameterization import DenoiseFn
 from omiad.diffusion.schedule import NoiseSchedule
 from omiad.errors import InputError
-
-Sampler = Literal["ddim", "ddpm"]
-"""`ddim_reconstruct` or `ddpm_reconstruct`."""
 
 
 def _steps(x: Tensor, t: int) -> Tensor:
@@ -25,7 +18,7 @@ def _steps(x: Tensor, t: int) -> Tensor:
 def one_step_reconstruct(
     denoise: DenoiseFn, schedule: NoiseSchedule, x_0: Tensor, noise: Tensor, *, t_init: int
 ) -> Tensor:
-    """Noise to t_init and return the estimate of x_0 in one evaluation (paper eq. 12, Alg. 2).
+    """Add noise up to t_init and estimate x_0 in one evaluation (paper eq. 12, Algorithm 2).
 
     Args:
         denoise: The generator.
@@ -39,7 +32,7 @@ def one_step_reconstruct(
 
 
 def ddim_timesteps(t_init: int, num_steps: int) -> list[int]:
-    """Return the steps from t_init down to 0, evenly spaced and rounded: num_steps + 1 integers.
+    """Return num_steps + 1 integers from t_init down to 0, evenly spaced and rounded.
 
     Raises:
         InputError: If num_steps is not in 1..t_init.
@@ -60,26 +53,27 @@ def ddim_reconstruct(
     eta: float = 0.0,
     step_noise: Iterable[Tensor] = (),
 ) -> Tensor:
-    """Noise to t_init and denoise by DDIM (Song et al. 2020, eq. 12) with alpha_bar_0 = 1.
+    """Add noise up to t_init and denoise by DDIM (Song et al. 2020, eq. 12).
 
-    One step from t_init equals `one_step_reconstruct`.
+    One step is `one_step_reconstruct`. With eta 1 and num_steps = t_init it is the paper's
+    ancestral sampler (eqs. 3 and 4) without the noise that eq. 3 adds last, of variance beta_1.
 
     Args:
         denoise: The denoiser.
-        schedule: Noise schedule.
+        schedule: Noise schedule; alpha_bar_0 is 1.
         x_0: Features (B, C, H, W).
-        noise: Standard normal, broadcastable to x_0.
+        noise: Standard normal noise, broadcastable to x_0.
         t_init: Step to start from, in 1..T.
-        num_steps: Number of evaluations.
-        eta: Share of fresh noise in each step; 0 is deterministic, 1 has DDPM's variance.
-        step_noise: Standard normals that broadcast to x_0, num_steps - 1 of them or more; used
-            only if eta is positive.
+        num_steps: Number of evaluations, in 1..t_init.
+        eta: Share of new noise in each step: 0 is deterministic, 1 has the variance of DDPM.
+        step_noise: At least num_steps - 1 standard normals, broadcastable to x_0; used only if eta
+            is positive.
 
     Returns:
         The last estimate of x_0, (B, C, H, W).
 
     Raises:
-        InputError: If eta is positive and there is too little step noise.
+        InputError: If num_steps is not in 1..t_init, or step_noise has too few entries.
     """
     timesteps = ddim_timesteps(t_init, num_steps)
     fresh_noise = iter(step_noise)
@@ -92,58 +86,7 @@ def ddim_reconstruct(
         fresh = eta * (sigma / sigma_now) * (1 - (alpha_now / alpha) ** 2).sqrt()
         x = alpha * estimate.x_0 + (sigma**2 - fresh**2).clamp(min=0).sqrt() * estimate.noise
         if eta > 0:
-            x = x + fresh * _next(fresh_noise)
+            if (z := next(fresh_noise, None)) is None:
+                raise InputError("step_noise is too short. Give num_steps - 1 noises or more.")
+            x = x + fresh * z
     return denoise(x, _steps(x, timesteps[-2])).x_0
-
-
-def ddpm_reconstruct(
-    denoise: DenoiseFn,
-    schedule: NoiseSchedule,
-    x_0: Tensor,
-    noise: Tensor,
-    *,
-    t_init: int,
-    step_noise: Iterable[Tensor],
-) -> Tensor:
-    """Noise to t_init and walk back every step by the ancestral sampler (paper eqs. 3 and 4).
-
-    The mean is eq. 4 written with the estimate of x_0 (the DDPM posterior mean, equal for
-    consistent estimates and exact in float32 at large t); the variance is beta_1 at t = 1 and
-    (1 - alpha_bar_{t-1}) / (1 - alpha_bar_t) beta_t above; eq. 4 prints "alpha_bar_t - 1" there.
-
-    Args:
-        denoise: The denoiser.
-        schedule: Noise schedule.
-        x_0: Features (B, C, H, W).
-        noise: Standard normal, broadcastable to x_0.
-        t_init: Step to start from, in 1..T; as many evaluations are made.
-        step_noise: Standard normals that broadcast to x_0, t_init of them or more.
-
-    Returns:
-        A sample of the reverse process at t = 0, (B, C, H, W).
-
-    Raises:
-        InputError: If there is too little step noise.
-    """
-    fresh_noise = iter(step_noise)
-    x = schedule.add_noise(x_0, noise, _steps(x_0, t_init))
-    for t in range(t_init, 0, -1):
-        estimate = denoise(x, _steps(x, t))
-        beta, sigma = schedule.beta[t - 1], schedule.sigma[t - 1]
-        if t == 1:
-            mean, variance = estimate.x_0, beta
-        else:
-            alpha_before, sigma_before = schedule.alpha[t - 2], schedule.sigma[t - 2]
-            mean = (
-                alpha_before * beta * estimate.x_0 + (1 - beta).sqrt() * sigma_before**2 * x
-            ) / sigma**2
-            variance = (sigma_before / sigma) ** 2 * beta
-        x = mean + variance.sqrt() * _next(fresh_noise)
-    return x
-
-
-def _next(fresh_noise: Iterator[Tensor]) -> Tensor:
-    noise = next(fresh_noise, None)
-    if noise is None:
-        raise InputError("A stochastic sampler needs step_noise for every step, but it ran out.")
-    return noise

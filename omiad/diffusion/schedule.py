@@ -1,7 +1,7 @@
 """The noise schedule of the forward process (paper eqs. 1, 2 and 9).
 
-Steps are 1-based as in the paper: t = 1 is the least noisy, t = T the noisiest. Table 13 of the
-paper uses t = 1000 with T = 1000, which a 0-based index does not have.
+Steps count from 1 to T, as in the paper: t = 1 has the least noise and t = T the most. (Table 13
+of the paper uses t = 1000 with T = 1000, which steps from 0 would not include.)
 """
 
 import torch
@@ -13,15 +13,22 @@ from omiad.errors import InputError
 class NoiseSchedule(nn.Module):
     """Linear beta schedule of DDPM, computed in float64.
 
+    Args:
+        num_timesteps: T, the number of forward steps.
+        beta_start: Variance of the first step.
+        beta_end: Variance of the last step.
+        dtype: Data type of the stored amplitudes.
+
     Attributes:
         alpha: Signal amplitude sqrt(alpha_bar_t), shape (T,), index t - 1.
         sigma: Noise amplitude sqrt(1 - alpha_bar_t), shape (T,), index t - 1.
-        beta: Variance added by step t, shape (T,), index t - 1.
+
+    Raises:
+        InputError: If T is below 2, or the variances do not satisfy 0 < beta_start <= beta_end < 1.
     """
 
     alpha: Tensor
     sigma: Tensor
-    beta: Tensor
 
     def __init__(
         self,
@@ -31,17 +38,6 @@ class NoiseSchedule(nn.Module):
         beta_end: float = 0.02,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        """Build the schedule.
-
-        Args:
-            num_timesteps: T, the number of forward steps.
-            beta_start: Variance of the first step.
-            beta_end: Variance of the last step.
-            dtype: What the amplitudes are stored as, after a float64 computation.
-
-        Raises:
-            InputError: If T is below 2 or the variances do not rise inside (0, 1).
-        """
         super().__init__()
         if num_timesteps < 2:
             raise InputError(f"num_timesteps must be at least 2, but got {num_timesteps}.")
@@ -52,10 +48,9 @@ class NoiseSchedule(nn.Module):
             )
         beta = torch.linspace(beta_start, beta_end, num_timesteps, dtype=torch.float64)
         alpha_bar = torch.cumprod(1 - beta, dim=0)
-        # Recomputable, so not in the checkpoint.
+        # The constructor recomputes the amplitudes, so checkpoints do not need them.
         self.register_buffer("alpha", alpha_bar.sqrt().to(dtype), persistent=False)
         self.register_buffer("sigma", (1 - alpha_bar).sqrt().to(dtype), persistent=False)
-        self.register_buffer("beta", beta.to(dtype), persistent=False)
 
     @property
     def num_timesteps(self) -> int:
@@ -73,7 +68,7 @@ class NoiseSchedule(nn.Module):
 
         Args:
             x_0: Clean features (B, C, H, W).
-            noise: Standard normal, drawn by the caller, broadcastable to x_0.
+            noise: Standard normal noise, broadcastable to x_0.
             t: Steps (B,), integers in 1..T.
         """
         alpha, sigma = self.amplitudes(t)
@@ -83,17 +78,17 @@ class NoiseSchedule(nn.Module):
         """Return t if it lies in 1..T.
 
         Raises:
-            InputError: If it does not; the sentence calls the step `name`.
+            InputError: If it does not; the message calls the step `name`.
         """
         if not 1 <= t <= self.num_timesteps:
             raise InputError(f"{name} must lie in 1..{self.num_timesteps}, but got {t}.")
         return t
 
     def noise_to_signal(self, t: int, rms: float) -> float:
-        """Return (sigma_t / alpha_t) / rms, the noise amplitude in units of the features'."""
+        """Return the noise-to-signal ratio (sigma_t / alpha_t) / rms of features with that rms."""
         return float(self.sigma[t - 1] / self.alpha[t - 1]) / rms
 
     def matching_step(self, ratio: float, rms: float) -> int:
-        """Return the step whose noise-to-signal ratio is nearest to `ratio` (on a log scale)."""
+        """Return the step whose noise-to-signal ratio is closest to `ratio` on a log scale."""
         log_ratio = (self.sigma / (self.alpha * rms)).log()
         return int((log_ratio - log_ratio.new_tensor(ratio).log()).abs().argmin()) + 1

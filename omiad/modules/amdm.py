@@ -23,7 +23,7 @@ from omiad.features.normalization import FeatureNorm
 from omiad.modules.ema import ema_decay, ema_update
 from omiad.modules.randomness import SampleDraws
 from omiad.modules.training import TrainingModule, seeded_network
-from omiad.networks import Network, describe
+from omiad.networks import Network, cost_summary
 from omiad.scoring import Scoring
 from omiad.types import FeatureBatch
 
@@ -130,7 +130,7 @@ class AMDMModule(TrainingModule):
             normalizer.fit(self.data.statistics)
             self.report_t_init(normalizer.normalized_rms(self.data.statistics))
             grid = extractor.feature_size
-            logger.info("network: %s", describe(self.network, (channels, grid, grid)))
+            logger.info("network: %s", cost_summary(self.network, (channels, grid, grid)))
 
     @property
     def network(self) -> Network:

@@ -39,7 +39,7 @@ from omiad.modules.ema import ema_decay, ema_update
 from omiad.modules.gradients import frozen, zero_nonfinite_gradients
 from omiad.modules.randomness import SampleDraws
 from omiad.modules.training import TrainingModule
-from omiad.networks import Network, describe
+from omiad.networks import Network, cost_summary
 from omiad.scoring import Scoring
 from omiad.types import FeatureBatch
 
@@ -309,7 +309,7 @@ class OmiADModule(TrainingModule):
             extractor = self.detector.extractor
             shape = (extractor.num_channels, extractor.feature_size, extractor.feature_size)
             network = cast(Network, self.generator.network)
-            logger.info("generator: %s", describe(network, shape))
+            logger.info("generator: %s", cost_summary(network, shape))
 
     def build_student(self) -> None:
         """Build what is trained beside the generator."""

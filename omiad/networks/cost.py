@@ -1,4 +1,4 @@
-"""Size and cost of a network, counted without running it."""
+"""Parameters and multiply-accumulates of a network, counted without computing an output."""
 
 import torch
 from torch import nn
@@ -13,28 +13,28 @@ def count_parameters(module: nn.Module) -> int:
 
 
 def count_macs(network: Network, shape: tuple[int, int, int]) -> int:
-    """Return the multiply-accumulates of one forward pass of one sample, attention included.
+    """Return the multiply-accumulates of one forward pass for one sample, attention included.
 
     Args:
-        network: The network; a copy without data is counted.
-        shape: Features (C, H, W).
+        network: The network. A copy on the meta device is counted, so the network is not touched.
+        shape: Shape of the features, (C, H, W).
     """
     with torch.device("meta"):
-        shadow = build_network(network_spec(network))
+        copy = build_network(network_spec(network))
         x, t = torch.empty(1, *shape), torch.ones(1, dtype=torch.int64)
     with FlopCounterMode(display=False) as counter:
-        shadow(x, t)
+        copy(x, t)
     return int(counter.get_total_flops()) // 2
 
 
-def describe(network: Network, shape: tuple[int, int, int]) -> str:
-    """Say what a network costs.
+def cost_summary(network: Network, shape: tuple[int, int, int]) -> str:
+    """Return the size and cost of a network in one line.
 
-    E.g. "UNet: 40.2 M parameters (encoder 12.0 M), 6.95 GMACs per image".
+    For example "UNet: 40.2 M parameters (encoder 12.0 M), 6.95 GMACs per image".
 
     Args:
         network: The network.
-        shape: Features (C, H, W).
+        shape: Shape of the features, (C, H, W).
     """
     parameters, macs = count_parameters(network), count_macs(network, shape)
     encoder = sum(parameter.numel() for parameter in network.encoder_parameters())

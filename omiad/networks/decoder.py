@@ -1,4 +1,4 @@
-"""From features back to a picture, to look at; no score ever depends on it."""
+"""A decoder from features to a picture for people to look at; no score depends on it."""
 
 import math
 
@@ -9,20 +9,21 @@ from omiad.errors import InputError
 
 
 class FeatureDecoder(nn.Module):
-    """Convolutions that double the grid until the image's size is near, then resize to it.
+    """Convolutions that double the grid until it nears the image size, then a resize.
 
-    Each doubling halves the channels, down to 16. The last one sets four pixels from one cell, as
-    convolutions on the finest grid would cost more than all others. Nothing is normalised: where
-    statistics are taken over the whole picture, a network draws a bright spot to set them.
+    Each doubling halves the channels, down to 16. The last doubling is a pixel shuffle, because
+    convolutions on the finest grid would cost more than all the others together. There is no
+    normalisation: with statistics over the whole picture, the network learns to paint a bright
+    spot that shifts them.
 
     Args:
         channels: Channels of the features.
-        feature_size: Side of their grid in cells.
+        feature_size: Side of the feature grid in cells.
         image_size: Side of the image in pixels.
-        width: Channels at the features' grid.
+        width: Channels of the first layer, on the feature grid.
 
     Raises:
-        InputError: If a size is below 1 or the image smaller than the grid.
+        InputError: If a size is below 1 or the image is smaller than the grid.
     """
 
     def __init__(
@@ -31,9 +32,9 @@ class FeatureDecoder(nn.Module):
         super().__init__()
         if min(channels, feature_size, width) < 1 or image_size < feature_size:
             raise InputError(
-                f"A decoder needs positive sizes and an image no smaller than the feature grid, "
-                f"but got {channels} channels on a grid of {feature_size}, width {width}, and "
-                f"images of {image_size} pixels."
+                f"A decoder needs positive sizes and an image_size of at least feature_size, but "
+                f"got channels {channels}, feature_size {feature_size}, image_size {image_size} "
+                f"and width {width}."
             )
         self.image_size = image_size
         widths = [width]
@@ -49,7 +50,7 @@ class FeatureDecoder(nn.Module):
             nn.Conv2d(widths[-1], 3 * last**2, 3, padding=1), nn.PixelShuffle(last)
         )
         for layer in self.modules():
-            if isinstance(layer, nn.Conv2d):  # torch's own start would fade from layer to layer
+            if isinstance(layer, nn.Conv2d):  # with torch's default the signal fades with depth
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
 
     def forward(self, features: Tensor) -> Tensor:

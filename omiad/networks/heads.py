@@ -1,4 +1,4 @@
-"""Small discriminators on the levels of a frozen encoder."""
+"""Small discriminators on the levels of a frozen encoder, for ADD."""
 
 from collections.abc import Sequence
 
@@ -9,11 +9,11 @@ from omiad.networks.protocol import Network
 
 
 class Heads(nn.Module):
-    """For each level of an encoder three convolutions to a map of logits.
+    """Three convolutions for each level of an encoder, which give a map of logits.
 
     Args:
         channels: Channels of each level.
-        width: Channels in between.
+        width: Hidden channels of each head.
     """
 
     def __init__(self, channels: Sequence[int], width: int) -> None:
@@ -31,13 +31,13 @@ class Heads(nn.Module):
 
     @classmethod
     def on(cls, network: Network, x: Tensor, *, width: int, seed: int) -> "Heads":
-        """Build heads for every level of a network's encoder.
+        """Build a head for every level of a network's encoder.
 
         Args:
-            network: Whose encoder they stand on.
-            x: Any features (1, C, H, W) it takes.
-            width: Channels in between.
-            seed: Of the initial weights; torch's global random state is left as it was.
+            network: The network whose encoder the heads read.
+            x: Any features (1, C, H, W) that the network accepts.
+            width: Hidden channels of each head.
+            seed: Seed of the initial weights; torch's global random state does not change.
         """
         with torch.no_grad():
             levels = network.encode_levels(x, torch.ones(1, dtype=torch.int64, device=x.device))
@@ -46,5 +46,5 @@ class Heads(nn.Module):
             return cls([level.shape[1] for level in levels], width)
 
     def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
-        """Map levels (B, C_k, H_k, W_k) to logits (B, 1, H_k, W_k), one map for each."""
+        """Map levels (B, C_k, H_k, W_k) to one map of logits (B, 1, H_k, W_k) each."""
         return [head(level) for head, level in zip(self.heads, levels, strict=True)]

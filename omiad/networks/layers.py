@@ -1,4 +1,4 @@
-"""Building blocks of the U-Net, in the layout of guided-diffusion."""
+"""Building blocks of guided-diffusion's U-Net, and functions that all networks share."""
 
 import math
 from contextlib import AbstractContextManager, nullcontext
@@ -8,14 +8,16 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (the field's spelling)
 
+from omiad.errors import InputError
+
 
 def timestep_embedding(t: Tensor, dim: int, *, max_period: float = 10_000.0) -> Tensor:
     """Embed steps as cosines and sines of geometric frequencies, (B, dim).
 
     Args:
-        t: Steps (B,), integers in 1..T; guided-diffusion counts from 0, so t - 1 is embedded.
+        t: Steps (B,), integers in 1..T. guided-diffusion counts from 0, so t - 1 is embedded.
         dim: Length of the embedding, even.
-        max_period: Longest period, in steps.
+        max_period: Longest period in steps.
     """
     exponents = torch.arange(dim // 2, device=t.device, dtype=torch.float32) / (dim // 2)
     angles = (t - 1).float()[:, None] * torch.exp(-math.log(max_period) * exponents)
@@ -23,27 +25,41 @@ def timestep_embedding(t: Tensor, dim: int, *, max_period: float = 10_000.0) -> 
 
 
 def full_precision(device_type: str) -> AbstractContextManager[object]:
-    """Leave autocast for a while, where the device has one (the meta device has not)."""
+    """Turn autocast off within a `with` block, if the device supports autocast."""
     if torch.amp.is_autocast_available(device_type):
         return torch.autocast(device_type, enabled=False)
     return nullcontext()
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm with the most groups up to 32 that divide the channels, so that any width works."""
+    """Return a GroupNorm with the largest number of groups, up to 32, that divides the channels."""
     groups = max(g for g in range(1, min(32, channels) + 1) if channels % g == 0)
     return nn.GroupNorm(groups, channels)
 
 
+def check_grid(x: Tensor, factor: int, option: str) -> None:
+    """Check that the grid of features x (B, C, H, W) is a multiple of a factor.
+
+    Raises:
+        InputError: If it is not; the message names the option of the network that sets the factor.
+    """
+    height, width = x.shape[-2:]
+    if height % factor or width % factor:
+        raise InputError(
+            f"The feature grid must be a multiple of {factor} for this network, but got {height} x "
+            f"{width}. Change --data.feature_size or the network's {option}."
+        )
+
+
 def zeroed(module: nn.Module) -> nn.Module:
-    """Set all parameters to zero, so that a residual branch starts as the identity."""
+    """Set all parameters of a module to zero, so that its residual block starts as the identity."""
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
     return module
 
 
 class ResBlock(nn.Module):
-    """Residual block whose second normalisation is scaled and shifted by the timestep.
+    """Residual block in which the timestep scales and shifts the second normalisation.
 
     Args:
         channels: Input channels.
@@ -75,8 +91,8 @@ class Attention(nn.Module):
     """Self-attention over positions, added to its input.
 
     Args:
-        channels: Channels, a multiple of the number of heads.
-        num_heads: Attention heads.
+        channels: Number of channels, a multiple of the number of heads.
+        num_heads: Number of attention heads.
     """
 
     def __init__(self, channels: int, num_heads: int) -> None:
@@ -98,11 +114,7 @@ class Attention(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Halve the grid by a strided convolution.
-
-    Args:
-        channels: Channels of input and output.
-    """
+    """Halve the grid with a strided convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -115,11 +127,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Double the grid by repetition, then convolve.
-
-    Args:
-        channels: Channels of input and output.
-    """
+    """Double the grid by repeating each cell, then convolve."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What every denoising network offers, so that changing it changes only the configuration."""
+"""The interface of every denoising network, so that another one needs only a configuration."""
 
 import sys
 from abc import ABC, abstractmethod
@@ -16,7 +16,7 @@ class Network(nn.Module, ABC):
     """A network over feature maps whose encoder can serve as a discriminator.
 
     Attributes:
-        config: Plain arguments from which an equal network is built.
+        config: Arguments of the constructor as plain data; they build an equal network.
     """
 
     config: dict[str, Any]
@@ -27,15 +27,18 @@ class Network(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, x: Tensor, t: Tensor) -> Tensor:
-        """Run the encoder alone: (B, C', H', W')."""
+        """Run only the encoder and return its output (B, C', H', W')."""
 
     def encode_levels(self, x: Tensor, t: Tensor) -> list[Tensor]:
-        """Return what the encoder passes on its way, each (B, C_k, H_k, W_k), `encode`'s last."""
+        """Return the outputs of the encoder's levels, each (B, C_k, H_k, W_k).
+
+        The last level is the result of `encode`.
+        """
         return [self.encode(x, t)]
 
     @abstractmethod
     def forward_and_encode(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Return output and encoding of one pass; the encoding equals `encode`'s."""
+        """Return the results of `forward` and `encode` from a single pass."""
 
     @abstractmethod
     def encoder_parameters(self) -> Iterator[nn.Parameter]:
@@ -43,9 +46,9 @@ class Network(nn.Module, ABC):
 
 
 def network_spec(network: Network) -> dict[str, Any]:
-    """Describe a network as plain data: its class and arguments."""
+    """Return the class and the arguments of a network as plain data."""
     cls = type(network)
-    # The outermost package that exports the class: its path outlives a move between files.
+    # Take the outermost package that exports the class: that path survives a move between files.
     packages = accumulate(cls.__module__.split("."), "{}.{}".format)
     home = next(
         (p for p in packages if getattr(sys.modules.get(p), cls.__qualname__, None) is cls),
@@ -55,7 +58,7 @@ def network_spec(network: Network) -> dict[str, Any]:
 
 
 def build_network(spec: dict[str, Any]) -> Network:
-    """Build a network from `network_spec`, with fresh weights.
+    """Build a network from the result of `network_spec`, with new weights.
 
     Raises:
         InputError: If the class cannot be imported or is not a `Network`.
@@ -69,5 +72,8 @@ def build_network(spec: dict[str, Any]) -> Network:
             f"that the checkpoint was trained with."
         ) from error
     if not (isinstance(cls, type) and issubclass(cls, Network)):
-        raise InputError(f"'{spec['class_path']}' is not a network of omiad (omiad.networks).")
+        raise InputError(
+            f"'{spec['class_path']}' is not a subclass of omiad.networks.Network. Give the class "
+            f"path of a network."
+        )
     return cls(**spec["init_args"])

@@ -12,6 +12,7 @@ from omiad.networks.layers import (
     Downsample,
     ResBlock,
     Upsample,
+    check_grid,
     full_precision,
     group_norm,
     timestep_embedding,
@@ -31,21 +32,21 @@ class Stage(nn.ModuleList):
 
 
 class UNet(Network):
-    """U-Net with residual blocks, attention at the coarser grids, and a timestep embedding.
+    """U-Net with residual blocks, attention on the coarser grids, and a timestep embedding.
 
-    The default is guided-diffusion's at 32 x 32 with the channel multipliers of DDPM for CIFAR-10:
-    40.2 M parameters and 6.95 GMACs for 272 channels.
+    The default is guided-diffusion's U-Net for 32 x 32 with the channel multipliers of DDPM for
+    CIFAR-10. It has 40.2 M parameters and 6.95 GMACs for 272 channels.
 
     Args:
-        channels: Channels of the features, in and out.
-        width: Channels of the finest level; the timestep embedding has four times as many.
+        channels: Channels of the input and of the output.
+        width: Channels of the finest level, even. The timestep embedding has four times as many.
         multipliers: Channels of each level as multiples of the width.
-        num_blocks: Residual blocks of each level on the way down; one more on the way up.
-        attention_factors: Downsampling factors with attention after each block.
-        num_heads: Attention heads.
+        num_blocks: Residual blocks in each level of the encoder; the decoder has one more.
+        attention_factors: Downsampling factors at which attention follows each residual block.
+        num_heads: Number of attention heads.
 
     Raises:
-        InputError: If no such network exists, e.g. where the heads do not divide the channels.
+        InputError: If a size is below 1, the width is odd, or the heads do not divide the channels.
     """
 
     def __init__(
@@ -59,20 +60,7 @@ class UNet(Network):
         num_heads: int = 4,
     ) -> None:
         super().__init__()
-        if not multipliers or min(width, num_blocks, num_heads, *multipliers) < 1:
-            raise InputError(
-                f"A U-Net needs a positive width, num_blocks, num_heads and multipliers, but got "
-                f"{width}, {num_blocks}, {num_heads} and {list(multipliers)}."
-            )
-        if width % 2:
-            raise InputError(
-                f"width must be even, for the timestep's cosines and sines, but got {width}."
-            )
-        if any(width * m % num_heads for m in multipliers):
-            raise InputError(
-                f"num_heads must divide the channels of every level, but got {num_heads} heads "
-                f"for width {width} times {list(multipliers)}."
-            )
+        _check_sizes(width, multipliers, num_blocks, num_heads)
         self.config = {
             "channels": channels,
             "width": width,
@@ -86,45 +74,45 @@ class UNet(Network):
         dim = 4 * width
         self.embed = nn.Sequential(nn.Linear(width, dim), nn.SiLU(), nn.Linear(dim, dim))
 
-        def block(n_in: int, n_out: int, factor: int) -> Stage:
+        def block(n_in: int, n_out: int, level: int) -> Stage:
             layers: list[nn.Module] = [ResBlock(n_in, n_out, dim)]
-            if factor in attention_factors:
+            if 2**level in attention_factors:
                 layers.append(Attention(n_out, num_heads))
             return Stage(layers)
 
+        levels = [(level, width * multiplier) for level, multiplier in enumerate(multipliers)]
         now = width * multipliers[0]
         self.down = nn.ModuleList([Stage([nn.Conv2d(channels, now, 3, padding=1)])])
         skips = [now]
         self.level_ends: list[int] = []
-        for level, multiplier in enumerate(multipliers):
+        for level, n_out in levels:
             for _ in range(num_blocks):
-                self.down.append(block(now, width * multiplier, 2**level))
-                now = width * multiplier
-                skips.append(now)
+                self.down.append(block(now, n_out, level))
+                skips.append(now := n_out)
             self.level_ends.append(len(self.down) - 1)
-            if level + 1 < len(multipliers):
+            if level + 1 < len(levels):
                 self.down.append(Stage([Downsample(now)]))
                 skips.append(now)
         self.middle = Stage(
             [ResBlock(now, now, dim), Attention(now, num_heads), ResBlock(now, now, dim)]
         )
         self.up = nn.ModuleList()
-        for level, multiplier in reversed(list(enumerate(multipliers))):
-            for i in range(num_blocks + 1):
-                stage = block(now + skips.pop(), width * multiplier, 2**level)
-                now = width * multiplier
-                if level and i == num_blocks:
-                    stage.append(Upsample(now))
+        for level, n_out in reversed(levels):
+            for _ in range(num_blocks + 1):
+                stage = block(now + skips.pop(), n_out, level)
                 self.up.append(stage)
+                now = n_out
+            if level:
+                stage.append(Upsample(now))
         self.norm = group_norm(now)
         self.out = zeroed(nn.Conv2d(now, channels, 3, padding=1))
 
     def encode(self, x: Tensor, t: Tensor) -> Tensor:
-        """Return the last output of the way down, before the middle (SiDA's discriminator)."""
+        """Return the encoder's last output, before the middle (SiDA's discriminator)."""
         return self._encode(x, self._embed(t))[-1]
 
     def encode_levels(self, x: Tensor, t: Tensor) -> list[Tensor]:
-        """Return the last output of each grid on the way down."""
+        """Return the encoder's last output on each grid."""
         outputs = self._encode(x, self._embed(t))
         return [outputs[i] for i in self.level_ends]
 
@@ -142,7 +130,7 @@ class UNet(Network):
         return out, encoding
 
     def encoder_parameters(self) -> Iterator[nn.Parameter]:
-        """Return the parameters of the way down."""
+        """Return the parameters of the encoder."""
         return self.down.parameters()
 
     def _embed(self, t: Tensor) -> Tensor:
@@ -150,18 +138,27 @@ class UNet(Network):
         return embedding
 
     def _encode(self, x: Tensor, embedding: Tensor) -> list[Tensor]:
-        height, width = x.shape[-2:]
-        if height % self.factor or width % self.factor:
-            raise InputError(
-                f"This U-Net halves the grid {self.factor.bit_length() - 1} times, so the feature "
-                f"grid must be a multiple of {self.factor}, but got {height} x {width}. Change "
-                f"--data.feature_size or the network's multipliers."
-            )
-        skips = []
+        check_grid(x, self.factor, "multipliers")
+        outputs = []
         for stage in self.down:
             x = stage(x, embedding)
-            skips.append(x)
-        return skips
+            outputs.append(x)
+        return outputs
+
+
+def _check_sizes(width: int, multipliers: Sequence[int], num_blocks: int, num_heads: int) -> None:
+    if not multipliers or min(width, num_blocks, num_heads, *multipliers) < 1:
+        raise InputError(
+            f"A U-Net needs a positive width, num_blocks, num_heads and multipliers, but got "
+            f"{width}, {num_blocks}, {num_heads} and {list(multipliers)}."
+        )
+    if width % 2:
+        raise InputError(f"width must be even because of the timestep embedding, but got {width}.")
+    if any(width * m % num_heads for m in multipliers):
+        raise InputError(
+            f"num_heads must divide the channels of every level, but got {num_heads} heads "
+            f"for width {width} times {list(multipliers)}."
+        )
 
 
 def unet_tiny(channels: int) -> UNet:
@@ -170,15 +167,15 @@ def unet_tiny(channels: int) -> UNet:
 
 
 def unet_small(channels: int) -> UNet:
-    """Preset of 5.1 M parameters and 0.31 GMACs for 152 channels at 16 x 16."""
+    """Preset with 5.1 M parameters and 0.31 GMACs for 152 channels at 16 x 16."""
     return UNet(channels, width=64, multipliers=(1, 2, 2), num_blocks=1)
 
 
 def unet_medium(channels: int) -> UNet:
-    """Preset for a CPU: 11.4 M parameters and 0.66 GMACs for 168 channels at 16 x 16."""
+    """Preset for a CPU, with 11.4 M parameters and 0.66 GMACs for 168 channels at 16 x 16."""
     return UNet(channels, width=96, multipliers=(1, 2, 2), num_blocks=1)
 
 
 def unet_base(channels: int) -> UNet:
-    """Preset of 40.2 M parameters and 6.95 GMACs for 272 channels at 32 x 32; the default."""
+    """Default network, with 40.2 M parameters and 6.95 GMACs for 272 channels at 32 x 32."""
     return UNet(channels)

@@ -1,23 +1,19 @@
-"""U-ViT (Bao et al. 2023) over feature maps, without classes."""
-
-from collections.abc import Iterator
-from itertools import chain
+"""U-ViT (Bao et al. 2023) over feature maps, without class labels."""
 
 import torch
 from torch import Tensor, nn
 
-from omiad.networks.layers import full_precision, timestep_embedding
-from omiad.networks.protocol import Network
-from omiad.networks.transformer import Patches, SelfAttention, check_sizes, mlp
+from omiad.networks.layers import timestep_embedding
+from omiad.networks.transformer import Patches, SelfAttention, Transformer, mlp
 
 
 class UViTBlock(nn.Module):
-    """Attention and MLP behind layer norms, with a long skip connection on the way out.
+    """Attention and an MLP, each after a layer norm; decoder blocks take a long skip connection.
 
     Args:
         dim: Length of a token.
-        num_heads: Attention heads.
-        skip: Whether the block takes the tokens of an earlier one too.
+        num_heads: Number of attention heads.
+        skip: Whether the block also takes the tokens of an encoder block.
     """
 
     def __init__(self, dim: int, num_heads: int, *, skip: bool = False) -> None:
@@ -29,7 +25,7 @@ class UViTBlock(nn.Module):
         self.mlp = mlp(dim)
 
     def forward(self, x: Tensor, earlier: Tensor | None = None) -> Tensor:
-        """Map tokens x (B, N, D), and those of an earlier block, to tokens of the same shape."""
+        """Map tokens x (B, N, D), and those of an encoder block, to tokens of the same shape."""
         if self.skip is not None and earlier is not None:
             x = self.skip(torch.cat([x, earlier], dim=-1))
         x = x + self.attention(self.norm_attention(x))
@@ -37,43 +33,16 @@ class UViTBlock(nn.Module):
         return out
 
 
-class UViT(Network):
-    """Transformer with the long skip connections of a U-Net, and the timestep as a token.
+class UViT(Transformer):
+    """Transformer with the long skip connections of a U-Net and the timestep as a token.
 
     The default has 26.3 M parameters and 7.92 GMACs for 272 channels at 32 x 32.
 
-    Deviation: positions are fixed cosines and sines as in DiT where U-ViT learns them, so that a
-    network fits any grid.
-
-    Args:
-        channels: Channels of the features, in and out.
-        patch: Side of a patch in cells.
-        dim: Length of a token.
-        depth: Blocks on the way in and out together, an even number; one more lies between.
-        num_heads: Attention heads.
-
-    Raises:
-        InputError: If no such network exists, e.g. where the heads do not divide the width.
+    Deviation: U-ViT learns its position embedding. Here positions are fixed cosines and sines, as
+    in DiT, so that a network accepts any grid.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        *,
-        patch: int = 2,
-        dim: int = 384,
-        depth: int = 12,
-        num_heads: int = 6,
-    ) -> None:
-        super().__init__()
-        check_sizes(patch=patch, dim=dim, depth=depth, num_heads=num_heads)
-        self.config = {
-            "channels": channels,
-            "patch": patch,
-            "dim": dim,
-            "depth": depth,
-            "num_heads": num_heads,
-        }
+    def _build(self, channels: int, patch: int, dim: int, depth: int, num_heads: int) -> None:
         self.dim = dim
         self.patches = Patches(channels, dim, patch)
         half = range(depth // 2)
@@ -85,47 +54,32 @@ class UViT(Network):
         self.out = nn.Conv2d(channels, channels, 3, padding=1)
         self.apply(_initialise)
 
-    def encode(self, x: Tensor, t: Tensor) -> Tensor:
-        """Return the last tokens of the way in, without time, as a map (B, D, H / p, W / p)."""
-        return self.encode_levels(x, t)[-1]
+    def _embed(self, t: Tensor) -> Tensor:
+        return timestep_embedding(t, self.dim)
 
-    def encode_levels(self, x: Tensor, t: Tensor) -> list[Tensor]:
-        """Return the tokens behind each block of the way in, without time, as maps."""
-        return [self._to_map(tokens, x.shape[-2]) for tokens in self._encode(x, t)]
-
-    def forward_and_encode(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the raw output (B, C, H, W), in float32, and the encoding."""
-        skips = self._encode(x, t)
-        encoding = self._to_map(skips[-1], x.shape[-2])
-        tokens = self.middle(skips[-1])
-        for block in self.decoder:
-            tokens = block(tokens, skips.pop())
-        # At t_init the output is amplified, and half precision would show in the reconstruction.
-        with full_precision(x.device.type):
-            patches = self.predict(self.norm(tokens[:, 1:].to(self.norm.weight.dtype)))
-            out: Tensor = self.out(self.patches.to_features(patches, x.shape[-2]))
-        return out, encoding
-
-    def encoder_parameters(self) -> Iterator[nn.Parameter]:
-        """Return the parameters of the patches' embedding and the way in."""
-        return chain(self.patches.parameters(), self.encoder.parameters())
-
-    def _encode(self, x: Tensor, t: Tensor) -> list[Tensor]:
+    def _encode(self, x: Tensor, time: Tensor) -> list[Tensor]:
         tokens: Tensor = self.patches(x)
-        time = timestep_embedding(t, self.dim).to(tokens.dtype)[:, None]
-        tokens = torch.cat([time, tokens], dim=1)
+        tokens = torch.cat([time.to(tokens.dtype)[:, None], tokens], dim=1)
         outputs = []
         for block in self.encoder:
             tokens = block(tokens)
             outputs.append(tokens)
         return outputs
 
-    def _to_map(self, tokens: Tensor, height: int) -> Tensor:
-        return self.patches.to_map(tokens[:, 1:], height)
+    def _decode(self, levels: list[Tensor], time: Tensor) -> Tensor:
+        tokens: Tensor = self.middle(levels[-1])
+        for block, earlier in zip(self.decoder, reversed(levels), strict=True):
+            tokens = block(tokens, earlier)
+        return tokens
+
+    def _predict(self, tokens: Tensor, time: Tensor, grid: torch.Size) -> Tensor:
+        pixels = self.predict(self.norm(tokens[:, 1:].to(self.norm.weight.dtype)))
+        out: Tensor = self.out(self.patches.to_features(pixels, grid))
+        return out
 
 
 def _initialise(module: nn.Module) -> None:
-    """Draw the linear layers' weights as U-ViT does."""
+    """Initialise the linear layers as U-ViT does."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
@@ -133,18 +87,18 @@ def _initialise(module: nn.Module) -> None:
 
 
 def uvit_small(channels: int) -> UViT:
-    """Preset of about unet_small's cost: 3.8 M parameters, 0.30 GMACs for 152 x 16 x 16."""
+    """Preset with about the cost of unet_small: 3.8 M parameters, 0.30 GMACs for 152 x 16 x 16."""
     return UViT(channels, dim=192, depth=6, num_heads=3)
 
 
 def uvit_medium(channels: int) -> UViT:
-    """Preset of about unet_medium's cost: 9.9 M parameters, 0.71 GMACs for 168 x 16 x 16."""
+    """Preset with about the cost of unet_medium: 9.9 M parameters, 0.71 GMACs, 168 x 16 x 16."""
     return UViT(channels, dim=320, depth=6, num_heads=5)
 
 
 def uvit_base(channels: int) -> UViT:
-    """Preset of about unet_base's cost: 26.3 M parameters, 7.92 GMACs for 272 x 32 x 32.
+    """Preset with about the cost of unet_base: 26.3 M parameters, 7.92 GMACs for 272 x 32 x 32.
 
-    The paper does not print the size of its U-ViT.
+    The paper does not state the size of its U-ViT.
     """
     return UViT(channels)

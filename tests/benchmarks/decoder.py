@@ -1,8 +1,9 @@
-"""How near a decoder's pictures of normal photographs never trained on come to the photographs.
+"""How close the pictures of a decoder come to normal photographs that it was not trained on.
 
-Takes a decoder's checkpoint and prints, for each category, the PSNR in dB of its pictures of the
-features as they are, of the reconstruction's, and of the category's mean training image. --output
-takes a few of them to look at: photograph, features, reconstruction and mean image side by side.
+The script prints, for each category, the PSNR in dB of three pictures against the photograph:
+decoded from its features, decoded from their reconstruction, and the mean training image of the
+category. --output saves some of them: photograph, features, reconstruction and mean image in one
+row.
 
     python tests/benchmarks/decoder.py --ckpt_path runs/decoder/.../last.ckpt --root real
 """
@@ -20,32 +21,13 @@ from rich.table import Table
 from torch import Tensor
 
 from omiad import Detector
-from omiad.checkpoint import read_checkpoint
 from omiad.data.images import read_image
 from omiad.data.layouts import index_dataset
-from omiad.networks import FeatureDecoder
 
 KINDS = ("features", "reconstruction", "mean image")
 
 NUM_SHOWN = 4
-"""Pictures of each category to look at."""
-
-
-def load_decoder(path: str, detector: Detector) -> FeatureDecoder:
-    checkpoint = read_checkpoint(path)
-    extractor = detector.extractor
-    decoder = FeatureDecoder(
-        extractor.num_channels,
-        feature_size=extractor.feature_size,
-        image_size=extractor.image_size,
-        width=checkpoint["hyper_parameters"]["width"],
-    )
-    prefix = "decoder."
-    state = checkpoint["state_dict"]
-    decoder.load_state_dict(
-        {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-    )
-    return decoder.eval()
+"""Pictures of each category that --output saves."""
 
 
 def psnr(picture: Tensor, image: Tensor) -> float:
@@ -63,10 +45,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ckpt_path", required=True)
     parser.add_argument("--root", required=True)
-    parser.add_argument("--output", help="folder of pictures to look at")
+    parser.add_argument("--output", help="folder for some pictures")
     options = parser.parse_args()
     detector = Detector.load(options.ckpt_path)
-    decoder = load_decoder(options.ckpt_path, detector)
+    decoder = detector.decoder
+    if decoder is None:
+        parser.error("no decoder in this checkpoint; give one that configs/decoder.yaml trained")
     size = detector.extractor.image_size
     sums: dict[str, list[Tensor]] = defaultdict(list)
     normal = [s for s in index_dataset(Path(options.root)).samples if not s.is_anomalous]

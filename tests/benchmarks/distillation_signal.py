@@ -1,9 +1,9 @@
 """Where distillation pulls: errors, score gap and gradients of stage 2 in bands of timesteps.
 
-Loads a stage-2 checkpoint with the teacher, student and generator in it, and asks on photographs
-never trained on: how well does each reconstruct normal and defective images, how well does the
-teacher denoise at all, and at which noise does each loss pull the generator's output towards the
-photograph (cosine above 0) or away from it?
+The script loads the teacher, student and generator from a stage-2 checkpoint and asks, on test
+images: How well does each network reconstruct normal and defective images? How well does the
+teacher denoise? At which noise does each loss pull the generator's output towards the photograph
+(cosine above 0) or away from it?
 
     python tests/benchmarks/distillation_signal.py --ckpt_path CKPT --root DATA [--num_images 64]
 """
@@ -33,7 +33,7 @@ from omiad.diffusion.sampling import ddim_reconstruct, one_step_reconstruct
 
 
 def denoisers(path: str, detector: Detector) -> dict[str, Denoiser]:
-    """Return the networks that stage 2 trained, by name, and the average that is scored."""
+    """Return the networks of stage 2 by name, and the averaged generator that scores."""
     state = read_checkpoint(path)["state_dict"]
     loaded = {"average": detector.denoiser}
     for name in ("teacher", "generator", "student"):
@@ -47,12 +47,12 @@ def denoisers(path: str, detector: Detector) -> dict[str, Denoiser]:
 
 @torch.no_grad()
 def features_of(detector: Detector, root: str, ckpt: str, count: int) -> tuple[Tensor, Tensor]:
-    """Return normalised features (N, C, h, w) of test images, evenly picked, and their labels."""
+    """Return normalised features (N, C, h, w) of every n-th test image, and their labels (N,)."""
     samples = FeatureDataModule(root, weights=ckpt).samples("test")
     samples = samples[:: max(1, len(samples) // count)]
     items = list(ImageDataset(samples, detector.extractor.image_size))
     features = [detector.normalizer(detector.extractor(item.images[None])) for item in items]
-    return torch.cat(features), torch.stack([item.is_anomalous for item in items])
+    return torch.cat(features), torch.stack([item.labels.is_anomalous for item in items])
 
 
 @torch.no_grad()
@@ -82,7 +82,7 @@ def reconstruction_table(
 
 @torch.no_grad()
 def denoising_table(teacher: Denoiser, x_0: Tensor, seed: int) -> Table:
-    """Say how well the teacher denoises at single steps, without a mask and with the paper's."""
+    """Measure how well the teacher denoises at single steps, with and without the paper's mask."""
     table = Table(title="the teacher on normal images, mean over elements; last two with a mask")
     for heading in (
         "t",
@@ -130,8 +130,8 @@ def band_table(
 ) -> Table:
     """Compare scores and gradients in each band of timesteps.
 
-    An image's gradient is averaged over many draws of t and noise before its cosine is taken: that
-    of a single draw is mostly noise, and at right angles to anything.
+    The gradient of an image is averaged over many draws of t and noise before its cosine is taken,
+    since the gradient of a single draw is mostly noise and orthogonal to any direction.
     """
     schedule = detector.denoiser.schedule
     table = Table(title=f"at the generator's output, {len(x_0)} normal images")
@@ -171,7 +171,7 @@ def band_table(
 def gradients(
     nets: dict[str, Denoiser], x_g: Tensor, noise: Tensor, t: Tensor, *, alpha: float
 ) -> tuple[Tensor, Tensor]:
-    """Return errors of teacher, student and between them (3,), and both losses' d / d x_g."""
+    """Return the errors of teacher and student and their gap (3,), and d / d x_g of both losses."""
     x_g = x_g.detach().requires_grad_()
     x_t = nets["teacher"].schedule.add_noise(x_g, noise, t)
     teacher = nets["teacher"](x_t, t)

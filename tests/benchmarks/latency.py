@@ -1,8 +1,8 @@
-"""Milliseconds that each part of a checkpoint's score takes for an image.
+"""Milliseconds for each part of a checkpoint's score of an image.
 
     python tests/benchmarks/latency.py --ckpt_path runs/omiad/version_0/checkpoints/last.ckpt
 
-Medians over repeated runs on a photograph of noise; what a part does hardly depends on the image.
+Each figure is a median over repeated runs on an image of noise, on which the time hardly depends.
 """
 
 import argparse
@@ -20,7 +20,7 @@ REPEATS = 21
 
 
 def milliseconds(run: Callable[[], object], device: torch.device) -> float:
-    """Return the median time of a call, the first left out."""
+    """Return the median time of a call, without the first call."""
     times = []
     for _ in range(REPEATS + 1):
         if device.type == "cuda":

@@ -1,14 +1,14 @@
-"""Experiments on photographs of one's own, judged without looking at a real defect.
+"""Experiments on your own photographs, judged without looking at a real defect.
 
     make sweep-real ROOT=real WEIGHTS=mobilenetv2_100.safetensors
     make sweep-real ROOT=real WEIGHTS=mobilenetv2_100.safetensors ARGS="--only amdm --seeds 0 1 2"
     make sweep-real ROOT=real WEIGHTS=mobilenetv2_100.safetensors ARGS="--small --only asd_5e-5"
 
-Every figure is of a validation set made of training images (`omiad data holdout`): normal ones held
-out, and artificial defects. `--test_split` takes the real test images instead: for tables of what
-was chosen, not for choosing. What experiments.yaml lists is trained where it is missing, tested and
-laid out in one table, the best first. It may be interrupted anywhere: what is done is not done
-again.
+Every figure is measured on a validation set made of training images (`omiad data holdout`):
+held-out normal images, and artificial defects. `--test_split` takes the real test images instead;
+use it to report what was chosen, not to choose. The script trains whatever is missing of
+experiments.yaml, tests it, and writes one table with the best experiment first. It may be
+interrupted: the next call skips what is done and resumes what was begun.
 """
 
 import argparse
@@ -21,14 +21,14 @@ from typing import Any
 
 import yaml
 
-from omiad.cli import configure_output
+from omiad.commands import configure_output
 from omiad.data.holdout import hold_out
-from omiad.report.markup import Grid, as_markdown
-from omiad.sweeps.runs import Runs
+from omiad.paper.markup import render
+from omiad.paper.runs import Runs
+from omiad.results import read_results
 
 EXPERIMENTS = Path(__file__).with_name("experiments.yaml")
 PARTS = ("teacher", "distil", "test")
-PRESETS = {"amdm": "small", "omiad": "small_distil"}
 
 
 def results(
@@ -53,11 +53,11 @@ def results(
     tested = shlex.split(test or "")
     folder = folder / f"test_{digest(tested)}"
     print(f"results: {folder}")
-    return runs.tested(folder, checkpoint, tested)
+    return read_results(runs.tested(folder, checkpoint, tested))
 
 
 def fitted(runs: Runs, stage: str, folder: Path, options: list[str]) -> Path:
-    files = [runs.base[stage], *runs.preset(PRESETS[stage])]
+    files = runs.configurations(stage)
     return runs.fitted(folder, files, [*(f"--config={file}" for file in files), *options])
 
 
@@ -65,8 +65,8 @@ def digest(options: list[str]) -> str:
     return hashlib.sha256(json.dumps(options).encode()).hexdigest()[:12]
 
 
-def layout(figures: dict[str, list[dict[str, Any]]], images: str) -> Grid:
-    """Lay the experiments out, the best first."""
+def table(figures: dict[str, list[dict[str, Any]]], images: str) -> str:
+    """Write the experiments as Markdown, the best first."""
     rows_of_all = next(iter(figures.values()))[0]["categories"]
     categories = [name for name, row in rows_of_all.items() if row["mad"] is not None]
     headings = ["experiment", "seeds", "mAD", "spread", *categories]
@@ -87,7 +87,7 @@ def layout(figures: dict[str, list[dict[str, Any]]], images: str) -> Grid:
                 *(f"{value:.1f}" for value in of_categories),
             ]
         )
-    return Grid(f"mAD on {images} (%)", headings, lines)
+    return render(".md", f"mAD on {images} (%)", headings, lines)
 
 
 def main(given: list[str] | None = None) -> None:
@@ -97,10 +97,10 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--backbone", default="mobilenetv2_100")
     parser.add_argument("--output", type=Path, default=Path("runs/sweep_real"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--options", default="", help="further ones of stage 1, in one string")
-    parser.add_argument("--distil_options", default="", help="further ones of stage 2")
+    parser.add_argument("--options", default="", help="further options of stage 1")
+    parser.add_argument("--distil_options", default="", help="further options of stage 2")
     parser.add_argument("--test_split", action="store_true", help="judge by real defects")
-    parser.add_argument("--small", action="store_true", help="in the preset of the ablations")
+    parser.add_argument("--small", action="store_true", help="use the small preset")
     experiments = yaml.safe_load(EXPERIMENTS.read_text())
     parser.add_argument("--only", nargs="+", metavar="EXPERIMENT", choices=[*experiments])
     arguments = parser.parse_args(given)
@@ -110,15 +110,7 @@ def main(given: list[str] | None = None) -> None:
         root, images = arguments.root, "the test split"
     elif not root.exists():
         hold_out(arguments.root, root)
-    runs = Runs(
-        "folder",
-        root,
-        arguments.output,
-        configs=Path("configs"),
-        small=arguments.small,
-        options="",
-        teacher_options="",
-    )
+    runs = Runs("folder", root, arguments.output, Path("configs"), small=arguments.small)
     backbone = ["--data.backbone", arguments.backbone, "--data.weights", arguments.weights]
     shared = {
         "teacher": f"{shlex.join(backbone)} {arguments.options}",
@@ -131,7 +123,7 @@ def main(given: list[str] | None = None) -> None:
             row = results(runs, experiments[name], shared, seed)
             figures.setdefault(name, []).append(row)
     path = runs.folder / "experiments.md"
-    path.write_text(as_markdown(layout(figures, images)))
+    path.write_text(table(figures, images))
     print(f"{path.read_text()}\ntable: {path}")
 
 

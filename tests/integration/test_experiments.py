@@ -1,4 +1,4 @@
-"""The bench of experiments, from photographs to its table, on a data set of a few pixels."""
+"""tests/benchmarks/sweep_real.py, from photographs to its table, on a tiny data set."""
 
 import importlib.util
 from pathlib import Path
@@ -41,7 +41,7 @@ def test_an_experiment_that_is_not_listed_is_refused(
     ("options", "second"),
     [([], "no_memory"), (["--small"], "add_5e-5"), (["--small", "--test_split"], "asd_anchored")],
 )
-def test_experiments_are_trained_once_and_laid_out(
+def test_experiments_are_trained_once_and_listed(
     bench: ModuleType,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -49,7 +49,7 @@ def test_experiments_are_trained_once_and_laid_out(
     options: list[str],
     second: str,
 ) -> None:
-    monkeypatch.syspath_prepend(BENCH.parent)  # as for a script
+    monkeypatch.syspath_prepend(BENCH.parent)  # as Python does for a script
     synthesize(
         tmp_path / "data",
         num_train=8,
@@ -81,7 +81,7 @@ def test_experiments_are_trained_once_and_laid_out(
     rows = [line.strip("| ").split(" | ") for line in path.read_text().splitlines() if "|" in line]
     seeds = {row[0].replace("\\_", "_"): row[1] for row in rows[2:]}
     assert seeds == {"amdm": "2", second: "2"}
-    # One teacher for each seed, tested in two ways or distilled.
+    # Each seed has one teacher, which is tested twice or distilled.
     fits = sorted(path.parent.name[:7] for path in (tmp_path / "bench").glob("*/finished.json"))
     assert fits == ["distil_", "distil_", "teacher", "teacher"][0 if options else 2 :]
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "bench").rglob("*.ckpt")}

@@ -140,8 +140,8 @@ def first_run(home: Path, patch: pytest.MonkeyPatch) -> str:
 
 @says("The memory ran out")
 def too_much(home: Path, patch: pytest.MonkeyPatch) -> str:
-    patch.setitem(COMMANDS, "exhaust", lambda args: torch.empty(2**58))
-    return "exhaust"
+    patch.setattr("omiad.demo.demo", lambda: torch.empty(2**58))
+    return "demo"
 
 
 @says("No supported gpu")
@@ -218,9 +218,9 @@ def test_omiad_says_what_the_readme_promises(
 def test_an_error_of_the_program_itself_keeps_its_traceback(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(COMMANDS, "break", lambda args: torch.empty(2).view(3))
+    monkeypatch.setattr("omiad.demo.demo", lambda: torch.empty(2).view(3))
     with pytest.raises(RuntimeError, match="shape"):
-        main(["break"])
+        main(["demo"])
 
 
 def test_every_sentence_has_its_trigger() -> None:

@@ -1,9 +1,9 @@
-"""Distillation end to end, by the real modules, where theory says what must come out.
+"""Distillation end to end, with the real modules, where theory predicts the result.
 
 The networks are optimal denoisers of Gaussians with a learnable mean and spread per channel. Such
-networks see means and variances alone, so that what is known of Gaussian data holds for any
-features: the teacher of standardised features has mean 0 and deviation 1, and a generator that
-distils it must produce both, wherever it starts.
+networks depend only on means and variances, so the theory of Gaussian data holds for any features:
+the teacher of standardised features has mean 0 and standard deviation 1, and a generator distilled
+from this teacher must have both, wherever it starts.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ T_INIT = 500
 
 
 class GaussianDenoiser(Network):
-    """E[x_0 | x_t] of data N(mean, std^2), per channel, behind an affine encoder."""
+    """E[x_0 | x_t] of data N(mean, std^2), per channel, after an affine encoder."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class GaussianDenoiser(Network):
 
 
 class WrongStart(Callback):
-    """Move the generator away from its teacher before the first step."""
+    """Set the generator apart from its teacher before the first step."""
 
     def __init__(self, mean: float, std: float) -> None:
         self.mean, self.std = mean, std
@@ -68,7 +68,9 @@ def teacher(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("gaussian")
     module = AMDMModule(
         GaussianDenoiser,
-        partial(torch.optim.SGD, lr=0.0),  # the exact denoiser of standardised features already
+        partial(
+            torch.optim.SGD, lr=0.0
+        ),  # the initial weights are optimal for standardised features
         parameterization="x0",
         feature_norm="channel",
         t_init=T_INIT,
@@ -83,7 +85,7 @@ def teacher(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def distil(
     root: Path, folder: Path, teacher: Path, *, start: tuple[float, float], alpha: float
 ) -> tuple[float, float]:
-    """Return the worst mean and deviation over channels of what the generator makes."""
+    """Return the worst mean and the worst standard deviation, over channels, of x_g."""
     module = OmiADModule(
         str(teacher),
         partial(torch.optim.Adam, lr=0.05, betas=(0.0, 0.999)),
@@ -100,21 +102,22 @@ def distil(
     return float(mean[mean.abs().argmax()]), float(std[(std - 1).abs().argmax()])
 
 
-# At t 500 a spread of 10 makes outputs of deviation 3.2 and mean a tenth of the network's; one of
-# 0.3 makes outputs of deviation 0.03 and the network's own mean.
+# At t = 500, a network with a spread of 10 has outputs with a standard deviation of 3.2 and a tenth
+# of its mean; one with a spread of 0.3 has outputs with a deviation of 0.03 and its mean.
 @pytest.mark.parametrize("start", [(1.0, 0.3), (8.0, 10.0)])
-def test_a_wrong_generator_comes_to_the_datas_mean_and_spread(
+def test_a_wrong_generator_converges_to_the_mean_and_spread_of_the_data(
     mvtec_root: Path, tmp_path: Path, teacher: Path, start: tuple[float, float]
 ) -> None:
     mean, std = distil(mvtec_root, tmp_path, teacher, start=start, alpha=1.0)
-    # Averaged over channels: 0.01 and 1.02; single channels stray by some 0.08 and 0.04.
+    # Measured: 0.01 and 1.02 on average; single channels differ by about 0.08 and 0.04.
     assert mean == pytest.approx(0, abs=0.35)
     assert std == pytest.approx(1, abs=0.2)
 
 
-def test_line_13_as_printed_would_drive_an_over_dispersed_generator_further_apart(
+@pytest.mark.slow  # tests/unit/diffusion/test_losses.py has the gradient
+def test_line_13_as_printed_makes_an_over_dispersed_generator_diverge(
     mvtec_root: Path, tmp_path: Path, teacher: Path
 ) -> None:
-    # It subtracts alpha |d|^2 from an expression that holds it once: alpha 2 in eq. 15.
+    # It subtracts alpha |d|^2 from an expression that contains it: alpha = 2 in eq. 15.
     _, std = distil(mvtec_root, tmp_path, teacher, start=(0.5, 10.0), alpha=2.0)
     assert std > 6  # it started at 3.2

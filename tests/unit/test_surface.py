@@ -1,16 +1,23 @@
-"""What users hold on to: the public names, and the commands the README gives."""
+"""What users rely on: the public names, the commands and options, and their help."""
 
 import contextlib
+import inspect
 import io
 import json
 import re
+import subprocess
+import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import yaml
 
 import omiad
-from omiad.cli import COMMANDS, main
+from omiad.cli import COMMANDS, MANUAL, main
+from omiad.data import FeatureDataModule
+from omiad.help import meanings
+from omiad.modules import OmiADModule
 
 
 def test_the_public_names_are_these() -> None:
@@ -24,6 +31,96 @@ def test_the_public_names_are_these() -> None:
         "__version__",
     }
     assert all(hasattr(omiad, name) for name in omiad.__all__)
+    with pytest.raises(AttributeError, match="Detektor"):
+        omiad.Detektor  # noqa: B018
+
+
+def test_the_installed_command_prints_its_manual_without_importing_torch() -> None:
+    command = [sys.executable, "-X", "importtime", str(Path(sys.executable).with_name("omiad"))]
+    done = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True)
+    assert done.stdout == MANUAL
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "omiad.cli" in imported
+    assert not imported & {"torch", "numpy", "lightning", "jsonargparse", "rich"}
+    assert len(imported) < 200
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_has_a_function_and_a_line_in_the_manual(name: str) -> None:
+    module, _, function = COMMANDS[name].partition(":")
+    assert callable(getattr(import_module(module), function))
+    assert f"\n  {name} " in MANUAL
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--version"])
+    assert capsys.readouterr().out == f"omiad {omiad.__version__}\n"
+
+
+@pytest.mark.parametrize("group", ["data", "cache"])
+@pytest.mark.parametrize("option", [[], ["-h"], ["--help"]])
+def test_a_group_lists_its_commands(
+    group: str, option: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([group, *option])
+    printed = capsys.readouterr().out
+    assert all((f"\n  {name} " in printed) == name.startswith(group) for name in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["tset"], "'tset'. Did you mean 'test'"),
+        (["data", "chek", "--data.root=x"], "Did you mean 'data check'"),
+        (["data", "--data.root=x"], "'data'"),
+        (["--halp"], "'--halp'"),
+    ],
+)
+def test_an_unknown_command_is_named_with_what_comes_near(
+    words: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        main(words)
+    assert exit_info.value.code == 2
+    assert named in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("width", [20, 80, 100, 200])
+@pytest.mark.parametrize("command", ["fit", "test"])
+def test_the_help_of_fit_and_test_takes_at_most_100_lines(
+    command: str,
+    width: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    main([command, "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 100
+    assert max(map(len, lines)) <= 100
+    assert sum(line.startswith("  --trainer.") for line in lines) <= 6
+    assert f"omiad {command} --help_all" in "\n".join(lines)
+
+
+def test_the_help_of_fit_explains_every_option_of_data_and_model_by_the_docstrings(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    main(["fit", "--help"])
+    printed = capsys.readouterr().out
+    for prefix, its_class in (("data", FeatureDataModule), ("model", OmiADModule)):
+        names = {*meanings(its_class)} & {*inspect.signature(its_class).parameters} - {"seed"}
+        assert all(f"--{prefix}.{name}" in printed for name in names)
+    root = meanings(FeatureDataModule)["root"].removesuffix(".")
+    assert re.search(rf"--data\.root +{re.escape(root)} \[required\]\n", printed)
+
+
+def test_help_all_prints_lightnings_options_too(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        main(["fit", "--help_all"])
+    assert exit_info.value.code == 0
+    printed = capsys.readouterr().out
+    assert "--trainer.limit_val_batches" in printed
+    assert "--data.root" in printed
 
 
 def readme_commands() -> list[str]:
@@ -42,10 +139,8 @@ def test_a_command_of_the_readme_exists_with_its_configuration(command: str) -> 
 def test_the_readme_opens_with_the_two_commands() -> None:
     first = re.search(r"```bash\n(.*?)```", Path("README.md").read_text(), flags=re.DOTALL)
     assert first is not None
-    assert [line.split("#")[0].strip() for line in first[1].splitlines()] == [
-        "make demo",
-        "make test",
-    ]
+    commands = [line.split("#")[0].strip() for line in first[1].splitlines()]
+    assert commands == ["make demo", "make test"]
 
 
 @pytest.mark.parametrize(

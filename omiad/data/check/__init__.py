@@ -1,7 +1,6 @@
-"""`omiad data check`: look for faults in a data set before a run trips over them."""
+"""`omiad data check`: find the faults of a data set before a run fails on them."""
 
 import json as json_format
-import logging
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -14,22 +13,21 @@ from omiad.data.check.faults import Fault, count, find
 from omiad.data.layouts import Index, Layout, index_dataset
 from omiad.data.layouts.published import PUBLISHED
 
-logger = logging.getLogger(__name__)
-
 _SHOWN = 5
-"""Faults of one kind that the table shows; the JSON has all."""
+"""Number of faults of one kind that the table shows; the JSON lists all of them."""
 
 
 def check(root: str, *, layout: Layout = "auto", num_workers: int = 0, json: bool = False) -> bool:
-    """Look for faults in a data set and say how to mend each; return whether it can be used.
+    """Find the faults of a data set, say how to fix each, and return whether it can be used.
 
-    Reads every image and mask whole. Faults are unreadable files, masks that do not fit, counts
-    that differ from the published ones, images both trained on and tested, and so on.
+    Every image and every mask is read in full. Faults are unreadable files, masks that do not
+    match their images, numbers of images that differ from the published ones, training images
+    among the test images, and others.
 
     Args:
         root: Folder of the data set.
-        layout: How it lies there; auto looks at the sub-folders.
-        num_workers: Processes that read images.
+        layout: Layout of the folder. With auto it is detected from the sub-folders.
+        num_workers: Number of processes that read images.
         json: Print one JSON object instead of tables.
 
     Raises:
@@ -40,8 +38,10 @@ def check(root: str, *, layout: Layout = "auto", num_workers: int = 0, json: boo
     index = index_dataset(folder, layout)
     facts = gather(index.samples, num_workers=num_workers, progress=not json)
     faults = find(folder, index, facts)
-    ok = not any(fault.level == "error" for fault in faults)
+    levels = [fault.level for fault in faults]
+    ok = "error" not in levels
     console = Console()
+    show = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     if json:
         record = {
             "ok": ok,
@@ -51,22 +51,22 @@ def check(root: str, *, layout: Layout = "auto", num_workers: int = 0, json: boo
             "categories": {name: c._asdict() for name, c in count(index.samples).items()},
             "faults": [fault._asdict() for fault in faults],
         }
-        console.print(json_format.dumps(record, indent=2), markup=False, soft_wrap=True)
+        show(json_format.dumps(record, indent=2))
         return ok
-    console.print(index.summary(), highlight=False, soft_wrap=True)
-    console.print(_categories(index, facts))
-    _print_faults(console, faults)
-    verdict = "ok: it can be used" if ok else "not ok: mend the errors first"
-    levels = [fault.level for fault in faults]
-    console.print(
-        f"{verdict} ({levels.count('error')} errors, {levels.count('warning')} warnings, "
-        f"{levels.count('note')} notes)",
-        highlight=False,
+    show(index.summary())
+    show(_table(index, facts))
+    for line in _lines(faults):
+        show(line)
+    show(
+        f"{'ok: the data set can be used' if ok else 'not ok: fix the errors first'} "
+        f"({levels.count('error')} errors, {levels.count('warning')} warnings, "
+        f"{levels.count('note')} notes)"
     )
     return ok
 
 
-def _categories(index: Index, facts: list[Facts]) -> Table:
+def _table(index: Index, facts: list[Facts]) -> Table:
+    """Return a table with a row for each category; counts that differ show the published ones."""
     table = Table(box=None, pad_edge=False)
     for heading in ("category", "train", "test good", "test defective", "masks", "size"):
         table.add_column(heading, justify="left" if heading in ("category", "size") else "right")
@@ -85,16 +85,14 @@ def _categories(index: Index, facts: list[Facts]) -> Table:
     return table
 
 
-def _print_faults(console: Console, faults: list[Fault]) -> None:
-    show = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+def _lines(faults: list[Fault]) -> list[str]:
+    lines: list[str] = []
     for (level, kind), group in groupby(faults, key=lambda fault: (fault.level, fault.kind)):
         found = list(group)
-        show(f"\n{level}: {kind} ({len(found)})")
+        lines.append(f"\n{level}: {kind} ({len(found)})")
         for fault in found[:_SHOWN]:
-            show(f"  {fault.where}: {fault.what}")
-            if fault.fix:
-                show(f"    fix: {fault.fix}")
+            lines.append(f"  {fault.where}: {fault.what}")
+            lines += [f"    fix: {fault.fix}"] if fault.fix else []
         if len(found) > _SHOWN:
-            show(f"  and {len(found) - _SHOWN} more; --json lists all")
-    if faults:
-        console.print()
+            lines.append(f"  and {len(found) - _SHOWN} more; --json lists all of them")
+    return [*lines, ""] if lines else []

@@ -1,4 +1,4 @@
-"""Images that are in a data set twice."""
+"""Images that occur twice in a data set."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -11,41 +11,41 @@ from omiad.data.check.facts import Facts
 from omiad.types import Sample
 
 NEAR = 0.2
-"""A test image is a near duplicate if it is closer to a training image than this share of the
-distance that training images of its category usually keep to their nearest neighbour."""
+"""A test image is a near duplicate if its distance to the nearest training image is below this
+share of the median distance between a training image of its category and its nearest neighbour."""
 
-_MIN_TRAIN = 8  # with fewer the usual distance says nothing
+_MIN_TRAIN = 8  # with fewer training images the median distance is meaningless
 
 
 class Pair(NamedTuple):
-    """Two samples with the same picture, a training image first where one is."""
+    """Rows of two samples with the same picture; if one is a training image, it is the first."""
 
     first: int
     second: int
 
 
 def identical(samples: Sequence[Sample], facts: Sequence[Facts]) -> Iterator[Pair]:
-    """Yield pairs of images whose files hold the same bytes."""
+    """Yield pairs of images whose files have the same bytes."""
     by_digest: dict[bytes, list[int]] = defaultdict(list)
     for fact in facts:
         if fact.digest:
             by_digest[fact.digest].append(fact.row)
-    for indices in by_digest.values():
-        first, *others = sorted(indices, key=lambda i: samples[i].split != "train")
+    for rows in by_digest.values():
+        first, *others = sorted(rows, key=lambda row: samples[row].split != "train")
         for other in others:
             yield Pair(first, other)
 
 
 def near(samples: Sequence[Sample], facts: Sequence[Facts], known: set[Pair]) -> Iterator[Pair]:
-    """Yield test images that show what a training image of their category shows.
+    """Yield pairs of a test image and a training image of its category that look the same.
 
-    Pictures of 32 x 32 gray pixels are compared by their Euclidean distance; how close is too
-    close depends on how alike the training images of the category are.
+    The distance is Euclidean between gray pictures of 32 x 32 pixels. The limit follows from the
+    training images of the category: the more similar they are, the lower it is.
 
     Args:
         samples: The samples.
-        facts: Their facts.
-        known: Byte-identical pairs, which are not yielded again.
+        facts: The facts about the samples.
+        known: Pairs of identical files, whose second images are left out.
     """
     seen = {pair.second for pair in known}
     groups: dict[tuple[str, str], list[Facts]] = defaultdict(list)
@@ -62,8 +62,8 @@ def near(samples: Sequence[Sample], facts: Sequence[Facts], known: set[Pair]) ->
         np.fill_diagonal(among_train, np.inf)
         usual = float(np.median(among_train.min(1)))
         to_train = _distances(_pictures(test), pictures)
-        for row in np.flatnonzero(to_train.min(1) < NEAR * usual):
-            yield Pair(train[int(to_train[row].argmin())].row, test[row].row)
+        for i in np.flatnonzero(to_train.min(1) < NEAR * usual):
+            yield Pair(train[int(to_train[i].argmin())].row, test[i].row)
 
 
 def _pictures(facts: Sequence[Facts]) -> NDArray[np.float64]:

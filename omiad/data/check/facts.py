@@ -1,4 +1,4 @@
-"""What one image and its mask are, found by reading both whole."""
+"""Facts about one image and its mask, found by reading both in full."""
 
 import hashlib
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ from PIL import ExifTags, Image
 from rich.progress import track
 from torch.utils.data import DataLoader, Dataset
 
-from omiad.data.images import load_mask, read_image
+from omiad.data.images import MaskSizeError, load_mask, read_image
 from omiad.errors import InputError
 from omiad.types import Sample
 
 THUMBNAIL = 32
-"""Side in pixels of the pictures that near duplicates are told by."""
+"""Side in pixels of the pictures by which near duplicates are found."""
 
 _SPECIAL_MODES = {
     "1": "black and white",
@@ -29,27 +29,27 @@ _SPECIAL_MODES = {
 
 
 class Facts(NamedTuple):
-    """What is known of one image.
+    """Facts about one image; those of an unreadable image are empty, except `row` and `error`.
 
     Attributes:
-        row: Position of its sample.
-        size: Width and height in pixels as seen, None where it cannot be read.
-        special: What reading has to convert: grayscale, 16-bit, alpha, palette, CMYK, rotated.
-        digest: Hash of the file's bytes, empty where it cannot be read.
-        thumbnail: Gray picture (1024,), uint8, None where it cannot be read.
-        error: Sentence of `read_image`, empty where it can be read.
-        mask_error: Sentence of `read_mask`, empty where the mask can be read.
-        mask_is_empty: Whether there is a mask that marks nothing.
+        row: Position of the sample in the list.
+        size: Width and height in pixels after EXIF rotation.
+        special: Conversions that reading applies, such as "grayscale", "alpha" or "16-bit".
+        digest: Hash of the bytes of the file.
+        thumbnail: Gray picture (1024,), uint8.
+        error: Message of `read_image`, or empty.
+        mask_fault: "mask size", "unreadable mask" or "empty mask", or empty.
+        mask_error: Sentence about the fault of the mask, or empty.
     """
 
     row: int
-    size: tuple[int, int] | None
-    special: tuple[str, ...]
-    digest: bytes
-    thumbnail: NDArray[np.uint8] | None
-    error: str
-    mask_error: str
-    mask_is_empty: bool
+    size: tuple[int, int] | None = None
+    special: tuple[str, ...] = ()
+    digest: bytes = b""
+    thumbnail: NDArray[np.uint8] | None = None
+    error: str = ""
+    mask_fault: str = ""
+    mask_error: str = ""
 
 
 def gather(samples: Sequence[Sample], *, num_workers: int, progress: bool) -> list[Facts]:
@@ -70,23 +70,14 @@ class _Facts(Dataset[Facts]):
 
     def __getitem__(self, index: int) -> Facts:
         sample = self.samples[index]
-        size: tuple[int, int] | None = None
-        special: tuple[str, ...] = ()
-        thumbnail, error, digest = None, "", b""
         try:
             pixels = read_image(sample.image, THUMBNAIL).numpy()
-            thumbnail = pixels.mean(0).round().astype(np.uint8).reshape(-1)
             size, special = _header(sample)
             digest = hashlib.blake2b(sample.image.read_bytes(), digest_size=16).digest()
-        except InputError as problem:
-            error = str(problem)
-        mask_error, mask_is_empty = "", False
-        if sample.mask is not None and not error:
-            try:
-                mask_is_empty = not load_mask(sample.mask, image=sample.image).any()
-            except InputError as problem:
-                mask_error = str(problem)
-        return Facts(index, size, special, digest, thumbnail, error, mask_error, mask_is_empty)
+        except InputError as error:
+            return Facts(index, error=str(error))
+        thumbnail = pixels.mean(0).round().astype(np.uint8).reshape(-1)
+        return Facts(index, size, special, digest, thumbnail, "", *_mask_fault(sample))
 
 
 def _header(sample: Sample) -> tuple[tuple[int, int], tuple[str, ...]]:
@@ -96,3 +87,16 @@ def _header(sample: Sample) -> tuple[tuple[int, int], tuple[str, ...]]:
     special = _SPECIAL_MODES.get(mode) or ("16-bit" if mode.startswith("I") else None)
     found = [name for name in (special, "rotated by EXIF" if orientation != 1 else None) if name]
     return size[::-1] if orientation >= 5 else size, tuple(found)
+
+
+def _mask_fault(sample: Sample) -> tuple[str, str]:
+    if sample.mask is None:
+        return "", ""
+    try:
+        if load_mask(sample.mask, image=sample.image).any():
+            return "", ""
+    except MaskSizeError as error:
+        return "mask size", str(error)
+    except InputError as error:
+        return "unreadable mask", str(error)
+    return "empty mask", "The mask of this defective image marks no pixel."

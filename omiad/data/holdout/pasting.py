@@ -1,9 +1,9 @@
-"""Artificial defects on real photographs, for choosing settings where no defect may be looked at.
+"""Artificial defects on real photographs, for choosing settings without looking at real defects.
 
-Each changes a photograph (H, W, 3), RGB in 0..255, inside a shape (H, W) of opacities in 0..1. The
-kinds follow what defects do to a product, not what any data set holds: material from elsewhere
-(CutPaste, Li et al. 2021), foreign texture (DRAEM, Zavrtanik et al. 2021), lines, spots, shading,
-detail that is missing, parts that are broken off or out of place; from barely visible to half of
+Each function changes a photograph (H, W, 3), RGB in 0..255, inside a shape (H, W) of opacities in
+0..1. The kinds imitate what defects do to a product, not the defects of any data set: misplaced
+material (CutPaste, Li et al. 2021), foreign texture (DRAEM, Zavrtanik et al. 2021), lines, spots,
+shading, missing detail, and broken or displaced parts. They range from barely visible to half of
 the image.
 """
 
@@ -19,14 +19,14 @@ Shape = NDArray[np.float32]
 
 
 class Canvas(NamedTuple):
-    """What a defect is made from.
+    """The material of a defect.
 
     Attributes:
         picture: The normal photograph (H, W, 3).
         other: Another normal photograph (H, W, 3), of any product.
         shape: Opacity of a blot (H, W).
-        foreground: Where the product is (H, W).
-        rng: Source of everything random.
+        foreground: Pixels of the product (H, W).
+        rng: Source of all random numbers.
     """
 
     picture: Picture
@@ -37,7 +37,7 @@ class Canvas(NamedTuple):
 
 
 def misplaced(canvas: Canvas) -> Picture:
-    """Put the product's own material where it does not belong, turned and a little brighter."""
+    """Paste material of the product where it does not belong, flipped, darker or brighter."""
     height, width = canvas.shape.shape
     shift = canvas.rng.integers([height // 8, width // 8], [7 * height // 8, 7 * width // 8])
     moved = np.roll(canvas.picture, tuple(shift), axis=(0, 1))
@@ -45,26 +45,26 @@ def misplaced(canvas: Canvas) -> Picture:
 
 
 def foreign(canvas: Canvas) -> Picture:
-    """Lay texture of another photograph over the product."""
+    """Lay the texture of another photograph over the product."""
     return _mix(canvas, canvas.other, canvas.rng.uniform(0.5, 1.0))
 
 
 def spot(canvas: Canvas) -> Picture:
-    """Darken, lighten or tint."""
+    """Darken or lighten the blot, with a tint."""
     strength = canvas.rng.uniform(40, 110) * canvas.rng.choice([-1, 1])
     tint = strength + canvas.rng.uniform(-25, 25, 3)
     return _mix(canvas, canvas.picture + tint.astype(np.float32))
 
 
 def shaded(canvas: Canvas) -> Picture:
-    """Darken or lighten softly, as uneven material or coating does."""
+    """Darken or lighten the blot softly, like uneven material or coating."""
     soft = ndimage.gaussian_filter(canvas.shape, 0.03 * max(canvas.shape.shape))
     strength = canvas.rng.uniform(20, 60) * canvas.rng.choice([-1, 1])
     return np.asarray(canvas.picture + np.float32(strength) * soft[..., None])
 
 
 def broken(canvas: Canvas) -> Picture:
-    """Break a piece off along a ragged line; where the product fills the image, down to black."""
+    """Break a piece off along a ragged line; the background is black if the product fills it."""
     height, width = canvas.shape.shape
     side = max(height, width)
     y, x = np.mgrid[:height, :width] / side
@@ -83,13 +83,13 @@ def broken(canvas: Canvas) -> Picture:
 
 
 def missing(canvas: Canvas) -> Picture:
-    """Take away the detail: what is left has the colour of its surroundings."""
+    """Blur the detail away, so that the blot has the colour of its surroundings."""
     reach = 0.06 * max(canvas.shape.shape)
     return _mix(canvas, ndimage.gaussian_filter(canvas.picture, (reach, reach, 0)))
 
 
 def distorted(canvas: Canvas) -> Picture:
-    """Pull the material aside."""
+    """Pull the material of the blot aside."""
     height, width = canvas.shape.shape
     inside = ndimage.gaussian_filter(canvas.shape, 0.01 * max(height, width))
     pull = canvas.rng.uniform(0.04, 0.1) * max(height, width)
@@ -104,7 +104,7 @@ def distorted(canvas: Canvas) -> Picture:
 
 
 def line(canvas: Canvas) -> Picture:
-    """Draw a scratch or crack in place of the blot: bent, thin, dark or light."""
+    """Draw a scratch or crack in place of the blot: bent, thin, and dark or light."""
     height, width = canvas.shape.shape
     side = max(height, width)
     rows, columns = np.nonzero(canvas.shape > 0.5)
@@ -130,21 +130,20 @@ DEFECTS: dict[str, Callable[[Canvas], Picture]] = {
     "shaded": shaded,
     "spot": spot,
 }
-"""Every kind of artificial defect."""
+"""The kinds of artificial defects."""
 
 
 def blot(foreground: NDArray[np.bool_], rng: np.random.Generator) -> Shape:
     """Draw a ragged blot on the product.
 
-    Its diameter is between 3 and 60 % of the longer side, small ones as likely as large ones on a
-    scale of ratios.
+    The diameter is log-uniform between 3 and 60 % of the longer side.
 
     Args:
-        foreground: Where the product is (H, W).
-        rng: Source of everything random.
+        foreground: Pixels of the product (H, W).
+        rng: Source of all random numbers.
 
     Returns:
-        Opacities (H, W), about a pixel soft at the edge.
+        Opacities (H, W), with an edge about one pixel wide.
     """
     height, width = foreground.shape
     side = max(height, width)
@@ -165,9 +164,9 @@ def blot(foreground: NDArray[np.bool_], rng: np.random.Generator) -> Shape:
 
 
 def find_foreground(picture: Picture) -> NDArray[np.bool_]:
-    """Guess where the product is (H, W): what differs from the colour along the image's border.
+    """Estimate the pixels of the product (H, W): those unlike the colour of the image's border.
 
-    Where that is nearly nothing or nearly everything, the product fills the image.
+    If these are less than 10 % or more than 90 % of the image, the product fills the image.
     """
     border = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
     background = np.median(border, axis=0)

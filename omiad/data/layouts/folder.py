@@ -1,14 +1,14 @@
-"""Photographs sorted into folders by hand.
+"""Photographs that a person has sorted into folders.
 
-A category is a folder of one of these kinds; the root is one category, or holds some:
+A category is a folder of one of these kinds. The root is one category or contains several.
 
-    bolt/*.png                                       normal images alone
+    bolt/*.png                                       only normal images
     bolt/good/*.png  bolt/scratch/*.png              normal images, and a folder for each defect
-    bolt/train/good  bolt/test/{good,scratch}        as in MVTec AD; also images right in train/
+    bolt/train/good  bolt/test/{good,scratch}        as in MVTec AD; train/*.png also works
 
-Normal folders are called good, normal or ok, in any case. Masks are optional: `ground_truth`,
-`masks` or `mask` in the category, with or without a folder for each defect, named like the image
-or with `_mask` behind.
+The folder of normal images is called good, normal or ok, in upper or lower case. Masks are
+optional. They lie in `ground_truth`, `masks` or `mask` of the category, with or without a folder
+for each defect, and have the name of the image, with or without `_mask` at its end.
 """
 
 import zlib
@@ -23,38 +23,40 @@ NORMAL_NAMES = ("good", "normal", "ok")
 MASK_NAMES = ("ground_truth", "masks", "mask")
 
 HELD_OUT = 5
-"""One of so many normal images is tested where there are defects but no normal test images."""
+"""One in this many normal images is held out if there are defects but no normal test images."""
 
 
 def index(root: Path) -> list[Sample]:
-    """List the images: by category, train before test, normal before defective, by file name.
+    """List the images by category, training before test, normal before defective, and file name.
 
-    Where a category has defects but no normal test images, the fifth of its normal images whose
-    names have the lowest CRC-32 goes to the test split, so that detection can be measured.
+    If a category has defects but no normal test images, the fifth of its normal images whose file
+    names have the lowest CRC-32 becomes test images, so that detection can be measured.
 
     Raises:
         MissingInputError: If the root does not exist.
-        InputError: If there is no category, or one without normal images, or photographs lie both
-            in the root and in categories.
+        InputError: If there is no category, a category has no normal images, or photographs lie
+            both in the root and in categories.
     """
     check_root(root)
-    inner = [f.name for f in folders(root) if is_category(f) and f.name not in MASK_NAMES]
-    if images(root) and inner and not _normal_folder(root):
+    inner = [f for f in folders(root) if is_category(f)]
+    named = [f.name for f in inner if f.name not in MASK_NAMES]
+    if images(root) and named and not _normal_folder(root):
         raise InputError(
-            f"'{root}' holds photographs itself and in folders ({', '.join(inner[:4])}). If it is "
-            f"one product, move them to '{root / NORMAL}'; otherwise into their category's folder."
+            f"'{root}' contains photographs and folders of photographs ({', '.join(named[:4])}). "
+            f"If they show one product, move the photographs to '{root / NORMAL}'. Otherwise move "
+            f"each to the folder of its product."
         )
-    categories = [root] if is_category(root) else [f for f in folders(root) if is_category(f)]
+    categories = [root] if is_category(root) else inner
     if not categories:
         raise InputError(
-            f"No photographs in '{root}'. Put the normal ones of each product in "
-            f"<category>/good/, and defective ones, if any, in <category>/<defect>/."
+            f"No photographs in '{root}'. Put normal photographs of each product in "
+            f"<category>/good/ and defective ones, if you have any, in <category>/<defect>/."
         )
     return [sample for category in categories for sample in _category(category)]
 
 
 def is_category(folder: Path) -> bool:
-    """Whether a folder holds images, a folder of normal images, or a training split."""
+    """Return whether a folder has images, a folder of normal images, or a training split."""
     return bool((folder / "train").is_dir() or _normal_folder(folder) or images(folder))
 
 
@@ -70,11 +72,10 @@ def _category(category: Path) -> list[Sample]:
         )
     normal_test: list[Path] = []
     defective: list[Sample] = []
-    skipped = {"train", "test", *MASK_NAMES}
     for folder in folders(tested) if tested.is_dir() else []:
         if folder.name.lower() in NORMAL_NAMES:
             normal_test += images(folder) if tested != source else []
-        elif folder.name.lower() not in skipped:
+        elif folder.name.lower() not in {"train", "test", *MASK_NAMES}:
             defective += _defective(category, folder)
     if defective and not normal_test:
         by_checksum = sorted(normal, key=lambda path: (zlib.crc32(path.name.encode()), path.name))
@@ -92,12 +93,9 @@ def _defective(category: Path, folder: Path) -> Iterator[Sample]:
     for place in MASK_NAMES:
         mask |= masks(category / place) | masks(category / place / folder.name)
     for path in images(folder):
-        name = category.resolve().name
-        yield Sample(path, mask.get(path.stem), name, folder.name, "test")
+        yield Sample(path, mask.get(path.stem), category.resolve().name, folder.name, "test")
 
 
 def _normal_folder(folder: Path) -> Path | None:
-    for inner in folders(folder) if folder.is_dir() else []:
-        if inner.name.lower() in NORMAL_NAMES:
-            return inner
-    return None
+    inner = folders(folder) if folder.is_dir() else []
+    return next((path for path in inner if path.name.lower() in NORMAL_NAMES), None)

@@ -5,7 +5,7 @@
     <root>/<category>/test/<defect>/000.png
     <root>/<category>/ground_truth/<defect>/000_mask.png
 
-Test images and masks are optional; a mask may also be called like its image.
+Test images and masks are optional. A mask may also have the name of its image.
 """
 
 from collections.abc import Iterator
@@ -16,29 +16,25 @@ from omiad.data.layouts.listing import check_root, folders, images, masks
 from omiad.errors import InputError
 from omiad.types import NORMAL, Sample
 
-PARTS = ("train", "test", "ground_truth")
-"""Folders that make their parent a category."""
-
 
 def index(root: Path, *, test_only: bool = False) -> list[Sample]:
-    """List the images of a data set: by category, train before test, by defect, by file name.
+    """List the images by category, training before test, defect, and file name.
 
-    A sub-folder of the root with a `train`, `test` or `ground_truth` folder is a category. Hidden
-    entries and files that are not images are ignored, as is `ground_truth/good`.
+    Hidden entries and files that are not images are ignored, as is `ground_truth/good`.
 
     Args:
         root: Folder of the categories.
-        test_only: Leave the training images out; there need not be any image then.
+        test_only: List only test images; there may be none.
 
     Raises:
         MissingInputError: If the root does not exist.
-        InputError: If there is no category, or one without training images.
+        InputError: If there is no category, or a category has no training images.
     """
     check_root(root)
     if (root / "train").is_dir():
         raise InputError(
-            f"'{root}' is a category itself, for it holds 'train'. Give its parent folder instead, "
-            f"or --data.layout folder to use this category alone."
+            f"'{root}' is a single category because it contains 'train'. Give its parent folder, "
+            f"or use --data.layout folder for this category alone."
         )
     samples = [
         sample
@@ -55,24 +51,21 @@ def index(root: Path, *, test_only: bool = False) -> list[Sample]:
 
 
 def is_category(folder: Path) -> bool:
-    """Whether a folder is a category of this layout."""
-    return any((folder / part).is_dir() for part in PARTS)
+    """Return whether a folder contains `train`, `test` or `ground_truth`."""
+    return any((folder / part).is_dir() for part in ("train", "test", "ground_truth"))
 
 
 def _train(category: Path) -> list[Sample]:
     folder = category / "train" / NORMAL
     if not folder.is_dir():
         raise InputError(
-            f"'{category}' is a category without train/good. Put its normal training images "
-            f"there, or move the folder out of the data set."
+            f"'{category}' has no train/good. Put the normal training images of the category "
+            f"there, or move the category out of the data set."
         )
-    samples = [
-        Sample(image=image, mask=None, category=category.name, defect=NORMAL, split="train")
-        for image in images(folder)
-    ]
+    samples = [Sample(image, None, category.name, NORMAL, "train") for image in images(folder)]
     if not samples:
         raise InputError(
-            f"'{folder}' holds no images. Put the category's normal training images there "
+            f"'{folder}' has no images. Put the normal training images of the category there "
             f"({', '.join(sorted(IMAGE_SUFFIXES))})."
         )
     return samples
@@ -80,15 +73,7 @@ def _train(category: Path) -> list[Sample]:
 
 def _test(category: Path) -> Iterator[Sample]:
     folder = category / "test"
-    if not folder.is_dir():
-        return
-    for defect in folders(folder):
+    for defect in folders(folder) if folder.is_dir() else []:
         mask = {} if defect.name == NORMAL else masks(category / "ground_truth" / defect.name)
         for image in images(defect):
-            yield Sample(
-                image=image,
-                mask=mask.get(image.stem),
-                category=category.name,
-                defect=defect.name,
-                split="test",
-            )
+            yield Sample(image, mask.get(image.stem), category.name, defect.name, "test")

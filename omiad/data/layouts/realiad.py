@@ -4,10 +4,10 @@
     Real-IAD/realiad_{256,512,1024}/<category>/NG/<defect>/S0001/..._C1_<time>.{jpg,png}
     Real-IAD/realiad_jsons/<category>.json                  or realiad_jsons/realiad_jsons/
 
-The root is `Real-IAD`, or one of its resolutions where there are several. The splits of one view
-lie in `realiad_jsons_sv`, in either place; layout `realiad_sv` takes those. A root that holds
-`<category>.json` beside each `<category>/` is read as well. Paths and labels come from the JSON:
-a view that shows no defect is labelled OK though its file lies under NG.
+The root is `Real-IAD`, or the folder of one resolution if there are several. The layout
+`realiad_sv` reads the single-view splits from `realiad_jsons_sv`, in either place. A root with
+`<category>.json` next to each `<category>/` also works. Paths and labels come from the JSON: a view
+that shows no defect has the label OK although its file is under NG.
 """
 
 import json
@@ -21,19 +21,19 @@ from omiad.errors import InputError
 from omiad.types import NORMAL, Sample
 
 RESOLUTION = re.compile(r"realiad_(\d+|raw)")
-"""Names of the folders of images."""
+"""Names of the image folders."""
 
 JSONS = "realiad_jsons"
-"""Folder of the splits of the multi-class tables; the archive unpacks it into itself."""
+"""Folder of the multi-view splits; the archive unpacks to a folder inside one of that name."""
 
-# The data set's README, section 3, with the number of the view.
+# Source: section 3 of the data set's README. The second group is the number of the view.
 _SAMPLE = re.compile(r"([a-zA-Z][a-zA-Z0-9_]*_[0-9]{4}_[A-Z][A-Z_]*[A-Z])_C([0-9])_")
 
 _KEYS = {"category", "anomaly_class", "image_path", "mask_path"}
 
 
 def matches(root: Path) -> bool:
-    """Whether a folder looks like Real-IAD, one of its resolutions, or categories with JSONs."""
+    """Return whether a folder looks like Real-IAD or one of its resolutions."""
     return bool(
         (root / JSONS).is_dir()
         or RESOLUTION.fullmatch(root.resolve().name)
@@ -43,19 +43,19 @@ def matches(root: Path) -> bool:
 
 
 def index(root: Path, *, jsons: str = JSONS) -> list[Sample]:
-    """List the images: by category, train before test, in the order of the JSON.
+    """List the images by category, training before test, in the order of the JSON.
 
-    A sample is normal where its `anomaly_class` is the `normal_class`. `sample_id` names the part
-    and `view` the camera, 1 to 5.
+    A sample is normal if its `anomaly_class` is the `normal_class` of the file. `sample_id` names
+    the part, and `view` is the number of the camera, 1 to 5.
 
     Args:
         root: Folder of the data set.
-        jsons: Folder of the splits: realiad_jsons, or realiad_jsons_sv for the first view alone.
+        jsons: Folder of the splits: realiad_jsons, or realiad_jsons_sv for the first view only.
 
     Raises:
         MissingInputError: If the root does not exist.
-        InputError: If images or splits are missing, there are several resolutions, or a JSON does
-            not have the official structure.
+        InputError: If images or splits are missing, there are several resolutions, or a JSON file
+            does not have the official structure.
     """
     check_root(root)
     images = _image_folder(root)
@@ -66,22 +66,21 @@ def index(root: Path, *, jsons: str = JSONS) -> list[Sample]:
 
 
 def _image_folder(root: Path) -> Path:
-    """Return the folder of the categories."""
+    """Return the folder that contains the categories."""
     found = [folder for folder in folders(root) if RESOLUTION.fullmatch(folder.name)]
     if len(found) > 1:
         names = ", ".join(f"'{folder}'" for folder in found)
         raise InputError(
-            f"'{root}' holds several resolutions. Give one of them as --data.root: {names}; the "
-            f"smallest that is at least --data.image_size reads fastest."
+            f"'{root}' has several resolutions. Set --data.root to one of {names}. The smallest "
+            f"one that is at least --data.image_size is the fastest to read."
         )
     return found[0] if found else root
 
 
 def _splits(root: Path, images: Path, jsons: str) -> list[Path]:
-    """Return the JSON files, one for each category that has images."""
-    beside = images.resolve().parent
-    # The archive unpacks all splits into a folder of its own name.
-    places = [parent / inner / jsons for parent in (root, beside) for inner in (JSONS, "")]
+    """Return the JSON file of each category that has images."""
+    above = images.resolve().parent
+    places = [parent / inner / jsons for parent in (root, above) for inner in (JSONS, "")]
     places += [images] if jsons == JSONS else []
     for place in places:
         found = sorted(place.glob("*.json")) if place.is_dir() else []
@@ -90,12 +89,12 @@ def _splits(root: Path, images: Path, jsons: str) -> list[Path]:
             return here
         if found:
             raise InputError(
-                f"'{images}' holds no folder of a category that '{place}' splits, such as "
+                f"'{images}' has no folder for any category of '{place}', such as "
                 f"'{found[0].stem}'. Unpack the images of Real-IAD there."
             )
     raise InputError(
         f"No splits of Real-IAD for '{images}': '{jsons}' is missing. Unpack realiad_jsons.zip to "
-        f"'{beside / JSONS}'; <category>.json beside each category will do for all views."
+        f"'{above / JSONS}'. For all views, <category>.json next to each category also works."
     )
 
 
@@ -115,27 +114,23 @@ def _category(path: Path, images: Path) -> Iterator[Sample]:
         for row in listed:
             if set(row) != _KEYS:
                 raise InputError(
-                    f"A row under '{part}' of '{path}' has the keys {sorted(row)} instead of "
+                    f"A row of '{part}' in '{path}' has the keys {sorted(row)} instead of "
                     f"{sorted(_KEYS)}. Unpack realiad_jsons.zip again."
                 )
             defect = NORMAL if row["anomaly_class"] == normal else row["anomaly_class"]
             if part == "train" and defect != NORMAL:
                 raise InputError(
-                    f"'{path}' lists the defective '{row['image_path']}' ({defect}) for training. "
-                    f"Use the folder realiad_jsons; realiad_jsons_fuiad_* are for noisy training."
+                    f"'{path}' trains on the defective '{row['image_path']}' ({defect}). Use the "
+                    f"folder realiad_jsons; realiad_jsons_fuiad_* are for noisy training."
                 )
-            sample_id, view = _part_and_view(row["image_path"])
+            image, mask = folder / row["image_path"], row["mask_path"]
+            match = _SAMPLE.match(image.name)
             yield Sample(
-                image=folder / row["image_path"],
-                mask=folder / row["mask_path"] if defect != NORMAL and row["mask_path"] else None,
+                image=image,
+                mask=folder / mask if defect != NORMAL and mask else None,
                 category=row["category"],
                 defect=defect,
                 split=part,
-                sample_id=sample_id,
-                view=view,
+                sample_id=match[1] if match else None,
+                view=int(match[2]) if match else None,
             )
-
-
-def _part_and_view(image_path: str) -> tuple[str | None, int | None]:
-    match = _SAMPLE.match(image_path.rpartition("/")[2])
-    return (match[1], int(match[2])) if match else (None, None)

@@ -10,7 +10,7 @@ from omiad.data.holdout.pasting import DEFECTS, blot, find_foreground
 from omiad.data.images import load_image, load_mask
 from omiad.data.layouts import index_dataset
 from omiad.data.layouts.synthetic import synthesize
-from omiad.errors import InputError, MissingInputError
+from omiad.errors import InputError
 from omiad.types import Sample
 
 
@@ -41,7 +41,7 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_training_images_are_shared_out_and_no_test_image_is_used(products, held):
+def test_training_images_are_split_and_no_test_image_is_used(products, held):
     samples = index_dataset(held).samples
     for category in ("bricks", "gear"):
         normal = [s for s in samples if s.category == category and not s.is_anomalous]
@@ -54,7 +54,7 @@ def test_training_images_are_shared_out_and_no_test_image_is_used(products, held
         assert sorted(defects) == sorted([*DEFECTS, *DEFECTS])
 
 
-def test_a_defect_lies_where_its_mask_says(products, held):
+def test_the_mask_marks_the_pixels_that_changed(products, held):
     normal = [load_image(s.image) for s in index_dataset(products).samples if s.split == "train"]
     for sample in index_dataset(held).samples:
         if not sample.is_anomalous:
@@ -66,7 +66,7 @@ def test_a_defect_lies_where_its_mask_says(products, held):
         assert mask.mean() >= MIN_AREA
 
 
-def test_the_seed_decides(products, held, tmp_path):
+def test_the_seed_decides_every_byte(products, held, tmp_path):
     hold_out(products, tmp_path / "same", num_defective=16)
     hold_out(products, tmp_path / "other", num_defective=16, seed=1)
     assert files(tmp_path / "same") == files(held)
@@ -87,7 +87,7 @@ def test_all_views_of_a_part_are_held_out_together(tmp_path):
 
 
 @pytest.mark.parametrize("kind", DEFECTS)
-def test_every_kind_changes_little_and_visibly(products, kind):
+def test_every_kind_of_defect_is_visible_and_small(products, kind):
     samples = [s for s in index_dataset(products).samples if s.split == "train"]
     picture, mask = deface(samples[0], kind, samples, seed=3)
     change = np.abs(picture.astype(int) - load_image(samples[0].image)).max(axis=2)
@@ -95,7 +95,7 @@ def test_every_kind_changes_little_and_visibly(products, kind):
     assert MIN_AREA <= mask.mean() < 0.2
 
 
-def test_the_foreground_is_what_differs_from_the_border():
+def test_the_foreground_differs_from_the_border():
     picture = np.full((60, 80, 3), 200, np.float32)
     picture[20:40, 30:60] = 20
     picture[28:32, 40:50] = 200  # a hole belongs to the product
@@ -104,7 +104,7 @@ def test_the_foreground_is_what_differs_from_the_border():
     assert (find_foreground(picture) ^ expected).mean() < 0.01
 
 
-def test_a_texture_is_all_foreground():
+def test_the_foreground_of_a_texture_is_the_whole_image():
     noise = np.random.default_rng(0).uniform(0, 255, (40, 40, 3)).astype(np.float32)
     assert find_foreground(noise).all()
 
@@ -119,33 +119,28 @@ def test_a_blot_touches_the_foreground():
 
 
 @pytest.mark.parametrize("options", [{"fraction": 0.0}, {"fraction": 1.0}, {"num_defective": 0}])
-def test_numbers_out_of_their_range_are_refused(products, tmp_path, options):
-    with pytest.raises(InputError, match="fraction must lie between 0 and 1 and num_defective"):
+def test_numbers_out_of_range_are_rejected(products, tmp_path, options):
+    with pytest.raises(InputError, match=r"fraction .* num_defective"):
         hold_out(products, tmp_path / "out", **options)
 
 
-def test_an_output_that_holds_something_is_refused(products):
-    with pytest.raises(InputError, match=r"is not empty\. Give a folder that does not exist yet"):
+def test_an_output_that_is_not_empty_is_rejected(products):
+    with pytest.raises(InputError, match="not empty"):
         hold_out(products, products)
 
 
-def test_a_missing_root_is_named(tmp_path):
-    with pytest.raises(MissingInputError, match="nowhere"):
-        hold_out(tmp_path / "nowhere", tmp_path / "out")
-
-
-def test_a_category_of_few_images_is_named(products, tmp_path):
+def test_a_category_of_few_images_is_rejected(products, tmp_path):
     good = tmp_path / "data" / "nut" / "train" / "good"
     good.mkdir(parents=True)
     for i in range(3):
         Image.new("RGB", (32, 32)).save(good / f"{i}.png")
-    with pytest.raises(InputError, match=r"'nut' has 3 normal training images; .* at least 4"):
+    with pytest.raises(InputError, match=r"'nut' has 3 .* at least 4"):
         hold_out(tmp_path / "data", tmp_path / "out", layout="mvtec")
 
 
-def test_an_image_without_room_for_a_defect_is_named(tmp_path):
+def test_an_image_too_small_for_a_defect_is_rejected(tmp_path):
     path = tmp_path / "dot.png"
     Image.new("RGB", (1, 1)).save(path)
     sample = Sample(path, None, "dot", "good", "train")
-    with pytest.raises(InputError, match=r"No visible defect of kind 'missing' .*dot.png"):
+    with pytest.raises(InputError, match=r"'missing' .*dot.png"):
         deface(sample, "missing", [sample], seed=0)

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, default_collate
 
-from omiad.data.images import ImageDataset, read_image, read_mask
+from omiad.data.images import ImageDataset, MaskSizeError, read_image, read_mask
 from omiad.data.layouts.mvtec import index
 from omiad.errors import InputError, MissingInputError
 from omiad.features.reading import FileLoader
@@ -17,20 +17,15 @@ from omiad.types import ImageBatch, Sample
 GRADIENT = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
 
 
-def test_an_image_of_the_asked_size_is_read_as_it_is(tmp_path):
-    pixels = np.stack([GRADIENT, GRADIENT.T, 255 - GRADIENT], -1)
+@pytest.mark.parametrize("shape", [(8, 8), (20, 30)])
+def test_an_image_is_resized_to_a_square_by_bilinear_interpolation(tmp_path, shape):
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     image = read_image(tmp_path / "a.png", 8)
+    resized = Image.fromarray(pixels).resize((8, 8), Image.Resampling.BILINEAR)
     assert image.dtype == torch.uint8
     assert image.is_contiguous()
-    assert np.array_equal(image.permute(1, 2, 0).numpy(), pixels)
-
-
-def test_an_image_is_resized_to_a_square_as_pillow_does_bilinear(tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "a.png")
-    expected = np.asarray(Image.fromarray(pixels).resize((8, 8), Image.Resampling.BILINEAR))
-    assert np.array_equal(read_image(tmp_path / "a.png", 8).permute(1, 2, 0).numpy(), expected)
+    assert np.array_equal(image.permute(1, 2, 0).numpy(), np.asarray(resized))
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK"])
@@ -41,7 +36,7 @@ def test_every_mode_becomes_rgb(tmp_path, mode):
     assert np.array_equal(read_image(tmp_path / name, 8).numpy(), np.stack([pixels] * 3))
 
 
-def test_transparency_is_dropped_and_the_stored_colour_counts(tmp_path):
+def test_transparency_is_dropped_and_the_stored_colour_is_kept(tmp_path):
     clear = Image.new("RGBA", (8, 8), (200, 10, 30, 0))
     clear.save(tmp_path / "a.png")
     assert read_image(tmp_path / "a.png", 8)[:, 0, 0].tolist() == [200, 10, 30]
@@ -72,29 +67,22 @@ def test_exif_orientation_is_applied_to_the_image_and_to_its_mask_check(tmp_path
     assert not mask[4:].any()
 
 
-def test_a_broken_a_truncated_and_a_float_image_are_named(tmp_path):
-    (tmp_path / "text.png").write_text("not an image")
-    with pytest.raises(InputError, match=r"text.png' cannot be read as an image .*Replace"):
-        read_image(tmp_path / "text.png", 8)
+def test_broken_truncated_and_floating_point_images_are_rejected(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise[..., 0].astype(np.float32)).save(tmp_path / "f.tif")
+    (tmp_path / "text.png").write_text("not an image")
     for name in ("a.png", "a.jpg"):
         Image.fromarray(noise).save(tmp_path / name)
-        content = (tmp_path / name).read_bytes()
-        (tmp_path / name).write_bytes(content[: len(content) // 2])
-        with pytest.raises(InputError, match=rf"{name}' cannot be read as an image"):
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-500])
+    for name in ("f.tif", "text.png", "a.png", "a.jpg"):
+        with pytest.raises(InputError, match=rf"{name}'"):
             read_image(tmp_path / name, 8)
-    Image.fromarray(noise[..., 0].astype(np.float32)).save(tmp_path / "f.tif")
-    with pytest.raises(InputError, match=r"f.tif' holds floating-point pixels.*Convert"):
-        read_image(tmp_path / "f.tif", 8)
-
-
-def test_a_missing_image_is_named(tmp_path):
-    with pytest.raises(MissingInputError, match=r"No image '.*gone.png'"):
+    with pytest.raises(MissingInputError, match="gone"):
         read_image(tmp_path / "gone.png", 8)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "I;16", "P", "RGB", "RGBA"])
-def test_a_mask_counts_every_pixel_but_black(tmp_path, mode):
+def test_every_pixel_of_a_mask_that_is_not_black_is_defective(tmp_path, mode):
     defective = GRADIENT > 100
     if mode == "P":
         mask = Image.fromarray(defective.astype(np.uint8))
@@ -120,10 +108,10 @@ def test_a_mask_of_class_numbers_is_binarised_before_it_is_resized(tmp_path):
     assert not read[:, 4:].any()
 
 
-def test_a_mask_of_another_size_than_its_image_is_named_with_both_sizes(tmp_path):
+def test_a_mask_of_another_size_than_its_image_is_rejected(tmp_path):
     Image.new("L", (8, 9)).save(tmp_path / "m.png")
     Image.new("RGB", (16, 12)).save(tmp_path / "a.png")
-    with pytest.raises(InputError, match=r"m.png' is 8 x 9 pixels, .*a.png' is 16 x 12"):
+    with pytest.raises(MaskSizeError, match=r"m.png' is 8 x 9 .*a.png' is 16 x 12"):
         read_mask(tmp_path / "m.png", 8, image=tmp_path / "a.png")
 
 
@@ -139,7 +127,7 @@ def test_items_collate_to_an_image_batch_with_labels_from_the_index(mvtec_root):
     assert batch.labels.index.tolist() == list(range(6))
 
 
-def test_a_defective_image_without_mask_has_no_known_pixels(mvtec_root):
+def test_the_pixels_of_a_defective_image_without_mask_are_unknown(mvtec_root):
     image = mvtec_root / "bottle/test/hole/000.png"
     samples = [
         Sample(image=image, mask=None, category="bottle", defect=defect, split="test")
@@ -156,7 +144,7 @@ def test_an_error_in_a_worker_stays_one_sentence(mvtec_root, tmp_path):
     shutil.copytree(mvtec_root, tmp_path / "data")
     (tmp_path / "data/bottle/train/good/000.png").write_text("not an image")
     dataset = ImageDataset(index(tmp_path / "data")[:2], 16)
-    with pytest.raises(InputError, match=r"^'.*000.png' cannot be read.*remove it\.$"):
+    with pytest.raises(InputError, match=r"^'.*000.png' cannot be read[^\n]*$"):
         list(FileLoader(dataset, batch_size=2, num_workers=1))
 
 
@@ -175,20 +163,20 @@ def png_of_16_bit_colour(pixels: np.ndarray) -> bytes:
     )
 
 
-def test_of_16_bit_colour_the_high_byte_counts(tmp_path):
+def test_16_bit_colour_keeps_its_high_byte(tmp_path):
     high = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint16)
     (tmp_path / "a.png").write_bytes(png_of_16_bit_colour(high * 256 + 7))
     assert np.array_equal(read_image(tmp_path / "a.png", 8).permute(1, 2, 0).numpy(), high)
 
 
-def test_of_several_pages_the_first_is_read(tmp_path):
+def test_the_first_of_several_pages_is_read(tmp_path):
     pages = [Image.fromarray(GRADIENT), Image.new("L", (8, 8))]
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
     assert np.array_equal(read_image(tmp_path / "a.tif", 8)[0].numpy(), GRADIENT)
 
 
-def test_an_image_of_too_many_pixels_is_named(tmp_path, monkeypatch):
+def test_an_image_with_too_many_pixels_is_rejected(tmp_path, monkeypatch):
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with pytest.raises(InputError, match=r"a.png' cannot be read as an image .*4096 pixels"):
+    with pytest.raises(InputError, match=r"a.png' .*4096 pixels"):
         read_image(tmp_path / "a.png", 8)

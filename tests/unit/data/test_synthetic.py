@@ -2,10 +2,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
+from omiad.cli import main
 from omiad.data.layouts import mvtec
-from omiad.data.layouts.synthetic import DEFECTS, SCENES, render, synthesize
+from omiad.data.layouts.synthetic import DEFECTS, render, synthesize
 from omiad.errors import InputError
 
 SMALL = {"num_train": 1, "num_test_good": 1, "num_test_defective": 3, "image_size": 32}
@@ -40,26 +40,25 @@ def test_an_image_does_not_depend_on_the_number_of_others(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("category", "defect"), [(c, d) for c, defects in DEFECTS.items() for d in defects]
 )
-def test_masks_are_neither_empty_nor_everything(category: str, defect: str) -> None:
+def test_a_mask_marks_a_part_of_the_image(category: str, defect: str) -> None:
     for index in range(4):
         _, mask = render(category, "test", index, defect=defect, image_size=48, seed=0)
         assert 0.001 < (mask > 0).mean() < 0.25
 
 
-def test_a_defect_changes_the_photograph_inside_its_mask_alone() -> None:
-    # A defect that changes nothing gives the normal photograph of the same scene, light and noise.
+def test_a_defect_changes_the_photograph_only_inside_its_mask(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # A stain that changes nothing gives the normal photograph of the same scene, light and noise.
     image, mask = render("gear", "test", 0, defect="stain", image_size=64, seed=0)
-    original = DEFECTS["gear"]["stain"]
-    try:
+    stain = DEFECTS["gear"]["stain"]
 
-        def harmless(scene, rng):  # type: ignore[no-untyped-def]
-            original(scene, rng)  # draws the same numbers
-            return scene
+    def harmless(scene, rng):  # type: ignore[no-untyped-def]
+        stain(scene, rng)  # draws the same random numbers
+        return scene
 
-        DEFECTS["gear"]["stain"] = harmless
-        normal, empty = render("gear", "test", 0, defect="stain", image_size=64, seed=0)
-    finally:
-        DEFECTS["gear"]["stain"] = original
+    monkeypatch.setitem(DEFECTS["gear"], "stain", harmless)
+    normal, empty = render("gear", "test", 0, defect="stain", image_size=64, seed=0)
     assert not empty.any()
     change = np.abs(image.astype(int) - normal.astype(int)).max(-1)
     assert change[mask == 0].max() <= 12  # 8 / 255, lit by up to 1.2, rounded
@@ -74,24 +73,25 @@ def test_pose_varies_between_images() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_train": 0}, "Every count must be at least 1"),
-        ({"image_size": 8}, "image_size at least 16"),
-        ({"categories": ["car"]}, r"Unknown categories \['car'\]"),
+        ({"num_train": 0}, "num_train 0"),
+        ({"image_size": 8}, "image_size 8"),
+        ({"categories": ["car"]}, r"\['car'\]"),
     ],
 )
-def test_impossible_requests_are_refused(
+def test_impossible_requests_are_rejected(
     tmp_path: Path, arguments: dict[str, object], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
         synthesize(tmp_path / "data", **(SMALL | arguments))  # type: ignore[arg-type]
 
 
-def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
-    Image.new("RGB", (4, 4)).save(tmp_path / "mine.png")
-    with pytest.raises(InputError, match="is not empty"):
+def test_a_folder_that_is_not_empty_is_rejected(tmp_path: Path) -> None:
+    (tmp_path / "mine.png").touch()
+    with pytest.raises(InputError, match="not empty"):
         synthesize(tmp_path, **SMALL)
 
 
-def test_there_are_textures_and_objects() -> None:
-    assert set(SCENES) == set(DEFECTS)
-    assert len(SCENES) >= 4
+def test_the_command_writes_a_data_set(tmp_path: Path) -> None:
+    few = ["--num_train=1", "--num_test_good=1", "--num_test_defective=1", "--image_size=16"]
+    main(["data", "synthesize", str(tmp_path / "made"), *few, "--categories=[gear]", "--seed=3"])
+    assert len(mvtec.index(tmp_path / "made")) == 3

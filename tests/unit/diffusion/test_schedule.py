@@ -9,7 +9,7 @@ from omiad.errors import InputError
     ("t", "alpha_bar"),
     [(1, 0.9999), (300, 0.396420), (960, 8.91263e-5), (990, 4.93486e-5), (1000, 4.03583e-5)],
 )
-def test_linear_schedule_has_the_published_values(t: int, alpha_bar: float) -> None:
+def test_the_linear_schedule_has_the_published_values(t: int, alpha_bar: float) -> None:
     schedule = NoiseSchedule(dtype=torch.float64)
     assert schedule.alpha[t - 1].item() ** 2 == pytest.approx(alpha_bar, rel=2e-6)
 
@@ -20,17 +20,14 @@ def test_amplitudes_preserve_variance_in_float32() -> None:
     torch.testing.assert_close(total, torch.ones(1000, dtype=torch.float64), rtol=0, atol=2e-7)
 
 
-def test_two_step_chain_has_the_posterior_worked_by_hand() -> None:
-    # beta = (0.1, 0.2): alpha_bar = (0.9, 0.72); q(x_1 | x_2, x_0) has variance 1/14.
+def test_a_chain_of_two_steps_has_the_products_worked_by_hand() -> None:
     schedule = NoiseSchedule(2, beta_start=0.1, beta_end=0.2, dtype=torch.float64)
     torch.testing.assert_close(
         schedule.alpha**2, torch.tensor([0.9, 0.72], dtype=torch.float64), rtol=1e-12, atol=0
     )
-    variance = (schedule.sigma[0] / schedule.sigma[1]) ** 2 * schedule.beta[1]
-    assert variance.item() == pytest.approx(1 / 14)
 
 
-def test_add_noise_uses_each_samples_own_step(generator: torch.Generator) -> None:
+def test_each_sample_has_its_own_step(generator: torch.Generator) -> None:
     schedule = NoiseSchedule()
     x_0, noise = torch.randn(2, 3, 3, 4, 4, generator=generator)
     x_t = schedule.add_noise(x_0, noise, torch.tensor([1, 500, 1000]))
@@ -38,25 +35,25 @@ def test_add_noise_uses_each_samples_own_step(generator: torch.Generator) -> Non
     torch.testing.assert_close(x_t[1], expected)
 
 
-def test_noise_to_signal_and_its_matching_step_are_inverse() -> None:
+def test_the_matching_step_inverts_the_noise_to_signal_ratio() -> None:
     schedule = NoiseSchedule()
     assert schedule.noise_to_signal(960, 6.8) == pytest.approx(105.92 / 6.8, rel=1e-3)
     assert schedule.noise_to_signal(500, 1.0) == pytest.approx(3.4241, rel=1e-4)
     assert schedule.matching_step(schedule.noise_to_signal(736, 2.0), 2.0) == 736
 
 
-def test_a_step_outside_the_schedule_is_refused() -> None:
-    with pytest.raises(InputError, match=r"t_init must lie in 1..1000, but got 1001"):
+def test_a_step_outside_the_schedule_is_rejected() -> None:
+    with pytest.raises(InputError, match=r"t_init .* got 1001"):
         NoiseSchedule().check_step(1001, "t_init")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_timesteps": 1}, "at least 2"),
-        ({"beta_start": 0.5, "beta_end": 0.1}, "beta_start <= beta_end"),
+        ({"num_timesteps": 1}, "num_timesteps"),
+        ({"beta_start": 0.5, "beta_end": 0.1}, "beta_start 0.5"),
     ],
 )
-def test_an_impossible_schedule_is_refused(arguments: dict[str, float], message: str) -> None:
+def test_an_impossible_schedule_is_rejected(arguments: dict[str, float], message: str) -> None:
     with pytest.raises(InputError, match=message):
         NoiseSchedule(**arguments)  # type: ignore[arg-type]

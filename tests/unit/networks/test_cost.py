@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from omiad.networks import Network, UNet, count_macs, count_parameters, describe, unet_base
+from omiad.networks import Network, UNet, cost_summary, count_macs, count_parameters, unet_base
 from omiad.networks.layers import Attention
 
 
 class AttentionNetwork(Network):
-    """The least network: attention alone, which is also its encoder."""
+    """The smallest network: one attention layer, which is also the encoder."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class AttentionNetwork(Network):
         return self.parameters()
 
 
-def test_parameters_are_counted_once() -> None:
+def test_shared_parameters_are_counted_once() -> None:
     layer = nn.Linear(3, 2)  # 6 weights, 2 biases
     assert count_parameters(nn.Sequential(layer, layer)) == 8
 
@@ -41,7 +41,7 @@ def test_the_products_of_attention_are_counted(grid: tuple[int, int]) -> None:
     assert count_macs(AttentionNetwork(channels), (channels, *grid)) == expected
 
 
-def test_counting_leaves_the_network_as_it_is() -> None:
+def test_counting_does_not_change_the_network() -> None:
     network = UNet(4, width=8, multipliers=(1, 2), num_blocks=1).requires_grad_(False).eval()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     state = torch.get_rng_state()
@@ -53,9 +53,7 @@ def test_counting_leaves_the_network_as_it_is() -> None:
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 
-def test_a_description_names_size_and_cost() -> None:
+def test_the_summary_names_size_and_cost() -> None:
     with torch.device("meta"):
-        network = unet_base(272)
-    assert describe(network, (272, 32, 32)) == (
-        "UNet: 40.2 M parameters (encoder 12.0 M), 6.95 GMACs per image"
-    )
+        summary = cost_summary(unet_base(272), (272, 32, 32))
+    assert summary == "UNet: 40.2 M parameters (encoder 12.0 M), 6.95 GMACs per image"

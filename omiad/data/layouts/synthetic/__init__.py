@@ -1,7 +1,8 @@
-"""A small multi-class data set made from a seed, in the MVTec layout.
+"""A small synthetic multi-class data set in the MVTec layout, drawn from a seed.
 
-Two textures and two objects with varying pose, lighting and sensor noise; five kinds of defect
-with exact masks: a mask holds the pixels whose colour the defect changed before light and noise.
+There are two textures and two objects, with varying pose, light and sensor noise, and five kinds of
+defect. Masks are exact: they mark the pixels whose colour the defect changes, before light and
+noise.
 """
 
 import zlib
@@ -10,17 +11,17 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from rich.progress import track
 
-from omiad.data.layouts.synthetic.defects import DEFECTS as DEFECTS
-from omiad.data.layouts.synthetic.defects import Defect
-from omiad.data.layouts.synthetic.scenes import SCENES, TEXTURES, Grid
+from omiad.data.images import save_image
+from omiad.data.layouts.listing import check_empty
+from omiad.data.layouts.synthetic.defects import DEFECTS
+from omiad.data.layouts.synthetic.scenes import SCENES, TEXTURES, Grid, turned
 from omiad.errors import InputError
 from omiad.types import NORMAL
 
 VISIBLE = 8 / 255
-"""Least change of a colour channel that counts as defective."""
+"""Smallest change of a colour channel that counts as defective."""
 
 _SUPERSAMPLING = 2
 
@@ -37,23 +38,23 @@ def synthesize(
 ) -> None:
     """Write a synthetic multi-class data set in the MVTec layout.
 
-    The same seed gives the same files, and an image does not depend on how many others there are.
+    The same seed gives the same files. An image does not depend on the number of images.
 
     Args:
-        root: Folder to write to; must be empty or absent.
+        root: Folder to write; must be missing or empty.
         num_train: Normal training images of each category.
         num_test_good: Normal test images of each category.
         num_test_defective: Defective test images of each category, spread over its defects.
-        image_size: Side in pixels.
-        seed: Seed of everything.
-        categories: Which to write: board, bricks, fabric, gear.
+        image_size: Side of the images in pixels.
+        seed: Seed of all random numbers.
+        categories: Categories to write, of board, bricks, fabric and gear.
 
     Raises:
-        InputError: If the folder holds anything, a count is below 1, or a category is unknown.
+        InputError: If the folder is not empty, a count is below 1, the images are smaller than 16
+            pixels, or a category is unknown.
     """
     root = Path(root)
-    if root.exists() and any(root.iterdir()):
-        raise InputError(f"'{root}' is not empty. Give a folder that does not exist yet.")
+    check_empty(root)
     if min(num_train, num_test_good, num_test_defective) < 1 or image_size < 16:
         raise InputError(
             f"Every count must be at least 1 and image_size at least 16, but got num_train "
@@ -61,7 +62,7 @@ def synthesize(
             f"{num_test_defective} and image_size {image_size}."
         )
     if unknown := sorted(set(categories) - set(SCENES)):
-        raise InputError(f"Unknown categories {unknown}; there are {', '.join(SCENES)}.")
+        raise InputError(f"Unknown categories {unknown}. Choose from {', '.join(SCENES)}.")
     jobs = [
         (category, folder, defect, i)
         for category in categories
@@ -74,10 +75,9 @@ def synthesize(
     ]
     for category, split, defect, i in track(jobs, description="synthesize"):
         image, mask = render(category, split, i, defect=defect, image_size=image_size, seed=seed)
-        name = f"{i:03}.png"
-        _save(image, root / category / split / (defect or NORMAL) / name)
+        save_image(image, root / category / split / (defect or NORMAL) / f"{i:03}.png")
         if defect is not None:
-            _save(mask, root / category / "ground_truth" / defect / f"{i:03}_mask.png")
+            save_image(mask, root / category / "ground_truth" / defect / f"{i:03}_mask.png")
 
 
 def render(
@@ -88,8 +88,8 @@ def render(
     Args:
         category: A key of SCENES.
         split: "train" or "test".
-        index: Number of the image among those of its split and defect.
-        defect: A key of DEFECTS[category], None for a normal image.
+        index: Number of the image within its split and defect.
+        defect: A key of DEFECTS[category], or None for a normal image.
         image_size: S in pixels.
         seed: Seed of the data set.
     """
@@ -97,14 +97,10 @@ def render(
     rng = np.random.default_rng([seed, key])
     scene = SCENES[category](rng)
     x, y = _pose(category, image_size * _SUPERSAMPLING, rng)
-    clean = scene(x, y)
-    albedo = clean
-    if defect is not None:
-        change: Defect = DEFECTS[category][defect]
-        albedo = change(scene, rng)(x, y)
-    changed = np.abs(_reduce(albedo) - _reduce(clean)).max(axis=-1) > VISIBLE
-    pixels = _photograph(_reduce(albedo), rng)
-    return pixels, (255 * changed).astype(np.uint8)
+    clean = _reduce(scene(x, y))
+    albedo = clean if defect is None else _reduce(DEFECTS[category][defect](scene, rng)(x, y))
+    changed = np.abs(albedo - clean).max(axis=-1) > VISIBLE
+    return _photograph(albedo, rng), (255 * changed).astype(np.uint8)
 
 
 def _shares(category: str, count: int) -> list[tuple[str, str, int]]:
@@ -114,17 +110,17 @@ def _shares(category: str, count: int) -> list[tuple[str, str, int]]:
 
 
 def _pose(category: str, size: int, rng: np.random.Generator) -> tuple[Grid, Grid]:
-    """Return scene positions of all pixels under a random rotation, shift and scale."""
+    """Return the scene positions of all pixels under a random rotation, shift and scale."""
     angle = np.deg2rad(rng.uniform(-8, 8))
     shift = rng.uniform(-0.1, 0.1, 2) * (category not in TEXTURES)
     scale = rng.uniform(0.95, 1.05)
     axis = ((np.arange(size) + 0.5) / size * 2 - 1) * scale
     x, y = np.meshgrid(axis + shift[0], axis + shift[1])
-    return x * np.cos(angle) - y * np.sin(angle), x * np.sin(angle) + y * np.cos(angle)
+    return turned(x, y, -angle)
 
 
 def _photograph(albedo: Grid, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Light the scene from a random side and expose it with sensor noise."""
+    """Light the scene from a random side and add sensor noise."""
     size = albedo.shape[0]
     axis = np.linspace(-1, 1, size)
     direction = rng.uniform(0, 2 * np.pi)
@@ -141,8 +137,3 @@ def _reduce(x: Grid) -> Grid:
     size = x.shape[0] // _SUPERSAMPLING
     blocks = x.reshape(size, _SUPERSAMPLING, size, _SUPERSAMPLING, 3)
     return np.asarray(blocks.mean(axis=(1, 3)))
-
-
-def _save(pixels: NDArray[np.uint8], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)

@@ -1,16 +1,10 @@
-"""Defects as changes of a scene."""
+"""Defects: functions that change a scene."""
 
 from collections.abc import Callable
 
 import numpy as np
 
-from omiad.data.layouts.synthetic.scenes import (
-    Grid,
-    Scene,
-    blend,
-    edge,
-    smooth_noise,
-)
+from omiad.data.layouts.synthetic.scenes import Grid, Scene, blend, edge, smooth_noise, turned
 
 Defect = Callable[[Scene, np.random.Generator], Scene]
 
@@ -22,25 +16,22 @@ def _place(rng: np.random.Generator, reach: float = 0.5) -> tuple[float, float]:
 
 
 def scratch(scene: Scene, rng: np.random.Generator) -> Scene:
-    """A bent line of bare material, lighter than what it crosses."""
+    """Draw a bent line of bare material, lighter than the scene."""
     cx, cy = _place(rng, 0.35)
     angle, length = rng.uniform(0, np.pi), rng.uniform(0.3, 0.5)
     bend, width = rng.uniform(-0.5, 0.5), rng.uniform(0.045, 0.065)
 
     def scratched(x: Grid, y: Grid) -> Grid:
-        along = (x - cx) * np.cos(angle) + (y - cy) * np.sin(angle)
-        across = -(x - cx) * np.sin(angle) + (y - cy) * np.cos(angle) - bend * along**2
+        along, across = turned(x - cx, y - cy, angle)
+        outside = np.maximum(np.abs(across - bend * along**2) - width, np.abs(along) - length)
         below = scene(x, y)
-        lighter = below * 0.4 + 0.42
-        return blend(
-            below, lighter, edge(np.maximum(np.abs(across) - width, np.abs(along) - length))
-        )
+        return blend(below, below * 0.4 + 0.42, edge(outside))
 
     return scratched
 
 
 def stain(scene: Scene, rng: np.random.Generator) -> Scene:
-    """A blot of ink."""
+    """Draw a blot of ink."""
     cx, cy = _place(rng)
     size = rng.uniform(0.2, 0.32)
     outline = rng.integers(2**31)
@@ -56,31 +47,27 @@ def stain(scene: Scene, rng: np.random.Generator) -> Scene:
 
 
 def distortion(scene: Scene, rng: np.random.Generator) -> Scene:
-    """Material turned about a point, as a pulled thread or a displaced stone."""
+    """Turn material about a point, like a pulled thread or a displaced stone."""
     cx, cy = _place(rng)
     size, turn = rng.uniform(0.32, 0.42), rng.choice([-1, 1]) * rng.uniform(0.9, 1.4)
 
     def distorted(x: Grid, y: Grid) -> Grid:
         dx, dy = x - cx, y - cy
-        angle = turn * np.clip(1 - (dx**2 + dy**2) / size**2, 0, 1)
-        return scene(
-            cx + dx * np.cos(angle) - dy * np.sin(angle),
-            cy + dx * np.sin(angle) + dy * np.cos(angle),
-        )
+        dx, dy = turned(dx, dy, -turn * np.clip(1 - (dx**2 + dy**2) / size**2, 0, 1))
+        return scene(cx + dx, cy + dy)
 
     return distorted
 
 
 def foreign(scene: Scene, rng: np.random.Generator) -> Scene:
-    """A scrap of yellow and black tape lying on the product."""
+    """Put a scrap of yellow and black tape on the product."""
     cx, cy = _place(rng)
     half_x, half_y = rng.uniform(0.18, 0.28, 2)
     angle = rng.uniform(0, np.pi)
     yellow, black = np.array([0.66, 0.58, 0.32]), np.array([0.26, 0.25, 0.24])
 
     def covered(x: Grid, y: Grid) -> Grid:
-        u = (x - cx) * np.cos(angle) + (y - cy) * np.sin(angle)
-        v = -(x - cx) * np.sin(angle) + (y - cy) * np.cos(angle)
+        u, v = turned(x - cx, y - cy, angle)
         tape = blend(yellow, black, edge(0.07 * np.sin((u + v) * 28), 0.03))
         return blend(scene(x, y), tape, edge(np.maximum(np.abs(u) - half_x, np.abs(v) - half_y)))
 
@@ -88,7 +75,7 @@ def foreign(scene: Scene, rng: np.random.Generator) -> Scene:
 
 
 def broken_tooth(scene: Scene, rng: np.random.Generator) -> Scene:
-    """A piece of the gear's rim is gone."""
+    """Break a piece off the rim of the gear."""
     angle, size = rng.uniform(0, 2 * np.pi), rng.uniform(0.2, 0.26)
     cx, cy = 0.68 * np.cos(angle), 0.68 * np.sin(angle)
     felt = 0.2 * np.array([0.8, 1.0, 1.25])
@@ -105,4 +92,4 @@ DEFECTS: dict[str, dict[str, Defect]] = {
     "fabric": {"foreign": foreign, "scratch": scratch, "stain": stain},
     "gear": {"broken_tooth": broken_tooth, "foreign": foreign, "stain": stain},
 }
-"""Defects of each category."""
+"""The defects of each category."""

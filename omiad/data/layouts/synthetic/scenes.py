@@ -1,4 +1,4 @@
-"""What the synthetic categories look like: colour as a function of position.
+"""The scenes of the synthetic categories: colour as a function of position.
 
 A scene maps positions x, y (H, W), about -1 to 1 across the image, to RGB (H, W, 3) in 0..1.
 """
@@ -14,7 +14,7 @@ Scene = Callable[[Grid, Grid], Grid]
 
 
 def edge(distance: Grid, width: float = 0.015) -> Grid:
-    """Return 1 where a signed distance is negative and 0 where it is positive, softly."""
+    """Return 1 where a signed distance is negative and 0 where it is positive, with a soft edge."""
     return np.asarray(np.clip(0.5 - distance / width, 0, 1))
 
 
@@ -23,15 +23,20 @@ def blend(below: Grid, above: Grid, opacity: Grid) -> Grid:
     return below + (above - below) * opacity[..., None]
 
 
+def turned(x: Grid, y: Grid, angle: float | Grid) -> tuple[Grid, Grid]:
+    """Return positions in axes that are turned by an angle in radians."""
+    return x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+
+
 def smooth_noise(x: Grid, y: Grid, rng: np.random.Generator, cells: int = 12) -> Grid:
-    """Return smooth noise (H, W) of unit range, fixed to the positions, mirrored outside."""
+    """Return smooth noise (H, W) in -1..1 that depends only on the positions."""
     values = rng.uniform(-1, 1, (cells, cells))
     where = np.stack([(y + 1.5) / 3 * (cells - 1), (x + 1.5) / 3 * (cells - 1)])
     return np.asarray(ndimage.map_coordinates(values, where, order=1, mode="mirror"), np.float64)
 
 
 def fabric(rng: np.random.Generator) -> Scene:
-    """Plain weave of two yarns; the phase varies."""
+    """Return a plain weave of two yarns; its phase varies."""
     phase_x, phase_y = rng.uniform(0, 2, 2)
     warp, weft = np.array([0.50, 0.56, 0.66]), np.array([0.72, 0.70, 0.62])
 
@@ -46,7 +51,7 @@ def fabric(rng: np.random.Generator) -> Scene:
 
 
 def bricks(rng: np.random.Generator) -> Scene:
-    """Staggered clay bricks with light joints; phase, tint and grain vary."""
+    """Return staggered clay bricks with light joints; phase, tint and grain vary."""
     phase = rng.uniform(0, 2, 2)
     tints = rng.uniform(0.93, 1.05, (16, 16))
     grain_seed = int(rng.integers(2**31))
@@ -67,7 +72,7 @@ def bricks(rng: np.random.Generator) -> Scene:
 
 
 def gear(rng: np.random.Generator) -> Scene:
-    """A toothed steel wheel with a hub and five holes, turned by up to 13 degrees, on felt."""
+    """Return a toothed steel wheel with five holes on felt, turned by up to 13 degrees."""
     turn = rng.uniform(-0.22, 0.22)
     felt_seed = int(rng.integers(2**31))
     steel, hub = np.array([0.66, 0.68, 0.71]), np.array([0.80, 0.68, 0.40])
@@ -77,7 +82,7 @@ def gear(rng: np.random.Generator) -> Scene:
         felt = 0.20 + 0.015 * smooth_noise(x, y, np.random.default_rng(felt_seed), 48)
         out = felt[..., None] * np.array([0.8, 1.0, 1.25])
         rim = 0.66 + 0.09 * np.tanh(4 * np.sin(14 * angle))
-        brushed = 0.9 + 0.1 * np.cos(2 * angle - 2 * turn)  # light, fixed while the wheel turns
+        brushed = 0.9 + 0.1 * np.cos(2 * angle - 2 * turn)  # the light does not turn with the wheel
         rings = 1 + 0.05 * np.sin(60 * radius)
         out = blend(out, steel * (brushed * rings)[..., None], edge(radius - rim))
         for k in range(5):
@@ -91,11 +96,11 @@ def gear(rng: np.random.Generator) -> Scene:
 
 
 CHIPS = ((-0.42, -0.38, 0.26, 0.2), (0.38, -0.42, 0.16, 0.28), (0.34, 0.4, 0.3, 0.16))
-"""Centre and half sides of the board's chips."""
+"""Centres and half sides of the chips on the board."""
 
 
 def board(rng: np.random.Generator) -> Scene:
-    """A green circuit board with three chips, their pins, pads and traces."""
+    """Return a green circuit board with three chips, pins, pads and traces."""
     mask_green, copper = np.array([0.10, 0.36, 0.20]), np.array([0.20, 0.52, 0.30])
     gold, epoxy = np.array([0.82, 0.70, 0.34]), np.array([0.16, 0.16, 0.18])
     table = np.array([0.55, 0.53, 0.50])
@@ -130,4 +135,4 @@ SCENES: dict[str, Callable[[np.random.Generator], Scene]] = {
     "gear": gear,
 }
 TEXTURES = ("bricks", "fabric")
-"""Categories without a fixed object; they fill the image."""
+"""Categories without an object: the texture fills the image."""

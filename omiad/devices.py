@@ -1,0 +1,24 @@
+"""The device that a command computes on."""
+
+import torch
+
+from omiad.errors import InputError
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the named device; "auto" is a GPU if there is one, and the CPU otherwise.
+
+    Args:
+        name: auto, cpu, cuda, cuda:1 or mps.
+
+    Raises:
+        InputError: If this machine has no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"Device '{name}' is not available here. Use --device cpu.") from error
+    return device

@@ -1,0 +1,107 @@
+"""The figures that the paper prints.
+
+Source: Feng et al., OmiAD, ICML 2025, Tables 1 to 15. `tables.csv` holds every cell as printed,
+including the paper's mistakes, which tests/unit/paper/test_printed.py lists.
+"""
+
+import csv
+from collections.abc import Iterable, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import NamedTuple
+
+from omiad.errors import InputError
+
+DATASETS = {"mvtec": "MVTec-AD", "visa": "VisA", "mpdd": "MPDD", "realiad": "Real-IAD"}
+"""The paper's name of each data set, by the name in our configurations, in the paper's order."""
+
+MEAN = "mean"
+"""The category of a row that averages over all categories of a data set."""
+
+HEADINGS = {
+    "image_auroc": "I-AUROC",
+    "image_ap": "I-AP",
+    "image_f1_max": "I-F1max",
+    "pixel_auroc": "P-AUROC",
+    "pixel_ap": "P-AP",
+    "pixel_f1_max": "P-F1max",
+    "aupro": "AU-PRO",
+    "mad": "mAD",
+    "image_fpr_at_num_anomalous": "FPR",
+}
+"""Column heading of each metric."""
+
+_METRICS = tuple(HEADINGS)
+_AUROC = ("image_auroc", "pixel_auroc")
+METRICS_OF_TABLE: dict[int, tuple[str, ...]] = {
+    1: _METRICS[:8],
+    2: ("seconds_per_batch_of_64",),
+    3: _AUROC,
+    **dict.fromkeys((4, 6, 8, 10), _METRICS[:3]),
+    **dict.fromkeys((5, 7, 9, 11), _METRICS[3:7]),
+    12: _METRICS[8:],
+    **dict.fromkeys((13, 14, 15), _AUROC),
+}
+"""The metrics in each cell of a table, in their order. All but the seconds are in %."""
+
+_CATEGORIES_OF = dict(zip(DATASETS.values(), (4, 6, 8, 10), strict=True))
+"""A table that lists the categories of each data set."""
+
+
+class PaperRow(NamedTuple):
+    """One cell of a table of the paper.
+
+    Attributes:
+        table: Number of the table.
+        dataset: Name of the data set.
+        category: Name of the category, or "mean".
+        method: Name of the method, or of the variant in an ablation.
+        printed: The cell as printed.
+    """
+
+    table: int
+    dataset: str
+    category: str
+    method: str
+    printed: str
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The numbers by metric, as printed: in %, or in seconds in Table 2."""
+        values = map(float, self.printed.split("/"))
+        return dict(zip(METRICS_OF_TABLE[self.table], values, strict=True))
+
+
+@cache
+def paper_table(number: int) -> Sequence[PaperRow]:
+    """Return the cells of a table in the paper's order.
+
+    Args:
+        number: 1 to 15.
+
+    Raises:
+        InputError: If the paper has no such table.
+    """
+    if number not in METRICS_OF_TABLE:
+        raise InputError(f"The paper's tables are numbered 1 to 15, but got {number}.")
+    text = files(__package__).joinpath("tables.csv").read_text(encoding="utf-8")
+    cells = csv.DictReader(text.splitlines())
+    rows = [PaperRow(int(cell.pop("table")), **cell) for cell in cells]
+    return [row for row in rows if row.table == number]
+
+
+def categories_of(dataset: str) -> dict[str, str]:
+    """Return the paper's names of a data set's categories by `category_key`, in its order."""
+    rows = paper_table(_CATEGORIES_OF[dataset])
+    return {category_key(row.category): row.category for row in rows if row.category != MEAN}
+
+
+def category_key(name: str) -> str:
+    """Reduce a category's name to the part that the paper and the folder names agree on."""
+    return "".join(filter(str.isalnum, name.lower())).removesuffix("s")
+
+
+def dataset_of(categories: Iterable[str]) -> str | None:
+    """Return the paper's data set with exactly these categories, or None."""
+    keys = {category_key(name) for name in categories}
+    return next((name for name in _CATEGORIES_OF if keys == categories_of(name).keys()), None)

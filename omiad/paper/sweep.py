@@ -1,0 +1,138 @@
+"""`omiad sweep` and `omiad table`: train and test the models of a table of the paper."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.markdown import Markdown
+
+from omiad.errors import InputError, MissingInputError
+from omiad.paper.entries import Entry, printed_entries, read_entry
+from omiad.paper.layouts import lay_out
+from omiad.paper.models import ABLATIONS, models_of_table, sweep_results
+from omiad.paper.printed import DATASETS
+from omiad.paper.runs import Runs
+
+logger = logging.getLogger(__name__)
+
+Dataset = Literal["mvtec", "visa", "mpdd", "realiad", "folder"]
+
+
+def sweep(
+    dataset: Dataset,
+    root: str,
+    *,
+    output: str = "runs/sweeps",
+    configs: str = "configs",
+    small: bool = False,
+    options: str = "",
+    teacher_options: str = "",
+) -> None:
+    """Train and test both stages on a data set, and compare the figures with the paper's.
+
+    The command may be interrupted: the next call skips what is done and resumes what was begun.
+
+    Args:
+        dataset: Which configurations to use; `folder` is for your own photographs.
+        root: Folder of the data set.
+        output: Folder of all sweeps.
+        configs: Folder of the configurations.
+        small: Use the small preset, for a CPU.
+        options: Further options of every fit, in one string.
+        teacher_options: Further options of stage 1, e.g. "--data.weights FILE".
+    """
+    folder = _folder(output, dataset, small=small)
+    runs = Runs(dataset, Path(root), folder, Path(configs), small, options, teacher_options)
+    _train(runs, 1, folder / "table.md", shown=(1, 12))
+
+
+def table(
+    number: int,
+    *,
+    root: str | None = None,
+    dataset: Dataset = "mvtec",
+    output: str = "runs/sweeps",
+    configs: str = "configs",
+    small: bool = False,
+    options: str = "",
+    teacher_options: str = "",
+) -> None:
+    """Fill a table of the paper with your own figures, and compare them with the paper's.
+
+    Tables 1 and 12 collect the finished sweeps. Tables 3, 13, 14 and 15 train and test their rows
+    on one data set; they may be interrupted.
+
+    Args:
+        number: 1, 3, 12, 13, 14 or 15.
+        root: Folder of the data set, for an ablation.
+        dataset: Which configurations to use for an ablation; `folder` is for your own photographs.
+        output: Folder of all sweeps.
+        configs: Folder of the configurations.
+        small: Use the small preset, for a CPU. An ablation on a `folder` always does.
+        options: Further options of every fit, in one string.
+        teacher_options: Further options of stage 1, e.g. "--data.weights FILE".
+
+    Raises:
+        InputError: If there is no such table, an ablation has no root, or no sweep is finished.
+    """
+    if number in ABLATIONS:
+        if root is None:
+            raise InputError(f"Table {number} trains on a data set. Give --root FOLDER.")
+        # Table 14 has its networks in two sizes only: the paper's and the small preset's.
+        small = small or dataset == "folder"
+        folder = _folder(output, dataset, small=small)
+        runs = Runs(dataset, Path(root), folder, Path(configs), small, options, teacher_options)
+        _train(runs, number, folder / f"table_{number}.md", shown=(number,))
+    elif number in (1, 12):
+        _collect(number, output, small=small)
+    else:
+        choices = ", ".join(map(str, sorted((1, 12, *ABLATIONS))))
+        raise InputError(f"Table {number} does not consist of runs. Choose one of {choices}.")
+
+
+def _train(runs: Runs, number: int, path: Path, *, shown: Sequence[int]) -> None:
+    models = models_of_table(number, configs=runs.configs, small=runs.small)
+    entries = [read_entry(runs.results(model), name) for name, model in models.items()]
+    minutes = ", ".join(f"{name} {runs.minutes(model)}" for name, model in models.items())
+    _write(path, shown, entries, f"data set {runs.root.name}; minutes of training: {minutes}")
+
+
+def _collect(number: int, output: str, *, small: bool) -> None:
+    entries = []
+    for dataset in DATASETS:
+        folder = _folder(output, dataset, small=small)
+        found = sweep_results(number, folder, configs=Path())
+        entries += [read_entry(path, name) for name, path in found.items()]
+        if not found:
+            logger.info("no results in %s; `omiad sweep %s ROOT` makes them", folder, dataset)
+    if not entries:
+        raise MissingInputError(
+            f"No finished sweep under '{output}'. Run `omiad sweep mvtec ROOT` first, or give the "
+            f"--output of your sweeps."
+        )
+    path = _folder(output, f"table_{number}", small=small).with_suffix(".md")
+    _write(path, (number,), entries, "small preset" if small else "")
+
+
+def _folder(output: str, name: str, *, small: bool) -> Path:
+    return Path(output) / (f"{name}_small" if small else name)
+
+
+def _write(path: Path, tables: Sequence[int], own: Sequence[Entry], note: str) -> None:
+    """Print and write tables of our figures and the paper's of the same models, in Markdown."""
+    names = {entry.name for entry in own}
+    texts = []
+    for number in tables:
+        # The paper's ablations are on MVTec-AD alone.
+        datasets = {"MVTec-AD"} if number in ABLATIONS else {entry.published for entry in own}
+        printed = [
+            p for d in DATASETS.values() if d in datasets for p in printed_entries(number, d)
+        ]
+        entries = [*(entry for entry in printed if entry.name in names), *own]
+        texts.append(lay_out(number, entries, ".md", note))
+    text = "\n".join(texts)
+    Console().print(Markdown(text))
+    path.write_text(text)
+    logger.info("table: %s", path)

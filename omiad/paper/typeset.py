@@ -1,0 +1,127 @@
+"""`omiad typeset`: any results in the layout of a table of the paper."""
+
+import logging
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+
+from omiad.errors import InputError, MissingInputError
+from omiad.paper.entries import Entry, printed_entries, read_entry
+from omiad.paper.layouts import lay_out
+from omiad.paper.markup import MARKUPS, printable
+from omiad.paper.models import latest_results, sweep_results
+from omiad.paper.printed import METRICS_OF_TABLE, paper_table
+from omiad.results import refuse_other_measures
+
+logger = logging.getLogger(__name__)
+
+_OF_A_SEED = ("maps", "scores")
+"""Parts of a model's description in which its seeds may differ."""
+
+
+def typeset(
+    results: list[str], *, table: int, output: str, paper: bool = False, configs: str = "configs"
+) -> None:
+    """Write results as a table in the paper's layout, to paste into a manuscript.
+
+    Give results.json files, their folders, or folders of sweeps, each as PATH or NAME=PATH. Runs of
+    the same name on a data set are seeds of one model and give mean±standard deviation. Without
+    NAME, a run is named after its kind of model, and the maps of another method after their folder.
+
+    Args:
+        results: The runs that fill the table.
+        table: Number of the paper's table: 1, or 3 to 15. Any of them takes data sets of your own.
+        output: File to write: .csv, .md (Markdown) or .tex (a LaTeX tabular).
+        paper: Add the paper's figures, marked as such.
+        configs: Folder of the configurations, which define the rows of an ablation.
+
+    Raises:
+        InputError: If there is no such table or markup, the runs do not belong together, or the
+            file exists or cannot be written.
+    """
+    path = Path(output)
+    if path.suffix not in MARKUPS:
+        raise InputError(f"'{output}' is not a table. End --output in {', '.join(MARKUPS)}.")
+    if table not in METRICS_OF_TABLE or table == 2:
+        raise InputError(f"Table {table} does not consist of results. Choose 1, or 3 to 15.")
+    entries = [entry for text in results for entry in _named(text, table, Path(configs))]
+    _refuse_mixtures(entries, table)
+    if paper:
+        datasets = dict.fromkeys(entry.published for entry in entries)
+        entries = [*(e for name in datasets for e in printed_entries(table, name)), *entries]
+    text = lay_out(table, entries, path.suffix)
+    try:
+        with path.open("x", encoding="utf-8", newline="") as file:
+            file.write(text)
+    except OSError as error:
+        raise InputError(
+            f"'{path}' cannot be written ({error.strerror}). Give --output a new file in a folder "
+            f"that exists."
+        ) from error
+    logger.info("table: %s", path)
+
+
+def _named(text: str, table: int, configs: Path) -> list[Entry]:
+    """Read the runs that PATH or NAME=PATH stands for."""
+    name, equals, path = text.partition("=")
+    if not (name and equals) or Path(text).exists():  # the = may belong to the path
+        name, path = "", text
+    files = _files(Path(path).expanduser(), table, configs)
+    if name and len(files) > 1:
+        raise InputError(
+            f"'{path}' holds several runs ({', '.join(map(str, files))}), which cannot all be "
+            f"named '{name}'. Give their folders one by one."
+        )
+    return [read_entry(file, name or model) for model, file in files.items()]
+
+
+def _files(path: Path, table: int, configs: Path) -> dict[str, Path]:
+    """Return the results.json files at a path by model; "" if the path does not name it."""
+    for file in (path, path / "results.json", latest_results(path)):
+        if file and file.is_file():
+            return {"": file}
+    found = sweep_results(table, path, configs=configs) if path.is_dir() else {}
+    if not found:
+        raise MissingInputError(
+            f"No results for Table {table} at '{path}'. Give a results.json, its folder, or the "
+            f"folder of a sweep."
+        )
+    return found
+
+
+def _refuse_mixtures(entries: Sequence[Entry], table: int) -> None:
+    """Check that runs belong in one table.
+
+    Raises:
+        InputError: If they differ in what a comparison must share.
+    """
+    refuse_other_measures({entry.path: entry.record for entry in entries if entry.path})
+    names = sorted({entry.dataset for entry in entries})
+    if len(names) > 1 and table not in (1, 12):
+        raise InputError(
+            f"Table {table} lists one data set, but the runs are on {printable(', '.join(names))}. "
+            f"Give the runs on one of them."
+        )
+    of_table, published = paper_table(table)[0].dataset, entries[0].published
+    if table in range(4, 12) and published not in (None, of_table):
+        raise InputError(
+            f"Table {table} lists {of_table}, but '{entries[0].path}' is on {published}. Choose "
+            f"the table of that data set."
+        )
+    for first, other in combinations(entries, 2):
+        if first.path and other.path and first.path.resolve() == other.path.resolve():
+            raise InputError(f"'{other.path}' is given twice. Give each run once.")
+        if first.dataset != other.dataset:
+            continue
+        if first.rows.keys() != other.rows.keys():
+            raise InputError(
+                f"'{first.path}' and '{other.path}' differ in their categories. Give runs on the "
+                f"same data."
+            )
+        one, two = (entry.record.get("model", {}) for entry in (first, other))
+        for key in sorted((one.keys() | two.keys()) - set(_OF_A_SEED)):
+            if first.name == other.name and one.get(key) != two.get(key):
+                raise InputError(
+                    f"'{first.path}' and '{other.path}' are both named {first.name}, but differ in "
+                    f"{key}: {one.get(key)} and {two.get(key)}. Name one of them, NAME=PATH."
+                )
