@@ -1,11 +1,11 @@
-# `make help` lists the targets. Everything runs in .venv, which is made on first use.
+# `make help` lists the targets. Everything runs in .venv, which is created on first use.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO_DIR ?= runs/demo
 ROOT ?=
 SWEEPS ?= runs/sweeps
-# Further arguments of a sweep, a table or the tests, e.g. ARGS='--small true --teacher_options "--data.weights FILE"'
+# More arguments for a sweep, a table or the tests, e.g. ARGS='--small true --teacher_options "--data.weights FILE"'
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -26,35 +26,35 @@ demo: $(BIN)/omiad ## Install, then train, distil, test and show on synthetic da
 test: $(BIN)/omiad ## Install, then run the tests
 	$(BIN)/pytest $(ARGS)
 
-test-slow: $(BIN)/omiad ## Install, then run the slow tests (sweeps, README, the default model)
+test-slow: $(BIN)/omiad ## Install, then run the slow tests (sweeps, documents, the default model)
 	$(BIN)/pytest -m slow $(ARGS)
 
-bench-data: $(BIN)/omiad ## Install, then measure indexing, decoding, the feature store and its reading
+bench-data: $(BIN)/omiad ## Install, then measure indexing, decoding, and building and reading the feature cache
 	$(BIN)/pytest -m benchmark -s tests/benchmarks/test_data.py
 
-bench-metrics: $(BIN)/omiad ## Speed, memory and error of the pixel figures (about 5 minutes)
+bench-metrics: $(BIN)/omiad ## Measure speed, memory and error of the pixel metrics (about 5 minutes)
 	$(BIN)/python tests/benchmarks/metrics.py
 
-sweep-real: $(BIN)/omiad ## Experiments on ROOT=... with WEIGHTS=..., judged by artificial defects
+sweep-real: $(BIN)/omiad ## Run experiments on ROOT=... with WEIGHTS=..., judged by artificial defects
 	$(BIN)/python tests/benchmarks/sweep_real.py --root $(ROOT) --weights $(WEIGHTS) $(ARGS)
 
-sweep-%: $(BIN)/omiad ## Both stages on ROOT=..., beside the paper (mvtec, visa, mpdd, realiad, folder)
+sweep-%: $(BIN)/omiad ## Train and test both stages on ROOT=... (mvtec, visa, mpdd, realiad or folder)
 	$(BIN)/omiad sweep $* $(ROOT) --output $(SWEEPS) $(ARGS)
 
-table-%: $(BIN)/omiad ## A table of the paper beside one's own figures (1, 12; with ROOT=... 3, 13, 14, 15)
+table-%: $(BIN)/omiad ## Fill a table of the paper with your figures (1, 12; with ROOT=... 3, 13, 14, 15)
 	$(BIN)/omiad table $* $(if $(ROOT),--root $(ROOT)) --output $(SWEEPS) $(ARGS)
 
-check: lint test ## Everything CI runs
+check: lint test ## Run everything that CI runs
 
-lint: $(BIN)/omiad ## Style, types and the direction of imports
+lint: $(BIN)/omiad ## Check style, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: $(BIN)/omiad ## Rewrite the sources in the house format
+format: $(BIN)/omiad ## Reformat the sources
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean: ## Remove what the targets made, except runs/
+clean: ## Remove everything the targets created, except runs/
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache *.egg-info

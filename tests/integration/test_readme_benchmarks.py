@@ -1,11 +1,11 @@
-"""The longer command lines of the README, each section from end to end on a few small images."""
+"""Every section of a document runs from its first command to its last, on a few small images."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 import timm
-from readme import CHECKOUT, run, titles, typed_lines
+from readme import CHECKOUT, lines, run, typed
 from safetensors.torch import save_file
 from synthetic import write_mvtec, write_realiad, write_visa
 
@@ -13,31 +13,46 @@ from omiad.paper import categories_of
 
 pytestmark = pytest.mark.slow
 
-ELSEWHERE = {"Your own photographs", "A report", "Measuring any method", "Troubleshooting"}
-"""Sections that test_readme.py runs."""
+ELSEWHERE = {"Two commands", "Contributing", "Your own photographs"}
+"""Sections that test_readme.py runs, and those that install, test and format the project."""
 
-CHECKPOINT = "--ckpt_path runs/sweeps/mvtec/adaptive_mask_asd/part_0/checkpoints/last.ckpt"
+STAGES = typed("README.md", "Your own photographs")[1:3]
+"""Both stages on my_parts/."""
+
+TEST = "omiad test --ckpt_path runs/omiad/version_0/checkpoints/last.ckpt"
+MAPS = f"{TEST} --save_maps --run_dir maps"
+"""Makes the maps that my_method/ stands for."""
+
 BEFORE = {
-    "omiad typeset runs/test/": [
-        f"omiad test {CHECKPOINT}",
-        f"omiad test {CHECKPOINT} --save_maps",
-        "omiad evaluate --maps runs/test/version_1/maps --data.root mvtec_anomaly_detection "
+    "How do I measure another method?": [*STAGES, MAPS],
+    "Typesetting results": [
+        *STAGES,
+        MAPS,
+        TEST,
+        TEST,
+        "omiad evaluate --maps my_method/ --data.root my_parts --pool_size 32 "
         "--output my_method/results.json",
+        "make sweep-mvtec ROOT=mvtec_anomaly_detection",
+        "make sweep-visa ROOT=visa",
     ],
-    "omiad typeset runs/sweeps/": ["make sweep-visa ROOT=visa"],
+    "How close are the decoder's pictures?": typed(
+        "tests/benchmarks/README.md", "Which model is the best?"
+    )[:2],
+    "Commands that help": STAGES,
 }
-"""What a line takes for granted that its section does not say."""
+"""What a section takes for granted."""
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of a user who has the data sets and weights that the README names."""
+    """The folder of a user who has the data sets and weights that the documents name."""
     for name in ("configs", "tests"):
         (tmp_path / name).symlink_to(CHECKOUT / name)
+    (tmp_path / "my_method").symlink_to(tmp_path / "maps" / "maps")
     rng = np.random.default_rng(0)
     for name in ("my_parts", "real"):
         write_mvtec(tmp_path / name, rng)
-    # With all their categories, for only then does the paper have figures on them.
+    # With all their categories: only then does the paper have figures on them.
     mvtec, visa = ([*categories_of(name).values()] for name in ("MVTec-AD", "VisA"))
     few = {"num_train": 2, "num_good": 1, "num_bad": 1}
     write_mvtec(tmp_path / "mvtec_anomaly_detection", rng, categories=mvtec, **few)
@@ -50,12 +65,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("title", [t for t in titles() if t not in ELSEWHERE and typed_lines(t)])
+@pytest.mark.parametrize(
+    ("document", "heading"),
+    sorted({line[:2] for line in lines() if line.heading not in ELSEWHERE}),
+)
 def test_a_section_runs_from_its_first_line_to_its_last(
-    title: str, home: Path, monkeypatch: pytest.MonkeyPatch
+    document: str, heading: str, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for line in typed_lines(title):
-        for start, preparation in BEFORE.items():
-            for earlier in preparation if line.startswith(start) else []:
-                run(earlier, monkeypatch)
+    for line in [*BEFORE.get(heading, []), *typed(document, heading)]:
         run(line, monkeypatch)

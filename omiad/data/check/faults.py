@@ -195,7 +195,7 @@ def _twice(root: Path, samples: Sequence[Sample], facts: Sequence[Facts]) -> Ite
 def _training(samples: Sequence[Sample]) -> Iterator[Fault]:
     for category, number in few_photographs(samples).items():
         what = (
-            f"{number} training photographs; with fewer than {FEW_PHOTOGRAPHS}, the scale of the "
+            f"Training photographs: {number}. With fewer than {FEW_PHOTOGRAPHS}, the scale of the "
             f"anomaly maps and the memory rest on too few normal images."
         )
         fix = f"Take at least {FEW_PHOTOGRAPHS} photographs of normal products."

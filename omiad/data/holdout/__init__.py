@@ -67,15 +67,13 @@ def hold_out(
         held = _held_out(mine, category, fraction=fraction, seed=seed)
         folder = output / category
         _link(mine, held, folder)
-        jobs = [
-            (kind, held[(i + i // len(DEFECTS)) % len(held)], i // len(DEFECTS))
-            for i, kind in enumerate(sorted(DEFECTS) * -(-num_defective // len(DEFECTS)))
-        ][:num_defective]
-        for kind, number, i in track(jobs, description=category):
-            picture, mask = deface(mine[number], kind, samples, seed=seed + 1_000_003 * i)
-            save_image(picture, folder / "test" / kind / f"{i:03}.png")
+        for i in track(range(num_defective), description=category):
+            turn, k = divmod(i, len(DEFECTS))
+            kind, sample = sorted(DEFECTS)[k], mine[held[(i + turn) % len(held)]]
+            picture, mask = deface(sample, kind, samples, seed=seed + 1_000_003 * turn)
+            save_image(picture, folder / "test" / kind / f"{turn:03}.png")
             white = 255 * mask.astype(np.uint8)
-            save_image(white, folder / "ground_truth" / kind / f"{i:03}_mask.png")
+            save_image(white, folder / "ground_truth" / kind / f"{turn:03}_mask.png")
 
 
 def deface(

@@ -133,7 +133,7 @@ def no_defects(root: Path) -> None:
         (turn, "note", "rotated by EXIF", "cable", "upright"),
         (edit(GRAY, lambda i: i.resize((40, 48))), "note", "unequal sizes", "cable", "40 x 48"),
         (one_left, "warning", "imbalance", "cable", "'bottle' has 10"),
-        (one_left, "warning", "few photographs", "cable", "1 training photographs"),
+        (one_left, "warning", "few photographs", "cable", "photographs: 1."),
         (no_defects, "note", "cannot be measured", "cable", "no defective test images"),
     ],
 )
