@@ -134,8 +134,8 @@ class FeatureStore:
         index = self.path.with_suffix(INDEX)
         if index.exists() and index.read_bytes() != _lines(self.entries.values()):
             self.replace_index(self.path, self.entries.values())
-        if self.path.exists():
-            # Whole rows stay even without an entry: another process may have mapped them.
+        # Whole rows stay even without an entry, since another process may have mapped them.
+        if self.path.exists() and self.path.stat().st_size % self.row_bytes:
             os.truncate(self.path, self.num_rows * self.row_bytes)
 
     def append(self, images: Sequence[str], batch: FeaturesOfFiles) -> None:

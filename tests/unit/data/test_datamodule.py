@@ -257,6 +257,17 @@ def test_a_test_uses_the_extractor_it_is_given_and_builds_none(make, tmp_path):
     torch.testing.assert_close(tester.seen[0].features[3], expected)
 
 
+def test_training_features_of_another_extractor_are_not_kept(make):
+    data = make()
+    data.setup("fit")
+    data.use_extractor(data.extractor)
+    assert data.features("train") is data.train_features
+    data.use_extractor(make(grid="average").extractor)
+    assert not torch.equal(data.features("train")[0], make().features("train")[0])
+    with pytest.raises(InputError, match="setup"):
+        _ = data.train_features
+
+
 def test_the_rank_and_number_of_processes_come_from_the_trainer(make, tmp_path, monkeypatch):
     data = make(batch_size=2)
     data.setup("fit")
@@ -410,11 +421,10 @@ class Visitor(LightningModule):
 # Lightning's advice, for samplers that repeat images.
 @pytest.mark.filterwarnings("ignore:Using `DistributedSampler` with the dataloaders")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork")
-@pytest.mark.parametrize("processes", [2, 5])
-def test_processes_test_every_image_exactly_once(make, tmp_path, processes):
+def test_processes_test_every_image_exactly_once(make, tmp_path):
     data = make(batch_size=5, layout="mvtec")
-    several = trainer(tmp_path, strategy="ddp_fork", devices=processes)
+    several = trainer(tmp_path, strategy="ddp_fork", devices=5)
     several.test(Visitor(tmp_path), datamodule=data, verbose=False)
     seen = [path.read_text().split() for path in sorted(tmp_path.glob("rank*"))]
-    assert len(seen) == processes
+    assert len(seen) == 5
     assert sorted(int(i) for share in seen for i in share) == list(range(12))
