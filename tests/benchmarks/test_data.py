@@ -1,14 +1,14 @@
-"""What the data room costs, against what it could cost at best: `make bench-data`.
+"""Speed of indexing, building and reading features against the best possible: `make bench-data`.
 
-Each ratio comes from one run in which both sides take turns; figures are medians. Nothing here
-asserts a time.
+Each ratio comes from one run in which both sides take turns; figures are medians. No test asserts a
+time.
 """
 
 import json
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ import torch
 from PIL import Image
 from rich.console import Console
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from omiad.data.images import read_image
 from omiad.data.layouts import realiad
@@ -27,7 +26,6 @@ from omiad.data.loading import ResumableLoader, TrainingItems
 from omiad.data.packing import PackedSamples
 from omiad.data.sampling import EpochSampler
 from omiad.features import Extraction, FeatureCache, FeatureExtractor
-from omiad.features.reading import FileLoader
 from omiad.features.store import FeatureStore
 from omiad.types import Sample
 
@@ -113,31 +111,6 @@ def test_a_build_against_the_bare_backbone(title: str, tmp_path: Path) -> None:
         f"decoding {count / took['store']:.1f} ({took['bare'] / took['store']:.3f} of it), with "
         f"decoding of 1024 x 1024 JPEG {count / took['all']:.1f}; decoding is "
         f"{took['decode'] / took['all']:.1%} of a build"
-    )
-
-
-def test_draft_mode_of_jpeg(tmp_path: Path) -> None:
-    samples = photographs(tmp_path / "data", 16)
-
-    def drafted(path: Path) -> np.ndarray:
-        with Image.open(path) as image:
-            image.draft("RGB", (448, 448))
-            return np.asarray(image.resize((224, 224), Image.Resampling.BILINEAR), np.int16)
-
-    took = medians(
-        {
-            "full": lambda: [read_image(sample.image, 224) for sample in samples],
-            "draft": lambda: [drafted(sample.image) for sample in samples],
-        }
-    )
-    gaps = [
-        np.abs(drafted(s.image) - read_image(s.image, 224).permute(1, 2, 0).numpy().astype(int))
-        for s in samples
-    ]
-    say(
-        f"\nJPEG 1024 to 224: full {1000 * took['full'] / 16:.1f} ms, draft "
-        f"{1000 * took['draft'] / 16:.1f} ms an image; draft changes pixels by up to "
-        f"{max(int(gap.max()) for gap in gaps)} levels, {np.mean(gaps):.2f} on average"
     )
 
 
@@ -255,10 +228,10 @@ def realiad_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def _memory(name: str, file: str = "status") -> int:
-    """Memory of this process in bytes: the lines of that name that Linux tells."""
-    lines = Path(f"/proc/self/{file}").read_text().splitlines()
-    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
+def _memory(name: str) -> int:
+    """Memory of this process in bytes, as the line of that name in Linux's status says."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
 
 
 def _measure_index(root: Path, queue: Any) -> None:
@@ -283,32 +256,4 @@ def test_the_index_of_real_iad(realiad_root: Path) -> None:
     say(
         f"\nindex of {count} entries: {took:.2f} s, {grown / 1e6:.0f} MB; packed for workers in "
         f"{packing:.2f} s, {nbytes / 1e6:.0f} MB"
-    )
-
-
-class Visits(Dataset[int]):
-    """Looks at samples, a thousand an item, and returns the private memory of its worker."""
-
-    def __init__(self, samples: Sequence[Sample]) -> None:
-        self.samples = samples
-
-    def __len__(self) -> int:
-        return len(self.samples) // 1000
-
-    def __getitem__(self, index: int) -> int:
-        for i in range(1000 * index, 1000 * (index + 1)):
-            assert self.samples[i].category
-        return _memory("Private_", "smaps_rollup")
-
-
-@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="Linux tells")
-def test_what_a_worker_copies_of_the_index(realiad_root: Path) -> None:
-    def grown(held: Sequence[Sample]) -> int:
-        sizes = list(FileLoader(Visits(held), batch_size=None, num_workers=1))
-        return int(max(sizes)) - int(sizes[0])
-
-    say(
-        f"\na worker that visits all samples of Real-IAD copies "
-        f"{grown(PackedSamples(realiad.index(realiad_root))) / 1e6:.1f} MB where they are packed, "
-        f"{grown(realiad.index(realiad_root)) / 1e6:.1f} MB where they are a list"
     )

@@ -139,17 +139,6 @@ def test_a_weights_file_of_the_whole_classifier_fills_the_backbone(tmp_path, bac
         assert torch.equal(value, stored[key.removeprefix("model.").replace(".", "_")])
 
 
-def test_a_weights_file_gives_the_feature_maps_of_the_classifier(tmp_path, generator):
-    classifier = timm.create_model("test_vit").eval()
-    save_file(classifier.state_dict(), tmp_path / "a.safetensors")
-    vit = tiny("test_vit", weights=str(tmp_path / "a.safetensors"), image_size=160, stages=[1])
-    images = torch.randint(0, 256, (1, 3, 160, 160), dtype=torch.uint8, generator=generator)
-    x = (images / 255 - vit.mean) / vit.std
-    with torch.no_grad():
-        _, (expected,) = classifier.forward_intermediates(x, indices=[1], norm=False)
-    torch.testing.assert_close(vit.backbone(x)[0], expected)
-
-
 def test_a_checkpoint_of_omiad_holds_the_weights(tmp_path, images):
     module = torch.nn.ModuleDict({"detector": torch.nn.ModuleDict({"extractor": tiny(seed=3)})})
     torch.save({"state_dict": module.state_dict()}, tmp_path / "last.ckpt")
@@ -206,13 +195,10 @@ def test_config_is_plain_and_says_nothing_of_weights():
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 1, 32, 32), (1, 3, 32, 33)])
-def test_images_of_another_shape_are_refused(shape):
+def test_images_of_another_shape_or_dtype_are_refused(shape):
     with pytest.raises(InputError, match=r"\(B, 3, 32, 32\)"):
         tiny()(torch.zeros(shape, dtype=torch.uint8))
-
-
-def test_images_that_are_not_uint8_are_refused():
-    with pytest.raises(InputError, match=r"but got float32 of \(1, 3, 32, 32\)"):
+    with pytest.raises(InputError, match="float32"):
         tiny()(torch.zeros(1, 3, 32, 32))
 
 
