@@ -17,12 +17,11 @@ from omiad.callbacks.latency import StepClock
 from omiad.detector import Detector
 from omiad.errors import InputError
 from omiad.features import weights_hash
-from omiad.gallery import NUM_KEPT, Gallery, gallery_path, write_gallery
 from omiad.metrics import AnomalyMetrics, Results, results_table
 from omiad.metrics.pixels import TOLERANCE
 from omiad.modules import DetectionModule
 from omiad.protocols import Protocol, find_protocol
-from omiad.report import write_panels
+from omiad.report import NUM_KEPT, KeptImages, gallery_path, write_gallery, write_panels
 from omiad.results import write_results
 from omiad.types import Prediction, ScoringBatch
 
@@ -124,7 +123,7 @@ class Evaluation(Callback):
             tolerance=self.tolerance,
             source=self._steps.name if self.estimator == "source" else None,
         )
-        self._gallery = Gallery(self._samples, num_images=self.num_kept)
+        self._gallery = KeptImages(self._samples, num_images=self.num_kept)
         self._clock = StepClock(module.device)
 
     def _with_models_own(self, detector: Detector) -> Protocol:

@@ -16,10 +16,10 @@ from omiad.data.images import load_mask
 from omiad.data.layouts import Layout, index_dataset
 from omiad.errors import InputError
 from omiad.evaluation.maps import complain, find_maps, read_map, read_scores
-from omiad.gallery import NUM_KEPT, Gallery, gallery_path, write_gallery
 from omiad.metrics import AnomalyMetrics, results_table
 from omiad.metrics.pixels import TOLERANCE
 from omiad.protocols import Protocol, find_protocol
+from omiad.report import NUM_KEPT, KeptImages, gallery_path, write_gallery
 from omiad.results import Bootstrap, write_results
 from omiad.types import Labels, Prediction, Sample
 
@@ -120,7 +120,7 @@ def evaluate(
         tolerance=tolerance,
         source=protocol if estimator == "source" else None,
     )
-    gallery = Gallery(samples, num_images=num_kept)
+    gallery = KeptImages(samples, num_images=num_kept)
 
     def feed(*, keep: bool = False) -> None:
         for prediction, labels in _batches(samples, files, steps, given):

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from omiad.errors import InputError, MissingInputError
-from omiad.gallery import gallery_path
+from omiad.report import gallery_path
 from omiad.results import images_path
 
 MAP_SUFFIXES = frozenset({".npy", ".npz", ".png", ".tif", ".tiff"})

@@ -15,9 +15,9 @@ from omiad.callbacks import Evaluation
 from omiad.cli import main
 from omiad.data import FeatureDataModule
 from omiad.data.images import read_mask
-from omiad.gallery import read_gallery
 from omiad.modules import AMDMModule
 from omiad.networks import UNet
+from omiad.report import read_gallery
 from omiad.types import Prediction, ScoringBatch
 
 SIZE = 192

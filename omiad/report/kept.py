@@ -1,4 +1,4 @@
-"""Which images of a test are shown: those a model errs most on, and a spread over all defects."""
+"""Choose which images of a test can be shown later: the worst errors and samples of each defect."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -15,49 +15,47 @@ from omiad.types import Labels, Prediction, Sample
 
 T = TypeVar("T")
 
-MAP_SIDE = 96
-"""Side of the maps kept, in pixels, unless they are smaller."""
-
-MASK_SIDE = 192
-"""Side of the masks kept; a pixel is defective where any it stands for is, so that none is lost."""
-
 NUM_KEPT = 1000
-"""Images kept of a test, all categories together."""
+"""Images kept of a test, over all categories."""
+
+MAP_SIDE, MASK_SIDE = 96, 192
+"""Largest sides of a kept map and a kept mask in pixels."""
 
 _SPREAD = 2.5
-"""How far the scale of the maps reaches, in distances from median to 99 % of normal pixels."""
+"""Length of the colour scale, in distances from the median to the 99th percentile of normals."""
 
 
 class Kept(NamedTuple):
     """One image that is kept.
 
     Attributes:
-        index: Its position in the test split.
+        index: Position in the test split.
         score: Image score.
         anomaly_map: Pixel scores (h, w), float32.
-        mask: Defective pixels (S, S), packed into bits; None where nobody drew them.
-        side: S, the side of the mask.
-        reconstruction: What it is reconstructed to (h, w, 3), uint8, or None without a decoder.
+        mask: Defective pixels (S, S), bool; None if nobody drew them.
+        reconstruction: The model's reconstruction (h, w, 3), uint8; None without a decoder.
     """
 
-    index: int  # type: ignore[assignment] # nobody searches it as a tuple
+    index: int  # type: ignore[assignment] # shadows tuple.index, which is unused
     score: float
     anomaly_map: NDArray[np.float32]
-    mask: NDArray[np.uint8] | None
-    side: int
+    mask: NDArray[np.bool_] | None
     reconstruction: NDArray[np.uint8] | None
 
 
-class Gallery:
-    """Keeps the maps of some images while all of them stream by.
+class KeptImages:
+    """Keeps the maps of some images while the test passes over all of them.
+
+    A third of a category's share are its highest-scoring normal images, a third its lowest-scoring
+    defective ones, and the rest is spread over its defects.
 
     Args:
-        samples: The test images, by their index.
-        num_images: Most images to keep; small categories whole, and of the others equally many.
-            0 keeps none.
+        samples: The test images, by index.
+        num_images: Most images to keep. Small categories are kept whole; the others get equal
+            shares. 0 keeps none.
 
     Raises:
-        InputError: If the number is negative.
+        InputError: If `num_images` is negative.
     """
 
     def __init__(self, samples: Sequence[Sample], *, num_images: int = NUM_KEPT) -> None:
@@ -66,7 +64,7 @@ class Gallery:
         self._samples = samples
         share = fair_share(Counter(sample.category for sample in samples), num_images)
         self._num_worst = share // 3
-        self._spread = pick(samples, share, share - 2 * self._num_worst)
+        self._spread = _spread(samples, share, share - 2 * self._num_worst)
         self._kept: dict[int, Kept] = {}
         self._worst: dict[tuple[str, bool], list[tuple[float, int]]] = defaultdict(list)
         self._normal_levels: list[tuple[float, float]] = []
@@ -78,38 +76,33 @@ class Gallery:
         *,
         picture: Callable[[list[int]], Tensor | None] | None = None,
     ) -> None:
-        """Keep what is to be shown of a batch.
+        """Keep the images of a batch that rank high enough, and drop those they displace.
 
         Args:
-            prediction: Scores (B,) and maps (B, H, W), as they are measured.
+            prediction: Scores (B,) and maps (B, H, W), as the metrics see them.
             labels: What is known about the images.
-            picture: Returns what some rows of the batch are reconstructed to, (N, 3, H, W), uint8.
+            picture: Reconstructs some rows of the batch as (N, 3, H, W), uint8.
         """
         maps = shrunk(prediction.anomaly_map.float().cpu(), MAP_SIDE)
-        rows = []
-        for row, index in enumerate(labels.index.tolist()):
-            if not labels.is_anomalous[row]:
-                levels = torch.quantile(maps[row], maps.new_tensor([0.5, 0.99])).tolist()
-                self._normal_levels.append((levels[0], levels[1]))
-            if self._enters(index, float(prediction.score[row])):
-                rows.append(row)
+        normal = maps[~labels.is_anomalous.cpu()].flatten(1)
+        if len(normal):
+            levels = torch.quantile(normal, normal.new_tensor([0.5, 0.99]), dim=1)
+            self._normal_levels += [(median, high) for median, high in levels.T.tolist()]
+        scores, indices = prediction.score.tolist(), labels.index.tolist()
+        rows = [i for i, index in enumerate(indices) if self._enters(index, scores[i])]
         drawn = picture(rows) if picture is not None and rows else None
         for number, row in enumerate(rows):
-            index = int(labels.index[row])
-            mask = labels.masks[row].cpu() if bool(labels.has_mask[row]) else None
-            bits = None if mask is None else _any_defective(mask)
-            self._kept[index] = Kept(
-                index,
-                float(prediction.score[row]),
-                maps[row].numpy(),
-                None if bits is None else np.packbits(bits),
-                0 if bits is None else len(bits),
+            self._kept[indices[row]] = Kept(
+                indices[row],
+                scores[row],
+                maps[row].numpy().copy(),  # a view would keep the whole batch
+                _small_mask(labels.masks[row].cpu()) if labels.has_mask[row] else None,
                 None if drawn is None else _thumbnail(drawn[number]),
             )
-        self._forget_others()
+        self._drop_displaced()
 
     def _enters(self, index: int, score: float) -> bool:
-        """Return whether an image is kept, and let it take the place of a less telling one."""
+        """Rank an image among the errors of its category, and return whether it is kept."""
         sample = self._samples[index]
         worst = self._worst[sample.category, sample.is_anomalous]
         worst.append((score if sample.is_anomalous else -score, index))
@@ -117,12 +110,12 @@ class Gallery:
         del worst[self._num_worst :]
         return index in self._spread or any(index == other for _, other in worst)
 
-    def _forget_others(self) -> None:
+    def _drop_displaced(self) -> None:
         wanted = self._spread | {index for worst in self._worst.values() for _, index in worst}
-        self._kept = {index: kept for index, kept in self._kept.items() if index in wanted}
+        self._kept = {index: self._kept[index] for index in sorted(wanted & self._kept.keys())}
 
     def share(self) -> None:
-        """Take in what all processes kept; each must call it."""
+        """Merge what all processes kept; every process must call this."""
         if not torch.distributed.is_initialized():
             return
         everyone: list[Any] = [None] * torch.distributed.get_world_size()
@@ -131,31 +124,32 @@ class Gallery:
         self._normal_levels = [level for _, levels in everyone for level in levels]
         for kept, _ in everyone:
             self._kept |= kept
-        for kept in self._kept.values():
-            self._enters(kept.index, kept.score)
-        self._forget_others()
+        for image in self._kept.values():
+            self._enters(image.index, image.score)
+        self._drop_displaced()
 
     def scale(self) -> tuple[float, float]:
-        """Return scores to draw darkest and brightest: normal images stay dark.
+        """Return the scores to draw darkest and brightest, such that normal images stay dark.
 
-        The median over normal images of their median pixel, and 2.5 times as far above it as the
-        median over them of their 99th percentile.
+        The scale starts at the median pixel of normal images. It ends 2.5 times as far above that
+        as their 99th percentile. Both are medians over the normal images.
         """
-        levels = self._normal_levels
-        if not levels:
-            levels = [(float(k.anomaly_map.min()), float(k.anomaly_map.max()))
-                      for k in self._kept.values()] or [(0.0, 1.0)]  # fmt: skip
+        levels = (
+            self._normal_levels
+            or [(float(k.anomaly_map.min()), float(k.anomaly_map.max())) for k in self.kept]
+            or [(0.0, 1.0)]
+        )
         low, high = np.median(np.array(levels), axis=0).tolist()
         return low, low + _SPREAD * max(high - low, 1e-12)
 
     @property
     def kept(self) -> list[Kept]:
-        """What is kept, in the order of the test split."""
-        return [self._kept[index] for index in sorted(self._kept)]
+        """The kept images, in the order of the test split."""
+        return list(self._kept.values())
 
 
 def fair_share(counts: Mapping[str, int], total: int) -> int:
-    """Return how many of each category may be taken, small ones whole, within a total."""
+    """Return how many images each category may keep, given that small ones are kept whole."""
     left = total
     for taken, count in enumerate(sorted(counts.values())):
         share = left // (len(counts) - taken)
@@ -165,22 +159,15 @@ def fair_share(counts: Mapping[str, int], total: int) -> int:
     return total
 
 
-def pick(samples: Sequence[Sample], most: int, num_picked: int | None = None) -> set[int]:
-    """Choose images of each category, its defects (and normal) in turn; indices.
-
-    Args:
-        samples: The images.
-        most: A category of no more images is taken whole.
-        num_picked: Images of each other category, by default as many.
-    """
+def _spread(samples: Sequence[Sample], share: int, num_picked: int) -> set[int]:
+    """Pick images of each category, one defect after the other; small categories whole."""
     groups: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for index, sample in enumerate(samples):
         groups[sample.category][sample.defect].append(index)
     picked: set[int] = set()
     for defects in groups.values():
         in_turn = turns(list(defects.values()))
-        count = most if len(in_turn) <= most or num_picked is None else num_picked
-        picked.update(in_turn[:count])
+        picked.update(in_turn if len(in_turn) <= share else in_turn[:num_picked])
     return picked
 
 
@@ -197,10 +184,11 @@ def shrunk(maps: Tensor, side: int) -> Tensor:
     return F.adaptive_avg_pool2d(maps[:, None], side)[:, 0]
 
 
-def _any_defective(mask: Tensor) -> NDArray[np.bool_]:
+def _small_mask(mask: Tensor) -> NDArray[np.bool_]:
+    """Shrink a mask; a pixel is defective if any pixel that it replaces is."""
     if mask.shape[-1] > MASK_SIDE:
         mask = F.adaptive_max_pool2d(mask[None].float(), MASK_SIDE)[0] > 0
-    return np.asarray(mask.numpy(), dtype=np.bool_)
+    return np.array(mask.numpy(), dtype=np.bool_)
 
 
 def _thumbnail(picture: Tensor) -> NDArray[np.uint8]:
