@@ -174,7 +174,7 @@ def test_defects_that_share_a_bin_with_normal_pixels_are_separated_in_a_second_p
 def test_a_second_pass_sees_no_more_batches_than_the_first(
     data: FeatureDataModule, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("omiad.data.datamodule.EXTRACTION_BATCH_SIZE", 5)  # of six bottles
+    monkeypatch.setattr("omiad.data.datamodule.BATCH_SIZE", 5)  # of six bottles
     module = DetectionModule.load(checkpoint)
     record = results_of(Evaluation(tolerance=0), module, data, tmp_path, limit_test_batches=1)
     assert not any("maps changed" in note for note in record["notes"].values())
