@@ -21,8 +21,6 @@ IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".
 PrepareMask = Callable[[NDArray[np.bool_]], Tensor]
 """Resizes a mask (H, W), bool, to the size at which it is compared with the anomaly map."""
 
-_SIDEWAYS = range(5, 9)  # EXIF orientations that swap width and height
-
 
 class MaskSizeError(InputError):
     """A defect mask and its photograph differ in size."""
@@ -79,17 +77,26 @@ def read_mask(path: Path, size: int, *, image: Path) -> Tensor:
 def load_mask(path: Path, *, image: Path) -> NDArray[np.bool_]:
     """Read a defect mask (H, W) at its own size; otherwise like `read_mask`."""
     with _opened(path) as opened:
-        defective = _defective(ImageOps.exif_transpose(opened))
+        mask = ImageOps.exif_transpose(opened)
+        if mask.mode not in ("1", "L", "F") and not mask.mode.startswith("I"):
+            # An opaque alpha channel is no defect, and black may be any entry of a palette.
+            mask = _without_palette(mask).convert("RGB")
+        pixels = np.asarray(mask).astype(bool)
+    defective = pixels.any(-1) if pixels.ndim == 3 else pixels
     with _opened(image) as opened:
-        width, height = opened.size
-        if opened.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS:
-            width, height = height, width
+        width, height = upright_size(opened)
     if defective.shape != (height, width):
         raise MaskSizeError(
             f"The mask '{path}' is {defective.shape[1]} x {defective.shape[0]} pixels, but its "
             f"image '{image}' is {width} x {height}. Export the mask at the size of its image."
         )
-    return defective
+    return np.asarray(defective, np.bool_)
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Return the width and height of an opened image after its EXIF rotation."""
+    sideways = image.getexif().get(ExifTags.Base.Orientation) in range(5, 9)
+    return image.size[::-1] if sideways else image.size
 
 
 def save_image(pixels: NDArray[np.uint8], path: Path) -> None:
@@ -145,18 +152,11 @@ class ImageDataset(Dataset[ImageBatch | ScoringBatch]):
         return ImageBatch(read_image(sample.image, size), labels)
 
 
-def _read_rgb(path: Path) -> Image.Image:
-    with _opened(path) as image:
-        return _to_rgb(ImageOps.exif_transpose(image), path)
-
-
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as image:
             yield image
-    except InputError:
-        raise
     except FileNotFoundError as error:
         raise MissingInputError(
             f"The image '{path}' is missing. Restore it, or remove it and start again."
@@ -168,7 +168,9 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         ) from error
 
 
-def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
+def _read_rgb(path: Path) -> Image.Image:
+    with _opened(path) as opened:
+        image = ImageOps.exif_transpose(opened)
     if image.mode == "F":
         raise InputError(
             f"'{path}' has floating-point pixels, whose range is unknown. Convert it to 8 or 16 "
@@ -177,16 +179,9 @@ def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits; Pillow opens some such files with 32-bit pixels
         wide = np.asarray(image).astype(np.float64).clip(0, 65535)
         image = Image.fromarray((wide / 257).round().astype(np.uint8))
-    return _convert(image)
+    return _without_palette(image).convert("RGB")
 
 
-def _convert(image: Image.Image) -> Image.Image:
-    # Palettes are converted to RGBA first, because Pillow warns about transparent ones.
-    return (image.convert("RGBA") if image.mode == "P" else image).convert("RGB")
-
-
-def _defective(mask: Image.Image) -> NDArray[np.bool_]:
-    if mask.mode in ("1", "L", "F") or mask.mode.startswith("I"):
-        return np.asarray(mask).astype(bool)
-    # An opaque alpha channel is not a defect, and black need not be the first entry of a palette.
-    return np.asarray(np.asarray(_convert(mask)).any(-1), dtype=np.bool_)
+def _without_palette(image: Image.Image) -> Image.Image:
+    # By RGBA, because Pillow warns about transparent palettes.
+    return image.convert("RGBA") if image.mode == "P" else image

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from rich.progress import track
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from omiad.data.images import MaskSizeError, load_mask, read_image
-from omiad.errors import InputError
+from omiad.data.images import MaskSizeError, load_mask, read_image, upright_size
+from omiad.errors import InputError, MissingInputError
 from omiad.types import Sample
 
 THUMBNAIL = 32
@@ -29,74 +29,67 @@ _SPECIAL_MODES = {
 
 
 class Facts(NamedTuple):
-    """Facts about one image; those of an unreadable image are empty, except `row` and `error`.
+    """Facts about one image; an unreadable image has only a fault.
 
     Attributes:
-        row: Position of the sample in the list.
+        sample: The image.
+        fault: What is wrong with the image or its mask, such as "mask size", or empty.
+        message: A sentence about the fault, or empty.
         size: Width and height in pixels after EXIF rotation.
         special: Conversions that reading applies, such as "grayscale", "alpha" or "16-bit".
         digest: Hash of the bytes of the file.
         thumbnail: Gray picture (1024,), uint8.
-        error: Message of `read_image`, or empty.
-        mask_fault: "mask size", "unreadable mask" or "empty mask", or empty.
-        mask_error: Sentence about the fault of the mask, or empty.
     """
 
-    row: int
+    sample: Sample
+    fault: str
+    message: str
     size: tuple[int, int] | None = None
     special: tuple[str, ...] = ()
     digest: bytes = b""
-    thumbnail: NDArray[np.uint8] | None = None
-    error: str = ""
-    mask_fault: str = ""
-    mask_error: str = ""
+    thumbnail: NDArray[np.uint8] = np.empty(0, np.uint8)
 
 
 def gather(samples: Sequence[Sample], *, num_workers: int, progress: bool) -> list[Facts]:
     """Read all images and masks and return their facts, in the order of the samples."""
-    loader: DataLoader[Facts] = DataLoader(
-        _Facts(samples), batch_size=8, num_workers=num_workers, collate_fn=list
+    loader: DataLoader[list[Facts]] = DataLoader(
+        samples,  # type: ignore[arg-type] # a list will do
+        batch_size=8,
+        num_workers=num_workers,
+        collate_fn=_read,
     )
     batches = track(loader, "data check", disable=not progress)
     return [fact for batch in batches for fact in batch]
 
 
-class _Facts(Dataset[Facts]):
-    def __init__(self, samples: Sequence[Sample]) -> None:
-        self.samples = samples
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> Facts:
-        sample = self.samples[index]
-        try:
-            pixels = read_image(sample.image, THUMBNAIL).numpy()
-            size, special = _header(sample)
-            digest = hashlib.blake2b(sample.image.read_bytes(), digest_size=16).digest()
-        except InputError as error:
-            return Facts(index, error=str(error))
-        thumbnail = pixels.mean(0).round().astype(np.uint8).reshape(-1)
-        return Facts(index, size, special, digest, thumbnail, "", *_mask_fault(sample))
+def _read(samples: Sequence[Sample]) -> list[Facts]:
+    return [_facts(sample) for sample in samples]
 
 
-def _header(sample: Sample) -> tuple[tuple[int, int], tuple[str, ...]]:
+def _facts(sample: Sample) -> Facts:
+    try:
+        pixels = read_image(sample.image, THUMBNAIL).numpy()
+    except MissingInputError:
+        message = "The data set lists this image, but the file is missing."
+        return Facts(sample, "missing image", message)
+    except InputError as error:
+        return Facts(sample, "unreadable image", str(error))
     with Image.open(sample.image) as image:
-        size, mode = image.size, image.mode
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    special = _SPECIAL_MODES.get(mode) or ("16-bit" if mode.startswith("I") else None)
-    found = [name for name in (special, "rotated by EXIF" if orientation != 1 else None) if name]
-    return size[::-1] if orientation >= 5 else size, tuple(found)
+        size, mode = upright_size(image), image.mode
+        is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    special = [_SPECIAL_MODES[mode]] if mode in _SPECIAL_MODES else []
+    special += ["16-bit"] * mode.startswith("I") + ["rotated by EXIF"] * is_turned
+    digest = hashlib.blake2b(sample.image.read_bytes(), digest_size=16).digest()
+    thumbnail = pixels.mean(0).round().astype(np.uint8).reshape(-1)
+    return Facts(sample, *_mask_fault(sample), size, tuple(special), digest, thumbnail)
 
 
 def _mask_fault(sample: Sample) -> tuple[str, str]:
-    if sample.mask is None:
-        return "", ""
     try:
-        if load_mask(sample.mask, image=sample.image).any():
-            return "", ""
+        if sample.mask and not load_mask(sample.mask, image=sample.image).any():
+            return "empty mask", "The mask of this defective image marks no pixel."
     except MaskSizeError as error:
         return "mask size", str(error)
     except InputError as error:
         return "unreadable mask", str(error)
-    return "empty mask", "The mask of this defective image marks no pixel."
+    return "", ""

@@ -5,41 +5,31 @@ Jezek et al. 2021, which states only the total of the training images. Real-IAD,
 which states only the totals of the multi-view split.
 """
 
+from collections import Counter
 from collections.abc import Collection
 from typing import NamedTuple
 
+from omiad.types import Sample
+
 
 class Counts(NamedTuple):
-    """Numbers of images.
+    """Numbers of normal training, normal test and defective test images; -1 is not published."""
 
-    Attributes:
-        train: Normal training images.
-        good: Normal test images.
-        defective: Defective test images.
-    """
-
-    train: int
-    good: int
-    defective: int
+    train: int = -1
+    good: int = -1
+    defective: int = -1
 
 
 class Published(NamedTuple):
-    """A published data set.
-
-    Attributes:
-        title: Its name in the literature.
-        categories: The counts of each category, or None where they are not published. A negative
-            number is not published.
-        total: The counts of all categories together.
-    """
+    """A published data set: its name in the literature and its numbers of images."""
 
     title: str
-    categories: dict[str, Counts | None]
+    categories: dict[str, Counts]
     total: Counts
 
 
-def _table(text: str) -> dict[str, Counts | None]:
-    """Parse a table of names with three numbers each: training, normal and defective images."""
+def _table(text: str) -> dict[str, Counts]:
+    """Parse the name of each category and its numbers of images, if they are published."""
     rows = (row.split() for row in text.split(","))
     return {name: Counts(*map(int, numbers)) for name, *numbers in rows}
 
@@ -59,19 +49,30 @@ _MPDD = """
     connector -1 30 14, metal_plate -1 26 71, tubes -1 32 69
 """
 _REALIAD = """
-    audiojack bottle_cap button_battery end_cap eraser fire_hood mint mounts pcb phone_battery
-    plastic_nut plastic_plug porcelain_doll regulator rolled_strip_base sim_card_set switch tape
-    terminalblock toothbrush toy toy_brick transistor1 u_block usb usb_adaptor vcpill wooden_beads
-    woodstick zipper
+    audiojack, bottle_cap, button_battery, end_cap, eraser, fire_hood, mint, mounts, pcb,
+    phone_battery, plastic_nut, plastic_plug, porcelain_doll, regulator, rolled_strip_base,
+    sim_card_set, switch, tape, terminalblock, toothbrush, toy, toy_brick, transistor1, u_block,
+    usb, usb_adaptor, vcpill, wooden_beads, woodstick, zipper
 """
 
 PUBLISHED: dict[str, Published] = {
     "mvtec": Published("MVTec AD", _table(_MVTEC), Counts(3629, 467, 1258)),
     "visa": Published("VisA", _table(_VISA), Counts(8659, 962, 1200)),
     "mpdd": Published("MPDD", _table(_MPDD), Counts(888, 176, 282)),
-    "realiad": Published("Real-IAD", dict.fromkeys(_REALIAD.split()), Counts(36465, 63256, 51329)),
+    "realiad": Published("Real-IAD", _table(_REALIAD), Counts(36465, 63256, 51329)),
 }
 """The published data sets by the names of their layouts."""
+
+
+def count(samples: Collection[Sample]) -> dict[str, Counts]:
+    """Count the images of each category, sorted by name."""
+    kinds = Counter((s.category, s.split, s.is_anomalous) for s in samples)
+    return {
+        name: Counts(
+            kinds[name, "train", False], kinds[name, "test", False], kinds[name, "test", True]
+        )
+        for name in sorted({name for name, *_ in kinds})
+    }
 
 
 def recognise(categories: Collection[str]) -> str | None:

@@ -12,6 +12,9 @@ from scipy import ndimage
 Grid = NDArray[np.float64]
 Scene = Callable[[Grid, Grid], Grid]
 
+FELT = np.array([0.8, 1.0, 1.25])
+"""Colour of the ground under the gear, to be scaled by its brightness."""
+
 
 def edge(distance: Grid, width: float = 0.015) -> Grid:
     """Return 1 where a signed distance is negative and 0 where it is positive, with a soft edge."""
@@ -80,30 +83,28 @@ def gear(rng: np.random.Generator) -> Scene:
     def scene(x: Grid, y: Grid) -> Grid:
         radius, angle = np.hypot(x, y), np.arctan2(y, x) + turn
         felt = 0.20 + 0.015 * smooth_noise(x, y, np.random.default_rng(felt_seed), 48)
-        out = felt[..., None] * np.array([0.8, 1.0, 1.25])
+        ground = felt[..., None] * FELT
         rim = 0.66 + 0.09 * np.tanh(4 * np.sin(14 * angle))
         brushed = 0.9 + 0.1 * np.cos(2 * angle - 2 * turn)  # the light does not turn with the wheel
         rings = 1 + 0.05 * np.sin(60 * radius)
-        out = blend(out, steel * (brushed * rings)[..., None], edge(radius - rim))
+        out = blend(ground, steel * (brushed * rings)[..., None], edge(radius - rim))
         for k in range(5):
             towards = 2 * np.pi * k / 5 - turn
             hole = np.hypot(x - 0.4 * np.cos(towards), y - 0.4 * np.sin(towards)) - 0.1
-            out = blend(out, felt[..., None] * np.array([0.8, 1.0, 1.25]), edge(hole))
+            out = blend(out, ground, edge(hole))
         out = blend(out, hub, edge(radius - 0.2))
         return blend(out, np.array([0.1, 0.1, 0.12]), edge(radius - 0.09))
 
     return scene
 
 
-CHIPS = ((-0.42, -0.38, 0.26, 0.2), (0.38, -0.42, 0.16, 0.28), (0.34, 0.4, 0.3, 0.16))
-"""Centres and half sides of the chips on the board."""
-
-
 def board(rng: np.random.Generator) -> Scene:
     """Return a green circuit board with three chips, pins, pads and traces."""
     mask_green, copper = np.array([0.10, 0.36, 0.20]), np.array([0.20, 0.52, 0.30])
     gold, epoxy = np.array([0.82, 0.70, 0.34]), np.array([0.16, 0.16, 0.18])
-    table = np.array([0.55, 0.53, 0.50])
+    table, gray = np.array([0.55, 0.53, 0.50]), np.array([0.5, 0.5, 0.5])
+    # Centres and half sides.
+    chips = ((-0.42, -0.38, 0.26, 0.2), (0.38, -0.42, 0.16, 0.28), (0.34, 0.4, 0.3, 0.16))
 
     def scene(x: Grid, y: Grid) -> Grid:
         out = np.broadcast_to(table, (*x.shape, 3))
@@ -111,15 +112,14 @@ def board(rng: np.random.Generator) -> Scene:
         for offset in (-0.1, 0.0, 0.1):
             bent = np.abs(y - 0.25 * np.tanh(6 * (x + offset)) - offset) - 0.018
             out = blend(out, copper, edge(np.maximum(bent, np.abs(x) - 0.8)))
-        for cx, cy, half_x, half_y in CHIPS:
-            pins = np.maximum(np.abs(x - cx) - half_x - 0.05, np.abs(y - cy) - half_y + 0.02)
+        for cx, cy, half_x, half_y in chips:
+            to_x, to_y = np.abs(x - cx) - half_x, np.abs(y - cy) - half_y
             stripes = np.abs(((y - cy) / 0.08) % 1 - 0.5) - 0.22
-            out = blend(out, gold, edge(np.maximum(pins, 0.08 * stripes)))
-            out = blend(
-                out, epoxy, edge(np.maximum(np.abs(x - cx) - half_x, np.abs(y - cy) - half_y))
-            )
+            pins = np.maximum(np.maximum(to_x - 0.05, to_y + 0.02), 0.08 * stripes)
             mark = np.hypot(x - cx + 0.7 * half_x, y - cy + 0.7 * half_y) - 0.025
-            out = blend(out, np.array([0.5, 0.5, 0.5]), edge(mark))
+            out = blend(out, gold, edge(pins))
+            out = blend(out, epoxy, edge(np.maximum(to_x, to_y)))
+            out = blend(out, gray, edge(mark))
         for k in range(6):
             ring = np.abs(np.hypot(x + 0.7 - 0.16 * k, y - 0.68) - 0.045) - 0.02
             out = blend(out, gold, edge(ring))
@@ -128,11 +128,6 @@ def board(rng: np.random.Generator) -> Scene:
     return scene
 
 
-SCENES: dict[str, Callable[[np.random.Generator], Scene]] = {
-    "board": board,
-    "bricks": bricks,
-    "fabric": fabric,
-    "gear": gear,
-}
+SCENES = {"board": board, "bricks": bricks, "fabric": fabric, "gear": gear}
 TEXTURES = ("bricks", "fabric")
 """Categories without an object: the texture fills the image."""
