@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -35,10 +36,6 @@ def read_image(path: Path, size: int) -> Tensor:
     a file is read. The aspect ratio is not kept, as in the protocols of MVTec AD. JPEG is decoded
     at full size; draft mode would take half of the time but change pixels by up to two levels.
 
-    Args:
-        path: Image file.
-        size: Side of the result in pixels.
-
     Raises:
         MissingInputError: If the file does not exist.
         InputError: If the file is corrupt or truncated, has floating-point pixels, or has more than
@@ -54,15 +51,11 @@ def load_image(path: Path) -> NDArray[np.uint8]:
 
 
 def read_mask(path: Path, size: int, *, image: Path) -> Tensor:
-    """Read a defect mask (size, size), bool, and resize it to a square, nearest neighbour.
+    """Read the mask of a photograph (size, size), bool, and resize it, nearest neighbour.
 
     Every pixel that is not black is defective. The mask is binarised before it is resized, so
-    masks of class numbers (1, 2, ...) work like masks of 255.
-
-    Args:
-        path: Mask file.
-        size: Side of the result in pixels.
-        image: The photograph of the mask; only its header is read.
+    masks of class numbers (1, 2, ...) work like masks of 255. Only the header of `image`, the
+    photograph, is read.
 
     Raises:
         MissingInputError: If a file does not exist.
@@ -78,19 +71,18 @@ def load_mask(path: Path, *, image: Path) -> NDArray[np.bool_]:
     """Read a defect mask (H, W) at its own size; otherwise like `read_mask`."""
     with _opened(path) as opened:
         mask = ImageOps.exif_transpose(opened)
-        if mask.mode not in ("1", "L", "F") and not mask.mode.startswith("I"):
-            # An opaque alpha channel is no defect, and black may be any entry of a palette.
-            mask = _without_palette(mask).convert("RGB")
-        pixels = np.asarray(mask).astype(bool)
-    defective = pixels.any(-1) if pixels.ndim == 3 else pixels
+    if mask.mode not in ("1", "L", "F") and not mask.mode.startswith("I"):
+        # An opaque alpha channel is no defect, and black may be any entry of a palette.
+        mask = Image.fromarray(np.array(_without_palette(mask).convert("RGB")).max(-1))
+    defective = np.array(mask).astype(np.bool_)
     with _opened(image) as opened:
         width, height = upright_size(opened)
-    if defective.shape != (height, width):
+    if mask.size != (width, height):
         raise MaskSizeError(
-            f"The mask '{path}' is {defective.shape[1]} x {defective.shape[0]} pixels, but its "
-            f"image '{image}' is {width} x {height}. Export the mask at the size of its image."
+            f"The mask '{path}' is {mask.width} x {mask.height} pixels, but its image '{image}' is "
+            f"{width} x {height}. Export the mask at the size of its image."
         )
-    return np.asarray(defective, np.bool_)
+    return defective
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
@@ -105,6 +97,7 @@ def save_image(pixels: NDArray[np.uint8], path: Path) -> None:
     Image.fromarray(pixels).save(path)
 
 
+@dataclass(eq=False)
 class ImageDataset(Dataset[ImageBatch | ScoringBatch]):
     """Photographs with their labels.
 
@@ -117,18 +110,14 @@ class ImageDataset(Dataset[ImageBatch | ScoringBatch]):
         features: Features of the samples, to be returned in place of the photographs.
     """
 
-    def __init__(
-        self,
-        samples: Sequence[Sample],
-        image_size: int,
-        *,
-        prepare_mask: PrepareMask | None = None,
-        features: Dataset[Tensor] | None = None,
-    ) -> None:
-        self.samples = packed(samples)
-        self.image_size = image_size
-        self.prepare_mask = prepare_mask
-        self.features = features
+    samples: Sequence[Sample]
+    image_size: int
+    _: KW_ONLY
+    prepare_mask: PrepareMask | None = None
+    features: Dataset[Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        self.samples = packed(self.samples)
 
     def __len__(self) -> int:
         return len(self.samples)

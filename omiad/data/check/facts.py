@@ -17,15 +17,20 @@ from omiad.types import Sample
 THUMBNAIL = 32
 """Side in pixels of the pictures by which near duplicates are found."""
 
-_SPECIAL_MODES = {
-    "1": "black and white",
-    "L": "grayscale",
-    "LA": "alpha",
-    "PA": "alpha",
-    "RGBA": "alpha",
-    "P": "palette",
-    "CMYK": "CMYK",
+Conversion = tuple[str, str]
+"""What is special about an image, and how it is read."""
+
+_CONVERSIONS: dict[str, Conversion] = {
+    "1": ("black and white", "repeated to three channels"),
+    "L": ("grayscale", "repeated to three channels"),
+    "LA": ("alpha", "read without transparency"),
+    "PA": ("alpha", "read without transparency"),
+    "RGBA": ("alpha", "read without transparency"),
+    "P": ("palette", "read as the colours of the palette"),
+    "CMYK": ("CMYK", "converted to RGB"),
+    "I": ("16-bit", "scaled from 0..65535 to 0..255"),
 }
+_TURNED = ("rotated by EXIF", "turned upright")
 
 
 class Facts(NamedTuple):
@@ -36,7 +41,7 @@ class Facts(NamedTuple):
         fault: What is wrong with the image or its mask, such as "mask size", or empty.
         message: A sentence about the fault, or empty.
         size: Width and height in pixels after EXIF rotation.
-        special: Conversions that reading applies, such as "grayscale", "alpha" or "16-bit".
+        conversions: What reading converts.
         digest: Hash of the bytes of the file.
         thumbnail: Gray picture (1024,), uint8.
     """
@@ -45,7 +50,7 @@ class Facts(NamedTuple):
     fault: str
     message: str
     size: tuple[int, int] | None = None
-    special: tuple[str, ...] = ()
+    conversions: tuple[Conversion, ...] = ()
     digest: bytes = b""
     thumbnail: NDArray[np.uint8] = np.empty(0, np.uint8)
 
@@ -75,13 +80,12 @@ def _facts(sample: Sample) -> Facts:
     except InputError as error:
         return Facts(sample, "unreadable image", str(error))
     with Image.open(sample.image) as image:
-        size, mode = upright_size(image), image.mode
+        size, mode = upright_size(image), image.mode.partition(";")[0]  # "I;16" is a kind of "I"
         is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-    special = [_SPECIAL_MODES[mode]] if mode in _SPECIAL_MODES else []
-    special += ["16-bit"] * mode.startswith("I") + ["rotated by EXIF"] * is_turned
+    conversions = (*([_CONVERSIONS[mode]] if mode in _CONVERSIONS else []), *[_TURNED] * is_turned)
     digest = hashlib.blake2b(sample.image.read_bytes(), digest_size=16).digest()
     thumbnail = pixels.mean(0).round().astype(np.uint8).reshape(-1)
-    return Facts(sample, *_mask_fault(sample), size, tuple(special), digest, thumbnail)
+    return Facts(sample, *_mask_fault(sample), size, conversions, digest, thumbnail)
 
 
 def _mask_fault(sample: Sample) -> tuple[str, str]:

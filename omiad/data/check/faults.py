@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from omiad.data.check.duplicates import identical, near
-from omiad.data.check.facts import Facts
-from omiad.data.layouts import FEW_PHOTOGRAPHS, Index, few_photographs
+from omiad.data.check.facts import Conversion, Facts
+from omiad.data.layouts import FEW_PHOTOGRAPHS, Index
 from omiad.data.layouts.folder import MASK_NAMES
 from omiad.data.layouts.listing import images
 from omiad.data.layouts.published import PUBLISHED, Counts, count
@@ -19,21 +19,13 @@ Level = Literal["error", "warning", "note"]
 IMBALANCE = 10
 """Ratio of the largest to the smallest number of training images from which a warning is given."""
 
+_ALL = "all categories"
 _FIXES = {
     "missing image": "Unpack the image again, or remove its line from the split.",
     "unreadable image": "Copy the image again from its source, or remove the image and its mask.",
     "mask size": "Export the mask again, at the size of its image.",
     "unreadable mask": "Export the mask again from the annotation.",
     "empty mask": "Mark the defect, or move the image to test/good if it has none.",
-}
-_CONVERSIONS = {
-    "grayscale": "repeated to three channels",
-    "black and white": "repeated to three channels",
-    "16-bit": "scaled from 0..65535 to 0..255",
-    "alpha": "read without transparency",
-    "palette": "read as the colours of the palette",
-    "CMYK": "converted to RGB",
-    "rotated by EXIF": "turned upright",
 }
 
 
@@ -64,9 +56,8 @@ def find(root: Path, index: Index, facts: Sequence[Facts]) -> list[Fault]:
         *_stray_masks(root, index),
         *_counts(index),
         *_twice(root, facts),
-        *_training(index.samples),
+        *_categories(index.samples),
         *_conversions(root, facts),
-        *_unmeasured(index.samples),
     ]
     return sorted(found, key=lambda fault: (get_args(Level).index(fault.level), fault.kind))
 
@@ -107,21 +98,17 @@ def _stray_masks(root: Path, index: Index) -> Iterator[Fault]:
         return
     used = {sample.mask for sample in index.samples}
     tested = {(s.defect, s.image.stem) for s in index.samples if s.split == "test"}
-    bare: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for sample in index.samples:
-        if sample.is_anomalous and sample.mask is None:
-            bare[sample.category, sample.defect].append(sample.image.stem)
+    bare = [s for s in index.samples if s.is_anomalous and s.mask is None]
     for folder, _, _ in os.walk(root):
         parts = Path(folder).relative_to(root).parts
         if not set(MASK_NAMES) & set(parts) or parts[-1] == NORMAL:
             continue
         for path in images(Path(folder)):
             if path not in used and (parts[-1], path.stem.removesuffix("_mask")) not in tested:
-                stems, name = bare[parts[0], parts[-1]], "the name of its image"
-                if len(stems) == 1:
-                    name = f"'{stems[0]}_mask{path.suffix}'"
-                where, fix = path.relative_to(root), f"Rename it to {name}, or remove it."
-                what = "No test image belongs to this mask."
+                alike = [s for s in bare if (s.category, s.defect) == (parts[0], parts[-1])]
+                mask = f"'{alike[0].image.stem}_mask{path.suffix}'" if len(alike) == 1 else None
+                fix = f"Rename it to {mask or 'the name of its image'}, or remove it."
+                where, what = path.relative_to(root), "No test image belongs to this mask."
                 yield Fault("error", "stray mask", where.as_posix(), what, fix)
 
 
@@ -129,28 +116,24 @@ def _counts(index: Index) -> Iterator[Fault]:
     published = PUBLISHED.get(index.dataset)
     if published is None:
         return
-    title, found = published.title, count(index.samples)
-    for category, expected in published.categories.items():
-        if category not in found:
-            what = f"{title} has this category, but the data set does not."
-            fix = "Unpack it too, or do not compare the means with published ones."
-            yield Fault("warning", "category missing", category, what, fix)
-        elif expected is not None:
-            yield from _differing(category, found[category], expected, title)
-    for category in set(found) - set(published.categories):
+    title, found, expected = published.title, count(index.samples), published.categories
+    for category in [name for name in expected if name not in found]:
+        what = f"{title} has this category, but the data set does not."
+        fix = "Unpack it too, or do not compare the means with published ones."
+        yield Fault("warning", "category missing", category, what, fix)
+    for category in [name for name in found if name not in expected]:
         what, fix = f"{title} has no such category.", "Move the category to another root."
         yield Fault("warning", "category unknown", category, what, fix)
-    if set(found) == set(published.categories):
+    if found.keys() == expected.keys():
         totals = Counts(*(sum(column) for column in zip(*found.values(), strict=True)))
-        yield from _differing("all categories", totals, published.total, title)
-
-
-def _differing(where: str, found: Counts, expected: Counts, title: str) -> Iterator[Fault]:
-    names = ("training", "normal test", "defective test")
-    for name, here, there in zip(names, found, expected, strict=True):
-        if there >= 0 and here != there:
-            what = f"There are {here} {name} images, but {title} has {there}."
-            yield Fault("error", "count", where, what, f"Unpack {title} again to an empty folder.")
+        found, expected = found | {_ALL: totals}, expected | {_ALL: published.total}
+    for where in [name for name in expected if name in found]:
+        names = ("training", "normal test", "defective test")
+        for name, here, there in zip(names, found[where], expected[where], strict=True):
+            if there >= 0 and here != there:
+                what = f"There are {here} {name} images, but {title} has {there}."
+                fix = f"Unpack {title} again to an empty folder."
+                yield Fault("error", "count", where, what, fix)
 
 
 def _twice(root: Path, facts: Sequence[Facts]) -> Iterator[Fault]:
@@ -172,45 +155,42 @@ def _twice(root: Path, facts: Sequence[Facts]) -> Iterator[Fault]:
         yield Fault("warning", "near duplicate", second.name(root), what, fix)
 
 
-def _training(samples: Sequence[Sample]) -> Iterator[Fault]:
-    for category, number in few_photographs(samples).items():
-        what = (
-            f"Training photographs: {number}. With fewer than {FEW_PHOTOGRAPHS}, the scale of the "
-            f"anomaly maps and the memory rest on too few normal images."
-        )
-        fix = f"Take at least {FEW_PHOTOGRAPHS} photographs of normal products."
-        yield Fault("warning", "few photographs", category, what, fix)
-    train = {name: counts.train for name, counts in count(samples).items()}
-    few, many = min(train, key=train.__getitem__), max(train, key=train.__getitem__)
-    if train[many] >= IMBALANCE * train[few]:
-        what = f"{train[few]} training images, but '{many}' has {train[many]}."
+def _categories(samples: Sequence[Sample]) -> Iterator[Fault]:
+    counts = count(samples)
+    for category, (train, *test) in counts.items():
+        if train < FEW_PHOTOGRAPHS:
+            what = (
+                f"Training photographs: {train}. With fewer than {FEW_PHOTOGRAPHS}, the scale of "
+                f"the anomaly maps and the memory rest on too few normal images."
+            )
+            fix = f"Take at least {FEW_PHOTOGRAPHS} photographs of normal products."
+            yield Fault("warning", "few photographs", category, what, fix)
+        for name, number in zip(("normal", "defective"), test, strict=True):
+            if number == 0:
+                what = f"There are no {name} test images, so the metrics are undefined."
+                yield Fault("note", "cannot be measured", category, what)
+    few, many = (pick(counts, key=lambda name: counts[name].train) for pick in (min, max))
+    if counts[many].train >= IMBALANCE * counts[few].train:
+        what = f"{counts[few].train} training images, but '{many}' has {counts[many].train}."
         fix = "Train with --data.sampling balanced, or take more photographs."
         yield Fault("warning", "imbalance", few, what, fix)
 
 
 def _conversions(root: Path, facts: Sequence[Facts]) -> Iterator[Fault]:
-    special: dict[tuple[str, str], list[Sample]] = defaultdict(list)
+    special: dict[tuple[str, Conversion], list[Sample]] = defaultdict(list)
     sizes: dict[str, set[tuple[int, int]]] = defaultdict(set)
     for fact in facts:
-        for name in fact.special:
-            special[fact.sample.category, name].append(fact.sample)
+        for conversion in fact.conversions:
+            special[fact.sample.category, conversion].append(fact.sample)
         if fact.size is not None:
             sizes[fact.sample.category].add(fact.size)
     totals = Counter(fact.sample.category for fact in facts)
-    for (category, name), found in sorted(special.items()):
+    for (category, (name, how)), found in sorted(special.items()):
         some = f" (the first is '{found[0].name(root)}')" if len(found) < totals[category] else ""
-        what = f"{len(found)} of {totals[category]} images{some}: {_CONVERSIONS[name]}."
+        what = f"{len(found)} of {totals[category]} images{some}: {how}."
         yield Fault("note", name, category, what)
     for category, several in sorted(sizes.items()):
         if len(several) > 1:
             (w, h), (wide, high) = min(several), max(several)
             what = f"{len(several)} sizes, {w} x {h} to {wide} x {high}; all are resized to one."
             yield Fault("note", "unequal sizes", category, what)
-
-
-def _unmeasured(samples: Sequence[Sample]) -> Iterator[Fault]:
-    for category, counts in count(samples).items():
-        for name, number in (("normal", counts.good), ("defective", counts.defective)):
-            if number == 0:
-                what = f"There are no {name} test images, so the metrics are undefined."
-                yield Fault("note", "cannot be measured", category, what)

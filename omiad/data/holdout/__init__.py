@@ -1,7 +1,6 @@
 """A validation set made only from training images: normal ones held out, and artificial defects."""
 
 import zlib
-from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -63,10 +62,14 @@ def hold_out(
         )
     samples = [s for s in index_dataset(root, layout).samples if s.split == "train"]
     for category in sorted({sample.category for sample in samples}):
-        mine = [sample for sample in samples if sample.category == category]
-        held = _held_out(mine, category, fraction=fraction, seed=seed)
         folder = output / category
-        _link(mine, held, folder)
+        mine = [sample for sample in samples if sample.category == category]
+        held = _held_out(mine, fraction=fraction, seed=seed)
+        for number, sample in enumerate(mine):
+            split = "test" if number in held else "train"
+            link = folder / split / NORMAL / f"{number:05}{sample.image.suffix.lower()}"
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(sample.image.resolve())
         for i in track(range(num_defective), description=category):
             turn, k = divmod(i, len(DEFECTS))
             kind, sample = sorted(DEFECTS)[k], mine[held[(i + turn) % len(held)]]
@@ -79,13 +82,7 @@ def hold_out(
 def deface(
     sample: Sample, kind: str, others: list[Sample], *, seed: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Paste an artificial defect on a photograph.
-
-    Args:
-        sample: The photograph.
-        kind: A key of `DEFECTS`.
-        others: Photographs from which foreign texture is taken.
-        seed: Seed of the defect.
+    """Paste an artificial defect on a photograph, with texture from others.
 
     Returns:
         The picture (H, W, 3) at its own size, and the pixels that changed visibly (H, W).
@@ -113,24 +110,15 @@ def deface(
     )
 
 
-def _held_out(samples: list[Sample], category: str, *, fraction: float, seed: int) -> list[int]:
+def _held_out(samples: list[Sample], *, fraction: float, seed: int) -> list[int]:
     """Return the numbers of the images to hold out, ascending, with all views of each part."""
-    parts = sorted({sample.sample_id or str(sample.image) for sample in samples})
-    count = max(2, round(fraction * len(parts)))
+    category, names = samples[0].category, [s.sample_id or str(s.image) for s in samples]
+    parts = sorted(set(names))
     if len(parts) < 4:
         raise InputError(
             f"Category '{category}' has {len(parts)} normal training images, but at least 4 are "
             f"needed to hold some out. Add images or leave the category out."
         )
     rng = np.random.default_rng([seed, zlib.crc32(category.encode())])
-    picked = {parts[i] for i in rng.choice(len(parts), count, replace=False)}
-    return [i for i, s in enumerate(samples) if (s.sample_id or str(s.image)) in picked]
-
-
-def _link(samples: list[Sample], held: Collection[int], folder: Path) -> None:
-    """Link the held-out images from test/good and the others from train/good."""
-    for number, sample in enumerate(samples):
-        split = "test" if number in held else "train"
-        link = folder / split / NORMAL / f"{number:05}{sample.image.suffix.lower()}"
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(sample.image.resolve())
+    picked = set(rng.choice(parts, max(2, round(fraction * len(parts))), replace=False))
+    return [i for i, name in enumerate(names) if name in picked]

@@ -21,20 +21,12 @@ Shape = NDArray[np.float32]
 
 
 class Canvas(NamedTuple):
-    """The material of a defect.
+    """The material of a defect."""
 
-    Attributes:
-        picture: The normal photograph (H, W, 3).
-        other: Another normal photograph (H, W, 3), of any product.
-        shape: Opacity of a blot (H, W).
-        foreground: Pixels of the product (H, W).
-        rng: Source of all random numbers.
-    """
-
-    picture: Picture
-    other: Picture
-    shape: Shape
-    foreground: NDArray[np.bool_]
+    picture: Picture  # the normal photograph (H, W, 3)
+    other: Picture  # another normal photograph (H, W, 3), of any product
+    shape: Shape  # opacity of a blot (H, W)
+    foreground: NDArray[np.bool_]  # pixels of the product (H, W)
     rng: np.random.Generator
 
     @property
@@ -119,14 +111,8 @@ def line(canvas: Canvas) -> Picture:
 
 
 DEFECTS: dict[str, Callable[[Canvas], Picture]] = {
-    "broken": broken,
-    "distorted": distorted,
-    "foreign": foreign,
-    "line": line,
-    "misplaced": misplaced,
-    "missing": missing,
-    "shaded": shaded,
-    "spot": spot,
+    function.__name__: function
+    for function in (broken, distorted, foreign, line, misplaced, missing, shaded, spot)
 }
 """The kinds of artificial defects."""
 

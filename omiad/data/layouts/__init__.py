@@ -29,16 +29,10 @@ FEW_PHOTOGRAPHS = 10
 
 
 class Index(NamedTuple):
-    """The contents of a data set.
-
-    Attributes:
-        layout: Name of the layout.
-        dataset: Name of the published data set, or otherwise of the folder.
-        samples: The images.
-    """
+    """The contents of a data set."""
 
     layout: str
-    dataset: str
+    dataset: str  # name of the published data set, or otherwise of the folder
     samples: list[Sample]
 
     def summary(self) -> str:
@@ -52,12 +46,9 @@ class Index(NamedTuple):
 
 
 def index_dataset(root: Path, layout: Layout = "auto", *, test_only: bool = False) -> Index:
-    """List the images of a data set.
+    """List the images of a data set; with "auto" the layout is detected from the folders.
 
-    Args:
-        root: Folder of the data set.
-        layout: Name of its layout. With "auto" the layout is detected from the folders.
-        test_only: List only test images; the training images may be missing.
+    With `test_only` only test images are listed, and the training images may be missing.
 
     Raises:
         MissingInputError: If the root does not exist.

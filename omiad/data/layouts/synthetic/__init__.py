@@ -81,16 +81,7 @@ def synthesize(
 def render(
     category: str, split: str, index: int, *, defect: str | None, image_size: int, seed: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Render one image (S, S, 3) and its mask (S, S), 0 or 255.
-
-    Args:
-        category: A key of SCENES.
-        split: "train" or "test".
-        index: Number of the image within its split and defect.
-        defect: A key of DEFECTS[category], or None for a normal image.
-        image_size: S in pixels.
-        seed: Seed of the data set.
-    """
+    """Render one image (S, S, 3) of a split and defect, and its mask (S, S), 0 or 255."""
     key = zlib.crc32(f"{category}/{split}/{defect}/{index}".encode())
     rng = np.random.default_rng([seed, key])
     scene = SCENES[category](rng)
