@@ -12,8 +12,7 @@ from omiad.data.check.faults import Fault, find
 from omiad.data.layouts import Index, Layout, index_dataset
 from omiad.data.layouts.published import PUBLISHED, count
 
-_SHOWN = 5
-"""Number of faults of one kind that the table shows; the JSON lists all of them."""
+_SHOWN = 5  # faults of one kind; the JSON lists all of them
 
 
 def check(root: str, *, layout: Layout = "auto", num_workers: int = 0, json: bool = False) -> bool:

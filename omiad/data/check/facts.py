@@ -1,24 +1,31 @@
-"""Facts about one image and its mask, found by reading both in full."""
+"""Facts about images and masks, found by reading both in full, and images that occur twice."""
 
 import hashlib
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from rich.progress import track
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from omiad.data.images import MaskSizeError, load_mask, read_image, upright_size
 from omiad.errors import InputError, MissingInputError
 from omiad.types import Sample
 
-THUMBNAIL = 32
-"""Side in pixels of the pictures by which near duplicates are found."""
+NEAR = 0.2
+"""A test image is a near duplicate if its distance to the nearest training image is below this
+share of the median distance between a training image of its category and its nearest neighbour."""
 
-Conversion = tuple[str, str]
-"""What is special about an image, and how it is read."""
+_MIN_TRAIN = 8  # with fewer training images the median distance is meaningless
+_THUMBNAIL = 32  # side in pixels of the pictures by which near duplicates are found
+
+Pair = tuple[Sample, Sample]  # if one is a training image, it is the first
+Conversion = tuple[str, str]  # what is special about an image, and how it is read
 
 _CONVERSIONS: dict[str, Conversion] = {
     "1": ("black and white", "repeated to three channels"),
@@ -34,25 +41,15 @@ _TURNED = ("rotated by EXIF", "turned upright")
 
 
 class Facts(NamedTuple):
-    """Facts about one image; an unreadable image has only a fault.
-
-    Attributes:
-        sample: The image.
-        fault: What is wrong with the image or its mask, such as "mask size", or empty.
-        message: A sentence about the fault, or empty.
-        size: Width and height in pixels after EXIF rotation.
-        conversions: What reading converts.
-        digest: Hash of the bytes of the file.
-        thumbnail: Gray picture (1024,), uint8.
-    """
+    """Facts about one image; an unreadable image has only a fault."""
 
     sample: Sample
-    fault: str
-    message: str
-    size: tuple[int, int] | None = None
+    fault: str  # of the image or its mask, such as "mask size", or empty
+    message: str  # a sentence about the fault, or empty
+    size: tuple[int, int] | None = None  # width and height in pixels after EXIF rotation
     conversions: tuple[Conversion, ...] = ()
-    digest: bytes = b""
-    thumbnail: NDArray[np.uint8] = np.empty(0, np.uint8)
+    digest: bytes = b""  # of the file
+    thumbnail: NDArray[np.uint8] = np.empty(0, np.uint8)  # gray picture (1024,)
 
 
 def gather(samples: Sequence[Sample], *, num_workers: int, progress: bool) -> list[Facts]:
@@ -73,7 +70,7 @@ def _read(samples: Sequence[Sample]) -> list[Facts]:
 
 def _facts(sample: Sample) -> Facts:
     try:
-        pixels = read_image(sample.image, THUMBNAIL).numpy()
+        pixels = read_image(sample.image, _THUMBNAIL).numpy()
     except MissingInputError:
         message = "The data set lists this image, but the file is missing."
         return Facts(sample, "missing image", message)
@@ -97,3 +94,42 @@ def _mask_fault(sample: Sample) -> tuple[str, str]:
     except InputError as error:
         return "unreadable mask", str(error)
     return "", ""
+
+
+def identical(facts: Sequence[Facts]) -> Iterator[Pair]:
+    """Yield pairs of images whose files have the same bytes."""
+    by_digest: dict[bytes, list[Sample]] = defaultdict(list)
+    for fact in facts:
+        if fact.digest:
+            by_digest[fact.digest].append(fact.sample)
+    for samples in by_digest.values():
+        first, *others = sorted(samples, key=lambda sample: sample.split != "train")
+        yield from ((first, other) for other in others)
+
+
+def near(facts: Sequence[Facts], known: Collection[Pair]) -> Iterator[Pair]:
+    """Yield pairs of a training image and a test image of its category that look the same.
+
+    The distance is Euclidean between gray pictures of 32 x 32 pixels. The limit follows from the
+    training images of the category: the more similar they are, the lower it is. The second images
+    of `known` pairs are left out.
+    """
+    seen = {second for _, second in known}
+    groups: dict[tuple[str, str], list[Facts]] = defaultdict(list)
+    for fact in facts:
+        if fact.thumbnail.size and fact.sample not in seen:
+            groups[fact.sample.category, fact.sample.split].append(fact)
+    for category in sorted({category for category, _ in groups}):
+        train, test = groups[category, "train"], groups[category, "test"]
+        if len(train) < _MIN_TRAIN or not test:
+            continue
+        pictures = _pictures(train)
+        among_train = torch.cdist(pictures, pictures).fill_diagonal_(torch.inf)
+        limit = NEAR * among_train.amin(1).quantile(0.5)
+        distances, nearest = torch.cdist(_pictures(test), pictures).min(1)
+        for i in torch.nonzero(distances < limit).flatten().tolist():
+            yield train[int(nearest[i])].sample, test[i].sample
+
+
+def _pictures(facts: Sequence[Facts]) -> Tensor:
+    return torch.from_numpy(np.stack([fact.thumbnail for fact in facts])).double()

@@ -6,20 +6,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
-from omiad.data.check.duplicates import identical, near
-from omiad.data.check.facts import Conversion, Facts
+from omiad.data.check.facts import Conversion, Facts, identical, near
 from omiad.data.layouts import FEW_PHOTOGRAPHS, Index
 from omiad.data.layouts.folder import MASK_NAMES
 from omiad.data.layouts.listing import images
-from omiad.data.layouts.published import PUBLISHED, Counts, count
+from omiad.data.layouts.published import ALL, PUBLISHED, Counts, count
 from omiad.types import NORMAL, Sample
 
 Level = Literal["error", "warning", "note"]
 
-IMBALANCE = 10
-"""Ratio of the largest to the smallest number of training images from which a warning is given."""
-
-_ALL = "all categories"
+IMBALANCE = 10  # warn if one category has so many times the training images of another
 _FIXES = {
     "missing image": "Unpack the image again, or remove its line from the split.",
     "unreadable image": "Copy the image again from its source, or remove the image and its mask.",
@@ -32,20 +28,14 @@ _FIXES = {
 class Fault(NamedTuple):
     """A fault of a data set.
 
-    Attributes:
-        level: "error" if results would be wrong or a run would stop, "warning" if results may
-            mislead, "note" if nothing needs to be done.
-        kind: Short name.
-        where: Path below the root, or a category.
-        what: A sentence that says what is wrong.
-        fix: A sentence that says what to do; empty for notes.
+    An error makes results wrong or stops a run, a warning may mislead, a note needs no action.
     """
 
     level: Level
     kind: str
-    where: str
+    where: str  # path below the root, or a category
     what: str
-    fix: str = ""
+    fix: str = ""  # what to do; empty for notes
 
 
 def find(root: Path, index: Index, facts: Sequence[Facts]) -> list[Fault]:
@@ -126,7 +116,7 @@ def _counts(index: Index) -> Iterator[Fault]:
         yield Fault("warning", "category unknown", category, what, fix)
     if found.keys() == expected.keys():
         totals = Counts(*(sum(column) for column in zip(*found.values(), strict=True)))
-        found, expected = found | {_ALL: totals}, expected | {_ALL: published.total}
+        found, expected = found | {ALL: totals}, expected | {ALL: published.total}
     for where in [name for name in expected if name in found]:
         names = ("training", "normal test", "defective test")
         for name, here, there in zip(names, found[where], expected[where], strict=True):

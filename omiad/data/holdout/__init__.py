@@ -15,12 +15,8 @@ from omiad.data.layouts.listing import check_empty
 from omiad.errors import InputError
 from omiad.types import NORMAL, Sample
 
-VISIBLE = 12
-"""Smallest change of a colour channel, out of 255, that counts as defective."""
-
-MIN_AREA = 2e-4
-"""Smallest share of the image that a defect covers; a smaller defect is drawn again."""
-
+VISIBLE = 12  # smallest change of a colour channel, out of 255, that counts as defective
+MIN_AREA = 2e-4  # share of the image; a defect that covers less is drawn again
 _ATTEMPTS = 20
 
 

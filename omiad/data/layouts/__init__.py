@@ -24,8 +24,7 @@ INDEXES: dict[str, Callable[[Path], list[Sample]]] = {
 }
 """The index function of each layout. MPDD and the synthetic data set use that of MVTec AD."""
 
-FEW_PHOTOGRAPHS = 10
-"""Number of training photographs of a category below which a warning is given."""
+FEW_PHOTOGRAPHS = 10  # training photographs of a category; fewer give a warning
 
 
 class Index(NamedTuple):
@@ -71,12 +70,9 @@ def index_dataset(root: Path, layout: Layout = "auto", *, test_only: bool = Fals
 
 
 def few_photographs(samples: Collection[Sample]) -> dict[str, int]:
-    """Return the number of training photographs of each category with fewer than 10 of them.
-
-    With so few, the scale of the anomaly maps and the memory rest on too few normal images.
-    """
-    counts = count(samples)
-    return {name: c.train for name, c in counts.items() if c.train < FEW_PHOTOGRAPHS}
+    """Return the number of training photographs of each category with fewer than 10 of them."""
+    counts = count(samples).items()
+    return {name: c.train for name, c in counts if c.train < FEW_PHOTOGRAPHS}
 
 
 def _detect(root: Path) -> str:

@@ -20,9 +20,7 @@ from omiad.types import NORMAL, Sample
 
 NORMAL_NAMES = ("good", "normal", "ok")
 MASK_NAMES = ("ground_truth", "masks", "mask")
-
-HELD_OUT = 5
-"""One in this many normal images is held out if there are defects but no normal test images."""
+HELD_OUT = 5  # of so many normal images, one is tested if there are only defective test images
 
 
 def index(root: Path) -> list[Sample]:

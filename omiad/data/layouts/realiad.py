@@ -14,7 +14,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from omiad.data.layouts.listing import folders
 from omiad.errors import InputError
@@ -22,7 +22,6 @@ from omiad.types import NORMAL, Sample
 
 # Source: section 3 of the data set's README. The second group is the number of the view.
 _SAMPLE = re.compile(r"([a-zA-Z][a-zA-Z0-9_]*_[0-9]{4}_[A-Z][A-Z_]*[A-Z])_C([0-9])_")
-
 _RESOLUTION = re.compile(r"realiad_(\d+|raw)")  # names of the image folders
 _JSONS = "realiad_jsons"  # the archive unpacks to a folder inside one of that name
 _KEYS = {"category", "anomaly_class", "image_path", "mask_path"}
@@ -42,11 +41,7 @@ def index(root: Path, *, jsons: str = _JSONS) -> list[Sample]:
     """List the images by category, training before test, in the order of the JSON.
 
     A sample is normal if its `anomaly_class` is the `normal_class` of the file. `sample_id` names
-    the part, and `view` is the number of the camera, 1 to 5.
-
-    Args:
-        root: Folder of the data set.
-        jsons: Folder of the splits: realiad_jsons, or realiad_jsons_sv for the first view only.
+    the part, and `view` is the number of the camera, 1 to 5. `jsons` is the folder of the splits.
 
     Raises:
         InputError: If images or splits are missing, there are several resolutions, or a JSON file
@@ -85,32 +80,30 @@ def _splits(root: Path, images: Path, jsons: str) -> list[Path]:
 
 
 def _category(path: Path, images: Path) -> Iterator[Sample]:
+    parts: tuple[Literal["train", "test"], ...] = ("train", "test")
     try:
         split = json.loads(path.read_text())
-        folder = images / split["meta"]["prefix"]
-        normal = split["meta"]["normal_class"]
-        rows: dict[Literal["train", "test"], list[dict[str, Any]]]
-        rows = {"train": split["train"], "test": split["test"]}
+        folder, normal = images / split["meta"]["prefix"], split["meta"]["normal_class"]
+        rows = [(part, row) for part in parts for row in split[part]]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"'{path}' is not a split of Real-IAD ({type(error).__name__}: {error}). Unpack "
             f"realiad_jsons.zip again."
         ) from error
-    for part, listed in rows.items():
-        for row in listed:
-            if set(row) != _KEYS:
-                raise InputError(
-                    f"A row of '{part}' in '{path}' has the keys {sorted(row)} instead of "
-                    f"{sorted(_KEYS)}. Unpack realiad_jsons.zip again."
-                )
-            defect = NORMAL if row["anomaly_class"] == normal else row["anomaly_class"]
-            if part == "train" and defect != NORMAL:
-                raise InputError(
-                    f"'{path}' trains on the defective '{row['image_path']}' ({defect}). Use the "
-                    f"folder realiad_jsons; realiad_jsons_fuiad_* are for noisy training."
-                )
-            image, mask = folder / row["image_path"], row["mask_path"]
-            mask = folder / mask if defect != NORMAL and mask else None
-            match = _SAMPLE.match(image.name)
-            sample_id, view = (match[1], int(match[2])) if match else (None, None)
-            yield Sample(image, mask, row["category"], defect, part, sample_id, view)
+    for part, row in rows:
+        if set(row) != _KEYS:
+            raise InputError(
+                f"A row of '{part}' in '{path}' has the keys {sorted(row)} instead of "
+                f"{sorted(_KEYS)}. Unpack realiad_jsons.zip again."
+            )
+        defect = NORMAL if row["anomaly_class"] == normal else row["anomaly_class"]
+        if part == "train" and defect != NORMAL:
+            raise InputError(
+                f"'{path}' trains on the defective '{row['image_path']}' ({defect}). Use the "
+                f"folder realiad_jsons; realiad_jsons_fuiad_* are for noisy training."
+            )
+        image, mask = folder / row["image_path"], row["mask_path"]
+        mask = folder / mask if defect != NORMAL and mask else None
+        match = _SAMPLE.match(image.name)
+        sample_id, view = (match[1], int(match[2])) if match else (None, None)
+        yield Sample(image, mask, row["category"], defect, part, sample_id, view)

@@ -22,12 +22,8 @@ from omiad.data.layouts.listing import folders
 from omiad.errors import InputError
 from omiad.types import NORMAL, Sample
 
-SPLIT = "split_csv/1cls.csv"
-"""The official split of the download for training without defects."""
-
-PREPARED = ("1cls", "visa_pytorch", "VisA_pytorch")
-"""Folders around the categories in prepared trees."""
-
+SPLIT = "split_csv/1cls.csv"  # the official split for training without defects
+PREPARED = ("1cls", "visa_pytorch", "VisA_pytorch")  # folders around prepared categories
 _COLUMNS = ("object", "split", "label", "image", "mask")
 _ROWS = {("train", "normal"), ("test", "normal"), ("test", "anomaly")}
 

@@ -15,14 +15,11 @@ from rich.progress import track
 
 from omiad.data.images import save_image
 from omiad.data.layouts.listing import check_empty
-from omiad.data.layouts.synthetic.defects import DEFECTS
-from omiad.data.layouts.synthetic.scenes import SCENES, TEXTURES, Grid, turned
+from omiad.data.layouts.synthetic.scenes import DEFECTS, SCENES, TEXTURES, Grid, turned
 from omiad.errors import InputError
 from omiad.types import NORMAL
 
-VISIBLE = 8 / 255
-"""Smallest change of a colour channel that counts as defective."""
-
+VISIBLE = 8 / 255  # smallest change of a colour channel that counts as defective
 _SUPERSAMPLING = 2
 
 
