@@ -16,8 +16,8 @@ from omiad.data.packing import packed
 from omiad.errors import InputError, MissingInputError
 from omiad.types import ImageBatch, Labels, Sample, ScoringBatch
 
+# In lower case; upper case is accepted too.
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-"""Suffixes of image files in lower case; upper case is accepted too."""
 
 PrepareMask = Callable[[NDArray[np.bool_]], Tensor]
 """Resizes a mask (H, W), bool, to the size at which it is compared with the anomaly map."""
@@ -54,8 +54,7 @@ def read_mask(path: Path, size: int, *, image: Path) -> Tensor:
     """Read the mask of a photograph (size, size), bool, and resize it, nearest neighbour.
 
     Every pixel that is not black is defective. The mask is binarised before it is resized, so
-    masks of class numbers (1, 2, ...) work like masks of 255. Only the header of `image`, the
-    photograph, is read.
+    masks of class numbers (1, 2, ...) work like masks of 255. `image` is the photograph.
 
     Raises:
         MissingInputError: If a file does not exist.
@@ -99,15 +98,10 @@ def save_image(pixels: NDArray[np.uint8], path: Path) -> None:
 
 @dataclass(eq=False)
 class ImageDataset(Dataset[ImageBatch | ScoringBatch]):
-    """Photographs with their labels.
+    """Photographs with their labels, in the order of the samples.
 
-    An item is an `ImageBatch` without the batch axis; if features are given, a `ScoringBatch`.
-
-    Args:
-        samples: The samples, in the order of the items.
-        image_size: Side of images and masks in pixels.
-        prepare_mask: Resizes a mask (H, W) to that size; by default it is resized like `read_mask`.
-        features: Features of the samples, to be returned in place of the photographs.
+    An item is an `ImageBatch` without the batch axis. If the features of the samples are given, it
+    is a `ScoringBatch`. Without `prepare_mask`, masks are resized like `read_mask`.
     """
 
     samples: Sequence[Sample]

@@ -3,12 +3,13 @@
 import json as json_format
 from itertools import groupby
 from pathlib import Path
+from typing import get_args
 
 from rich.console import Console
 from rich.table import Table
 
 from omiad.data.check.facts import Facts, gather
-from omiad.data.check.faults import Fault, find
+from omiad.data.check.faults import Fault, Level, find
 from omiad.data.layouts import Index, Layout, index_dataset
 from omiad.data.layouts.published import PUBLISHED, count
 
@@ -39,13 +40,8 @@ def check(root: str, *, layout: Layout = "auto", num_workers: int = 0, json: boo
     levels = [fault.level for fault in faults]
     ok = "error" not in levels
     verdict = "ok: the data set can be used" if ok else "not ok: fix the errors first"
-    shown = [
-        index.summary(),
-        _table(index, facts),
-        *_lines(faults),
-        f"{verdict} ({levels.count('error')} errors, {levels.count('warning')} warnings, "
-        f"{levels.count('note')} notes)",
-    ]
+    counted = ", ".join(f"{levels.count(level)} {level}s" for level in get_args(Level))
+    shown = [index.summary(), _table(index, facts), *_lines(faults), f"{verdict} ({counted})"]
     record = {
         "ok": ok,
         "root": str(folder),

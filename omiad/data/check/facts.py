@@ -17,10 +17,7 @@ from omiad.data.images import MaskSizeError, load_mask, read_image, upright_size
 from omiad.errors import InputError, MissingInputError
 from omiad.types import Sample
 
-NEAR = 0.2
-"""A test image is a near duplicate if its distance to the nearest training image is below this
-share of the median distance between a training image of its category and its nearest neighbour."""
-
+_NEAR = 0.2  # share of the usual distance between a training image and its nearest neighbour
 _MIN_TRAIN = 8  # with fewer training images the median distance is meaningless
 _THUMBNAIL = 32  # side in pixels of the pictures by which near duplicates are found
 
@@ -125,7 +122,7 @@ def near(facts: Sequence[Facts], known: Collection[Pair]) -> Iterator[Pair]:
             continue
         pictures = _pictures(train)
         among_train = torch.cdist(pictures, pictures).fill_diagonal_(torch.inf)
-        limit = NEAR * among_train.amin(1).quantile(0.5)
+        limit = _NEAR * among_train.amin(1).quantile(0.5)
         distances, nearest = torch.cdist(_pictures(test), pictures).min(1)
         for i in torch.nonzero(distances < limit).flatten().tolist():
             yield train[int(nearest[i])].sample, test[i].sample

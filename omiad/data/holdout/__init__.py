@@ -78,13 +78,9 @@ def hold_out(
 def deface(
     sample: Sample, kind: str, others: list[Sample], *, seed: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Paste an artificial defect on a photograph, with texture from others.
+    """Return a photograph (H, W, 3) with an artificial defect, and its visible pixels (H, W).
 
-    Returns:
-        The picture (H, W, 3) at its own size, and the pixels that changed visibly (H, W).
-
-    Raises:
-        InputError: If no visible defect can be drawn, for example on an image of a few pixels.
+    Foreign texture comes from the others. On a photograph of a few pixels no defect can be drawn.
     """
     rng = np.random.default_rng([seed, zlib.crc32(f"{kind}/{sample.image.name}".encode())])
     picture = load_image(sample.image).astype(np.float32)

@@ -2,9 +2,8 @@
 
 Each function changes a photograph (H, W, 3), RGB in 0..255, inside a shape (H, W) of opacities in
 0..1. The kinds imitate what defects do to a product, not the defects of any data set: misplaced
-material (CutPaste, Li et al. 2021), foreign texture (DRAEM, Zavrtanik et al. 2021), lines, spots,
-shading, missing detail, and broken or displaced parts. They range from barely visible to half of
-the image.
+material is CutPaste (Li et al. 2021), foreign texture DRAEM (Zavrtanik et al. 2021). They range
+from barely visible to half of the image.
 """
 
 from collections.abc import Callable
@@ -17,7 +16,6 @@ from scipy import ndimage
 from omiad.data.layouts.synthetic.scenes import edge, turned
 
 Picture = NDArray[np.float32]
-Shape = NDArray[np.float32]
 
 
 class Canvas(NamedTuple):
@@ -25,7 +23,7 @@ class Canvas(NamedTuple):
 
     picture: Picture  # the normal photograph (H, W, 3)
     other: Picture  # another normal photograph (H, W, 3), of any product
-    shape: Shape  # opacity of a blot (H, W)
+    shape: NDArray[np.float32]  # opacity of a blot (H, W)
     foreground: NDArray[np.bool_]  # pixels of the product (H, W)
     rng: np.random.Generator
 
@@ -117,7 +115,7 @@ DEFECTS: dict[str, Callable[[Canvas], Picture]] = {
 """The kinds of artificial defects."""
 
 
-def blot(foreground: NDArray[np.bool_], rng: np.random.Generator) -> Shape:
+def blot(foreground: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.float32]:
     """Draw a ragged blot on the product: opacities (H, W), with an edge about one pixel wide.
 
     The diameter is log-uniform between 3 and 60 % of the longer side. `foreground` (H, W) marks the

@@ -28,10 +28,6 @@ def index(root: Path) -> list[Sample]:
 
     If a category has defects but no normal test images, the fifth of its normal images whose file
     names have the lowest CRC-32 becomes test images, so that detection can be measured.
-
-    Raises:
-        InputError: If there is no category, a category has no normal images, or photographs lie
-            both in the root and in categories.
     """
     inner = [folder for folder in folders(root) if is_category(folder)]
     named = [folder.name for folder in inner if folder.name not in MASK_NAMES]

@@ -8,7 +8,6 @@
 Test images and masks are optional. A mask may also have the name of its image.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from omiad.data.images import IMAGE_SUFFIXES
@@ -22,9 +21,6 @@ def index(root: Path, *, test_only: bool = False) -> list[Sample]:
 
     Hidden entries and files that are not images are ignored, as is `ground_truth/good`. With
     `test_only` the training images are neither needed nor listed.
-
-    Raises:
-        InputError: If there is no category, or a category has no training images.
     """
     if (root / "train").is_dir():
         raise InputError(
@@ -37,30 +33,24 @@ def index(root: Path, *, test_only: bool = False) -> list[Sample]:
             f"No category in '{root}'. Expected <category>/train/good/ with images; "
             f"`omiad data synthesize` writes an example."
         )
-    return [
-        sample
-        for category in categories
-        for sample in (*(() if test_only else _train(category)), *_test(category))
-    ]
+    samples: list[Sample] = []
+    for category in categories:
+        normal = [] if test_only else images(category / "train" / NORMAL)
+        if not normal and not test_only:
+            raise InputError(
+                f"'{category}' has no images in train/good. Put its normal training images there "
+                f"({', '.join(sorted(IMAGE_SUFFIXES))}), or move the category out of the data set."
+            )
+        samples += [Sample(image, None, category.name, NORMAL, "train") for image in normal]
+        for defect in folders(category / "test"):
+            mask = {} if defect.name == NORMAL else masks(category / "ground_truth" / defect.name)
+            samples += [
+                Sample(image, mask.get(image.stem), category.name, defect.name, "test")
+                for image in images(defect)
+            ]
+    return samples
 
 
 def is_category(folder: Path) -> bool:
     """Return whether a folder contains `train`, `test` or `ground_truth`."""
     return any((folder / part).is_dir() for part in ("train", "test", "ground_truth"))
-
-
-def _train(category: Path) -> list[Sample]:
-    normal = images(category / "train" / NORMAL)
-    if not normal:
-        raise InputError(
-            f"'{category}' has no images in train/good. Put its normal training images there "
-            f"({', '.join(sorted(IMAGE_SUFFIXES))}), or move the category out of the data set."
-        )
-    return [Sample(image, None, category.name, NORMAL, "train") for image in normal]
-
-
-def _test(category: Path) -> Iterator[Sample]:
-    for defect in folders(category / "test"):
-        mask = {} if defect.name == NORMAL else masks(category / "ground_truth" / defect.name)
-        for image in images(defect):
-            yield Sample(image, mask.get(image.stem), category.name, defect.name, "test")

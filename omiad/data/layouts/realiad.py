@@ -42,10 +42,6 @@ def index(root: Path, *, jsons: str = _JSONS) -> list[Sample]:
 
     A sample is normal if its `anomaly_class` is the `normal_class` of the file. `sample_id` names
     the part, and `view` is the number of the camera, 1 to 5. `jsons` is the folder of the splits.
-
-    Raises:
-        InputError: If images or splits are missing, there are several resolutions, or a JSON file
-            does not have the official structure.
     """
     found = [folder for folder in folders(root) if _RESOLUTION.fullmatch(folder.name)]
     if len(found) > 1:

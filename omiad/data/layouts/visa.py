@@ -41,9 +41,6 @@ def index(root: Path) -> list[Sample]:
     """List the images by category, training before test, label, and file name.
 
     In the original download the split file names each image, its label and its mask.
-
-    Raises:
-        InputError: If there is no split file and no prepared tree, or the split file is broken.
     """
     if (root / SPLIT).is_file():
         return _original(root)

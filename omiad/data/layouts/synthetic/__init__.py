@@ -62,12 +62,11 @@ def synthesize(
         raise InputError(f"Unknown categories {unknown}. Choose from {', '.join(SCENES)}.")
     jobs: list[tuple[str, str, str | None, int]] = []
     for category in categories:
+        defects = list(DEFECTS[category])
+        shares = [divmod(i, len(defects)) for i in range(num_test_defective)]
         jobs += [(category, "train", None, i) for i in range(num_train)]
         jobs += [(category, "test", None, i) for i in range(num_test_good)]
-        defects = list(DEFECTS[category])
-        for i in range(num_test_defective):
-            turn, k = divmod(i, len(defects))
-            jobs.append((category, "test", defects[k], turn))
+        jobs += [(category, "test", defects[k], i) for i, k in shares]
     for category, split, defect, i in track(jobs, description="synthesize"):
         image, mask = render(category, split, i, defect=defect, image_size=image_size, seed=seed)
         save_image(image, root / category / split / (defect or NORMAL) / f"{i:03}.png")
@@ -82,21 +81,17 @@ def render(
     key = zlib.crc32(f"{category}/{split}/{defect}/{index}".encode())
     rng = np.random.default_rng([seed, key])
     scene = SCENES[category](rng)
-    x, y = _pose(category, image_size * _SUPERSAMPLING, rng)
+    angle, shift = np.deg2rad(rng.uniform(-8, 8)), rng.uniform(-0.1, 0.1, 2)
+    shift *= category not in TEXTURES
+    size = image_size * _SUPERSAMPLING
+    axis = ((np.arange(size) + 0.5) / size * 2 - 1) * rng.uniform(0.95, 1.05)
+    x, y = np.meshgrid(axis + shift[0], axis + shift[1])
+    x, y = turned(x, y, -angle)
     clean = albedo = _reduce(scene(x, y))
     if defect is not None:
         albedo = _reduce(DEFECTS[category][defect](scene, x, y, rng))
     changed = np.abs(albedo - clean).max(axis=-1) > VISIBLE
     return _photograph(albedo, rng), (255 * changed).astype(np.uint8)
-
-
-def _pose(category: str, size: int, rng: np.random.Generator) -> tuple[Grid, Grid]:
-    """Return the scene positions of all pixels under a random rotation, shift and scale."""
-    angle = np.deg2rad(rng.uniform(-8, 8))
-    shift = rng.uniform(-0.1, 0.1, 2) * (category not in TEXTURES)
-    axis = ((np.arange(size) + 0.5) / size * 2 - 1) * rng.uniform(0.95, 1.05)
-    x, y = np.meshgrid(axis + shift[0], axis + shift[1])
-    return turned(x, y, -angle)
 
 
 def _photograph(albedo: Grid, rng: np.random.Generator) -> NDArray[np.uint8]:
