@@ -55,14 +55,9 @@ def test_a_mask_may_have_the_name_of_its_image_but_the_mvtec_name_is_preferred(t
     assert found == {"0": "0_mask.png", "1": "1.bmp", "2": None, "b_mask": "b_mask_mask.png"}
 
 
-def test_masks_of_good_images_are_ignored_and_test_images_are_optional(tmp_path):
-    touch(tmp_path / "nut/train/good/0.png", tmp_path / "nut/test/good/0.png")
-    touch(tmp_path / "nut/ground_truth/good/0_mask.png", tmp_path / "screw/train/good/0.png")
-    assert [(s.category, s.split, s.mask) for s in mvtec.index(tmp_path)] == [
-        ("nut", "train", None),
-        ("nut", "test", None),
-        ("screw", "train", None),
-    ]
+def test_test_images_are_optional(tmp_path):
+    touch(tmp_path / "screw/train/good/0.png")
+    assert [s.split for s in mvtec.index(tmp_path)] == ["train"]
 
 
 def test_a_relative_root_and_a_linked_category_are_followed(mvtec_root, tmp_path, monkeypatch):
@@ -77,9 +72,7 @@ def test_a_relative_root_and_a_linked_category_are_followed(mvtec_root, tmp_path
     [
         (["images/0.png"], ".", "No category"),
         (["nut/train/good/0.png"], "nut", "nut' is a single category"),
-        (["nut/train/ok/0.png"], ".", "nut' has no train/good"),
-        (["nut/test/good/0.png"], ".", "nut' has no train/good"),
-        (["nut/train/good/0.txt"], ".", r"nut/train/good' has no images.*\.png"),
+        (["nut/test/good/0.png"], ".", r"nut' has no images in train/good.*\.png"),
     ],
 )
 def test_an_incomplete_mvtec_tree_is_rejected(tmp_path, files, root, message):
@@ -123,10 +116,13 @@ def test_a_broken_split_of_visa_is_rejected(visa_root, change, message):
 # Real-IAD
 
 
-def edit(root: Path, change: Callable[[dict], object]) -> None:
-    split = json.loads((root / AUDIOJACK).read_text())
-    change(split)
-    (root / AUDIOJACK).write_text(json.dumps(split))
+def edited(change: Callable[[dict], object]) -> Callable[[Path], None]:
+    def edit(root: Path) -> None:
+        split = json.loads((root / AUDIOJACK).read_text())
+        change(split)
+        (root / AUDIOJACK).write_text(json.dumps(split))
+
+    return edit
 
 
 def test_the_root_may_be_one_resolution_of_real_iad(realiad_root):
@@ -153,26 +149,21 @@ def test_a_category_of_real_iad_without_images_is_left_out(realiad_root):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda split: split["test"][2].pop("mask_path"), r"A row of 'test' in .*audiojack.json'"),
-        (lambda split: split["train"][0].update(anomaly_class="AK"), r"defective '.*' \(AK\)"),
-        (lambda split: split.pop("meta"), r"audiojack.json' is not a split .*KeyError"),
+        (edited(lambda s: s["test"][2].pop("mask_path")), r"A row of 'test' in .*audiojack.json'"),
+        (edited(lambda s: s["train"][0].update(anomaly_class="AK")), r"defective '.*' \(AK\)"),
+        (edited(lambda s: s.pop("meta")), r"audiojack.json' is not a split .*KeyError"),
+        (lambda root: (root / AUDIOJACK).write_text("not json"), "audiojack.json' is not a split"),
+        (lambda root: (root / AUDIOJACK).write_text("[]"), r"audiojack.json' is not a split"),
     ],
 )
 def test_a_wrong_split_of_real_iad_is_rejected(realiad_root, change, message):
-    edit(realiad_root, change)
+    change(realiad_root)
     with pytest.raises(InputError, match=message):
         realiad.index(realiad_root)
 
 
-@pytest.mark.parametrize("content", ["not json", "[]"])
-def test_a_split_of_real_iad_that_is_not_an_object_is_rejected(realiad_root, content):
-    (realiad_root / AUDIOJACK).write_text(content)
-    with pytest.raises(InputError, match=r"audiojack.json' is not a split"):
-        realiad.index(realiad_root)
-
-
 def test_a_defective_view_of_real_iad_without_mask_stays_defective(realiad_root):
-    edit(realiad_root, lambda split: split["test"][5].update(mask_path=None))
+    edited(lambda split: split["test"][5].update(mask_path=None))(realiad_root)
     samples = [s for s in realiad.index(realiad_root) if s.is_anomalous and s.mask is None]
     assert [s.view for s in samples] == [1]
 
