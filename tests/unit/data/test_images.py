@@ -84,9 +84,8 @@ def test_broken_truncated_and_floating_point_images_are_rejected(tmp_path):
 @pytest.mark.parametrize("size", [8, 16])
 def test_every_pixel_of_a_mask_that_is_not_black_is_defective(tmp_path, mode, size):
     defective = GRADIENT > 100
-    mask = Image.fromarray(defective)
-    if mode in ("P", "I;16"):  # of class numbers, which are binarised before they are resized
-        mask = Image.fromarray(defective.astype(np.uint16 if mode == "I;16" else np.uint8))
+    numbers = defective.astype(np.uint16 if mode == "I;16" else np.uint8)  # 1 counts like 255
+    mask = Image.fromarray(defective if mode == "1" else numbers)
     if mode == "P":
         mask.putpalette([0, 0, 0, 1, 0, 0])
     mask.convert(mode).resize((size, size), Image.Resampling.NEAREST).save(tmp_path / "m.png")
