@@ -147,11 +147,13 @@ def test_a_stray_mask_is_offered_the_name_of_the_only_image_without_one(root):
         assert [name in fault.fix for fault in stray] == [True] * (number + 1)
 
 
-def test_a_listed_image_that_is_missing_is_named(tmp_path):
+def test_a_listed_image_that_is_missing_and_counts_that_differ_are_shown(tmp_path, capsys):
     write_visa(tmp_path / "VisA", np.random.default_rng(0))
     (tmp_path / "VisA/candle/Data/Images/Anomaly/001.JPG").unlink()
-    (fault,) = [f for f in faults_of(tmp_path / "VisA") if f.kind == "missing image"]
-    assert fault.where == "candle/Data/Images/Anomaly/001.JPG"
+    assert not check(str(tmp_path / "VisA"))
+    out = capsys.readouterr().out
+    assert "missing image (1)\n  candle/Data/Images/Anomaly/001.JPG: " in out
+    assert "4 (of 900)" in out
 
 
 def listed(**counts: tuple[int, int, int]) -> Index:
@@ -214,9 +216,3 @@ def test_the_command_prints_a_table_and_fails_on_errors(root, capsys):
     assert record["categories"]["bottle"] == {"train": 10, "good": 4, "defective": 3}
     assert len(record["faults"]) == 7
     assert set(record["faults"][0]) == {"level", "kind", "where", "what", "fix"}
-
-
-def test_the_table_shows_the_published_counts_that_differ(tmp_path, capsys):
-    write_visa(tmp_path / "VisA", np.random.default_rng(0))
-    assert not check(str(tmp_path / "VisA"))
-    assert "4 (of 900)" in capsys.readouterr().out
