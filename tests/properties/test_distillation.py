@@ -36,8 +36,8 @@ class GaussianDenoiser(Network):
         self.mean, self.log_std = (nn.Parameter(torch.zeros(1, channels, 1, 1)) for _ in range(2))
         self.schedule = NoiseSchedule()
 
-    def encode(self, x: Tensor, t: Tensor) -> Tensor:
-        return self.gain * x + self.bias
+    def encode_levels(self, x: Tensor, t: Tensor) -> list[Tensor]:
+        return [self.gain * x + self.bias]
 
     def forward_and_encode(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         encoding = self.encode(x, t)
