@@ -13,13 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer
-from tiny import fit
+from tiny import amdm, fit, fit_and_save
 from torch import Tensor, nn
 
-from omiad import AMDMModule, OmiADModule
+from omiad import OmiADModule
 from omiad.diffusion import NoiseSchedule
 from omiad.networks import Network
-from omiad.scoring import Scoring
 
 T_INIT = 500
 
@@ -30,10 +29,9 @@ class GaussianDenoiser(Network):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.config = {"channels": channels}
-        self.gain, self.bias = (
-            nn.Parameter(torch.full((1, channels, 1, 1), v)) for v in (1.0, 0.0)
+        self.gain, self.bias, self.mean, self.log_std = (
+            nn.Parameter(torch.full((1, channels, 1, 1), v)) for v in (1.0, 0.0, 0.0, 0.0)
         )
-        self.mean, self.log_std = (nn.Parameter(torch.zeros(1, channels, 1, 1)) for _ in range(2))
         self.schedule = NoiseSchedule()
 
     def encode_levels(self, x: Tensor, t: Tensor) -> list[Tensor]:
@@ -65,21 +63,10 @@ class WrongStart(Callback):
 
 @pytest.fixture(scope="module")
 def teacher(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("gaussian")
-    module = AMDMModule(
-        GaussianDenoiser,
-        partial(
-            torch.optim.SGD, lr=0.0
-        ),  # the initial weights are optimal for standardised features
-        parameterization="x0",
-        feature_norm="channel",
-        t_init=T_INIT,
-        num_steps=1,
-        scoring=Scoring(pool_size=4),
-    )
-    trainer, _ = fit(module, mvtec_root, folder, 1, batch_size=8)
-    trainer.save_checkpoint(folder / "amdm.ckpt")
-    return folder / "amdm.ckpt"
+    # The initial weights are optimal for standardised features, so nothing has to be learned.
+    still = partial(torch.optim.SGD, lr=0.0)
+    module = amdm(network=GaussianDenoiser, optimizer=still, parameterization="x0", t_init=T_INIT)
+    return fit_and_save(module, mvtec_root, tmp_path_factory.mktemp("gaussian"), 1)
 
 
 def distil(
