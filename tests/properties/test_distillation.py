@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer
-from tiny import amdm, fit, fit_and_save
+from tiny import amdm, data_of, fit, saved
 from torch import Tensor, nn
 
 from omiad import OmiADModule
@@ -66,7 +66,8 @@ def teacher(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     # The initial weights are optimal for standardised features, so nothing has to be learned.
     still = partial(torch.optim.SGD, lr=0.0)
     module = amdm(network=GaussianDenoiser, optimizer=still, parameterization="x0", t_init=T_INIT)
-    return fit_and_save(module, mvtec_root, tmp_path_factory.mktemp("gaussian"), 1)
+    folder = tmp_path_factory.mktemp("gaussian")
+    return saved(fit(module, data_of(mvtec_root, folder, batch_size=8), folder, 1))
 
 
 def distil(
@@ -79,7 +80,7 @@ def distil(
         partial(torch.optim.Adam, lr=0.02, betas=(0.0, 0.999)),
         alpha=alpha,
     )
-    fit(module, root, folder, 400, WrongStart(*start), batch_size=8)
+    fit(module, data_of(root, folder, batch_size=8), folder, 400, WrongStart(*start))
     cache = module.data.train_features
     x_0 = module.detector.normalizer(torch.stack([cache[i] for i in range(len(cache))]))
     noise = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(1))
