@@ -1,16 +1,21 @@
 """Both stages on a data set of a few pixels, on the CPU."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import Callback, LightningDataModule, LightningModule, Trainer
 
 from omiad import AMDMModule, FeatureDataModule
 from omiad.networks import UNet
 from omiad.scoring import Scoring
 
 NETWORK = partial(UNet, width=8, multipliers=(1, 2), num_blocks=1, attention_factors=(2,))
+
+Data = Callable[..., FeatureDataModule]
+Fit = Callable[..., Trainer]
+"""Types of the fixtures of the same names."""
 
 REMEMBERING = Scoring(pool_size=4, memory_size=10_000)
 """Keeps every patch, since the data set has fewer."""
@@ -55,7 +60,7 @@ def amdm(**arguments: object) -> AMDMModule:
 
 def fit(
     module: LightningModule,
-    data: FeatureDataModule,
+    data: LightningDataModule,
     folder: Path,
     steps: int,
     *callbacks: Callback,

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from references import softened_patches
+from references import patches
 from scipy.spatial import cKDTree
 
 from omiad.errors import InputError
@@ -28,9 +28,7 @@ def filled(normal, weight):
 def points(x_0, residual, weight, rms):
     """The patches that are compared, in NumPy and in double precision."""
     x_0, residual, rms = (x.double().numpy() for x in (cells(x_0), cells(residual), rms))
-    return np.concatenate(
-        [softened_patches(x_0, STAGES), weight * softened_patches(residual / rms, STAGES)], axis=1
-    )
+    return patches(x_0, residual, rms, STAGES, weight)
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.7])

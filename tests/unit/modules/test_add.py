@@ -5,15 +5,13 @@ from functools import partial
 
 import pytest
 import torch
-from lightning import Trainer
-from tiny import NETWORK, Recorder, amdm, same, saved, weights
+from tiny import NETWORK, Fit, Recorder, amdm, same, saved, weights
 
 from omiad import Detector
 from omiad.errors import InputError
 from omiad.modules import ADDModule
 from omiad.networks import DiT, Network, UViT
 
-Fit = Callable[..., Trainer]
 ADAM = partial(torch.optim.Adam, lr=1e-4, betas=(0.0, 0.99))
 
 

@@ -1,22 +1,17 @@
 """What a detector learns from normal photographs: its memory, and the scale of its maps."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from lightning import Trainer
-from references import softened_patches
+from references import patches
 from scipy.spatial import cKDTree
-from tiny import amdm, saved
+from tiny import Data, Fit, amdm
 
-from omiad import Detector, FeatureDataModule, OmiADModule
+from omiad import Detector, OmiADModule
 from omiad.calibration import calibrate
 from omiad.scoring import Scoring
-
-Data = Callable[..., FeatureDataModule]
-Fit = Callable[..., Trainer]
 
 
 def cells(x: torch.Tensor) -> np.ndarray:
@@ -35,13 +30,8 @@ def slow_distances(detector: Detector, normal: torch.Tensor, asked: torch.Tensor
             both.append((cells(x_0), cells(x_0 - detector.denoiser(x_t, steps).x_0)))
     (x_0, residual), (x, r) = both
     rms = np.sqrt((residual**2).mean(0))
-    stages, weight = detector.extractor.channels_per_stage, detector.scoring.residual_weight
-
-    def patches(x_0: np.ndarray, residual: np.ndarray) -> np.ndarray:
-        softened = softened_patches(x_0, stages), softened_patches(residual / rms, stages)
-        return np.concatenate([softened[0], weight * softened[1]], axis=1)
-
-    return cKDTree(patches(x_0, residual)).query(patches(x, r))[0]
+    options = rms, detector.extractor.channels_per_stage, detector.scoring.residual_weight
+    return cKDTree(patches(x_0, residual, *options)).query(patches(x, r, *options))[0]
 
 
 def test_a_checkpoint_scores_by_the_nearest_normal_patch(
@@ -65,12 +55,13 @@ def test_every_category_keeps_as_many_patches(fit: Fit) -> None:
     assert len(module.detector.memory.patches) == 2 * 30
 
 
-def test_the_generator_keeps_its_own_residuals(fit: Fit, teacher: Path) -> None:
-    module = OmiADModule(str(teacher), student_warmup_fraction=0.0)
-    student, start = Detector.load(saved(fit(module, 6))), Detector.load(teacher)
-    assert student.scoring == start.scoring
+def test_the_generator_keeps_its_own_residuals(
+    teacher: Path, student: tuple[OmiADModule, Path]
+) -> None:
+    start, after = Detector.load(teacher), Detector.load(student[1])
+    assert after.scoring == start.scoring
     channels = start.extractor.num_channels
-    mine, theirs = student.memory.patches, start.memory.patches
+    mine, theirs = after.memory.patches, start.memory.patches
     assert torch.equal(mine[:, :channels], theirs[:, :channels])
     assert not torch.equal(mine[:, channels:], theirs[:, channels:])
 

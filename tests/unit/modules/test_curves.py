@@ -1,15 +1,14 @@
 """Short loss curves of both stages: golden, and the same in half precision."""
 
 import json
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from tiny import Recorder, amdm, fit, saved
+from tiny import Data, Recorder, amdm, fit, saved
 
-from omiad import FeatureDataModule, OmiADModule
+from omiad import OmiADModule
 
 GOLDEN = Path("tests/goldens/loss_curves.json")
 LOSSES = {
@@ -24,7 +23,7 @@ LOSSES = {
 Curves = dict[str, dict[str, list[float]]]
 
 
-def both_stages(data: Callable[..., FeatureDataModule], folder: Path, precision: str) -> Curves:
+def both_stages(data: Data, folder: Path, precision: str) -> Curves:
     first, second = Recorder(), Recorder()
     teacher = amdm(optimizer=partial(torch.optim.Adam, lr=1e-3))
     path = saved(fit(teacher, data(), folder, 12, first, precision=precision))
@@ -37,9 +36,7 @@ def both_stages(data: Callable[..., FeatureDataModule], folder: Path, precision:
 
 
 @pytest.fixture(scope="module")
-def full_precision(
-    data: Callable[..., FeatureDataModule], tmp_path_factory: pytest.TempPathFactory
-) -> Curves:
+def full_precision(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Curves:
     return both_stages(data, tmp_path_factory.mktemp("full"), "32-true")
 
 
@@ -62,7 +59,7 @@ def test_loss_curves_are_the_golden_ones(
 
 
 def test_half_precision_follows_the_same_curves(
-    full_precision: Curves, data: Callable[..., FeatureDataModule], tmp_path: Path
+    full_precision: Curves, data: Data, tmp_path: Path
 ) -> None:
     half = both_stages(data, tmp_path, "bf16-mixed")
     for stage, names in LOSSES.items():

@@ -1,25 +1,20 @@
 """The decoder in a run: what it learns, and that scores do not know of it."""
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
-from lightning import Trainer
 
-from omiad import Detector, FeatureDataModule
+from omiad import Detector
 from omiad.data.images import read_image
 from omiad.modules import DecoderModule
 from omiad.modules.decoder import psnr
 
-Data = Callable[..., FeatureDataModule]
-Fit = Callable[..., Trainer]
-
 
 @pytest.fixture(scope="module")
-def detector(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def detector(data: tiny.Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("detector")
     return tiny.saved(tiny.fit(tiny.amdm(t_init=300), data(batch_size=8), folder, 30))
 
@@ -30,7 +25,7 @@ def test_the_ratio_is_in_decibels() -> None:
 
 
 def test_it_learns_the_normal_images_and_leaves_the_detector_as_it_is(
-    data: Data, fit: Fit, detector: Path
+    data: tiny.Data, fit: tiny.Fit, detector: Path
 ) -> None:
     module = DecoderModule(str(detector), partial(torch.optim.Adam, lr=3e-3), width=32)
     eight = data(batch_size=8)
@@ -51,7 +46,7 @@ def test_it_learns_the_normal_images_and_leaves_the_detector_as_it_is(
 
 
 def test_a_picture_is_of_the_reconstruction_and_not_of_the_photograph(
-    fit: Fit, detector: Path
+    fit: tiny.Fit, detector: Path
 ) -> None:
     module = DecoderModule(str(detector), width=16)
     path = tiny.saved(fit(module))

@@ -6,17 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 from lightning import Trainer
-from tiny import REMEMBERING, amdm, same, saved, trainer_of, weights
+from tiny import REMEMBERING, Data, Fit, amdm, same, saved, trainer_of, weights
 
-from omiad import Detector, FeatureDataModule, OmiADModule
+from omiad import Detector, OmiADModule
 from omiad.calibration import is_calibrated
 from omiad.callbacks import LastCheckpoint
 from omiad.errors import InputError
 from omiad.modules import DecoderModule, DetectionModule
 from omiad.scoring import Scoring
 
-Data = Callable[..., FeatureDataModule]
-Fit = Callable[..., Trainer]
 Tested = Callable[..., Detector]
 
 
@@ -63,7 +61,8 @@ def test_another_scoring_gets_its_own_scale_and_leaves_the_memory(
 ) -> None:
     detector, stored = tested(teacher, scoring=vars(REMEMBERING) | change), Detector.load(teacher)
     assert not torch.equal(detector.map_range, stored.map_range)
-    assert torch.equal(detector.memory.patches, stored.memory.patches)
+    if detector.scoring.memory_size:
+        assert torch.equal(detector.memory.patches, stored.memory.patches)
 
 
 def test_an_earlier_t_init_leaves_normal_pixels_within_the_scale(
@@ -109,9 +108,8 @@ def test_a_checkpoint_of_a_run_in_progress_is_calibrated_briefly_and_anew_by_a_t
     assert len(tested(saved[0]).memory.patches) == 2 * 4 * 64
 
 
-def test_raw_weights_are_the_weights_as_trained(fit: Fit, teacher: Path) -> None:
-    module = OmiADModule(str(teacher), student_warmup_fraction=0.0)
-    path = saved(fit(module, 6))
+def test_raw_weights_are_the_weights_as_trained(student: tuple[OmiADModule, Path]) -> None:
+    module, path = student
     raw = DetectionModule.load(path, weights="raw").detector
     averaged = DetectionModule.load(path).detector
     assert same(weights(raw.denoiser), weights(module.generator))

@@ -1,20 +1,18 @@
 """The controls of stage 2 that tests/benchmarks measures beside Algorithm 1."""
 
 import importlib
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
-from lightning import Callback, Trainer
-from tiny import same, saved, weights
+from lightning import Callback
+from tiny import Fit, same, weights
 
 from omiad import Detector
 from omiad.diffusion.sampling import ddim_reconstruct
 
-Fit = Callable[..., Trainer]
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 ADAM = partial(torch.optim.Adam, lr=1e-3)
 
@@ -33,14 +31,12 @@ def test_a_control_moves_the_generator_alone_and_towards_its_target(
     fit: Fit, teacher: Path, controls: ModuleType, name: str, goal: str
 ) -> None:
     module = getattr(controls, name)(str(teacher), ADAM, ADAM, student_warmup_fraction=0.0)
-    trainer = fit(module, 40)
+    fit(module, 40)
     start = Detector.load(teacher).denoiser
     assert same(weights(module.teacher), weights(start))
     assert module.num_generator_steps == 20
     assert hasattr(module, "student") is ("Asd" in name)
-
-    features = torch.stack(list(module.data.train_features))
-    x_0 = module.detector.normalizer(features)
+    x_0 = module.detector.normalizer(torch.stack(list(module.data.train_features)))
     noise = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(1))
     targets = {
         "input": x_0,
@@ -51,9 +47,6 @@ def test_a_control_moves_the_generator_alone_and_towards_its_target(
         for denoiser in (start, module.generator)
     )
     assert now < was
-    # The checkpoint holds a detector.
-    images = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
-    assert torch.equal(Detector.load(saved(trainer))(images).score, module.detector(images).score)
 
 
 def test_the_anchor_adds_the_weighted_error_to_the_generators_loss(

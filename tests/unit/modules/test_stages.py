@@ -2,21 +2,16 @@
 
 import logging
 import re
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from lightning import Callback, LightningDataModule, Trainer
-from tiny import amdm, same, saved, trainer_of, weights
+from tiny import Data, Fit, amdm, same, trainer_of, weights
 
-from omiad import AMDMModule, Detector, FeatureDataModule, OmiADModule
-from omiad.diffusion.sampling import one_step_reconstruct
+from omiad import AMDMModule, Detector, OmiADModule
 from omiad.errors import InputError
-
-Data = Callable[..., FeatureDataModule]
-Fit = Callable[..., Trainer]
 
 
 def module_of(stage: str, teacher: Path, **arguments: object) -> AMDMModule | OmiADModule:
@@ -27,13 +22,11 @@ def test_stage_1_moves_the_network_and_its_average_alone(data: Data, fit: Fit) -
     module, tiny = amdm(), data()
     tiny.setup("fit")
     backbone = weights(tiny.extractor)
-    fit(module, 1, datamodule=tiny)
-    start = weights(module.network)
     fit(module, 3, datamodule=tiny)
-    assert not same(weights(module.network), start)
+    # The average follows the network, so a difference shows that the network moved.
     assert not same(weights(module.detector.denoiser), weights(module.denoiser))
     assert same(weights(tiny.extractor), backbone)
-    assert module.images_seen == 16
+    assert module.images_seen == 12
 
 
 def test_two_runs_with_one_seed_are_equal_and_another_seed_differs(fit: Fit) -> None:
@@ -45,18 +38,10 @@ def test_two_runs_with_one_seed_are_equal_and_another_seed_differs(fit: Fit) -> 
     assert not same(first, other)
 
 
-def test_the_generator_starts_as_the_teachers_one_step_bit_for_bit(
-    fit: Fit, teacher: Path, generator: torch.Generator
-) -> None:
+def test_the_generator_starts_as_the_teacher(fit: Fit, teacher: Path) -> None:
     module = OmiADModule(str(teacher), student_warmup_fraction=1.0)
     fit(module, 1)  # Only the student trains in so short a warm-up.
-    shape = (2, 2, module.detector.extractor.num_channels, 8, 8)
-    x_0, noise = torch.randn(shape, generator=generator)
-    of_teacher, of_generator = (
-        one_step_reconstruct(d, d.schedule, x_0, noise, t_init=500)
-        for d in (Detector.load(teacher).denoiser, module.generator)
-    )
-    assert torch.equal(of_teacher, of_generator)
+    assert same(weights(module.generator), weights(Detector.load(teacher).denoiser))
     assert module.num_generator_steps == 0
     assert not same(weights(module.student), weights(module.teacher))
 
@@ -134,10 +119,10 @@ def test_each_phase_of_stage_2_moves_exactly_its_own_parameters(fit: Fit, teache
 
 
 def test_the_checkpoint_of_a_generator_is_a_detector(
-    fit: Fit, teacher: Path, generator: torch.Generator
+    student: tuple[OmiADModule, Path], generator: torch.Generator
 ) -> None:
-    module = OmiADModule(str(teacher), student_warmup_fraction=0.0)
-    loaded = Detector.load(saved(fit(module, 4)))
+    module, path = student
+    loaded = Detector.load(path)
     images = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8, generator=generator)
     expected, whole = module.detector(images), loaded(images)
     assert torch.equal(whole.score, expected.score)
@@ -246,9 +231,7 @@ def test_a_distilled_model_is_no_teacher(fit: Fit, tmp_path: Path, teacher: Path
         fit(OmiADModule(str(tmp_path / "student.ckpt")))
 
 
-def test_processes_that_would_wait_for_the_other_network_are_refused(
-    fit: Fit, teacher: Path
-) -> None:
+def test_processes_that_would_wait_for_each_other_are_refused(fit: Fit, teacher: Path) -> None:
     try:
         with pytest.raises(InputError, match=r"ddp_find_unused_parameters_true"):
             fit(OmiADModule(str(teacher)), strategy="ddp", devices=1)
