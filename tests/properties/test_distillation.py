@@ -20,8 +20,6 @@ from omiad import OmiADModule
 from omiad.diffusion import NoiseSchedule
 from omiad.networks import Network
 
-T_INIT = 500
-
 
 class GaussianDenoiser(Network):
     """E[x_0 | x_t] of data N(mean, std^2), per channel, after an affine encoder."""
@@ -63,9 +61,9 @@ class WrongStart(Callback):
 
 @pytest.fixture(scope="module")
 def teacher(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    # The initial weights are optimal for standardised features, so nothing has to be learned.
+    # The initial weights are optimal for standardised features, so the learning rate is 0.
     still = partial(torch.optim.SGD, lr=0.0)
-    module = amdm(network=GaussianDenoiser, optimizer=still, parameterization="x0", t_init=T_INIT)
+    module = amdm(network=GaussianDenoiser, optimizer=still, parameterization="x0")
     folder = tmp_path_factory.mktemp("gaussian")
     return saved(fit(module, data_of(mvtec_root, folder, batch_size=8), folder, 1))
 
@@ -81,8 +79,7 @@ def distil(
         alpha=alpha,
     )
     fit(module, data_of(root, folder, batch_size=8), folder, 400, WrongStart(*start))
-    cache = module.data.train_features
-    x_0 = module.detector.normalizer(torch.stack([cache[i] for i in range(len(cache))]))
+    x_0 = module.detector.normalizer(torch.stack(list(module.data.train_features)))
     noise = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         x_g = module.reconstruct(module.generator, x_0, noise)

@@ -25,21 +25,18 @@ def filled(normal, weight):
     return memory
 
 
-def points(x_0, residual, weight, rms):
-    """The patches that are compared, in NumPy and in double precision."""
-    x_0, residual, rms = (x.double().numpy() for x in (cells(x_0), cells(residual), rms))
-    return patches(x_0, residual, rms, STAGES, weight)
-
-
 @pytest.mark.parametrize("weight", [0.0, 0.7])
 def test_distances_are_those_of_a_k_d_tree(normal, generator, weight):
-    memory = filled(normal, weight)
-    x_0, residual = normal
-    rms = residual.square().mean((0, 2, 3)).sqrt()
-    tree = cKDTree(points(x_0, residual, weight, rms))
+    rms = normal[1].square().mean((0, 2, 3)).sqrt()
+
+    def compared(*maps):
+        arrays = [x.double().numpy() for x in (*map(cells, maps), rms)]
+        return patches(*arrays, STAGES, weight)
+
     asked = torch.randn(2, 5, 3, 4, 4, generator=generator)
-    expected = tree.query(points(*asked, weight, rms))[0]
-    np.testing.assert_allclose(memory(*asked).flatten(), expected, rtol=1e-4)
+    expected = cKDTree(compared(*normal)).query(compared(*asked))[0]
+    distances = filled(normal, weight)(*asked).flatten()
+    np.testing.assert_allclose(distances, expected, rtol=1e-4)
 
 
 def test_a_kept_patch_is_at_no_distance_however_long_it_is(normal):
