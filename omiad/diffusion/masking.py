@@ -71,7 +71,7 @@ class Masking:
         return (depth, height // self.block, width // self.block)
 
     def keep(self, uniform: Tensor, t: Tensor, num_timesteps: int) -> Tensor:
-        """Return the mask M(t) of eq. 8, which broadcasts to (B, C, H, W): 1 keeps and 0 hides.
+        """Return the mask M(t) of eqs. 6, 8, which broadcasts to (B, C, H, W): 1 keeps and 0 hides.
 
         Args:
             uniform: Draws from U[0, 1), (B, c, h, w) with `uniform_shape` for each sample.

@@ -1,4 +1,4 @@
-"""The parts of the networks, and what a network rejects."""
+"""The parts of the networks, the decoder of features, and what they reject."""
 
 import math
 from collections.abc import Callable
@@ -7,7 +7,16 @@ import pytest
 import torch
 
 from omiad.errors import InputError
-from omiad.networks import DiT, Network, UNet, UViT, build_network, network_spec, unet_tiny
+from omiad.networks import (
+    DiT,
+    FeatureDecoder,
+    Network,
+    UNet,
+    UViT,
+    build_network,
+    network_spec,
+    unet_tiny,
+)
 from omiad.networks.layers import ResBlock, timestep_embedding
 from omiad.networks.transformer import Patches, position_embedding
 
@@ -78,6 +87,22 @@ def test_the_decoder_of_a_uvit_reads_the_skip_connections(generator: torch.Gener
     assert not torch.allclose(network(x, T), before)
 
 
+@pytest.mark.parametrize(("grid", "image"), [(16, 224), (32, 224), (8, 32), (5, 23), (8, 8)])
+def test_a_picture_has_the_size_of_the_image_and_lies_in_0_to_1(
+    grid: int, image: int, generator: torch.Generator
+) -> None:
+    decoder = FeatureDecoder(6, feature_size=grid, image_size=image, width=32)
+    picture = decoder(100 * torch.randn(2, 6, grid, grid, generator=generator))
+    assert picture.shape == (2, 3, image, image)
+    assert 0 <= picture.min() <= picture.max() <= 1
+
+
+def test_gradients_reach_every_parameter_of_a_decoder(generator: torch.Generator) -> None:
+    decoder = FeatureDecoder(6, feature_size=4, image_size=16, width=32)
+    decoder(torch.randn(2, 6, 4, 4, generator=generator)).square().mean().backward()
+    assert all(p.grad is not None and p.grad.any() for p in decoder.parameters())
+
+
 @pytest.mark.parametrize(
     ("network", "arguments", "message"),
     [
@@ -89,10 +114,12 @@ def test_the_decoder_of_a_uvit_reads_the_skip_connections(generator: torch.Gener
         (DiT, {"dim": 10, "num_heads": 4}, "multiple of num_heads.* dim 10"),
         (DiT, {"dim": 6, "num_heads": 2}, "of 4.* dim 6"),
         (DiT, {"depth": 3}, "even depth.* depth 3"),
+        (FeatureDecoder, {"feature_size": 0, "image_size": 32}, "feature_size 0"),
+        (FeatureDecoder, {"feature_size": 8, "image_size": 7}, "feature_size 8, image_size 7"),
     ],
 )
 def test_an_impossible_network_is_rejected(
-    network: Callable[..., Network], arguments: dict[str, object], message: str
+    network: Callable[..., object], arguments: dict[str, object], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
         network(4, **arguments)
