@@ -7,17 +7,9 @@ import pytest
 import torch
 
 from omiad.errors import InputError
-from omiad.networks import (
-    DiT,
-    FeatureDecoder,
-    Network,
-    UNet,
-    UViT,
-    build_network,
-    network_spec,
-    unet_tiny,
-)
+from omiad.networks import DiT, FeatureDecoder, Network, UNet, UViT, unet_tiny
 from omiad.networks.layers import ResBlock, timestep_embedding
+from omiad.networks.protocol import build_network, network_spec
 from omiad.networks.transformer import Patches, position_embedding
 
 T = torch.tensor([1])
