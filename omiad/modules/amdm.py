@@ -22,7 +22,7 @@ from omiad.features import FeatureNormalizer
 from omiad.features.normalization import FeatureNorm
 from omiad.modules.ema import ema_decay, ema_update
 from omiad.modules.randomness import SampleDraws
-from omiad.modules.training import TrainingModule, seeded_network
+from omiad.modules.training import TrainingModule, seeded
 from omiad.networks import Network, cost_summary
 from omiad.scoring import Scoring
 from omiad.types import FeatureBatch
@@ -111,7 +111,8 @@ class AMDMModule(TrainingModule):
         """Build network and detector, and fit the normalisation to the training features."""
         extractor = self.data.extractor
         channels = extractor.num_channels
-        network = seeded_network(lambda: self.build_network(channels), self.seed)
+        with seeded(self.seed):
+            network = self.build_network(channels)
         self.denoiser = Denoiser(network, NoiseSchedule(), parameterization=self.parameterization)
         self.detector = Detector(
             extractor=extractor,

@@ -10,10 +10,9 @@ from torch.nn import functional as F  # noqa: N812 (the field's spelling)
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
-from omiad.checkpoint import CHECKPOINT_KEY, read_checkpoint
 from omiad.data.images import read_image
 from omiad.detector import Detector
-from omiad.modules.training import TrainingModule, seeded_network
+from omiad.modules.training import TrainingModule, seeded
 from omiad.networks import FeatureDecoder
 from omiad.types import FeatureBatch
 
@@ -53,14 +52,11 @@ class DecoderModule(TrainingModule):
 
     def build(self) -> None:
         """Load the detector, and build a decoder for its features."""
-        stored = read_checkpoint(self.detector_path)[CHECKPOINT_KEY]
-        self.feature_rms = stored["feature_rms"]
-        self.noise_to_signal = stored["noise_to_signal"]
-        detector = Detector.load(self.detector_path).requires_grad_(False)
-        detector.extractor = self.data.extractor
-        self.detector = detector
-        self.check_extractor(stored["detector"], "the detector")
-        seeded_network(lambda: detector.add_decoder(self.width), self.seed)
+        self.detector = Detector.load(self.detector_path).requires_grad_(False)
+        spec, self.detector.extractor = self.detector.spec, self.data.extractor
+        self.check_extractor(spec, "the detector")
+        with seeded(self.seed):
+            self.detector.add_decoder(self.width)
 
     @property
     def decoder(self) -> FeatureDecoder:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning import LightningModule
-from torch import nn
 
 from omiad.calibration import calibrate, is_calibrated
 from omiad.checkpoint import CHECKPOINT_KEY, read_checkpoint
@@ -55,7 +54,17 @@ class DetectionModule(LightningModule):
         """
         detector = Detector.load(path, **changes)
         if weights == "raw":
-            load_raw_weights(detector.denoiser, path)
+            checkpoint = read_checkpoint(path)
+            prefix = checkpoint[CHECKPOINT_KEY]["trained"]
+            if prefix is None:
+                raise InputError(
+                    f"'{path}' holds averaged weights only. Leave --model.weights raw out, or test "
+                    f"the checkpoint of stage 1 or 2."
+                )
+            state = checkpoint["state_dict"].items()
+            detector.denoiser.load_state_dict(
+                {k.removeprefix(prefix): v for k, v in state if k.startswith(prefix)}
+            )
         return cls(detector, ckpt_path=str(path))
 
     @property
@@ -74,7 +83,18 @@ class DetectionModule(LightningModule):
         return data
 
     def setup(self, stage: str) -> None:
-        """Let the data module compute features by the extractor of the detector."""
+        """Let the data module compute features by the extractor of the detector.
+
+        Raises:
+            InputError: If the data module asks for other features.
+        """
+        asked = self.data.hparams
+        for name, value in self.detector.extractor.config.items():
+            if asked.get(name) not in (None, value):
+                raise InputError(
+                    f"--data.{name} is {asked[name]}, but the model was trained with {value}. "
+                    f"Leave --data.{name} out: the checkpoint knows it."
+                )
         self.data.use_extractor(self.detector.extractor)
 
     def on_test_start(self) -> None:
@@ -102,20 +122,3 @@ class DetectionModule(LightningModule):
     ) -> Prediction:
         """Score a batch by its features; the evaluation callback does the rest."""
         return self.detector.score_features(batch.features)
-
-
-def load_raw_weights(network: nn.Module, path: str | Path) -> None:
-    """Fill the denoiser of a detector with the weights as trained, without averaging.
-
-    Raises:
-        InputError: If the checkpoint holds no such weights.
-    """
-    checkpoint = read_checkpoint(path)
-    prefix = checkpoint[CHECKPOINT_KEY]["trained"]
-    if prefix is None:
-        raise InputError(
-            f"'{path}' holds averaged weights only. Leave --model.weights raw out, or test the "
-            f"checkpoint of stage 1 or 2."
-        )
-    state = checkpoint["state_dict"].items()
-    network.load_state_dict({k.removeprefix(prefix): v for k, v in state if k.startswith(prefix)})

@@ -67,14 +67,6 @@ class Losses(NamedTuple):
     by_timestep: Mapping[str, tuple[Tensor, Tensor]]
 
 
-class Generated(NamedTuple):
-    """One batch of stage 2: features x_0, noise and the generator's output x_g (B, C, h, w)."""
-
-    x_0: Tensor
-    noise: Tensor
-    x_g: Tensor
-
-
 class OmiADModule(TrainingModule):
     """Distil a trained AMDM into a generator that reconstructs in one step (Algorithm 1).
 
@@ -190,8 +182,12 @@ class OmiADModule(TrainingModule):
                 self.update(self.generator, losses, generator_optimizer)
             self.num_generator_steps += 1
 
-        self.average(num_images=len(x_0) * self.trainer.world_size)
-        self.generated = Generated(x_0, noise, x_g.detach())
+        # Move the averaged weights, which score, towards theta.
+        num_images = len(x_0) * self.trainer.world_size
+        self.images_seen += num_images
+        decay = ema_decay(num_images, self.images_seen, fraction=self.ema_fraction)
+        ema_update(self.detector.denoiser.network, self.generator.network, decay)
+        self.generated = x_0, noise, x_g.detach()  # for the diagnostics
 
     def student_losses(self, x_g: Tensor, x_0: Tensor, draws: SampleDraws) -> Losses:
         """Return psi's losses: denoise x_g (eq. 13), and tell x_0 from x_g (eq. 17).
@@ -272,12 +268,6 @@ class OmiADModule(TrainingModule):
         self.num_nonfinite_gradients += zero_nonfinite_gradients(network)
         self.clip_gradients(optimizer.optimizer, self.gradient_clip, "norm")
         optimizer.step()
-
-    def average(self, *, num_images: int) -> None:
-        """Move the averaged weights, which score, towards theta."""
-        self.images_seen += num_images
-        decay = ema_decay(num_images, self.images_seen, fraction=self.ema_fraction)
-        ema_update(self.detector.denoiser.network, self.generator.network, decay)
 
     def reconstruct(self, denoiser: Denoiser, x_0: Tensor, noise: Tensor) -> Tensor:
         """Reconstruct x_0 (B, C, h, w) in one step from t_init (eq. 12)."""

@@ -6,23 +6,24 @@ interrupted one.
 """
 
 import hashlib
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
 
 class SampleDraws:
-    """Random numbers of one batch, one generator per sample."""
+    """Random numbers of one batch, one generator per sample.
+
+    Args:
+        seed: Seed of the run.
+        epoch: Pass over the data; a sample occurs once in each.
+        index: Position of each sample in the data set (B,).
+        device: Where the numbers are drawn and returned.
+    """
 
     def __init__(self, *, seed: int, epoch: int, index: Tensor, device: torch.device) -> None:
-        """Make the generators.
-
-        Args:
-            seed: Seed of the run.
-            epoch: Pass over the data; a sample occurs once in each.
-            index: Position of each sample in the data set (B,).
-            device: Where the numbers are drawn and returned.
-        """
         self._generators = [
             torch.Generator(device).manual_seed(_key(seed, epoch, i)) for i in index.tolist()
         ]
@@ -30,24 +31,19 @@ class SampleDraws:
 
     def normal(self, shape: tuple[int, ...]) -> Tensor:
         """Draw standard normals (B, *shape)."""
-        return torch.stack(
-            [torch.randn(shape, generator=g, device=self._device) for g in self._generators]
-        )
+        return self._draw(torch.randn, shape)
 
     def uniform(self, shape: tuple[int, ...]) -> Tensor:
         """Draw from U[0, 1), (B, *shape)."""
-        return torch.stack(
-            [torch.rand(shape, generator=g, device=self._device) for g in self._generators]
-        )
+        return self._draw(torch.rand, shape)
 
     def steps(self, last: int) -> Tensor:
         """Draw timesteps from U{1..last}, (B,), int64."""
-        return torch.cat(
-            [
-                torch.randint(1, last + 1, (1,), generator=g, device=self._device)
-                for g in self._generators
-            ]
-        )
+        return self._draw(partial(torch.randint, 1, last + 1), ())
+
+    def _draw(self, function: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
+        drawn = [function(shape, generator=g, device=self._device) for g in self._generators]
+        return torch.stack(drawn)
 
 
 def _key(seed: int, epoch: int, index: int) -> int:

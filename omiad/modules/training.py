@@ -2,12 +2,13 @@
 
 import logging
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor, nn
+from torch import Tensor
 
 from omiad.calibration import is_calibrated
 from omiad.checkpoint import CHECKPOINT_FORMAT, CHECKPOINT_KEY, STATE_PREFIX, check_format
@@ -89,18 +90,15 @@ class TrainingModule(DetectionModule):
         Args:
             rms: Root mean square of the features as the network sees them.
         """
-        detector, schedule = self.detector, self.detector.denoiser.schedule
-        ratio = schedule.noise_to_signal(detector.t_init, rms)
-        self.feature_rms, self.noise_to_signal = rms, ratio
-        logger.info(
-            "features: rms %.3g; noise-to-signal at t_init %d: %.3g", rms, detector.t_init, ratio
-        )
+        t_init, schedule = self.detector.t_init, self.detector.denoiser.schedule
+        ratio = schedule.noise_to_signal(t_init, rms)
+        logger.info("features: rms %.3g; noise-to-signal at t_init %d: %.3g", rms, t_init, ratio)
         if not RATIO_RANGE[0] <= ratio <= RATIO_RANGE[1]:
             logger.warning(
                 "The noise-to-signal ratio %.3g at t_init %d lies outside %g to %g: %s. For these "
                 "features --model.t_init %d gives %.3g, the middle of the measured plateau.",
                 ratio,
-                detector.t_init,
+                t_init,
                 *RATIO_RANGE,
                 "defects survive the noise" if ratio < 1 else "the signal is buried",
                 schedule.matching_step(PLATEAU_RATIO, rms),
@@ -135,10 +133,6 @@ class TrainingModule(DetectionModule):
             "module": type(self).__name__,
             "trained": f"{self.trained}." if self.trained else None,
             "detector": detector.spec,
-            "categories": self.data.categories,
-            "feature_rms": self.feature_rms,
-            "noise_to_signal": self.noise_to_signal,
-            "selected_on": "last",
             "progress": {name: getattr(self, name) for name in self.counters},
         }
 
@@ -166,10 +160,8 @@ class TrainingModule(DetectionModule):
         self.check_extractor(spec, "the checkpoint")
         self.detector.calibrated_for = spec["calibrated_for"]
         self.detector.teacher_hash = spec["teacher_hash"]
-        self.feature_rms = stored["feature_rms"]
-        self.noise_to_signal = stored["noise_to_signal"]
-        for counter, value in stored["progress"].items():
-            setattr(self, counter, value)
+        for counter in self.counters:
+            setattr(self, counter, stored["progress"][counter])
         self.is_restored = True
 
     def check_extractor(self, spec: Mapping[str, Any], owner: str) -> None:
@@ -184,7 +176,7 @@ class TrainingModule(DetectionModule):
         """
         mine = self.detector.extractor.config
         for name, value in spec["extractor"].items():
-            if mine[name] != value:
+            if mine[name] != value and name != "precision":
                 raise InputError(
                     f"--data.{name} is {mine[name]}, but {owner} was trained with {value}. Leave "
                     f"--data.{name} out, or train stage 1 again with it."
@@ -208,17 +200,12 @@ class TrainingModule(DetectionModule):
             )
 
 
-def seeded_network(build: Any, seed: int) -> nn.Module:
-    """Build a network whose initial weights depend on the seed alone.
-
-    Args:
-        build: Returns the network.
-        seed: Seed of the initial weights; torch's global random state is left as it was.
-    """
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch's global random state, from which torch initialises, and restore it afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # noqa: TID251 (torch initialises from its global state)
-        network: nn.Module = build()
-    return network
+        yield
 
 
 def is_plain(value: object) -> bool:

@@ -92,6 +92,9 @@ def test_a_sweep_leaves_both_models_and_a_table(swept: Path) -> None:
     assert "minutes of training: AMDM 0, OmiAD 0" in text
     # The paper's means are over fifteen categories, these over two.
     assert "(paper)" not in text
+    # No option beats the configuration of the row, which comes last.
+    asked = json.loads((folder / "adaptive_mask" / "asked.json").read_text())
+    assert asked["arguments"][-1].endswith("ablation/adaptive_mask.yaml")
 
 
 def test_tables_1_and_12_collect_the_finished_sweeps(swept: Path) -> None:
