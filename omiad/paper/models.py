@@ -12,36 +12,22 @@ ABLATIONS = (3, 13, 14, 15)
 
 
 class Model(NamedTuple):
-    """A model of a table, trained in one stage or two.
-
-    Attributes:
-        teacher: File in configs/ablation that configures stage 1.
-        distil: File in configs/ablation that configures stage 2; None if there is no stage 2.
-    """
+    """The files in configs/ablation that configure stage 1 of a model and stage 2, if any."""
 
     teacher: str
     distil: str | None = None
 
     @property
     def folder(self) -> str:
-        """Name of its folder in a sweep."""
-        return self.teacher if self.distil is None else f"{self.teacher}_{self.distil}"
-
-
-AMDM, OMIAD = Model("adaptive_mask"), Model("adaptive_mask", "asd")
-"""The models of Table 1."""
+        """Name of the model's folder in a sweep."""
+        return "_".join(filter(None, self))
 
 
 def models_of_table(number: int, *, configs: Path, small: bool) -> dict[str, Model]:
-    """Return the models that fill a table, by the paper's names and in its order.
-
-    Args:
-        number: Number of the table.
-        configs: Folder of the configurations, whose ablation/tables.yaml defines the ablations.
-        small: Whether the models are those of the small preset.
-    """
+    """Return the models of a table or of its small preset, by the paper's names, in its order."""
     if number not in ABLATIONS:
-        return {"AMDM": AMDM, "OmiAD": OMIAD} if number == 1 else {"OmiAD": OMIAD}
+        models = {"AMDM": Model("adaptive_mask"), "OmiAD": Model("adaptive_mask", "asd")}
+        return models if number == 1 else {"OmiAD": models["OmiAD"]}
     tables = yaml.safe_load(configuration(configs, "ablation/tables.yaml").read_text())
     return {
         name: Model((small and row.get("small_teacher")) or row["teacher"], row.get("distil"))
@@ -50,11 +36,7 @@ def models_of_table(number: int, *, configs: Path, small: bool) -> dict[str, Mod
 
 
 def configuration(configs: Path, name: str) -> Path:
-    """Return the path of a configuration.
-
-    Raises:
-        MissingInputError: If there is no such file.
-    """
+    """Return the path of a configuration, or raise MissingInputError."""
     if not (configs / name).is_file():
         raise MissingInputError(
             f"No '{name}' in '{configs}'. Run from a checkout of omiad, or give --configs."
@@ -66,15 +48,15 @@ def sweep_results(number: int, sweep: Path, *, configs: Path) -> dict[str, Path]
     """Return the results.json of each model of a table that a sweep has tested."""
     models = models_of_table(number, configs=configs, small=sweep.name.endswith("_small"))
     found = {name: latest_results(sweep / model.folder) for name, model in models.items()}
-    return {name: path for name, path in found.items() if path is not None}
+    return {name: path for name, path in found.items() if path}
 
 
 def latest_results(folder: Path) -> Path | None:
     """Return the results.json of a model's folder, or None if the model has not been tested."""
-    files = [part / "results.json" for part in parts_of(folder / "test")]
-    return next((path for path in reversed(files) if path.is_file()), None)
+    return next(reversed(in_parts(folder / "test", "results.json")), None)
 
 
-def parts_of(folder: Path) -> list[Path]:
-    """Return the parts of an interrupted run or test, in their order."""
-    return sorted(folder.glob("part_*"), key=lambda path: int(path.name.removeprefix("part_")))
+def in_parts(folder: Path, file: str) -> list[Path]:
+    """Return a file of each part of an interrupted run or test that has it, in their order."""
+    parts = sorted(folder.glob("part_*"), key=lambda path: int(path.name.removeprefix("part_")))
+    return [part / file for part in parts if (part / file).is_file()]
