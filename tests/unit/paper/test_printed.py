@@ -27,6 +27,19 @@ UNEQUAL_TO_TABLE_1 = {("VisA", "UniAD")}
 """All seven figures differ between Table 1 and Tables 6 and 7."""
 
 
+GAINS = {
+    ("MVTec-AD", "DiAD"): 1.5,
+    ("MVTec-AD", "HVQ-Trans"): 2.0,
+    ("VisA", "DiAD"): 13.1,
+    ("VisA", "HVQ-Trans"): 4.1,
+    ("MPDD", "DiAD"): 23.3,
+    ("MPDD", "HVQ-Trans"): 9.7,
+    ("Real-IAD", "DiAD"): 45.1,
+    ("Real-IAD", "HVQ-Trans"): 6.9,
+}
+"""Gains of OmiAD over other methods in %, which Section 4.2 states."""
+
+
 def means(number: int) -> dict[tuple[str, str], PaperRow]:
     return {(r.dataset, r.method): r for r in paper_table(number) if r.category == MEAN}
 
@@ -87,27 +100,15 @@ def test_table_1_repeats_the_means_of_the_appendix_except_the_listed() -> None:
     ],
 )
 def test_an_ablation_repeats_the_figures_of_table_1(number: int, row: str, method: str) -> None:
-    whole = means(1)["MVTec-AD", method].figures
-    assert means(number)["MVTec-AD", row].figures == {
-        metric: whole[metric] for metric in ("image_auroc", "pixel_auroc")
-    }
+    assert means(number)["MVTec-AD", row].figures.items() <= (
+        means(1)["MVTec-AD", method].figures.items()
+    )
 
 
-@pytest.mark.parametrize(
-    ("dataset", "over_diad", "over_hvq"),
-    [
-        ("MVTec-AD", 1.5, 2.0),
-        ("VisA", 13.1, 4.1),
-        ("MPDD", 23.3, 9.7),
-        ("Real-IAD", 45.1, 6.9),
-    ],
-)
-def test_gains_of_section_4_2_are_relative_gains_in_mad(
-    dataset: str, over_diad: float, over_hvq: float
-) -> None:
-    mad = {method: row.figures["mad"] for (of, method), row in means(1).items() if of == dataset}
-    for method, gain in (("DiAD", over_diad), ("HVQ-Trans", over_hvq)):
-        assert 100 * (mad["OmiAD"] / mad[method] - 1) == pytest.approx(gain, abs=0.051)
+def test_gains_of_section_4_2_are_relative_gains_in_mad() -> None:
+    mad = {key: row.figures["mad"] for key, row in means(1).items()}
+    ours = {(name, rival): mad[name, "OmiAD"] / mad[name, rival] - 1 for name, rival in GAINS}
+    assert {key: 100 * gain for key, gain in ours.items()} == pytest.approx(GAINS, abs=0.051)
 
 
 def test_section_4_4_says_nearly_200_times_faster_than_ddad_where_table_2_gives_236() -> None:
