@@ -140,8 +140,10 @@ def about(function: Callable[..., object]) -> str:
 
 
 def meanings(function: Callable[..., object]) -> dict[str, str]:
-    """Return what the docstring of a function or class says about each parameter."""
-    documented = docstring_parser.parse(inspect.getdoc(function) or "").params
+    """Return what the docstrings of a function or class, and of a dataclass's bases, explain."""
+    sources = inspect.getmro(function)[::-1] if is_dataclass(function) else (function,)
+    texts = [docstring_parser.parse(inspect.getdoc(source) or "") for source in sources]
+    documented = [each for text in texts for each in text.params]
     return {each.arg_name: " ".join((each.description or "").split()) for each in documented}
 
 

@@ -1,4 +1,4 @@
-"""Drives headless Chromium over the pipe of its DevTools protocol; needs no package."""
+"""Drive headless Chromium through the pipe of its DevTools protocol, without a package."""
 
 import base64
 import fcntl
@@ -8,34 +8,24 @@ import select
 import shutil
 import subprocess
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import pytest
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--hide-scrollbars",
-    "--remote-debugging-pipe",
-)
+FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars",
+         "--disable-background-networking", "--disable-component-update", "--disable-sync",
+         "--remote-debugging-pipe")  # fmt: skip
 _SECONDS = 60.0
-"""How long an answer may take."""
+"""Longest time to an answer."""
 
 
 class Browser:
     """One tab of a browser; skips the test where there is no browser.
 
     Attributes:
-        problems: Errors and warnings of pages so far, and exceptions of their scripts.
-        requests: Addresses that pages asked for, without those that are data themselves.
+        problems: Errors and warnings of pages, and exceptions of their scripts.
+        requests: Addresses that pages asked for; data: addresses are left out.
     """
 
     def __init__(self, profile: Path) -> None:
@@ -70,12 +60,7 @@ class Browser:
             self.call(f"{domain}.enable")
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._process.kill()
         self._process.wait()
         os.close(self._out)
@@ -91,13 +76,8 @@ class Browser:
 
     def resize(self, width: int, height: int) -> None:
         """Change the size of the window, in CSS pixels."""
-        self.call(
-            "Emulation.setDeviceMetricsOverride",
-            width=width,
-            height=height,
-            deviceScaleFactor=1,
-            mobile=width < 500,
-        )
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height,
+                  deviceScaleFactor=1, mobile=width < 500)  # fmt: skip
 
     def media(self, kind: str, *, scheme: str = "light") -> None:
         """Show the page as on "screen" or "print", in a "light" or "dark" scheme."""
@@ -157,18 +137,17 @@ class Browser:
         return message
 
     def _note(self, method: str, said: dict[str, Any]) -> None:
-        if method == "Page.loadEventFired":
-            self._is_loaded = True
-        elif method == "Runtime.exceptionThrown":
-            self.problems.append(str(said["exceptionDetails"]))
-        elif method == "Log.entryAdded" and said["entry"]["level"] in ("error", "warning"):
-            self.problems.append(said["entry"]["text"])
-        elif method == "Runtime.consoleAPICalled" and said["type"] in ("error", "warning"):
-            self.problems.append(str(said["args"]))
-        elif method == "Network.requestWillBeSent":
-            address = said["request"]["url"]
-            if not address.startswith("data:"):
-                self.requests.append(address)
+        match method:
+            case "Page.loadEventFired":
+                self._is_loaded = True
+            case "Runtime.exceptionThrown":
+                self.problems.append(str(said["exceptionDetails"]))
+            case "Log.entryAdded" if said["entry"]["level"] in ("error", "warning"):
+                self.problems.append(said["entry"]["text"])
+            case "Runtime.consoleAPICalled" if said["type"] in ("error", "warning"):
+                self.problems.append(str(said["args"]))
+            case "Network.requestWillBeSent" if not said["request"]["url"].startswith("data:"):
+                self.requests.append(said["request"]["url"])
 
 
 def _pipe() -> tuple[int, int]:

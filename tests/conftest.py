@@ -38,4 +38,3 @@ def mvtec_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-goldens", action="store_true", help="rewrite tests/goldens")
     parser.addoption("--weights-dir", help="folder of backbone weights in timm's naming")
-    parser.addoption("--report-page", help="index.html of a report to open as well")

@@ -1,4 +1,4 @@
-"""Builds of a feature store in processes of their own, to be killed."""
+"""Builds of a feature cache in processes that may be killed."""
 
 import multiprocessing
 import os
@@ -12,25 +12,24 @@ from torch import Tensor
 
 from omiad.data.images import read_image
 from omiad.data.layouts.mvtec import index
-from omiad.features import Build, FeatureCache, FeatureExtractor, building, shards
+from omiad.features import Extraction, FeatureCache, FeatureExtractor, store
 
 BATCH_SIZE = 3
-IMAGES_PER_SHARD = 5
 
 
 def build(root: Path, cache_dir: Path, read: Callable[[Path, int], Tensor]) -> FeatureCache:
-    """Build small shards of the training images of a data set."""
+    """Build a cache of the training images of a data set."""
     torch.set_num_threads(1)
     samples = [s for s in index(root) if s.split == "train"]
     extractor = FeatureExtractor(
         "test_efficientnet", weights="random", image_size=32, feature_size=4, stages=(0, 1)
     )
-    how = Build(extractor, read, batch_size=BATCH_SIZE, progress=False)
+    how = Extraction(extractor, read, batch_size=BATCH_SIZE)
     return FeatureCache.open_or_build(samples, how, root=root, cache_dir=cache_dir)
 
 
 class LoggedReader:
-    """Notes each image it opens in a file that outlives the process."""
+    """Notes each image that it opens in a file that outlives the process."""
 
     def __init__(self, log: Path) -> None:
         self.log = log
@@ -42,7 +41,7 @@ class LoggedReader:
 
 
 def run(root: Path, cache_dir: Path, log: Path, die_at: int | None = None) -> None:
-    """Build; with `die_at`, die by SIGKILL in front of so many-th change of a file."""
+    """Build; with `die_at`, die by SIGKILL before the change of a file with that number."""
     if die_at is not None:
         remaining = [die_at]
 
@@ -55,15 +54,23 @@ def run(root: Path, cache_dir: Path, log: Path, die_at: int | None = None) -> No
 
             return call
 
-        for module, names in (
-            (os, ("replace", "fsync", "unlink", "truncate")),
-            (shards, ("write_index", "recover", "content_of")),
-        ):
-            for name in names:
-                setattr(module, name, counted(getattr(module, name)))
-        building.recover = shards.recover
-    shards.SHARD_BYTES = IMAGES_PER_SHARD * 2 * 40 * 4 * 4
+        for name in ("replace", "fsync", "unlink", "truncate"):
+            setattr(os, name, counted(getattr(os, name)))
+        store._append = counted(store._append)
+        store._append = torn(store._append, remaining)
     build(root, cache_dir, LoggedReader(log))
+
+
+def torn(append: Callable[..., Any], remaining: list[int]) -> Callable[..., Any]:
+    """Die with half of the content written, if the next change is the last."""
+
+    def call(path: Path, content: Any) -> None:
+        if remaining[0] == 0:
+            with path.open("ab") as file:
+                file.write(content[: len(content) // 2])
+        append(path, content)
+
+    return call
 
 
 def start(*args: Any) -> multiprocessing.process.BaseProcess:

@@ -1,82 +1,84 @@
-"""The data of a run: cached features to train on, photographs to test on."""
+"""The data of a run: features to train on, and photographs or their features to test on."""
 
 import logging
 from collections.abc import Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from omiad.data.features import Cache, FeatureSource, Split
 from omiad.data.images import ImageDataset, PrepareMask, read_image
 from omiad.data.layouts import Layout, index_dataset
-from omiad.data.loading import (
-    CachedFeatures,
-    PhotographBatch,
-    ResumableLoader,
-    TrainingPhotographs,
-    collate,
-)
+from omiad.data.loading import PhotographBatch, ResumableLoader, TrainingItems, collate
 from omiad.data.packing import PackedSamples
 from omiad.data.sampling import EpochSampler, EvaluationSampler, Sampling
 from omiad.errors import InputError
 from omiad.features import (
-    Build,
-    CacheKey,
+    Extraction,
     FeatureCache,
     FeatureExtractor,
     FeatureStatistics,
     StreamedFeatures,
 )
-from omiad.features.reading import FileLoader
+from omiad.features.cache import compute_missing
+from omiad.features.extractor import Grid, Precision
+from omiad.features.reading import BATCH_SIZE, FileLoader
 from omiad.types import FeatureBatch, ImageBatch, Sample, ScoringBatch
-
-EXTRACTION_BATCH_SIZE = 32
-"""Images per forward pass of the backbone; fixed, so that features do not depend on the run's."""
 
 logger = logging.getLogger(__name__)
 
-_PRECISIONS = {"bf16-mixed": "bfloat16", "16-mixed": "float16"}
+Split = Literal["train", "test"]
+
+Cache = bool | Literal["all"]
+"""Which features are kept on disk: the training images' (True), all (all), or none (False)."""
+
+
+def extractor_precision(trainer_precision: object) -> Precision:
+    """Return the precision that features are extracted in under a precision of a trainer."""
+    precisions: dict[str, Precision] = {"bf16-mixed": "bfloat16", "16-mixed": "float16"}
+    return precisions.get(str(trainer_precision), "float32")
 
 
 class FeatureDataModule(LightningDataModule):
-    """Images of all categories, as features of a frozen backbone.
+    """Photographs of all categories, as features of a frozen backbone.
 
-    The features of the training images are computed once and kept in a cache on disk; training
-    reads only those. Those of the test images are computed as they stream by, or kept as well.
+    Start with `root`, the folder of photographs, and with `backbone`, `weights` and `image_size`,
+    which determine the features. The features of the training images are computed once, in a cache
+    below `cache_dir`; training reads the cache alone. A test computes features as it goes, unless
+    `cache` is `all`.
+
+    If categories differ much in their number of images, `sampling` set to `balanced` keeps the
+    large categories from dominating training.
 
     Args:
         root: Folder of the data set.
-        layout: How it lies there: mvtec (also mpdd and synthetic), visa, realiad, realiad_sv (its
-            first view alone), folder (your own photographs), or auto, which looks at the folders.
-        backbone: Model name of timm.
-        weights: Weights of the backbone: pretrained (downloaded once by timm), random, or a file
-            (.safetensors, .pth, .pt, .bin in timm's naming, or an omiad .ckpt), or a folder with
-            a file named like the backbone.
-        image_size: Side in pixels that images are resized to, without keeping the aspect ratio.
+        layout: Layout of the folder: mvtec (also for MPDD and synthetic data), visa, realiad,
+            realiad_sv (the first view of each part), folder (your own photographs), or auto, which
+            detects the layout from the folders.
+        backbone: Model name in timm.
+        weights: Weights of the backbone: pretrained (downloaded once by timm), random, a file
+            (.safetensors, .pth, .pt, .bin in timm's naming, or an omiad .ckpt), or a folder with a
+            file named like the backbone.
+        image_size: Side in pixels that images are resized to; the aspect ratio is not kept.
         feature_size: Side of the feature grid in cells.
-        stages: Feature maps of the backbone to use, in timm's numbering; by default those down to
-            a sixteenth of the image or, of a plain ViT, four blocks evenly spaced.
-        antialias: Average where a feature map shrinks to the grid, instead of picking values.
-        window: Side of the square that every value of a feature map is first averaged over, odd, as
-            in PatchCore; 1 is none.
-        zero_pad: Average over zeros beyond the border too, instead of what lies inside alone, so
-            that cells at the border count less.
-        cache: Keep the features on disk of the training images (true), of all images (all), or of
-            none (false); of others the backbone computes the same numbers in every step.
-        cache_dir: Folder of the feature caches; a cache takes images x channels x grid x 2 bytes.
-        cache_budget: GiB that all caches in the folder may take, None for what the disk has.
-        cache_key: What tells that an image has changed: stat (path, size and time of change) or
-            content (its bytes, which are read at each start).
-        sampling: natural shows every training image once in an epoch; balanced shows of every
-            category as many as the smallest has, other ones in each epoch.
-        batch_size: Images per batch and device in training; tests take 32 at a time, so that no
-            score depends on it.
+        stages: Feature maps of the backbone to use, in timm's numbering; by default those with a
+            stride of at most 16 or, for a plain ViT, four evenly spaced blocks.
+        grid: How feature maps are resized to the grid: uniad (as in the paper: bilinear with
+            aligned corners), average (bilinear with antialiasing, which averages where a map
+            shrinks), or patchcore (means over 3 x 3 windows, then average).
+        cache: Features to keep on disk: of the training images (true), of all images (all), or of
+            none (false, which runs the backbone in every step to the same numbers).
+        cache_dir: Folder of the feature caches. An image takes channels x grid x grid x 2 bytes.
+        sampling: natural shows every training image once in an epoch. balanced shows equally many
+            images of every category in an epoch, as many as the smallest category has, and draws
+            them anew for each epoch.
+        batch_size: Images per batch and device in training. A test always takes 32 at a time, so
+            that no score depends on this option.
         num_workers: Processes that read images or cached features.
-        seed: Of the order of training images, and of random backbone weights.
+        seed: Seed of the order of training images, and of random backbone weights.
 
     Attributes:
         prepare_mask: Brings a test mask to the image size; by default as `read_mask` does.
@@ -92,20 +94,16 @@ class FeatureDataModule(LightningDataModule):
         image_size: int = 224,
         feature_size: int = 32,
         stages: list[int] | None = None,
-        antialias: bool = False,
-        window: int = 1,
-        zero_pad: bool = False,
+        grid: Grid = "uniad",
         cache: Cache = True,
         cache_dir: str = "~/.cache/omiad",
-        cache_budget: float | None = None,
-        cache_key: CacheKey = "stat",
         sampling: Sampling = "natural",
         batch_size: int = 32,
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        # Not to the logger: the model logs a seed of its own, and Lightning allows each name once.
+        # Not to the logger: the model logs its own seed, and Lightning allows each name once.
         self.save_hyperparameters(logger=False)
         if batch_size < 1 or num_workers < 0 or seed < 0:
             raise InputError(
@@ -115,37 +113,29 @@ class FeatureDataModule(LightningDataModule):
         self.root = Path(root).expanduser()
         self.layout: Layout = layout
         self.image_size = image_size
-        self._source = FeatureSource(
-            root=self.root,
-            cache=cache,
-            cache_dir=Path(cache_dir).expanduser(),
-            budget=cache_budget,
-            key=cache_key,
-        )
+        splits: dict[Cache, tuple[Split, ...]] = {True: ("train",), "all": ("train", "test")}
+        self.cached_splits = splits.get(cache, ())
+        self.cache_dir = Path(cache_dir).expanduser()
         self.sampling: Sampling = sampling
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
-        self._build_extractor = partial(
+        self.prepare_mask: PrepareMask | None = None
+        self.build_extractor = partial(
             FeatureExtractor,
             backbone,
             weights=weights,
             image_size=image_size,
             feature_size=feature_size,
             stages=stages,
-            antialias=antialias,
-            window=window,
-            zero_pad=zero_pad,
+            grid=grid,
             seed=seed,
         )
-        self.prepare_mask: PrepareMask | None = None
         self._extractor: FeatureExtractor | None = None
         self._train_features: FeatureCache | StreamedFeatures | None = None
-        # A run sets them in setup, and a loaded model its own precision.
-        self.device: torch.device | str = "cpu"
 
     def setup(self, stage: str | None = None) -> None:
-        """List the files, build the extractor and, for training, open or build the cache.
+        """List the files and, for training, open or build the cache.
 
         Raises:
             MissingInputError: If the root or the weights do not exist.
@@ -156,41 +146,63 @@ class FeatureDataModule(LightningDataModule):
                 f"'{self.root}' has no test images. Put some in <category>/test/good and "
                 f"<category>/test/<defect>."
             )
-        if self.trainer is not None:
-            self.device = self.trainer.strategy.root_device
-        if stage in ("fit", None) and self.trainer is not None:
-            self.extractor.precision = _PRECISIONS.get(str(self.trainer.precision), "float32")
         if stage in ("fit", None) and self._train_features is None:
             self._train_features = self.features("train")
 
     @property
-    def build(self) -> Build:
-        """How features are computed, on `device` and in `autocast_dtype`."""
-        return Build(
-            self.extractor,
-            read=read_image,
-            batch_size=EXTRACTION_BATCH_SIZE,
-            num_workers=self.num_workers,
-            device=self.device,
-            autocast_dtype=self.extractor.autocast_dtype,
-        )
+    def extractor(self) -> FeatureExtractor:
+        """The frozen backbone.
+
+        Unless `use_extractor` gave one, it is built when first needed: in the precision and on the
+        device of the trainer, or in float32 on the CPU without a trainer.
+        """
+        if self._extractor is None:
+            trainer = self.trainer
+            precision = "32-true" if trainer is None else trainer.precision
+            self._extractor = self.build_extractor(precision=extractor_precision(precision))
+            if trainer is not None:
+                self._extractor.to(trainer.strategy.root_device)
+        return self._extractor
+
+    def use_extractor(self, extractor: FeatureExtractor) -> None:
+        """Take an extractor instead of building one, for example that of a trained detector.
+
+        The images get the size that the extractor needs, and its device computes the features.
+        """
+        if extractor is not self._extractor:
+            self._train_features = None
+        self._extractor = extractor
+        self.image_size = extractor.image_size
 
     def features(self, split: Split) -> FeatureCache | StreamedFeatures:
-        """Return the features of a split; where it is cached, after computing what is missing."""
+        """Return the features of a split; if it is cached, compute those that are missing first."""
         if split == "train" and self._train_features is not None:
             return self._train_features
-        return self._source.open(split, self.samples(split), self.build)
+        kind = FeatureCache.open_or_build if split in self.cached_splits else StreamedFeatures
+        return kind(self.samples(split), self._extraction, root=self.root, cache_dir=self.cache_dir)
 
     def build_caches(self) -> int:
-        """Compute all that the cached splits lack, its size told as one; return their images.
+        """Compute the missing features of all cached splits at once; return how many images have.
+
+        The size is logged, and refused if it does not fit, before anything is computed.
 
         Raises:
-            InputError: If no split is cached, or the features do not fit.
+            InputError: If no split is cached, or the features do not fit on the disk.
         """
-        return self._source.build_all(self._listed, self.build)
+        if not self.cached_splits:
+            raise InputError("--data.cache false keeps no features. Set it to true or all.")
+        samples = [sample for split in self.cached_splits for sample in self.samples(split)]
+        compute_missing(samples, self._extraction, root=self.root, cache_dir=self.cache_dir)
+        for split in self.cached_splits:
+            self.features(split)  # keeps the statistics, and the split's images from `prune`
+        return len(samples)
+
+    @property
+    def _extraction(self) -> Extraction:
+        return Extraction(self.extractor, read_image, num_workers=self.num_workers)
 
     def samples(self, split: Split) -> Sequence[Sample]:
-        """Return the samples of a split; `index` in the batches counts in this list."""
+        """Return the samples of a split; `index` in the batches is the position in this list."""
         return self._listed[split]
 
     @cached_property
@@ -202,21 +214,6 @@ class FeatureDataModule(LightningDataModule):
             split: PackedSamples(sample for sample in index.samples if sample.split == split)
             for split in ("train", "test")
         }
-
-    def reference(self, category: str) -> Path:
-        """Return the first normal training image of a category, to show beside its defects."""
-        return next(s.image for s in self.samples("train") if s.category == category)
-
-    @property
-    def extractor(self) -> FeatureExtractor:
-        """The frozen backbone, built when first asked for."""
-        if self._extractor is None:
-            self._extractor = self._build_extractor()
-        return self._extractor
-
-    def use_extractor(self, extractor: FeatureExtractor) -> None:
-        """Compute features by the extractor of a trained model."""
-        self._extractor = extractor
 
     @property
     def train_features(self) -> FeatureCache | StreamedFeatures:
@@ -234,11 +231,6 @@ class FeatureDataModule(LightningDataModule):
         """Statistics of the raw training features; after `setup("fit")`."""
         return self.train_features.statistics
 
-    @property
-    def num_channels(self) -> int:
-        """Channels of the features."""
-        return self.extractor.num_channels
-
     @cached_property
     def categories(self) -> list[str]:
         """Names of the categories, sorted."""
@@ -246,62 +238,56 @@ class FeatureDataModule(LightningDataModule):
 
     @property
     def dataset_name(self) -> str:
-        """Name of the published data set where it is one, otherwise of the root folder."""
+        """Name of the published data set, or of the root folder if it is not a published one."""
         _ = self._listed
         return self._dataset_name
 
     def train_dataloader(self) -> ResumableLoader:
-        """Return the shuffled batches of all categories, as `FeatureBatch` when on the device."""
+        """Return the shuffled batches of all categories, which reach a step as `FeatureBatch`."""
         samples, features = self.samples("train"), self.train_features
         numbers = {name: number for number, name in enumerate(self.categories)}
         category = torch.tensor([numbers[sample.category] for sample in samples])
-        dataset = (
-            CachedFeatures(features, category)
-            if isinstance(features, FeatureCache)
-            else TrainingPhotographs(samples, self.image_size, category)
+        items = TrainingItems(
+            samples,
+            category,
+            image_size=self.image_size,
+            features=features if isinstance(features, FeatureCache) else None,
         )
-        sampler = EpochSampler(
-            len(samples),
-            seed=self.seed,
-            groups=category.numpy() if self.sampling == "balanced" else None,
-            **self._share,
-        )
+        groups = category.numpy() if self.sampling == "balanced" else None
         return ResumableLoader(
-            dataset,
-            sampler,
+            items,
+            EpochSampler(len(samples), seed=self.seed, groups=groups, **self._share),
             batch_size=self.batch_size,
             num_workers=self.num_workers,
             pin_memory=self._pin_memory,
         )
 
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Run the backbone on photographs, whose features are not cached."""
-        if isinstance(batch, PhotographBatch):
-            features = self.build.features(batch.images)
-            return FeatureBatch(features, batch.index, batch.category)
-        if isinstance(batch, ImageBatch):
-            return ScoringBatch(self.build.features(batch.images), batch.labels)
-        return batch
-
     def test_dataloader(self) -> DataLoader[ImageBatch | ScoringBatch]:
         """Return the test images in the order of `samples("test")`.
 
-        A batch is an `ImageBatch`, or a `ScoringBatch` where features are cached. Each process gets
-        its own share of the images.
+        A batch reaches a step as a `ScoringBatch`. Each process gets its own share of the images.
         """
         samples = self.samples("test")
-        features = self.features("test") if "test" in self._source.cached_splits else None
+        features = self.features("test") if "test" in self.cached_splits else None
         return FileLoader(
             ImageDataset(
                 samples, self.image_size, prepare_mask=self.prepare_mask, features=features
             ),
-            batch_size=EXTRACTION_BATCH_SIZE,
+            batch_size=BATCH_SIZE,
             sampler=EvaluationSampler(len(samples), **self._share),
             num_workers=self.num_workers,
             pin_memory=self._pin_memory,
             collate_fn=partial(collate, pinned=self._pin_memory),
-            generator=torch.Generator(),  # leave torch's global random state alone
         )
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Compute the features of photographs, which are not cached, on the device."""
+        if isinstance(batch, PhotographBatch):
+            features = self._extraction.features(batch.images)
+            return FeatureBatch(features, batch.index, batch.category)
+        if isinstance(batch, ImageBatch):
+            return ScoringBatch(self._extraction.features(batch.images), batch.labels)
+        return batch
 
     @property
     def _share(self) -> dict[str, int]:

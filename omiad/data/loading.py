@@ -1,4 +1,4 @@
-"""Training batches that can be taken up again where a run was interrupted."""
+"""Training batches that continue where an interrupted run stopped."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -12,13 +12,12 @@ from omiad.data.images import read_image
 from omiad.data.packing import packed
 from omiad.data.sampling import EpochSampler
 from omiad.errors import InputError
-from omiad.features import FeatureCache
 from omiad.features.reading import FileLoader
 from omiad.types import FeatureBatch, ImageBatch, Sample, ScoringBatch
 
 
 class PhotographBatch(NamedTuple):
-    """Training photographs whose features are computed on the device.
+    """Training photographs whose features are still to be computed.
 
     Attributes:
         images: RGB pixels (B, 3, S, S), uint8.
@@ -27,73 +26,69 @@ class PhotographBatch(NamedTuple):
     """
 
     images: Tensor
-    index: Tensor  # type: ignore[assignment] # nobody searches a batch as a tuple
+    index: Tensor  # type: ignore[assignment] # shadows tuple.index, which is unused
     category: Tensor
 
 
 Batch = TypeVar("Batch", bound=FeatureBatch | PhotographBatch | ImageBatch | ScoringBatch)
 
 
-class CachedFeatures(Dataset[FeatureBatch]):
-    """Items of a feature cache with their category: a `FeatureBatch` without the batch axis.
+class TrainingItems(Dataset[FeatureBatch | PhotographBatch]):
+    """Training images with their category.
 
-    Args:
-        cache: Features of the samples.
-        category: Index of each sample's category (N,), int64.
-    """
-
-    def __init__(self, cache: FeatureCache, category: Tensor) -> None:
-        self.cache = cache
-        self.category = category
-
-    def __len__(self) -> int:
-        return len(self.cache)
-
-    def __getitem__(self, index: int) -> FeatureBatch:
-        return FeatureBatch(self.cache[index], torch.tensor(index), self.category[index])
-
-
-class TrainingPhotographs(Dataset[PhotographBatch]):
-    """Training images as pixels: a `PhotographBatch` without the batch axis.
+    An item is a `FeatureBatch` without the batch axis or, if no features are given, a
+    `PhotographBatch`.
 
     Args:
         samples: The training samples.
-        image_size: Side of the images in pixels.
         category: Index of each sample's category (N,), int64.
-    """
-
-    def __init__(self, samples: Sequence[Sample], image_size: int, category: Tensor) -> None:
-        self.samples = packed(samples)
-        self.image_size = image_size
-        self.category = category
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> PhotographBatch:
-        image = read_image(self.samples[index].image, self.image_size)
-        return PhotographBatch(image, torch.tensor(index), self.category[index])
-
-
-class ResumableLoader:
-    """Training batches; a run interrupted within an epoch goes on with the batches it had left.
-
-    Lightning keeps `state_dict` in its checkpoints. It wraps a DataLoader instead of being one:
-    Lightning would replace the sampler of a DataLoader under several processes, and start reading
-    ahead before it names the epoch. Iteration here begins with the first batch asked for.
-
-    Args:
-        dataset: Items to batch.
-        sampler: Order of the items, and this process's share.
-        batch_size: Items per batch and process. A smaller last batch is left out, unless it would
-            be the only one.
-        num_workers: Processes that read ahead; the order does not depend on it.
-        pin_memory: Whether batches lie in memory that a GPU copies from faster.
+        image_size: Side of the photographs in pixels.
+        features: Cached features of the samples.
     """
 
     def __init__(
         self,
-        dataset: CachedFeatures | TrainingPhotographs,
+        samples: Sequence[Sample],
+        category: Tensor,
+        *,
+        image_size: int,
+        features: Dataset[Tensor] | None = None,
+    ) -> None:
+        self.samples = packed(samples)
+        self.category = category
+        self.image_size = image_size
+        self.features = features
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> FeatureBatch | PhotographBatch:
+        labels = torch.tensor(index), self.category[index]
+        if self.features is not None:
+            return FeatureBatch(self.features[index], *labels)
+        return PhotographBatch(read_image(self.samples[index].image, self.image_size), *labels)
+
+
+class ResumableLoader:
+    """Training batches; a run that was interrupted within an epoch gets the remaining batches.
+
+    Lightning keeps `state_dict` in its checkpoints. This class wraps a DataLoader instead of being
+    one, because Lightning would replace the sampler of a DataLoader under several processes and
+    would read ahead before it sets the epoch. Here nothing is read before the first batch is asked
+    for.
+
+    Args:
+        dataset: Items to batch.
+        sampler: Order of the items, and this process's share.
+        batch_size: Items per batch and process. A smaller last batch is dropped, unless it is the
+            only one.
+        num_workers: Processes that read ahead; the order does not depend on their number.
+        pin_memory: Whether to put batches in memory that a GPU copies from faster.
+    """
+
+    def __init__(
+        self,
+        dataset: TrainingItems,
         sampler: EpochSampler,
         *,
         batch_size: int,
@@ -112,11 +107,10 @@ class ResumableLoader:
             pin_memory=pin_memory,
             collate_fn=partial(collate, pinned=pin_memory),
             drop_last=len(sampler) >= batch_size,
-            generator=torch.Generator(),  # leave torch's global random state alone
         )
 
     def __len__(self) -> int:
-        """Batches of a whole epoch, also while taking one up again."""
+        """Return the number of batches of a whole epoch, also in a resumed epoch."""
         return self._num_batches
 
     def __iter__(self) -> Iterator[FeatureBatch | PhotographBatch]:
@@ -126,28 +120,28 @@ class ResumableLoader:
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position: the epoch and how many of its batches were given out."""
+        """Return the position: the epoch, and the number of its batches that were given out."""
         return {"epoch": self.sampler.epoch, "batches": self._batches_given, **self._order()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a position.
+        """Continue from a position.
 
         Raises:
-            InputError: If it lies within an epoch of other batches than these.
+            InputError: If the position is within an epoch whose batches would differ from these.
         """
-        state = {"balanced": 0, **state}  # older checkpoints know no other order
         for name, value in self._order().items():
             if state[name] != value and 0 < state["batches"] < state["num_batches"]:
                 raise InputError(
                     f"The checkpoint was written within an epoch with {name} {state[name]}, but "
-                    f"now it is {value}. Resume with the same, or from a checkpoint of an epoch's "
-                    f"end."
+                    f"now it is {value}. Resume with the same value, or from a checkpoint at the "
+                    f"end of an epoch."
                 )
         self.sampler.epoch = state["epoch"]
         self.sampler.start = state["batches"] * self.batch_size
         self._batches_given = state["batches"]
 
     def _order(self) -> dict[str, int]:
+        """Return everything that determines the batches of an epoch."""
         return {
             "num_samples": self.sampler.num_samples,
             "batch_size": self.batch_size,
@@ -159,7 +153,7 @@ class ResumableLoader:
 
 
 def collate(items: list[Batch], *, pinned: bool) -> Batch:
-    """Stack items; in the main process straight into memory that a GPU copies from faster."""
+    """Stack items; if pinned and in the main process, write them straight into pinned memory."""
     if not pinned or get_worker_info() is not None:
         stacked: Batch = default_collate(items)
         return stacked

@@ -1,4 +1,4 @@
-"""Which images a process sees, and in what order."""
+"""Which images a process gets, and in what order."""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -10,25 +10,25 @@ from torch.utils.data import DistributedSampler, Sampler
 from omiad.errors import InputError
 
 Sampling = Literal["natural", "balanced"]
-"""Whether categories are shown as often as they have images, or all as often as the smallest."""
+"""How often an epoch shows a category: once per image, or as often as every other category."""
 
 
 class EpochSampler(Sampler[int]):
-    """Indices in an order drawn from (seed, epoch), shared among processes, none twice an epoch.
+    """Indices in an order drawn from (seed, epoch) and shared among processes.
 
-    Of an epoch's order, process `rank` takes every `world_size`-th index. All take equally many,
-    so that up to `world_size - 1` indices rest for an epoch, others in the next.
+    Process `rank` takes every `world_size`-th index of an epoch's order. All processes take equally
+    many, so up to `world_size - 1` indices are left out in an epoch, other ones in the next.
 
     Args:
         num_samples: Number of indices.
-        seed: Of the order.
-        groups: Group of each index (N,); of every group an epoch draws as many as the smallest
-            has. By default an epoch has all indices.
-        rank: This process.
+        seed: Seed of the order.
+        groups: Group of each index (N,). An epoch draws equally many indices of every group, as
+            many as the smallest group has. By default an epoch has all indices.
+        rank: Number of this process.
         world_size: Number of processes.
 
     Raises:
-        InputError: If an epoch has fewer samples than there are processes.
+        InputError: If an epoch has fewer indices than there are processes.
     """
 
     def __init__(
@@ -43,8 +43,8 @@ class EpochSampler(Sampler[int]):
         self.num_samples = num_samples
         if groups is not None:
             self._members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
-            self._share = min(map(len, self._members))
-            self.num_samples = self._share * len(self._members)
+            self._per_group = min(map(len, self._members))
+            self.num_samples = self._per_group * len(self._members)
         self.is_balanced = groups is not None
         if self.num_samples < world_size:
             raise InputError(
@@ -58,7 +58,7 @@ class EpochSampler(Sampler[int]):
         self.start = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; Lightning calls this before each. A start set for another is void."""
+        """Choose the epoch; Lightning calls this before each. A start in another epoch is reset."""
         if epoch != self.epoch:
             self.start = 0
         self.epoch = epoch
@@ -67,7 +67,7 @@ class EpochSampler(Sampler[int]):
         return self.num_samples // self.world_size
 
     def __iter__(self) -> Iterator[int]:
-        # A spawn key, since numpy pads seeds with zeros: [2**32, 0] would be the same as [0, 1].
+        # A spawn key, because numpy pads seeds with zeros: [2**32, 0] would equal [0, 1].
         seeds = np.random.SeedSequence(self.seed, spawn_key=(self.epoch,))
         rng = np.random.default_rng(seeds)
         order = rng.permutation(self._drawn(rng) if self.is_balanced else self.num_samples)
@@ -76,25 +76,25 @@ class EpochSampler(Sampler[int]):
         return iter(mine[start:].tolist())
 
     def _drawn(self, rng: np.random.Generator) -> NDArray[np.int64]:
-        drawn = [rng.permutation(members)[: self._share] for members in self._members]
+        drawn = [rng.permutation(members)[: self._per_group] for members in self._members]
         return np.concatenate(drawn)
 
 
 class EvaluationSampler(DistributedSampler[int]):
     """A process's share of all indices, in order; together the processes have each index once.
 
-    Derived from torch's sampler, so that Lightning leaves it in its place; torch's own would
-    repeat indices until all processes have equally many.
+    Lightning replaces samplers under several processes except those derived from torch's
+    DistributedSampler, which itself would repeat indices until all processes have equally many.
 
     Args:
         num_samples: Number of indices.
-        rank: This process.
+        rank: Number of this process.
         world_size: Number of processes.
     """
 
     def __init__(self, num_samples: int, *, rank: int = 0, world_size: int = 1) -> None:
         super().__init__(
-            range(num_samples),  # type: ignore[arg-type] # only its length is asked for
+            range(num_samples),  # type: ignore[arg-type] # only its length is used
             num_replicas=world_size,
             rank=rank,
             shuffle=False,

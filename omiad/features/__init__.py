@@ -1,21 +1,18 @@
-"""Backbone features: extraction, the cache on disk, normalisation."""
+"""Backbone features: how they are extracted, cached on disk and normalised."""
 
-from omiad.features.building import Build
-from omiad.features.cache import CacheKey, FeatureCache, StreamedFeatures, compute_missing
+from omiad.features.cache import FeatureCache, StreamedFeatures
 from omiad.features.extractor import PRECISIONS, FeatureExtractor, weights_hash
-from omiad.features.normalization import FeatureNorm, FeatureNormalizer
-from omiad.features.store import FeatureStatistics
+from omiad.features.normalization import FeatureNorm, FeatureNormalizer, FeatureStatistics
+from omiad.features.reading import Extraction
 
 __all__ = [
     "PRECISIONS",
-    "Build",
-    "CacheKey",
+    "Extraction",
     "FeatureCache",
     "FeatureExtractor",
     "FeatureNorm",
     "FeatureNormalizer",
     "FeatureStatistics",
     "StreamedFeatures",
-    "compute_missing",
     "weights_hash",
 ]

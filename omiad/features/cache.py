@@ -1,149 +1,127 @@
-"""Features of a list of images on disk, computed once and mapped into memory."""
+"""The features of a list of images: read from a cache on disk, or computed when asked for."""
 
+import errno
 import hashlib
 import logging
-import zlib
-from collections.abc import Iterator, Sequence
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from omiad.errors import InputError, MissingInputError
-from omiad.features.building import Build, Missing, add_missing, measure, mend
-from omiad.features.shards import ROWS, content_of, map_rows
-from omiad.features.store import FeatureStatistics, FeatureStore, Place
+from omiad.errors import InputError
+from omiad.features.identity import content_of, stamp_of
+from omiad.features.normalization import measure
+from omiad.features.reading import Extraction
+from omiad.features.store import Entry, FeatureStore, crc_of, map_rows
 from omiad.types import Sample
 
 logger = logging.getLogger(__name__)
 
-CacheKey = Literal["stat", "content"]
-"""What an image is known by: its path below the root, size and time of change, or its bytes."""
-
 _CHUNK_BYTES = 64 * 2**20
 _NUM_RECENT = 64
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class FeatureCache(Dataset[Tensor]):
-    """Half-precision features of a list of images, mapped from files; made by `open_or_build`.
+    """Half-precision features of a list of images, mapped from a file; see `open_or_build`.
 
-    An item is the features (C, h, w) of one image, a view of a file's pages. Its CRC-32 is compared
-    when it is read for the first time.
+    An item is the features (C, h, w) of one image, a view of the file's pages. When an item is read
+    for the first time, its CRC-32 is compared.
 
     Args:
-        store: Where the rows are.
-        places: Place of each row.
-        statistics: Of all rows; by default they are measured.
+        store: Features of the images, and maybe of others.
+        images: Paths of the images below the data root.
+        split: Name under which the statistics of the list are kept.
     """
 
-    def __init__(
-        self,
-        store: FeatureStore,
-        places: Sequence[Place],
-        statistics: FeatureStatistics | None = None,
-    ) -> None:
-        self.path = store.folder
+    def __init__(self, store: FeatureStore, images: Sequence[str], *, split: str) -> None:
+        entries = [store.entries[image] for image in images]
+        self.path = store.path
         self._shape = store.shape
-        self._shards = sorted({place.shard for place in places})
-        numbers = {shard: number for number, shard in enumerate(self._shards)}
-        self._places = np.array(
-            [(numbers[shard], position, crc) for shard, position, crc in places], dtype=np.int64
-        )
+        self._row = np.array([entry.row for entry in entries], dtype=np.int64)
+        self._crc = np.array([entry.crc for entry in entries], dtype=np.int64)
         self._map()
-        self.statistics = measure(self._chunks()) if statistics is None else statistics
+        key = _key((entry.image, entry.content) for entry in entries)
+        statistics = store.statistics(split, key)
+        if statistics is None:
+            statistics = measure(self._chunks())
+            store.keep_statistics(split, key, images, statistics)
+        self.statistics = statistics
 
-    def _map(self) -> None:
-        # All at once: a shard may be removed from the folder while its pages are in use.
-        self._mapped = [
-            map_rows(self.path / f"{shard}{ROWS}", self._shape) for shard in self._shards
-        ]
-        # Shared, so that workers do not check again what another epoch's workers checked.
-        self._is_checked = torch.zeros(len(self._places), dtype=torch.bool)
-        self._is_checked.share_memory_()  # type: ignore[no-untyped-call]
+    @classmethod
+    def open_or_build(
+        cls, samples: Sequence[Sample], extraction: Extraction, *, root: Path, cache_dir: Path
+    ) -> "FeatureCache":
+        """Open the cached features of images, after computing those that are missing.
+
+        A cache belongs to one data root and to everything else that determines the features
+        (`store.made_of`). Images that were added or changed are computed; unchanged images are not
+        opened. An interrupted build continues where it stopped, and a second process that needs the
+        same features waits for the first.
+
+        Args:
+            samples: The images, in the order of the items; at least one.
+            extraction: How features are computed.
+            root: Folder of the data set.
+            cache_dir: Folder of all caches.
+
+        Raises:
+            MissingInputError: If an image is gone.
+            InputError: If an image cannot be read or has no finite features, or if the features do
+                not fit on the disk.
+        """
+        store = compute_missing(samples, extraction, root=root, cache_dir=cache_dir)
+        return cls(store, [sample.name(root) for sample in samples], split=samples[0].split)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._row)
 
     def __getitem__(self, index: int) -> Tensor:
-        shard, position, crc = self._places[index].tolist()
-        row: Tensor = self._mapped[shard][position]
+        row = self._rows[self._row[index]]
         if not self._is_checked[index]:
-            if zlib.crc32(content_of(row)) != crc:
+            if crc_of(row) != self._crc[index]:
                 raise InputError(
-                    f"Row {position} of '{self.path / self._shards[shard]}{ROWS}' is damaged: its "
-                    f"CRC-32 differs. Run `omiad cache verify --cache_dir {self.path.parent}` and "
-                    f"start again; only damaged features are computed anew."
+                    f"Row {self._row[index]} of '{self.path}' is damaged: its CRC-32 differs. Run "
+                    f"`omiad cache verify --cache_dir {self.path.parent.parent}` and start again; "
+                    f"only damaged features are computed again."
                 )
             self._is_checked[index] = True
         return row
 
+    def _map(self) -> None:
+        self._rows = map_rows(self.path, self._shape)
+        # Shared memory, so that the workers of one epoch spare those of the next the comparison.
+        self._is_checked = torch.zeros(len(self), dtype=torch.bool)
+        self._is_checked.share_memory_()  # type: ignore[no-untyped-call]
+
     def _chunks(self) -> Iterator[Tensor]:
-        channels, height, width = self._shape
-        step = max(1, _CHUNK_BYTES // (2 * channels * height * width))
+        step = max(1, _CHUNK_BYTES // self[0].nbytes)
         for start in range(0, len(self), step):
             yield torch.stack([self[i] for i in range(start, min(start + step, len(self)))])
 
     def __getstate__(self) -> dict[str, Any]:
-        # A worker process maps the files itself instead of receiving a copy.
-        return {k: v for k, v in vars(self).items() if k not in ("_mapped", "_is_checked")}
+        # A spawned worker maps the file itself instead of receiving a copy.
+        return {k: v for k, v in vars(self).items() if k not in ("_rows", "_is_checked")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._map()
 
-    @classmethod
-    def open_or_build(
-        cls,
-        samples: Sequence[Sample],
-        build: Build,
-        *,
-        root: Path,
-        cache_dir: Path,
-        key: CacheKey = "stat",
-        budget: float | None = None,
-    ) -> "FeatureCache":
-        """Open the cached features of images, after computing those that are not there yet.
-
-        Features are kept by extractor, weights, precision, reading rules and library versions
-        (`store.fingerprint`), and by image. Images that were added or changed are computed, all
-        others are not opened. An interrupted build goes on where it stopped, and a second process
-        that wants the same features waits for the first.
-
-        Args:
-            samples: Images, in the order of the cache's rows; at least one.
-            build: How features are computed.
-            root: Folder of the data set.
-            cache_dir: Folder of all caches.
-            key: What tells that an image has changed.
-            budget: GiB that all caches in the folder may take, None for what the disk has.
-
-        Raises:
-            MissingInputError: If an image is gone.
-            InputError: If an image cannot be read or has no finite features, or the features do
-                not fit on the disk or in the budget.
-        """
-        store, keys, places = compute_missing(
-            samples, build, root=root, cache_dir=cache_dir, key=key, budget=budget
-        )
-        cache = cls(store, [places[k] for k in keys], store.statistics(keys))
-        if not store.view_path(keys).exists():
-            store.keep_statistics(
-                keys, cache.statistics, name=f"{samples[0].split} of {root.resolve()}"
-            )
-        return cache
-
 
 class StreamedFeatures(Dataset[Tensor]):
-    """The features of a list of images computed whenever they are asked for; the same numbers.
+    """The features of a list of images, computed when they are asked for; the same numbers.
 
-    Only their statistics are kept on disk, since they take a pass over all images.
+    Only the statistics are kept on disk, because they take a pass over all images.
 
     Args:
-        samples: Images, at least one.
-        build: How features are computed.
+        samples: The images, at least one.
+        extraction: How features are computed.
         root: Folder of the data set.
         cache_dir: Folder of all caches.
 
@@ -153,83 +131,115 @@ class StreamedFeatures(Dataset[Tensor]):
     """
 
     def __init__(
-        self, samples: Sequence[Sample], build: Build, *, root: Path, cache_dir: Path
+        self, samples: Sequence[Sample], extraction: Extraction, *, root: Path, cache_dir: Path
     ) -> None:
-        self.build = build
-        self._images = [sample.image for sample in samples]
+        self.extraction = extraction
+        self._paths = [sample.image for sample in samples]
         self._recent: dict[int, Tensor] = {}
-        store = FeatureStore.open(cache_dir, build.extractor, build.autocast_dtype)
-        keys = [row_key(image, root, "stat") for image in self._images]
-        statistics = store.statistics(keys)
+        store = FeatureStore.open(cache_dir, root, extraction.extractor)
+        split = f"streamed-{samples[0].split}"
+        stamps = [stamp_of(path) for path in self._paths]
+        key = _key(zip(map(str, self._paths), stamps, strict=True))
+        statistics = store.statistics(split, key) if all(stamps) else None
         if statistics is None:
-            logger.info("features: reading %d images for their statistics", len(keys))
-            statistics = measure(build.batches(self._images))
-            store.keep_statistics(keys, statistics, name=f"{samples[0].split} of {root.resolve()}")
+            logger.info("features: reading %d images for their statistics", len(samples))
+            statistics = measure(features for features, _, _ in extraction.batches(self._paths))
+            store.keep_statistics(split, key, [], statistics)
         self.statistics = statistics
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self._paths)
 
     def __getitem__(self, index: int) -> Tensor:
-        # A few are asked for again and again, to calibrate with.
+        # Calibration asks for the same few images again and again.
         if index not in self._recent:
-            image = self.build.read(self._images[index], self.build.extractor.image_size)
+            size = self.extraction.extractor.image_size
+            image = self.extraction.read(self._paths[index], size)
             if len(self._recent) == _NUM_RECENT:
                 self._recent.clear()
-            self._recent[index] = self.build.features(image[None])[0].cpu()
+            self._recent[index] = self.extraction.features(image[None])[0].cpu()
         return self._recent[index]
 
 
 def compute_missing(
-    samples: Sequence[Sample],
-    build: Build,
-    *,
-    root: Path,
-    cache_dir: Path,
-    key: CacheKey = "stat",
-    budget: float | None = None,
-) -> tuple[FeatureStore, list[str], dict[str, Place]]:
-    """Compute the features of images that are not cached yet, as `FeatureCache.open_or_build`.
+    samples: Sequence[Sample], extraction: Extraction, *, root: Path, cache_dir: Path
+) -> FeatureStore:
+    """Compute the features of images that are not cached yet, as `FeatureCache.open_or_build` does.
 
     Returns:
-        The store, the key of each image's row, and the places of all rows.
+        A store with the features of all images.
     """
-    store = FeatureStore.open(cache_dir, build.extractor, build.autocast_dtype)
-    keys = [row_key(sample.image, root, key) for sample in samples]
-    places = store.index()
-    if not all(k in places for k in keys):
+    store = FeatureStore.open(cache_dir, root, extraction.extractor)
+    images = {sample.name(root): sample.image for sample in samples}
+    missing, touched = _compare(images, store)
+    if missing or (touched and os.access(store.folder, os.W_OK)):
         with store.locked():
-            mend(store)
-            places = store.index()
-            missing = {
-                k: Missing(k, s.image, s.image.relative_to(root).as_posix())
-                for k, s in zip(keys, samples, strict=True)
-                if k not in places
-            }
-            logger.info(
-                "feature cache: %d of %d images are there", len(keys) - len(missing), len(keys)
-            )
+            missing, touched = _compare(images, store)
+            store.add_entries(touched)
             if missing:
-                add_missing(store, build, list(missing.values()), budget)
-                places = store.index()
-    return store, keys, places
+                there = len(images) - len(missing)
+                logger.info("feature cache: %d of %d images are there", there, len(images))
+                _compute({name: images[name] for name in missing}, store, extraction)
+    return store
 
 
-def row_key(image: Path, root: Path, key: CacheKey) -> str:
-    """Hash what an image is known by.
+def _compare(images: dict[str, Path], store: FeatureStore) -> tuple[list[str], list[Entry]]:
+    """Return images to compute, and new entries for those of which only the stamp differs."""
+    missing, touched = [], []
+    for name, path in images.items():
+        entry, stamp = store.entries.get(name), stamp_of(path)
+        if entry is None:
+            missing.append(name)
+        elif not stamp or entry.stamp != stamp:
+            if content_of(path) != entry.content:
+                missing.append(name)
+            elif entry.stamp != stamp:
+                touched.append(entry._replace(stamp=stamp))
+    return missing, touched
 
-    Raises:
-        MissingInputError: If the image is gone.
-    """
+
+def _compute(images: dict[str, Path], store: FeatureStore, extraction: Extraction) -> None:
+    """Compute the features of images and append them; what was appended stays in any case."""
+    needed, free = len(images) * store.row_bytes, shutil.disk_usage(store.folder).free
+    logger.info("feature cache: %s to add in '%s'", readable(needed), store.folder)
+    if free < needed:
+        raise InputError(
+            f"The feature cache needs {readable(needed)} in '{store.folder.parent}', but only "
+            f"{readable(free)} are free. Free some space, choose another --data.cache_dir, or do "
+            f"without a cache by --data.cache false."
+        )
+    names, written = list(images), 0
     try:
-        if key == "content":
-            known_by = hashlib.sha256(image.read_bytes()).hexdigest()
-        else:
-            stat = image.stat()
-            name = image.relative_to(root).as_posix()
-            known_by = f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}"
-    except FileNotFoundError as error:
-        raise MissingInputError(
-            f"The image '{image}' is gone. Put it back, or start again to list the files anew."
+        for batch in extraction.batches(list(images.values())):
+            part = names[written : written + len(batch[0])]
+            _check_finite(batch[0], [images[name] for name in part])
+            store.append(part, batch)
+            written += len(part)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise InputError(
+            f"The disk is full at '{store.folder}' ({error.strerror}). {written} of {len(images)} "
+            f"images are kept. Free {readable(needed - written * store.row_bytes)}, then start "
+            f"again: the build continues from there."
         ) from error
-    return hashlib.sha256(known_by.encode()).hexdigest()[:32]
+
+
+def _check_finite(features: Tensor, paths: Sequence[Path]) -> None:
+    finite = features.isfinite().flatten(1).all(1)
+    if not finite.all():
+        raise InputError(
+            f"The features of '{paths[int(finite.int().argmin())]}' are not finite in half "
+            f"precision. Remove the image if it differs from the others, or set "
+            f"--trainer.precision 32-true."
+        )
+
+
+def readable(size: float) -> str:
+    """Write a number of bytes for people."""
+    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
+
+
+def _key(parts: Iterable[tuple[str, str]]) -> str:
+    """Hash a list of images and what identifies their contents."""
+    return hashlib.sha256("\n".join(map("\0".join, parts)).encode()).hexdigest()

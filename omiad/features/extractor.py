@@ -1,10 +1,9 @@
-"""Frozen backbone features on one grid."""
+"""Photographs to the features of a frozen backbone on one grid."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 from timm.data.config import resolve_model_data_config
@@ -25,35 +24,41 @@ PRECISIONS: dict[str, torch.dtype | None] = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-"""The dtype that a network runs in under autocast, None for the dtype of its weights."""
+"""The dtype that a network is autocast to, by the name of its precision; None does not autocast."""
+
+Precision = Literal["float32", "bfloat16", "float16"]
+
+Grid = Literal["uniad", "average", "patchcore"]
+"""How a feature map is brought to the grid; see `FeatureExtractor`."""
 
 
 class FeatureExtractor(nn.Module):
-    """Photographs to the feature maps of a frozen backbone, resized to one grid and concatenated.
+    """A frozen backbone whose feature maps are resized to one grid and concatenated.
 
-    The resizing follows UniAD's neck (You et al. 2022, MFCN): bilinear between aligned corners,
-    which leaves out values where it shrinks a map; `antialias` averages them instead. Always in
-    evaluation mode, without gradients; the backbone runs under the caller's autocast.
+    The module is always in evaluation mode and never computes gradients.
 
     Args:
-        backbone: Model name of timm; the default gives 24 + 32 + 56 + 160 = 272 channels.
-        weights: "pretrained" (timm's), "random", or a file: weights in timm's naming
-            (.safetensors, .pth, .pt, .bin) or a checkpoint of omiad (.ckpt); in a folder of such
-            files the one named like the backbone.
+        backbone: Model name in timm; the default gives 24 + 32 + 56 + 160 = 272 channels.
+        weights: "pretrained" (published by timm), "random", or a path: a file of weights in timm's
+            naming (.safetensors, .pth, .pt, .bin), a checkpoint of omiad (.ckpt), or a folder with
+            a file named like the backbone.
         image_size: Side of the images in pixels.
         feature_size: Side of the feature grid in cells.
-        stages: Which feature maps of the backbone, in timm's numbering; by default those down to
-            a sixteenth of the image or, of a plain ViT, four blocks evenly spaced.
-        antialias: Average where a map shrinks (bilinear, corners not aligned).
-        window: Side of the square that every value of a map is first averaged over, odd, as in
-            PatchCore; 1 is none.
-        zero_pad: Average over zeros beyond the border too, instead of what lies inside alone.
-        seed: Of random weights.
+        stages: Feature maps of the backbone to use, in timm's numbering; by default those with a
+            stride of at most 16 or, for a plain ViT, four evenly spaced blocks.
+        grid: How a feature map is resized.
+            `uniad`: bilinear with aligned corners, which skips values where it shrinks a map
+            (You et al. 2022, UniAD, models/necks/efficientnet_multiscale.py, MFCN).
+            `average`: bilinear with antialiasing, which averages values where it shrinks a map.
+            `patchcore`: the mean over 3 x 3 windows with zeros beyond the border, then `average`
+            (Roth et al. 2022, PatchCore, eq. 2).
+        precision: Precision of the backbone; the weights stay float32.
+        seed: Seed of random weights.
 
     Raises:
         MissingInputError: If the weights file does not exist.
-        InputError: If backbone, stages or weights cannot be had, a size is below 1, or the window
-            is even.
+        InputError: If the backbone, its stages or its weights cannot be used, a size is below 1,
+            or `grid` or `precision` is unknown.
     """
 
     mean: Tensor
@@ -67,27 +72,28 @@ class FeatureExtractor(nn.Module):
         image_size: int = 224,
         feature_size: int = 32,
         stages: Sequence[int] | None = None,
-        antialias: bool = False,
-        window: int = 1,
-        zero_pad: bool = False,
-        precision: str = "float32",
+        grid: Grid = "uniad",
+        precision: Precision = "float32",
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.precision = precision
         if min(image_size, feature_size) < 1 or (stages is not None and not stages):
             raise InputError(
-                f"The extractor needs sizes of at least 1 and a stage, but got image_size "
-                f"{image_size}, feature_size {feature_size}, stages {list(stages or ())}."
+                f"The extractor needs sizes of at least 1 and at least one stage, but got "
+                f"image_size {image_size}, feature_size {feature_size} and stages "
+                f"{'default' if stages is None else list(stages)}."
             )
-        if window < 1 or window % 2 == 0:
-            raise InputError(f"The extractor needs a window of an odd side, but got {window}.")
+        for name, value, known in (
+            ("grid", grid, get_args(Grid)),
+            ("precision", precision, PRECISIONS),
+        ):
+            if value not in known:
+                raise InputError(f"{name} must be one of {', '.join(known)}, but got '{value}'.")
         self.backbone_name = backbone
         self.image_size = image_size
         self.feature_size = feature_size
-        self.antialias = antialias
-        self.window = window
-        self.zero_pad = zero_pad
+        self.grid: Grid = grid
+        self.precision: Precision = precision
         self.backbone = build_backbone(backbone, stages, seed, image_size=image_size)
         self.stages = stages_of(self.backbone)
         if weights == "pretrained":
@@ -104,64 +110,29 @@ class FeatureExtractor(nn.Module):
 
     @classmethod
     def build_empty(cls, config: dict[str, Any]) -> "FeatureExtractor":
-        """Build from `config` alone, for a state dict to fill; touches no file and no network."""
+        """Build an extractor from `config` with random weights, to be filled by a state dict."""
         return cls(**config, weights="random")
 
-    def train(self, mode: bool = True) -> "FeatureExtractor":
-        """Stay in evaluation mode, whatever is asked."""
-        return super().train(False)
-
-    @torch.no_grad()
-    def forward(self, images: Tensor) -> Tensor:
-        """Extract features.
-
-        Args:
-            images: RGB pixels (B, 3, S, S), uint8, S the extractor's image size.
-
-        Returns:
-            Raw features (B, C, feature_size, feature_size), float32.
-
-        Raises:
-            InputError: If dtype or shape differ from that.
-        """
-        expected = (3, self.image_size, self.image_size)
-        if images.dtype != torch.uint8 or tuple(images.shape[1:]) != expected:
-            raise InputError(
-                f"The extractor takes uint8 images of shape (B, {', '.join(map(str, expected))}), "
-                f"but got {str(images.dtype).removeprefix('torch.')} of {tuple(images.shape)}."
-            )
-        normalized = (images.to(self.mean.dtype) / 255 - self.mean) / self.std
-        maps: list[Tensor] = self.backbone(normalized)
-        return torch.cat([self._to_grid(x) for x in maps], dim=1)
-
-    def _to_grid(self, x: Tensor) -> Tensor:
-        if getattr(self.backbone, "output_fmt", "NCHW") == "NHWC":
-            x = x.permute(0, 3, 1, 2)
-        size = (self.feature_size, self.feature_size)
-        x = x.float()
-        if self.window > 1:
-            margin = self.window // 2
-            x = F.avg_pool2d(x, self.window, 1, margin, count_include_pad=self.zero_pad)
-        if self.antialias:
-            return F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
-        return F.interpolate(x, size, mode="bilinear", align_corners=True)
+    @property
+    def config(self) -> dict[str, Any]:
+        """Arguments that rebuild the extractor except for its weights, as plain data."""
+        return {
+            "backbone": self.backbone_name,
+            "image_size": self.image_size,
+            "feature_size": self.feature_size,
+            "stages": self.stages,
+            "grid": self.grid,
+            "precision": self.precision,
+        }
 
     @property
     def autocast_dtype(self) -> torch.dtype | None:
-        """The dtype of `precision` for autocast, None for the dtype of the weights."""
+        """The dtype that the backbone is autocast to, or None for float32."""
         return PRECISIONS[self.precision]
-
-    @torch.no_grad()
-    def features(self, images: Tensor) -> Tensor:
-        """Extract features (B, C, h, w), half precision, of images (B, 3, S, S), uint8."""
-        dtype = self.autocast_dtype
-        with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
-            extracted: Tensor = self(images)
-        return extracted.half()
 
     @property
     def channels_per_stage(self) -> list[int]:
-        """Channels of each feature map, in the order they are concatenated."""
+        """Channels of each feature map, in the order of concatenation."""
         return list(cast(Any, self.backbone).feature_info.channels())
 
     @property
@@ -170,31 +141,59 @@ class FeatureExtractor(nn.Module):
         return sum(self.channels_per_stage)
 
     @property
-    def config(self) -> dict[str, Any]:
-        """Arguments that rebuild the architecture, as plain data; weights and seed left out."""
-        return {
-            "backbone": self.backbone_name,
-            "image_size": self.image_size,
-            "feature_size": self.feature_size,
-            "stages": self.stages,
-            "antialias": self.antialias,
-            "window": self.window,
-            "zero_pad": self.zero_pad,
-            "precision": self.precision,
-        }
-
-    @property
     def weights_hash(self) -> str:
         """SHA-256 of the backbone's weights, the same on every device."""
         if self._weights_hash is None:
             self._weights_hash = weights_hash(self.backbone)
         return self._weights_hash
 
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of all that determines the features: config, weights and their dtype."""
-        parts = [self.config, self.weights_hash, str(self.mean.dtype)]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    def train(self, mode: bool = True) -> "FeatureExtractor":
+        """Stay in evaluation mode, whatever `mode` is."""
+        return super().train(False)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return the result of `forward` in float16, as a cache and every score use it."""
+        features: Tensor = self(images)
+        return features.half()
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the features in float32.
+
+        The backbone runs in the extractor's own precision, whatever the caller autocasts to.
+
+        Args:
+            images: RGB pixels (B, 3, S, S), uint8, where S is `image_size`.
+
+        Returns:
+            Raw features (B, C, feature_size, feature_size), float32.
+
+        Raises:
+            InputError: If the images have another dtype or shape.
+        """
+        expected = (3, self.image_size, self.image_size)
+        if images.dtype != torch.uint8 or tuple(images.shape[1:]) != expected:
+            raise InputError(
+                f"The extractor takes uint8 images of shape (B, {', '.join(map(str, expected))}), "
+                f"but got {str(images.dtype).removeprefix('torch.')} of {tuple(images.shape)}."
+            )
+        dtype = self.autocast_dtype
+        with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
+            normalized = (images.to(self.mean.dtype) / 255 - self.mean) / self.std
+            maps: list[Tensor] = self.backbone(normalized)
+            return torch.cat([self._to_grid(x) for x in maps], dim=1)
+
+    def _to_grid(self, x: Tensor) -> Tensor:
+        """Resize a feature map (B, C, H, W), or (B, H, W, C) for some transformers."""
+        if getattr(self.backbone, "output_fmt", "NCHW") == "NHWC":
+            x = x.permute(0, 3, 1, 2)
+        size = (self.feature_size, self.feature_size)
+        x = x.float()
+        if self.grid == "uniad":
+            return F.interpolate(x, size, mode="bilinear", align_corners=True)
+        if self.grid == "patchcore":
+            x = F.avg_pool2d(x, 3, stride=1, padding=1)
+        return F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
 
 
 def _forget_hash(extractor: nn.Module, _: object) -> None:
@@ -202,14 +201,13 @@ def _forget_hash(extractor: nn.Module, _: object) -> None:
 
 
 def weights_hash(module: nn.Module) -> str:
-    """Return SHA-256 of a module's weights and buffers, in hexadecimal, the same on every device.
+    """Return the SHA-256 of a module's parameters and buffers, the same on every device.
 
-    Args:
-        module: Any; counters of batch norm are left out.
+    The batch counters of batch norm are left out, since they have no effect on the outputs.
     """
     digest = hashlib.sha256()
     for name, tensor in module.state_dict().items():
-        if name.endswith("num_batches_tracked"):  # has no effect on what it computes
+        if name.endswith("num_batches_tracked"):
             continue
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)

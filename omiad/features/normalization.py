@@ -1,31 +1,65 @@
-"""Features to the units that the network works in."""
+"""Statistics of the training features, and their use as the units that the network works in."""
 
-from typing import Literal, get_args
+from collections.abc import Iterable
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
 from omiad.errors import InputError
-from omiad.features.store import FeatureStatistics
+
+STD_FLOOR = 1e-3
+"""Least standard deviation of a channel, as a share of the root mean square of all features."""
 
 FeatureNorm = Literal["none", "scalar", "channel"]
 
 
+class FeatureStatistics(NamedTuple):
+    """Statistics of raw features over all images and positions.
+
+    Attributes:
+        mean: Mean of each channel (C,), float64.
+        std: Standard deviation of each channel (C,), float64. It is at least a thousandth of `rms`,
+            so that a channel that is constant in training does not dominate the anomaly maps.
+        rms: Root mean square of all values.
+    """
+
+    mean: Tensor
+    std: Tensor
+    rms: float
+
+
+def measure(batches: Iterable[Tensor]) -> FeatureStatistics:
+    """Compute the statistics of at least one batch of features (B, C, h, w) in float64."""
+    total, values = torch.zeros(()), 0
+    for batch in batches:
+        x = batch.double()
+        total = total + torch.stack([x.sum((0, 2, 3)), x.square().sum((0, 2, 3))])
+        values += x.numel() // x.shape[1]
+    mean, second_moment = total / values
+    rms = float(second_moment.mean().sqrt())
+    variance = (second_moment - mean.square()).clamp(min=0)
+    # The second bound keeps a division possible if all features are zero.
+    std = variance.sqrt().clamp(min=max(STD_FLOOR * rms, 1e-12))
+    return FeatureStatistics(mean, std, rms)
+
+
 class FeatureNormalizer(nn.Module):
-    """Shift and scale of features by the statistics of the training images.
+    """Shift and scale features by the statistics of the training images.
 
-    Network, noise and anomaly map all live in normalised units: what is compared with the
-    reconstruction is the normalised feature, so the scale also weighs the channels in the map.
+    The network, its noise and the anomaly map all use normalised features. The scale therefore also
+    weighs the channels in the anomaly map.
 
-    Until `fit` it changes nothing. The statistics are buffers and travel with the state dict.
+    The module is the identity until `fit` is called. Shift and scale are buffers, so they are part
+    of the state dict.
 
     Args:
-        num_channels: C of the features.
-        kind: "none" for raw features (the paper's), "scalar" to divide by the root mean square of
-            all features, "channel" to standardise each channel.
+        num_channels: Channels C of the features.
+        kind: "none" for raw features (the paper's choice), "scalar" to divide by the root mean
+            square of all features, "channel" to standardise each channel.
 
     Raises:
-        InputError: If the kind is none of these.
+        InputError: If the kind is unknown.
     """
 
     mean: Tensor
@@ -42,7 +76,7 @@ class FeatureNormalizer(nn.Module):
         self.register_buffer("std", torch.ones(1, num_channels, 1, 1))
 
     def fit(self, statistics: FeatureStatistics) -> None:
-        """Take over the statistics of the training features, as far as the kind uses them."""
+        """Set shift and scale from the statistics of the training features."""
         if self.kind == "scalar":
             self.std.fill_(statistics.rms)
         if self.kind == "channel":
@@ -50,15 +84,11 @@ class FeatureNormalizer(nn.Module):
             self.std.copy_(statistics.std.view_as(self.std))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Normalise raw features (B, C, h, w); returns float32."""
+        """Normalise raw features (B, C, h, w); the result is float32."""
         return (features.float() - self.mean) / self.std
 
-    def inverse(self, normalized: Tensor) -> Tensor:
-        """Return raw features (B, C, h, w), float32, from normalised ones."""
-        return normalized.float() * self.std + self.mean
-
     def normalized_rms(self, statistics: FeatureStatistics) -> float:
-        """Root mean square of the training features after normalisation."""
+        """Return the root mean square of the training features after normalisation."""
         mean, std = self.mean.double().cpu().flatten(), self.std.double().cpu().flatten()
         second_moment = statistics.std.square() + (statistics.mean - mean).square()
         return float((second_moment / std.square()).mean().sqrt())

@@ -1,10 +1,23 @@
-"""A folder of shards that were all made by one extractor, and what is remembered of its use."""
+"""The files of one feature cache: rows of features, and an index that says which image each is of.
+
+    record.json    the data root, the shape of a row, and what the features are made of
+    0.rows         rows (C, h, w), half precision, one after another, without a header
+    0.index        one JSON line for each computed image
+    train.json     images and statistics of the last list of training images; test.json likewise
+    lock           locked by the process that writes
+
+Rows are flushed to the disk before their lines are appended to the index, and a row that has a line
+never changes. A process that is killed therefore leaves at most rows without lines, a part of a row
+and a part of a line; the next writer cuts off the parts. If an image has several lines, the last
+one counts. Pruning writes the rows that stay to 1.rows, then 1.index; the highest index counts.
+"""
 
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,8 +28,8 @@ import torch
 from torch import Tensor
 
 from omiad.features.extractor import FeatureExtractor
-from omiad.features.reading import READING_RULES
-from omiad.features.shards import INDEX, PART, ROWS, Row, read_index, write_index
+from omiad.features.normalization import FeatureStatistics
+from omiad.features.reading import READING_RULES, FeaturesOfFiles
 from omiad.files import write_whole
 
 try:
@@ -26,180 +39,159 @@ except ImportError:  # Windows: two processes must not build the same cache at o
 
 logger = logging.getLogger(__name__)
 
-RECORD = "store.json"
-"""What the features of a store were made of."""
-
-VIEWS = "views"
-"""Folder of the lists of images that were asked for, with their statistics."""
+RECORD, ROWS, INDEX = "record.json", ".rows", ".index"
 
 
-class FeatureStatistics(NamedTuple):
-    """Statistics of raw features over all images and positions.
+class Entry(NamedTuple):
+    """One line of the index.
 
     Attributes:
-        mean: Mean of each channel (C,), float64.
-        std: Standard deviation of each channel (C,), float64, at least a thousandth of `rms`, so
-            that a channel that never varies in training does not drown the others in a test.
-        rms: Root mean square of all values.
+        image: Path of the image below the data root.
+        row: Number of its row.
+        crc: CRC-32 of the row.
+        content: SHA-256 of the image file.
+        stamp: Stamp of the image file; see `identity`.
     """
 
-    mean: Tensor
-    std: Tensor
-    rms: float
-
-
-class Place(NamedTuple):
-    """Where a row lies.
-
-    Attributes:
-        shard: Name of the shard.
-        position: Number of the row in it.
-        crc: CRC-32 of its bytes.
-    """
-
-    shard: str
-    position: int
+    image: str
+    row: int
     crc: int
-
-
-def fingerprint(extractor: FeatureExtractor, autocast_dtype: torch.dtype | None) -> dict[str, Any]:
-    """Return all that determines features but the image, as plain data.
-
-    Of the libraries major and minor version count: torch and timm compute, Pillow decodes and
-    resizes. The device does not: half precision hides most of what devices differ by.
-    """
-    versions = {"torch": torch.__version__, "timm": timm.__version__, "pillow": PIL.__version__}
-    return {
-        "extractor": extractor.config,
-        "weights": extractor.weights_hash,
-        "transform": {
-            "mean": extractor.mean.flatten().tolist(),
-            "std": extractor.std.flatten().tolist(),
-            "reading_rules": READING_RULES,
-        },
-        "weights_dtype": str(extractor.mean.dtype),
-        "autocast_dtype": str(autocast_dtype),
-        "stored_dtype": "float16",
-        "versions": {name: ".".join(v.split(".")[:2]) for name, v in versions.items()},
-    }
+    content: str
+    stamp: str
 
 
 class FeatureStore:
-    """The rows of one extractor on disk, whatever data sets they come from.
+    """Features of the images below one data root by one extractor, on disk.
 
     Args:
-        folder: Where they are.
+        folder: Folder of the files.
+
+    Attributes:
+        path: The rows file.
+        entries: The entry of each image whose row is whole, by its path below the data root.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        record = read_json(folder / RECORD)
+        record = json.loads((folder / RECORD).read_text())
+        self.root = Path(record["root"])
         self.made_of: dict[str, Any] = record["made_of"]
         channels, height, width = record["shape"]
         self.shape: tuple[int, int, int] = (channels, height, width)
         self.row_bytes = 2 * channels * height * width
+        self.load()
 
     @classmethod
-    def open(
-        cls, cache_dir: Path, extractor: FeatureExtractor, autocast_dtype: torch.dtype | None
-    ) -> "FeatureStore":
-        """Open the store of an extractor, made if there is none; its name is a hash."""
-        made_of = fingerprint(extractor, autocast_dtype)
-        content = json.dumps(made_of, sort_keys=True)
-        folder = cache_dir / hashlib.sha256(content.encode()).hexdigest()[:32]
+    def open(cls, cache_dir: Path, root: Path, extractor: FeatureExtractor) -> "FeatureStore":
+        """Open the store of a data root and an extractor; create it if there is none."""
+        where, made = str(root.resolve()), made_of(extractor)
+        digest = hashlib.sha256(json.dumps([where, made], sort_keys=True).encode()).hexdigest()
+        folder = cache_dir / digest[:32]
         if not (folder / RECORD).exists():
-            _explain(cache_dir, made_of)
-            (folder / VIEWS).mkdir(parents=True, exist_ok=True)
-            grid = extractor.feature_size
-            shape = (extractor.num_channels, grid, grid)
-            write_json(folder / RECORD, {"made_of": made_of, "shape": shape})
+            _explain(cache_dir, where, made)
+            folder.mkdir(parents=True, exist_ok=True)
+            shape = [extractor.num_channels, extractor.feature_size, extractor.feature_size]
+            record = {"root": where, "made_of": made, "shape": shape}
+            write_whole(folder / RECORD, json.dumps(record))
         return cls(folder)
 
-    def index(self) -> dict[str, Place]:
-        """Return the place of each row that is whole, by its key."""
-        places: dict[str, Place] = {}
-        for path, rows in self.rows():
-            fit = self.rows_that_fit(path)
-            for row in rows:
-                if row.position < fit:
-                    places[row.key] = Place(path.stem, row.position, row.crc)
-        return places
-
-    def rows_that_fit(self, index: Path) -> int:
-        """Return how many rows the file of a shard is long enough for."""
-        rows = index.with_suffix(ROWS)
-        return rows.stat().st_size // self.row_bytes if rows.exists() else 0
-
-    def drop(self, index: Path, lost: set[int]) -> None:
-        """Take rows out of a shard, by their positions, so that they are computed again."""
-        if kept := [row for row in read_index(index) if row.position not in lost]:
-            write_index(index, kept)
-        else:
-            self.remove(index)
-
-    def remove(self, index: Path) -> None:
-        """Remove a shard."""
-        index.unlink()  # first, since rows without an index are removed by whoever comes next
-        index.with_suffix(ROWS).unlink(missing_ok=True)
-
-    def rows(self) -> Iterator[tuple[Path, list[Row]]]:
-        """Yield the index of each shard with its rows."""
-        for path in sorted(self.folder.glob(f"*{INDEX}")):
-            yield path, read_index(path)
-
-    def num_bytes(self) -> int:
-        """Size of all files."""
-        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
-
-    def is_unfinished(self) -> bool:
-        """Whether a build is under way, or was killed."""
-        return any(self.folder.glob(f"*{PART}"))
-
-    def view_path(self, keys: Sequence[str]) -> Path:
-        """Return where the statistics of a list of rows are kept."""
-        digest = hashlib.sha256("\n".join(keys).encode()).hexdigest()[:32]
-        return self.folder / VIEWS / f"{digest}.json"
-
-    def statistics(self, keys: Sequence[str]) -> FeatureStatistics | None:
-        """Return the statistics of a list of rows if they are known, and note their use."""
-        path = self.view_path(keys)
-        if not path.exists():
-            return None
-        stored = read_json(path)["statistics"]
-        with suppress(OSError):  # a cache that others may only read
-            os.utime(path)
-        return FeatureStatistics(
-            mean=torch.tensor(stored["mean"], dtype=torch.float64),
-            std=torch.tensor(stored["std"], dtype=torch.float64),
-            rms=stored["rms"],
-        )
-
-    def keep_statistics(
-        self, keys: Sequence[str], statistics: FeatureStatistics, *, name: str
-    ) -> None:
-        """Write the statistics of a list of rows, and a name for people."""
-        record = {
-            "name": name,
-            "statistics": {
-                "mean": statistics.mean.tolist(),
-                "std": statistics.std.tolist(),
-                "rms": statistics.rms,
-            },
-            "keys": list(keys),
-        }
-        write_json(self.view_path(keys), record)
+    @property
+    def split_paths(self) -> list[Path]:
+        """Where the images and statistics of the last list of each split are."""
+        return sorted(path for path in self.folder.glob("*.json") if path.name != RECORD)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from writing; the system frees the lock when a process dies."""
+        """Keep other processes from writing; remove what a killed process left unfinished."""
         with (self.folder / "lock").open("w") as file:
-            if fcntl is not None:
+            if fcntl is not None:  # the system frees the lock when the process dies
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     logger.info("feature cache: waiting for another process in '%s'", self.folder)
                     fcntl.flock(file, fcntl.LOCK_EX)
+            self._mend()
             yield
+
+    def load(self) -> list[Entry]:
+        """Read the index again; return entries whose rows are lost."""
+        indexes = sorted(self.folder.glob(f"*{INDEX}"), key=lambda path: int(path.stem))
+        index = indexes[-1] if indexes else self.folder / f"0{INDEX}"
+        self.path = index.with_suffix(ROWS)
+        lines = index.read_text(errors="replace").split("\n")[:-1] if index.exists() else []
+        entries = [entry for entry in map(_parsed, lines) if entry is not None]
+        num_rows = self.num_rows
+        self.entries = {entry.image: entry for entry in entries if entry.row < num_rows}
+        return [entry for entry in entries if entry.row >= num_rows]
+
+    def _mend(self) -> None:
+        lost = self.load()
+        for leftover in (*self.folder.glob(f"*{ROWS}"), *self.folder.glob(f"*{INDEX}*")):
+            if leftover.stem != self.path.stem:
+                leftover.unlink()
+        if lost:
+            logger.warning("'%s' is truncated; %d images are computed again.", self.path, len(lost))
+        index = self.path.with_suffix(INDEX)
+        if index.exists() and index.read_bytes() != _lines(self.entries.values()):
+            self.replace_index(self.path, self.entries.values())
+        # Whole rows stay even without an entry, since another process may have mapped them.
+        if self.path.exists() and self.path.stat().st_size % self.row_bytes:
+            os.truncate(self.path, self.num_rows * self.row_bytes)
+
+    def append(self, images: Sequence[str], batch: FeaturesOfFiles) -> None:
+        """Write rows and then their entries, while `locked`.
+
+        Args:
+            images: Path of each image below the data root.
+            batch: Features, stamps and contents of the images.
+
+        Raises:
+            OSError: If the disk is full; no entry is added then.
+        """
+        features, stamps, contents = batch
+        rows = range(self.num_rows, self.num_rows + len(images))
+        _append(self.path, features.numpy().data.cast("B"))
+        self.add_entries(list(map(Entry, images, rows, map(crc_of, features), contents, stamps)))
+
+    def add_entries(self, entries: Sequence[Entry]) -> None:
+        """Append entries, which replace earlier ones of the same images, while `locked`."""
+        _append(self.path.with_suffix(INDEX), _lines(entries))
+        self.entries.update((entry.image, entry) for entry in entries)
+
+    def replace_index(self, path: Path, entries: Iterable[Entry]) -> None:
+        """Write the whole index of a rows file, while `locked`."""
+        write_whole(path.with_suffix(INDEX), _lines(entries).decode())
+        self.load()
+
+    def statistics(self, split: str, key: str) -> FeatureStatistics | None:
+        """Return the statistics of a list of images if they are known, and note their use.
+
+        Args:
+            split: Name of the list.
+            key: Hash of the list and of its contents.
+        """
+        path = self.folder / f"{split}.json"
+        stored: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        if stored.get("key") != key:
+            return None
+        with suppress(OSError):  # a cache that this user may only read
+            os.utime(path)
+        mean, std = (torch.tensor(stored[name], dtype=torch.float64) for name in ("mean", "std"))
+        return FeatureStatistics(mean, std, stored["rms"])
+
+    def keep_statistics(
+        self, split: str, key: str, images: Sequence[str], statistics: FeatureStatistics
+    ) -> None:
+        """Write the statistics of a list of images, in place of those of an earlier list."""
+        mean, std, rms = statistics
+        numbers = {"mean": mean.tolist(), "std": std.tolist(), "rms": rms}
+        record = {"key": key, **numbers, "images": list(images)}
+        write_whole(self.folder / f"{split}.json", json.dumps(record))
+
+    @property
+    def num_rows(self) -> int:
+        """Number of whole rows in the rows file."""
+        return self.path.stat().st_size // self.row_bytes if self.path.exists() else 0
 
 
 def stores(cache_dir: Path) -> list[FeatureStore]:
@@ -207,35 +199,69 @@ def stores(cache_dir: Path) -> list[FeatureStore]:
     return [FeatureStore(path.parent) for path in sorted(cache_dir.glob(f"*/{RECORD}"))]
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object."""
-    content: dict[str, Any] = json.loads(path.read_text())
-    return content
+def made_of(extractor: FeatureExtractor) -> dict[str, Any]:
+    """Return everything but the image that determines the features, as plain data.
+
+    The major and minor versions of the libraries count: torch and timm compute, Pillow decodes and
+    resizes. The device does not count, since half precision hides most differences of devices.
+    """
+    versions = {"torch": torch.__version__, "timm": timm.__version__, "pillow": PIL.__version__}
+    return {
+        **extractor.config,
+        "weights": extractor.weights_hash,
+        "weights_dtype": str(extractor.mean.dtype),
+        "mean": extractor.mean.flatten().tolist(),
+        "std": extractor.std.flatten().tolist(),
+        "reading_rules": READING_RULES,
+        **{name: ".".join(version.split(".")[:2]) for name, version in versions.items()},
+    }
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file, whole or not at all."""
-    write_whole(path, json.dumps(content))
+def map_rows(path: Path, shape: tuple[int, int, int]) -> Tensor:
+    """Map a rows file as a tensor (N, C, h, w), half precision.
+
+    The mapping is private: writing to it by accident changes memory and never the file.
+    """
+    row = shape[0] * shape[1] * shape[2]
+    size = path.stat().st_size // 2 // row * row
+    return torch.from_file(str(path), shared=False, size=size, dtype=torch.half).view(-1, *shape)
 
 
-def _explain(cache_dir: Path, made_of: dict[str, Any]) -> None:
-    """Say what keeps the store that is most alike from being used."""
-    wanted = _flat(made_of)
-    unlike = [
-        [name for name in wanted if wanted[name] != _flat(store.made_of).get(name)]
-        for store in stores(cache_dir)
-    ]
-    if unlike:
-        nearest = min(unlike, key=len)
+def crc_of(row: Tensor) -> int:
+    """Return the CRC-32 of a contiguous row on the CPU."""
+    return zlib.crc32(row.numpy().data.cast("B"))
+
+
+def _append(path: Path, content: bytes | memoryview) -> None:
+    """Append to a file and flush it to the disk, or leave the file as it was."""
+    before = path.stat().st_size if path.exists() else 0
+    try:
+        with path.open("ab") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        os.truncate(path, before)
+        raise
+
+
+def _lines(entries: Iterable[Entry]) -> bytes:
+    return "".join(json.dumps(entry) + "\n" for entry in entries).encode()
+
+
+def _parsed(line: str) -> Entry | None:
+    try:
+        return Entry(*json.loads(line))
+    except (ValueError, TypeError):
+        return None
+
+
+def _explain(cache_dir: Path, root: str, made: dict[str, Any]) -> None:
+    """Log which settings keep the most similar store of the same data from being used."""
+    others = [store.made_of for store in stores(cache_dir) if str(store.root) == root]
+    differing = [[name for name in made if other.get(name) != made[name]] for other in others]
+    if nearest := min(differing, key=len, default=[]):
         logger.info(
             "feature cache: none for these settings yet; the nearest differs in %s",
             ", ".join(nearest),
         )
-
-
-def _flat(record: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in record.items():
-        inner = isinstance(value, dict)
-        flat.update(_flat(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value})
-    return flat

@@ -83,7 +83,18 @@ class DetectionModule(LightningModule):
         return data
 
     def setup(self, stage: str) -> None:
-        """Let the data module compute features by the extractor of the detector."""
+        """Let the data module compute features by the extractor of the detector.
+
+        Raises:
+            InputError: If the data module asks for other features.
+        """
+        asked = self.data.hparams
+        for name, value in self.detector.extractor.config.items():
+            if asked.get(name) not in (None, value):
+                raise InputError(
+                    f"--data.{name} is {asked[name]}, but the model was trained with {value}. "
+                    f"Leave --data.{name} out: the checkpoint knows it."
+                )
         self.data.use_extractor(self.detector.extractor)
 
     def on_test_start(self) -> None:

@@ -176,7 +176,7 @@ class TrainingModule(DetectionModule):
         """
         mine = self.detector.extractor.config
         for name, value in spec["extractor"].items():
-            if mine[name] != value:
+            if mine[name] != value and name != "precision":
                 raise InputError(
                     f"--data.{name} is {mine[name]}, but {owner} was trained with {value}. Leave "
                     f"--data.{name} out, or train stage 1 again with it."

@@ -1,4 +1,4 @@
-"""Pictures of a page: thumbnails, maps and masks, of a bounded size all together."""
+"""Pictures of a page: photographs, maps and masks, with a limit on their total size."""
 
 import base64
 import io
@@ -16,76 +16,71 @@ from omiad.report.colors import heat
 Where = Literal["embedded", "folder"]
 
 SIDES = {"embedded": 288, "folder": 640}
-"""Longer side of a photograph, in pixels."""
+"""Longer side of a photograph in pixels."""
 
 MAX_MEGABYTES = {"embedded": 20.0, "folder": 200.0}
-"""Most that all pictures take if nothing else is asked for; the larger ones have more room."""
+"""Default limit of all pictures together, in 10**6 bytes."""
 
 FOLDER = "pictures"
 """Name of the folder beside the page."""
 
-_TRUTH = [0, 0, 0, 255, 255, 255, 0, 229, 255, 0, 34, 51]
-"""Palette of a mask: nothing, a defective pixel, and two edges that show on dark and on bright."""
-
+_PALETTE = [(0, 0, 0), (255, 255, 255), (0, 229, 255), (0, 34, 51)]
 _OPACITY = bytes([0, 50, 255, 255])
+"""Colours of a mask: background, defect, and a bright and a dark edge around it."""
 
 
 class Album:
-    """Takes pictures until they are as large together as they may be.
+    """Takes pictures until they reach a size together.
 
     Args:
         folder: Folder of the page.
         where: In the page itself, or in a folder beside it.
-        max_megabytes: Most that all pictures take in the page or in the folder, in 10**6 bytes.
+        max_megabytes: Limit of all pictures together, in 10**6 bytes.
 
     Raises:
-        InputError: If there is no room at all.
+        InputError: If the limit is not above 0.
     """
 
     def __init__(self, folder: Path, *, where: Where, max_megabytes: float) -> None:
         if not max_megabytes > 0:
             raise InputError(f"--max_megabytes must be above 0, but got {max_megabytes:g}.")
-        self.where: Where = where
         self.side = SIDES[where]
-        self.num_bytes = 0
+        self._is_embedded = where == "embedded"
         self._folder = folder / FOLDER
-        self._max_bytes = max_megabytes * 1e6
+        self._max_bytes, self._num_bytes = max_megabytes * 1e6, 0
         self._count = 0
 
     def take(self, *pictures: tuple[bytes, str] | None) -> list[str | None] | None:
-        """Return the address of each picture, or None if they do not fit any more.
+        """Return the address of each picture, or None if they no longer fit.
 
         Args:
-            pictures: Content and suffix of each; None stays None.
+            pictures: Content and suffix of each picture; None stays None.
         """
-        larger = 4 / 3 if self.where == "embedded" else 1
+        larger = 4 / 3 if self._is_embedded else 1
         size = sum(int(larger * len(picture[0])) + 40 for picture in pictures if picture)
-        if self.num_bytes + size > self._max_bytes:
+        if self._num_bytes + size > self._max_bytes:
             return None
-        self.num_bytes += size
-        return [None if picture is None else self._put(*picture) for picture in pictures]
+        self._num_bytes += size
+        return [picture and self._put(*picture) for picture in pictures]
 
     def _put(self, content: bytes, suffix: str) -> str:
-        if self.where == "embedded":
+        if self._is_embedded:
             kind = "jpeg" if suffix == "jpg" else suffix
             return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
         self._folder.mkdir(parents=True, exist_ok=True)
-        name = f"{self._count:05}.{suffix}"  # never a name from outside
+        name = f"{self._count:05}.{suffix}"  # never a name from the data set
         self._count += 1
         (self._folder / name).write_bytes(content)
         return f"{FOLDER}/{name}"
 
 
 def photograph(path: Path, side: int, *, kept_part: float = 1.0) -> tuple[bytes, float] | None:
-    """Read a photograph as a small JPEG.
+    """Return a photograph as a small JPEG, and its width divided by its height.
 
     Args:
-        path: The file.
-        side: Its longer side in pixels.
+        path: The file; None is returned if it is gone or cannot be read.
+        side: Longer side of the JPEG in pixels.
         kept_part: Part of each side that the protocol cuts out of the centre.
-
-    Returns:
-        Content, and width by height; None where the file has gone or cannot be read.
     """
     try:
         image = Image.fromarray(load_image(path))
@@ -98,13 +93,12 @@ def thumbnail(image: Image.Image, side: int, *, kept_part: float = 1.0) -> bytes
     """Return the centre of an image as a small JPEG."""
     cut_x, cut_y = (round(s * (1 - kept_part) / 2) for s in image.size)
     image = image.crop((cut_x, cut_y, image.width - cut_x, image.height - cut_y))
-    scale = min(1.0, side / max(image.size))
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return _encoded(image.resize(size, Image.Resampling.BILINEAR), "JPEG", quality=82)
+    image.thumbnail((side, side), Image.Resampling.BILINEAR)
+    return _encoded(image, "JPEG", quality=82)
 
 
 def map_picture(level: NDArray[np.uint8]) -> bytes:
-    """Colour a map (h, w) whose 0 and 255 are the ends of the scale."""
+    """Return a map (h, w) as a JPEG; 0 and 255 are the ends of the colour scale."""
     return _encoded(Image.fromarray(heat(level / 255)), "JPEG", quality=88, subsampling=0)
 
 
@@ -114,11 +108,11 @@ def plain_picture(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def mask_picture(mask: NDArray[np.bool_]) -> bytes:
-    """Return a mask (H, W) as a PNG to lay over its image: a bright and a dark edge, and a veil."""
+    """Return a mask (H, W) as a transparent PNG whose edges show on dark and on bright images."""
     white = Image.fromarray(mask.astype(np.uint8) * 255)
     bright, dark = (np.asarray(white.filter(ImageFilter.MaxFilter(size))) > 0 for size in (5, 7))
     indices = Image.fromarray(np.select([mask, bright, dark], [1, 2, 3], 0).astype(np.uint8), "P")
-    indices.putpalette(_TRUTH)
+    indices.putpalette(np.array(_PALETTE, np.uint8).tobytes())
     return _encoded(indices, "PNG", transparency=_OPACITY, optimize=True)
 
 

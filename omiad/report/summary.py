@@ -1,124 +1,101 @@
-"""The head of a page: the figures that matter, and how they came about."""
+"""The head of a page: the main figures of each run, and how they were measured."""
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from html import escape
+from itertools import cycle
 from typing import Any
 
-from omiad.report.runs import TestedRun
-from omiad.report.tables import HEADINGS, num_steps
+from omiad.report.charts import COLOURS
+from omiad.report.runs import Runs, TestedRun
+from omiad.report.tables import FIGURES, rows_of
 from omiad.results import measure
 
-_BIG = ("mad", "image_auroc", "pixel_auroc", "aupro")
-
-_METHODS_OWN = "upsampling"
-"""The step of a protocol in which methods may differ and still compare."""
-
 _SELECTED = {
-    "last": "last (the last checkpoint of its run, not chosen by test data)",
-    None: "not known (maps from elsewhere)",
+    "last": "last (the last checkpoint of the run; test data did not choose it)",
+    None: "unknown (the maps come from another method)",
 }
 
 
-def cards(runs: Sequence[TestedRun]) -> str:
-    """Return a card for each run: its main figures with intervals, and its circumstances."""
-    return f'<div class="cards">{"".join(_card(run, i) for i, run in enumerate(runs))}</div>'
-
-
-def protocols(runs: Sequence[TestedRun]) -> str:
-    """Say how maps, masks and scores were prepared, and whether figures of the runs compare."""
-    groups: dict[str, list[TestedRun]] = {}
-    for run in runs:
-        groups.setdefault(json.dumps(measure(run.record), sort_keys=True), []).append(run)
-    parts = []
-    if len(groups) > 1:
-        parts.append(
-            '<p class="warning"><strong>These runs were measured in different ways, so their '
-            "figures do not compare.</strong></p>"
-        )
-    if any(_images(run) != _images(runs[0]) for run in runs):
-        counts = "; ".join(
-            f"{run.name}: {sum(len(of.name) for of in run.scores.values())} of "
-            f"{len(run.scores)} categories"
-            for run in runs
-        )
-        parts.append(
-            '<p class="warning"><strong>These runs were tested on different images, so their '
-            f"figures do not compare.</strong> {escape(counts)}.</p>"
-        )
-    for group in groups.values():
-        names = ", ".join(run.name for run in group)
-        who = f"{escape(names)}: " if len(groups) > 1 else ""
-        parts.append(f"<p>{who}{_protocol(group[0].record)}</p>")
-    return "".join(parts)
-
-
-def _images(run: TestedRun) -> set[tuple[str, str, bool]]:
+def summary(runs: Runs) -> dict[str, Any]:
+    """Return what the template of the summary shows."""
     return {
-        (category, *image)
-        for category, of in run.scores.items()
-        for image in zip(of.name.tolist(), of.is_anomalous.tolist(), strict=True)
+        "cards": [
+            {"mean": rows_of(run)[0], "facts": _facts(run), "colour": colour}
+            for run, colour in zip(runs.tested, cycle(COLOURS), strict=False)
+        ],
+        "main": ("mad", "image_auroc", "pixel_auroc", "aupro"),
+        "differences": _differences(runs.tested),
+        "protocols": _protocols(runs.tested),
+        "notes": dict.fromkeys(
+            f"{category}: {note}"
+            for run in runs.tested
+            for category, note in (run.record.get("notes") or {}).items()
+        ),
+        "pairs": [_pair(teacher, student) for teacher, student in runs.pairs],
     }
 
 
-def notes(runs: Sequence[TestedRun]) -> str:
-    """Say which figures are missing, and why."""
-    lines = {
-        f"{category}: {note}": None
+def _differences(runs: Sequence[TestedRun]) -> list[tuple[str, str]]:
+    """Return why the figures of the runs cannot be compared: what differs, and details."""
+    found = []
+    if any(measure(run.record) != measure(runs[0].record) for run in runs):
+        found.append(("measured in different ways", ""))
+    images = [
+        {(name, image) for name, scores in run.scores.items() for image in scores.name.tolist()}
         for run in runs
-        for category, note in (run.record.get("notes") or {}).items()
-    }
-    if not lines:
-        return ""
-    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
-    return f'<ul class="notes" aria-label="Missing figures">{items}</ul>'
+    ]
+    if any(other != images[0] for other in images):
+        counts = (
+            f"{run.name}: {len(tested)} images of {len(run.scores)} categories"
+            for run, tested in zip(runs, images, strict=True)
+        )
+        found.append(("tested on different images", f"{'; '.join(counts)}."))
+    return found
 
 
-def _card(run: TestedRun, number: int) -> str:
-    mean = run.record["mean"]
-    ranges = (run.record.get("intervals") or {}).get("mean", {})
-    figures = []
-    for key in _BIG:
-        value = mean.get(key)
-        shown = "-" if value is None else f"{100 * value:.1f}"
-        within = ""
-        if value is not None and key in ranges:
-            within = f"<small>{100 * ranges[key][0]:.1f} to {100 * ranges[key][1]:.1f}</small>"
-        figures.append(f"<div><dt>{HEADINGS[key]}</dt><dd>{shown}{within}</dd></div>")
-    facts = "".join(
-        f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in _facts(run).items()
-    )
-    return (
-        f'<article class="card s{number % 6}"><h3>{escape(run.name)}</h3>'
-        f'<dl class="big">{"".join(figures)}</dl><dl class="facts">{facts}</dl></article>'
-    )
+def _protocols(runs: Sequence[TestedRun]) -> dict[str, str]:
+    """Say how maps, masks and scores were prepared, by the names of the runs that agree."""
+    groups: dict[str, list[TestedRun]] = defaultdict(list)
+    for run in runs:
+        groups[json.dumps(measure(run.record), sort_keys=True)].append(run)
+    found = {}
+    for group in groups.values():
+        record, taken = group[0].record, measure(group[0].record)
+        steps = [
+            f"{name}: {step}"
+            for name, step in (record.get("protocol_steps") or {}).items()
+            if name != "upsampling"  # may differ between methods; see `measure`
+        ]
+        changed = " (changed)" if taken["protocol_changes"] else ""
+        found[", ".join(run.name for run in group)] = (
+            f"protocol {taken['protocol']}{changed}, {taken['estimator']} figures; "
+            f"{'; '.join(steps)}."
+        )
+    return found
 
 
-def _facts(run: TestedRun) -> dict[str, str]:
-    record = run.record
-    model, versions = record.get("model", {}), record.get("versions", {})
-    selected = record.get("selected_on")
-    seed = record.get("seed")
+def _facts(run: TestedRun) -> dict[str, Any]:
+    record, model = run.record, run.record.get("model", {})
+    seed, selected = record.get("seed"), record.get("selected_on")
     facts = {
-        "data": str(record.get("dataset", "unknown")),
-        "run": str(run.path.parent),
-        "checkpoint": str(record.get("checkpoint") or "none"),
-        "selected on": _SELECTED.get(selected, str(selected)),
-        "seed": "-" if seed is None else str(seed),
+        "data": record.get("dataset", "unknown"),
+        "run": run.path.parent,
+        "checkpoint": record.get("checkpoint") or "none",
+        "selected on": _SELECTED.get(selected, selected),
+        "seed": "-" if seed is None else seed,
         "time per image": _time(record.get("latency")),
-        "hardware": str(record.get("hardware", "unknown")),
-        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "hardware": record.get("hardware", "unknown"),
+        "versions": ", ".join(f"{name} {v}" for name, v in record.get("versions", {}).items()),
     }
     if model.get("backbone"):
-        facts["model"] = (
-            f"{model['backbone']} at {model.get('image_size', '?')} pixels, "
-            f"{num_steps(record)} from t = {model.get('t_init', '?')}"
-        )
+        where = f"at {model.get('image_size', '?')} pixels"
+        steps = f"{_num_steps(run)} from t = {model.get('t_init', '?')}"
+        facts["model"] = f"{model['backbone']} {where}, {steps}"
     if model.get("maps"):
-        facts["maps"] = str(model["maps"])
-        facts[_METHODS_OWN] = "the method's own"
-    elif made := dict(_steps(record)).get(_METHODS_OWN):
-        facts[_METHODS_OWN] = made
+        facts |= {"maps": model["maps"], "upsampling": "by the method"}
+    elif upsampling := (record.get("protocol_steps") or {}).get("upsampling"):
+        facts["upsampling"] = upsampling
     return facts
 
 
@@ -131,15 +108,30 @@ def _time(latency: Mapping[str, Any] | None) -> str:
     )
 
 
-def _protocol(record: Mapping[str, Any]) -> str:
-    taken = measure(record)
-    steps = "; ".join(f"{name}: {step}" for name, step in _steps(record) if name != _METHODS_OWN)
-    changed = " (changed)" if taken["protocol_changes"] else ""
-    return (
-        f"Protocol <strong>{escape(str(taken['protocol']))}</strong>{changed}, "
-        f"{escape(str(taken['estimator']))} figures. {escape(steps)}."
-    )
+def _num_steps(run: TestedRun) -> str:
+    count = run.record.get("model", {}).get("num_steps", "unknown number of")
+    return "one step" if count == 1 else f"{count} steps"
 
 
-def _steps(record: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [(name, str(step)) for name, step in (record.get("protocol_steps") or {}).items()]
+def _pair(teacher: TestedRun, student: TestedRun) -> dict[str, Any]:
+    """Return the means of teacher and student, their differences, and the time of each."""
+    before, after = (rows_of(run)[0].figures for run in (teacher, student))
+    rows = [
+        (heading, before[key], after[key], f"{round(after[key] - before[key], 1) + 0.0:+.1f}")
+        for key, heading in FIGURES.items()
+        if key in before and key in after
+    ]
+    slow, fast = (run.record.get("latency") or {} for run in (teacher, student))
+    if slow and fast:
+        times = slow["ms_per_image"], fast["ms_per_image"]
+        is_comparable = slow["batch_size"] == fast["batch_size"] and teacher.record.get(
+            "hardware"
+        ) == student.record.get("hardware")
+        ratio = f"{times[0] / times[1]:.2f} times as fast"
+        rows.append(("ms per image", *times, ratio if is_comparable else "measured differently"))
+    return {
+        "teacher": f"{teacher.name} (teacher), {_num_steps(teacher)}",
+        "student": f"{student.name} (student), {_num_steps(student)}",
+        "rows": rows,
+        "is_timed": bool(slow and fast),
+    }

@@ -7,13 +7,13 @@
 As in PatchCore, on a grid of 14 and from four categories alone:
 
     python tests/benchmarks/memory_bank.py --root real --backbone mobilenetv2_100 \
-        --weights mobilenetv2_100.safetensors --feature_size 14 --antialias --window 3 \
-        --zero_pad --raw --num_patches 30000 \
+        --weights mobilenetv2_100.safetensors --feature_size 14 --grid patchcore \
+        --raw --num_patches 30000 \
         --categories cookie hazelnut_toy magnetic_tile pcb --output bank
 
 With `--categories` the maps of the other categories are written too, but mean nothing. The features
-of configs/amdm_folder.yaml are `--image_size 448 --feature_size 28 --window 3 --zero_pad
---stages 1 2 3 --antialias`.
+of configs/amdm_folder.yaml are `--image_size 448 --feature_size 28 --grid patchcore
+--stages 1 2 3`.
 
 The features are those of the model: the same backbone, stages and, unless `--raw`, normalisation
 per channel. The bank holds patches drawn from the training images of all categories: like the
@@ -23,6 +23,7 @@ residual is; no re-weighting and no coreset, so it is plainer than PatchCore.
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ from torch.nn import functional as F  # noqa: N812
 from omiad.data.images import read_image
 from omiad.data.layouts import index_dataset
 from omiad.features import FeatureExtractor
+from omiad.features.extractor import Grid
 
 BATCH_SIZE = 8
 BANK_ROWS = 8192
@@ -58,9 +60,7 @@ def main() -> None:
     parser.add_argument("--image_size", type=int, default=224)
     parser.add_argument("--feature_size", type=int, default=32, help="side of the grid of patches")
     parser.add_argument("--stages", type=int, nargs="+", default=[0, 1, 2, 3])
-    parser.add_argument("--antialias", action="store_true", help="average where a map shrinks")
-    parser.add_argument("--window", type=int, default=1, help="side of the averages, odd")
-    parser.add_argument("--zero_pad", action="store_true", help="zeros beyond the border in them")
+    parser.add_argument("--grid", default="uniad", choices=get_args(Grid))
     parser.add_argument("--num_patches", type=int, default=20_000, help="in the bank, at least")
     parser.add_argument("--raw", action="store_true", help="without scaling each channel")
     parser.add_argument("--categories", nargs="+", help="whose images fill the bank (default: all)")
@@ -73,9 +73,7 @@ def main() -> None:
         image_size=arguments.image_size,
         feature_size=arguments.feature_size,
         stages=arguments.stages,
-        antialias=arguments.antialias,
-        window=arguments.window,
-        zero_pad=arguments.zero_pad,
+        grid=arguments.grid,
     )
     samples = index_dataset(arguments.root).samples
     chosen = set(arguments.categories or (s.category for s in samples))

@@ -1,13 +1,18 @@
 """Speed, memory and error of the pixel figures, against scikit-learn and adeval.
 
-    python tests/benchmarks/metrics.py                  # all, in processes of their own
+    python tests/benchmarks/metrics.py                  # all, each in its own process
     python tests/benchmarks/metrics.py --method omiad   # one of them
+    python tests/benchmarks/metrics.py --passes 100     # bounds after one pass and after two
 
 The maps are synthetic: noise on a grid of 28 x 28, raised where one to three rectangles are
 defective, upsampled to 224 x 224; 15 categories of 115 images, 73 % of them defective, as many
-pixels as MVTec AD's test set. Seconds are the processor's, on one thread, without making the maps.
+pixels as in the test set of MVTec AD. Seconds are processor time on one thread, without making the
+maps.
 
-adeval (pip install adeval opencv-python-headless) is left out where it is not installed.
+adeval (pip install adeval opencv-python-headless) is left out if it is not installed.
+
+`--passes N` counts N images of 256 x 256 pixels of every kind of score in `KINDS`, with large
+defects and with three of 6 pixels.
 """
 
 import argparse
@@ -25,7 +30,11 @@ import numpy as np
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from omiad.metrics import PixelDetection, au_pro
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for `references`
+
+from references import slow_au_pro
+
+from omiad.metrics import PixelDetection
 
 NUM_CATEGORIES, NUM_IMAGES, SIZE, GRID = 15, 115, 224, 28
 BATCH_SIZE = 32
@@ -60,9 +69,9 @@ def run_omiad(maps: torch.Tensor, masks: torch.Tensor) -> tuple[Figures, int, fl
     metric = PixelDetection()
     for i in range(0, len(maps), BATCH_SIZE):
         batch = slice(i, i + BATCH_SIZE)
-        metric.update(maps[batch], masks[batch], index=torch.arange(len(maps))[batch])
-    state = sum(x.nbytes for name in ("keys", "counts") for x in getattr(metric, name))
+        metric.update(maps[batch], masks[batch], torch.arange(len(maps))[batch])
     figures = metric.compute()
+    state = sum(part.nbytes for part in metric.bins)
     seven = {name: figures[name] for name in ("pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro")}
     bound = max(interval.bound for interval in figures.values())
     return {name: float(interval.value) for name, interval in seven.items()}, state, bound
@@ -79,7 +88,7 @@ def run_sklearn(maps: torch.Tensor, masks: torch.Tensor) -> tuple[Figures, int, 
         "pixel_f1_max": float(
             (2 * precision * recall / np.maximum(precision + recall, 1e-12)).max()
         ),
-        "aupro": au_pro(maps, masks),  # exact: every score is a threshold
+        "aupro": slow_au_pro(maps.numpy(), masks.numpy(), 0.3),  # each score is a threshold
     }
     return figures, 0, 0.0
 
@@ -100,7 +109,7 @@ METHODS: dict[str, Callable[..., tuple[Figures, int, float]]] = {
 
 
 def measure(method: str) -> dict[str, object]:
-    """Score all categories; in a process of its own, so that its peak memory is the method's."""
+    """Score all categories in a process that does nothing else, to measure peak memory."""
     seconds, state, bound, figures = 0.0, 0, 0.0, []
     data = [category(seed) for seed in range(NUM_CATEGORIES)]
     METHODS[method](*(x[:2] for x in data[0]))  # imports
@@ -186,6 +195,48 @@ def measure_stream(fraction: float) -> dict[str, object]:
     }
 
 
+KINDS: dict[str, Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]] = {
+    "residual norms": lambda z, m, _: np.exp(0.35 * z + m),
+    "squared distances": lambda z, m, _: z**2 * np.exp(2 * m),
+    "heavy tails": lambda z, m, _: np.exp(10 * (z + m)),
+    "1 - cosine": lambda z, m, _: 1 - np.cos(0.01 * np.abs(z + 2 * m)),
+    "signed": lambda z, m, _: z + 1.5 * m,
+    "narrow band": lambda z, m, _: 40 * (1 + 1e-3 * (z + m)),
+    "half precision": lambda z, m, _: np.exp(0.35 * z + m).astype(np.float16),
+    "softmax": lambda z, m, _: 1 / (1 + np.exp(14 - 6 * z - 20 * m)),
+    "sharp softmax": lambda z, m, _: 1 / (1 + np.exp(40 - 20 * z - 60 * m)),
+    "nine tenths zero": lambda z, m, rng: (rng.random(z.shape) < 0.1) * np.exp(3 * z + 2 * m),
+}
+"""Scores from standard normal noise and masks."""
+
+
+def measure_passes(num_images: int) -> None:
+    """Print the largest bound after one pass and after two, for each kind of score."""
+    print(f"{'':20}{'defects':>9}{'one pass':>12}  {'figure':28}{'two passes':>12}")
+    for kind, make in KINDS.items():
+        for size in ("large", "tiny"):
+            metric, bounds, worst = PixelDetection(), [], ""
+            for _ in range(2):
+                for i in range(num_images):
+                    rng = np.random.default_rng(i)
+                    mask = np.zeros((1, 256, 256), bool)
+                    if size == "large" and i % 2:
+                        top, left, height, width = rng.integers(4, 60, 4)
+                        mask[0, top : top + height, left : left + width] = True
+                    elif size == "tiny" and i < 3:
+                        mask[0, 100 : 100 + 2, 50 : 50 + 3] = True
+                    scores = make(rng.standard_normal(mask.shape), mask, rng).astype(np.float32)
+                    rows = torch.tensor([i])
+                    metric.update(torch.from_numpy(scores), torch.from_numpy(mask), rows)
+                figures = metric.compute()
+                bounds.append(max(figure.bound for figure in figures.values()))
+                worst = worst or max(figures, key=lambda name: figures[name].bound)
+                if not (len(bounds) < 2 and metric.refine()):
+                    break
+            second = f"{bounds[1]:.1e}" if len(bounds) > 1 else "-"
+            print(f"{kind:20}{size:>9}{bounds[0]:12.1e}  {worst:28}{second:>12}", flush=True)
+
+
 def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
@@ -196,7 +247,7 @@ def rss_mb() -> float:
 
 
 def report(fraction: float) -> None:
-    """Run every method in a process of its own and print how they compare."""
+    """Run every method in its own process and print how they compare."""
     results = {}
     for method in METHODS:
         command = [sys.executable, __file__, "--method", method]
@@ -237,12 +288,15 @@ def report(fraction: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--method", choices=METHODS)
+    parser.add_argument("--passes", type=int, metavar="IMAGES")
     parser.add_argument("--stream", type=float, metavar="FRACTION")
     parser.add_argument("--fraction", type=float, default=0.2, help="of Real-IAD's test images")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.method:
         print(json.dumps(measure(arguments.method)))
+    elif arguments.passes:
+        measure_passes(arguments.passes)
     elif arguments.stream:
         print(json.dumps(measure_stream(arguments.stream)))
     else:

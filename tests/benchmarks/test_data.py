@@ -1,14 +1,14 @@
-"""What the data room costs, against what it could cost at best: `make bench-data`.
+"""Speed of indexing, building and reading features against the best possible: `make bench-data`.
 
-Each ratio comes from one run in which both sides take turns; figures are medians. Nothing here
-asserts a time.
+Each ratio comes from one run in which both sides take turns; figures are medians. No test asserts a
+time.
 """
 
 import json
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,15 @@ import torch
 from PIL import Image
 from rich.console import Console
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from omiad.data.images import read_image
 from omiad.data.layouts import realiad
 from omiad.data.layouts.published import PUBLISHED
-from omiad.data.loading import CachedFeatures, ResumableLoader
+from omiad.data.loading import ResumableLoader, TrainingItems
 from omiad.data.packing import PackedSamples
 from omiad.data.sampling import EpochSampler
-from omiad.features import Build, FeatureCache, FeatureExtractor
-from omiad.features.reading import FileLoader
-from omiad.features.shards import ShardWriter
-from omiad.features.store import RECORD, VIEWS, FeatureStatistics, FeatureStore, write_json
+from omiad.features import Extraction, FeatureCache, FeatureExtractor
+from omiad.features.store import FeatureStore
 from omiad.types import Sample
 
 pytestmark = pytest.mark.benchmark
@@ -41,6 +38,7 @@ BACKBONES = {
 """Backbone, feature size and number of images to build with."""
 
 NUM_ROWS = 1000
+SAMPLES = [Sample(Path(f"{i}.png"), None, "photo", "good", "train") for i in range(NUM_ROWS)]
 BATCH_SIZE = 32
 ROUNDS = 5
 
@@ -95,7 +93,7 @@ def test_a_build_against_the_bare_backbone(title: str, tmp_path: Path) -> None:
             extractor(images).half()
 
     def build(read: Callable[[Path, int], Tensor]) -> None:
-        how = Build(extractor, read, batch_size=BATCH_SIZE, progress=False)
+        how = Extraction(extractor, read)
         cache_dir = tmp_path / f"cache{next(stores)}"
         FeatureCache.open_or_build(samples, how, root=tmp_path, cache_dir=cache_dir)
 
@@ -116,31 +114,6 @@ def test_a_build_against_the_bare_backbone(title: str, tmp_path: Path) -> None:
     )
 
 
-def test_draft_mode_of_jpeg(tmp_path: Path) -> None:
-    samples = photographs(tmp_path / "data", 16)
-
-    def drafted(path: Path) -> np.ndarray:
-        with Image.open(path) as image:
-            image.draft("RGB", (448, 448))
-            return np.asarray(image.resize((224, 224), Image.Resampling.BILINEAR), np.int16)
-
-    took = medians(
-        {
-            "full": lambda: [read_image(sample.image, 224) for sample in samples],
-            "draft": lambda: [drafted(sample.image) for sample in samples],
-        }
-    )
-    gaps = [
-        np.abs(drafted(s.image) - read_image(s.image, 224).permute(1, 2, 0).numpy().astype(int))
-        for s in samples
-    ]
-    say(
-        f"\nJPEG 1024 to 224: full {1000 * took['full'] / 16:.1f} ms, draft "
-        f"{1000 * took['draft'] / 16:.1f} ms an image; draft changes pixels by up to "
-        f"{max(int(gap.max()) for gap in gaps)} levels, {np.mean(gaps):.2f} on average"
-    )
-
-
 @pytest.fixture(scope="module")
 def rows() -> Tensor:
     """Features of NUM_ROWS images of the default model: 557 MB."""
@@ -150,17 +123,13 @@ def rows() -> Tensor:
 
 @pytest.fixture(scope="module")
 def cache(rows: Tensor, tmp_path_factory: pytest.TempPathFactory) -> FeatureCache:
-    folder = tmp_path_factory.mktemp("store")
-    (folder / VIEWS).mkdir()
-    write_json(folder / RECORD, {"made_of": {}, "shape": list(rows.shape[1:])})
-    store = FeatureStore(folder)
-    for start in range(0, NUM_ROWS, 480):  # shards of 256 MiB
-        with ShardWriter(folder, store.row_bytes) as shard:
-            part = rows[start : start + 480]
-            shard.append(part, [(str(start + i), "") for i in range(len(part))])
-    places = store.index()
-    known = FeatureStatistics(torch.zeros(272), torch.ones(272), 1.0)
-    return FeatureCache(store, [places[str(i)] for i in range(NUM_ROWS)], known)
+    folder = tmp_path_factory.mktemp("cache")
+    extractor = FeatureExtractor(weights="random")
+    store = FeatureStore.open(folder, folder, extractor)
+    names = [str(i) for i in range(NUM_ROWS)]
+    with store.locked():
+        store.append(names, (rows, [""] * NUM_ROWS, names))
+    return FeatureCache(store, names, split="train")
 
 
 def test_random_reading_against_a_plain_mapped_tensor(
@@ -176,6 +145,7 @@ def test_random_reading_against_a_plain_mapped_tensor(
         for batch in order.split(BATCH_SIZE):
             torch.stack([source[i] for i in batch.tolist()])
 
+    cache._is_checked.zero_()
     first = seconds(lambda: read(cache))  # compares every checksum
     took = medians({"store": lambda: read(cache), "plain": lambda: read(plain)})
     gigabytes = rows.numel() * 2 / 1e9
@@ -207,7 +177,8 @@ def test_a_loop_that_only_touches_its_batches(rows: Tensor, cache: FeatureCache)
 
     def loader(source: FeatureCache) -> ResumableLoader:
         sampler = EpochSampler(NUM_ROWS, seed=0)
-        return ResumableLoader(CachedFeatures(source, category), sampler, batch_size=BATCH_SIZE)
+        items = TrainingItems(SAMPLES, category, image_size=224, features=source)
+        return ResumableLoader(items, sampler, batch_size=BATCH_SIZE)
 
     def epoch(name: str, source: FeatureCache) -> None:
         for batch in loader(source):
@@ -257,10 +228,10 @@ def realiad_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def _memory(name: str, file: str = "status") -> int:
-    """Memory of this process in bytes: the lines of that name that Linux tells."""
-    lines = Path(f"/proc/self/{file}").read_text().splitlines()
-    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
+def _memory(name: str) -> int:
+    """Memory of this process in bytes, as the line of that name in Linux's status says."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
 
 
 def _measure_index(root: Path, queue: Any) -> None:
@@ -285,32 +256,4 @@ def test_the_index_of_real_iad(realiad_root: Path) -> None:
     say(
         f"\nindex of {count} entries: {took:.2f} s, {grown / 1e6:.0f} MB; packed for workers in "
         f"{packing:.2f} s, {nbytes / 1e6:.0f} MB"
-    )
-
-
-class Visits(Dataset[int]):
-    """Looks at samples, a thousand an item, and returns the private memory of its worker."""
-
-    def __init__(self, samples: Sequence[Sample]) -> None:
-        self.samples = samples
-
-    def __len__(self) -> int:
-        return len(self.samples) // 1000
-
-    def __getitem__(self, index: int) -> int:
-        for i in range(1000 * index, 1000 * (index + 1)):
-            assert self.samples[i].category
-        return _memory("Private_", "smaps_rollup")
-
-
-@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="Linux tells")
-def test_what_a_worker_copies_of_the_index(realiad_root: Path) -> None:
-    def grown(held: Sequence[Sample]) -> int:
-        sizes = list(FileLoader(Visits(held), batch_size=None, num_workers=1))
-        return int(max(sizes)) - int(sizes[0])
-
-    say(
-        f"\na worker that visits all samples of Real-IAD copies "
-        f"{grown(PackedSamples(realiad.index(realiad_root))) / 1e6:.1f} MB where they are packed, "
-        f"{grown(realiad.index(realiad_root)) / 1e6:.1f} MB where they are a list"
     )

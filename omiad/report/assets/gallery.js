@@ -19,23 +19,20 @@ function startGallery(data) {
   const known = (table, name) => (Object.hasOwn(table, name) ? table[name] : null); // not "constructor"
   const number = (score) => String(Number(score.toPrecision(4)));
 
-  function fill(name, values, all) {
+  function fill(name, options) {
     const select = form.elements[name];
-    if (all) select.append(new Option(all, ""));
-    for (const value of values) select.append(new Option(value, value));
-    select.closest("label").hidden = values.length < 2;
+    for (const [text, value] of options) select.append(new Option(text, value));
+    const isChoice = name === "run" ? options.length > 1 : options.length > 2;
+    select.closest("label").hidden = !isChoice;
   }
 
-  function distinct(key) {
-    return [...new Set(data.images.map((image) => image[key]))].sort();
-  }
-
-  data.runs.forEach(({ name }, i) => form.elements.run.append(new Option(name, i)));
-  form.elements.run.closest("label").hidden = data.runs.length < 2;
-  fill("category", distinct("category"), "all");
-  fill("defect", distinct("defect"), "all");
-  const outcomes = new Set(data.images.flatMap((image) => image.runs.map((r) => r && r.outcome)));
-  fill("outcome", Object.keys(MARKS).filter((outcome) => outcomes.has(outcome)), "all");
+  const all = (values) => [["all", ""], ...values.map((value) => [value, value])];
+  const distinct = (key) => [...new Set(data.images.map((image) => image[key]))].sort();
+  const outcomes = new Set(data.images.flatMap((image) => image.runs.map((r) => r?.outcome)));
+  fill("run", data.runs.map(({ name }, i) => [name, i]));
+  fill("category", all(distinct("category")));
+  fill("defect", all(distinct("defect")));
+  fill("outcome", all(Object.keys(MARKS).filter((outcome) => outcomes.has(outcome))));
 
   function rank(image) {
     const found = image.runs[run()];
@@ -47,29 +44,20 @@ function startGallery(data) {
   }
 
   function update() {
-    const wanted = ["category", "defect"].map((key) => [key, form.elements[key].value]);
-    const outcome = form.elements.outcome.value;
+    const { category, defect, outcome, order } = form.elements;
+    const fits = (select, value) => !select.value || select.value === value;
     shown = data.images.filter((image) => {
       const found = image.runs[run()];
-      return (
-        found &&
-        (!outcome || found.outcome === outcome) &&
-        wanted.every(([key, value]) => !value || image[key] === value)
-      );
+      return found && fits(category, image.category) && fits(defect, image.defect) && fits(outcome, found.outcome);
     });
-    if (form.elements.order.value === "name") {
-      shown.sort((a, b) => a.name.localeCompare(b.name, undefined, { numeric: true }));
-    } else {
-      shown.sort((a, b) => rank(b) - rank(a));
-    }
-    for (const scale of document.querySelectorAll(".scale[data-run]")) {
-      scale.hidden = Number(scale.dataset.run) !== run();
-    }
+    if (order.value === "name") shown.sort((a, b) => a.name.localeCompare(b.name, undefined, { numeric: true }));
+    else shown.sort((a, b) => rank(b) - rank(a));
+    for (const scale of document.querySelectorAll(".scale[data-run]")) scale.hidden = Number(scale.dataset.run) !== run();
     list.classList.toggle("hide-truth", !form.elements.truth.checked);
     list.replaceChildren(...shown.slice(0, room).map(card));
     const left = Math.max(0, shown.length - room);
-    const lacking = data.images.filter((image) => !image.runs[run()]).length;
-    const rest = lacking ? ` (this run kept no map of ${lacking})` : "";
+    const without = data.images.filter((image) => !image.runs[run()]).length;
+    const rest = without ? ` (this run kept no map of ${without})` : "";
     count.textContent = `${shown.length} of ${data.images.length} images${rest}`;
     more.hidden = left === 0;
     more.textContent = `Show ${Math.min(PAGE, left)} more of ${left}`;
@@ -116,23 +104,10 @@ function startGallery(data) {
     const label = data.judged ? `${image.category}, ${image.defect}` : image.name;
     const outcome = element("span", { className: "outcome" }, MARKS[found.outcome]);
     outcome.dataset.outcome = found.outcome;
-    const button = element(
-      "button",
-      { type: "button", className: "item", title: image.name },
-      element(
-        "span",
-        { className: "pair" },
-        stack(image, photo(image, `photograph of ${label}`), truth(image)),
-        stack(image, ...mapLayers(image, found, form.elements.overlay.checked)),
-      ),
-      element(
-        "span",
-        { className: "what" },
-        outcome,
-        element("span", {}, verdict(image, run())),
-        element("span", { className: "name" }, label),
-      ),
-    );
+    const map = mapLayers(image, found, form.elements.overlay.checked);
+    const button = element("button", { type: "button", className: "item", title: image.name },
+      element("span", { className: "pair" }, stack(image, photo(image, `photograph of ${label}`), truth(image)), stack(image, ...map)),
+      element("span", { className: "what" }, outcome, element("span", {}, verdict(image, run())), element("span", { className: "name" }, label)));
     button.addEventListener("click", () => open(position));
     return element("li", {}, button);
   }
@@ -154,11 +129,8 @@ function startGallery(data) {
     if (reference) panes.push(pane("normal reference", stack(image, picture(reference, "a normal image"))));
     panes.push(pane("input", stack(image, photo(image, "the photograph"))));
     if (data.judged) {
-      const layers = image.has_mask
-        ? [photo(image, "ground truth", "dim"), truth(image)]
-        : [missing("no mask: nobody drew one")];
-      const what = image.defect === "good" ? "ground truth: no defect" : "ground truth";
-      panes.push(pane(what, stack(image, ...layers)));
+      const layers = image.has_mask ? [photo(image, "ground truth", "dim"), truth(image)] : [missing("no mask was drawn")];
+      panes.push(pane(image.defect === "good" ? "ground truth: no defect" : "ground truth", stack(image, ...layers)));
     }
     image.runs.forEach((found, i) => {
       const name = data.runs[i].name;
@@ -166,11 +138,8 @@ function startGallery(data) {
         panes.push(pane(name, stack(image, missing("this run kept no map of it"))));
         return;
       }
-      if (found.reconstruction) {
-        panes.push(pane(`${name}: reconstruction`, stack(image, picture(found.reconstruction, "reconstruction"))));
-      }
-      const said = `${name}: ${verdict(image, i)} ${MARKS[found.outcome]}`;
-      panes.push(pane(said, stack(image, ...mapLayers(image, found, false)), ...scale(i)));
+      if (found.reconstruction) panes.push(pane(`${name}: reconstruction`, stack(image, picture(found.reconstruction, "reconstruction"))));
+      panes.push(pane(`${name}: ${verdict(image, i)} ${MARKS[found.outcome]}`, stack(image, ...mapLayers(image, found, false)), ...scale(i)));
       panes.push(pane(`${name}: overlay`, stack(image, ...mapLayers(image, found, true))));
     });
     document.getElementById("viewer-title").textContent = image.name;

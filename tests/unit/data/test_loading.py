@@ -20,7 +20,7 @@ def test_items_become_a_batch_of_their_kind(kind, pinned):
     batch = collate(items, pinned=pinned)
     assert isinstance(batch, kind)
     assert torch.equal(batch[0], torch.stack([items[0][0], items[1][0]]))
-    assert batch.labels.index.tolist() == [5, 8]
+    assert batch.index.tolist() == [5, 8]
     assert batch.category.tolist() == [1, 0]
     assert batch[0].is_pinned() == pinned
 

@@ -27,5 +27,5 @@ def test_packed_samples_are_the_samples():
 def test_there_are_no_more_than_that():
     packed = PackedSamples(SAMPLES)
     for index in (3, -4):
-        with pytest.raises(IndexError, match=f"No sample {index} among 3"):
+        with pytest.raises(IndexError):
             packed[index]

@@ -27,7 +27,7 @@ def test_processes_share_an_epoch_without_overlap_and_equally():
 
 
 def test_fewer_images_than_processes_are_refused():
-    with pytest.raises(InputError, match="2 training images cannot be shared among 3 processes"):
+    with pytest.raises(InputError, match=r"2 training images .* 3 processes"):
         EpochSampler(2, seed=0, world_size=3)
 
 

@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 from torch.nn import functional as F  # noqa: N812 (the field's spelling)
 
 from omiad.errors import InputError, MissingInputError
-from omiad.features import FeatureExtractor
+from omiad.features import PRECISIONS, FeatureExtractor
+from omiad.features.store import made_of
 
 TINY = {"image_size": 32, "feature_size": 4}
 
@@ -31,19 +32,15 @@ HALF = ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5])
     ("backbone", "moments"),
     [("mobilenetv2_100", IMAGENET), ("test_resnet", HALF), ("test_convnext", HALF)],
 )
-@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize("grid", ["uniad", "average"])
 def test_features_are_the_stages_of_the_normalised_image_on_one_grid(
-    images, backbone, moments, antialias
+    images, backbone, moments, grid
 ):
-    extractor = tiny(backbone, antialias=antialias)
+    extractor = tiny(backbone, grid=grid)
     mean, std = [torch.tensor(value).view(3, 1, 1) for value in moments]
     maps = extractor.backbone((images / 255 - mean) / std)
-    resized = [
-        F.interpolate(x, (4, 4), mode="bilinear", antialias=True)
-        if antialias
-        else F.interpolate(x, (4, 4), mode="bilinear", align_corners=True)
-        for x in maps
-    ]
+    how = {"uniad": {"align_corners": True}, "average": {"antialias": True}}[grid]
+    resized = [F.interpolate(x, (4, 4), mode="bilinear", **how) for x in maps]
     features = extractor(images)
     assert features.dtype == torch.float32
     torch.testing.assert_close(features, torch.cat(resized, 1))
@@ -51,22 +48,18 @@ def test_features_are_the_stages_of_the_normalised_image_on_one_grid(
     assert extractor.num_channels == features.shape[1]
 
 
-@pytest.mark.parametrize("zero_pad", [False, True])
-def test_a_window_averages_each_map_at_its_own_resolution(images, zero_pad):
-    extractor = tiny(window=3, zero_pad=zero_pad, stages=[1])
+def test_the_grid_of_patchcore_averages_windows_with_zeros_beyond_the_border(images):
+    extractor = tiny(grid="patchcore", stages=[1])
     (raw,) = extractor.backbone((images / 255 - extractor.mean) / extractor.std)
-    features = extractor(images)
     assert raw.shape[-1] > 4  # it shrinks afterwards
     averaged = raw.clone()
     height, width = raw.shape[-2:]
     for y in range(height):
         for x in range(width):
-            rows, columns = slice(max(0, y - 1), y + 2), slice(max(0, x - 1), x + 2)
-            inside = raw[..., rows, columns]
-            count = 9 if zero_pad else inside[0, 0].numel()
-            averaged[..., y, x] = inside.sum((-2, -1)) / count
-    expected = F.interpolate(averaged, (4, 4), mode="bilinear", align_corners=True)
-    torch.testing.assert_close(features, expected)
+            inside = raw[..., max(0, y - 1) : y + 2, max(0, x - 1) : x + 2]
+            averaged[..., y, x] = inside.sum((-2, -1)) / 9
+    expected = F.interpolate(averaged, (4, 4), mode="bilinear", antialias=True)
+    torch.testing.assert_close(extractor(images), expected)
 
 
 def test_channels_last_and_wrapped_backbones_give_the_same_layout(generator):
@@ -108,13 +101,19 @@ def test_nothing_is_trainable_and_no_graph_is_built(images):
     assert not extractor(images).is_inference()
 
 
-def test_autocast_of_the_caller_reaches_the_backbone_and_the_result_is_float32(images):
-    extractor = tiny()
-    with torch.autocast("cpu", torch.bfloat16):
+@pytest.mark.parametrize(("precision", "dtype"), PRECISIONS.items())
+def test_the_backbone_runs_in_the_precision_of_the_extractor_alone(images, precision, dtype):
+    extractor, reference = tiny(precision=precision), tiny()
+    seen = []
+    extractor.backbone.bn1.register_forward_hook(lambda _, args, __: seen.append(args[0].dtype))
+    with torch.autocast("cpu", torch.bfloat16 if dtype is None else None, enabled=dtype is None):
         features = extractor(images)
+    assert seen == [dtype or torch.float32]
+    assert extractor.autocast_dtype == dtype
     assert features.dtype == torch.float32
-    assert not torch.equal(features, extractor(images))
-    torch.testing.assert_close(features, extractor(images), rtol=0.1, atol=0.1)
+    assert torch.equal(extractor.features(images), features.half())
+    assert torch.equal(features, reference(images)) == (dtype is None)
+    torch.testing.assert_close(features, reference(images), rtol=0.1, atol=0.1)
 
 
 def test_random_weights_follow_the_seed_and_leave_the_global_state_alone():
@@ -140,17 +139,6 @@ def test_a_weights_file_of_the_whole_classifier_fills_the_backbone(tmp_path, bac
         assert torch.equal(value, stored[key.removeprefix("model.").replace(".", "_")])
 
 
-def test_a_weights_file_gives_the_feature_maps_of_the_classifier(tmp_path, generator):
-    classifier = timm.create_model("test_vit").eval()
-    save_file(classifier.state_dict(), tmp_path / "a.safetensors")
-    vit = tiny("test_vit", weights=str(tmp_path / "a.safetensors"), image_size=160, stages=[1])
-    images = torch.randint(0, 256, (1, 3, 160, 160), dtype=torch.uint8, generator=generator)
-    x = (images / 255 - vit.mean) / vit.std
-    with torch.no_grad():
-        _, (expected,) = classifier.forward_intermediates(x, indices=[1], norm=False)
-    torch.testing.assert_close(vit.backbone(x)[0], expected)
-
-
 def test_a_checkpoint_of_omiad_holds_the_weights(tmp_path, images):
     module = torch.nn.ModuleDict({"detector": torch.nn.ModuleDict({"extractor": tiny(seed=3)})})
     torch.save({"state_dict": module.state_dict()}, tmp_path / "last.ckpt")
@@ -161,11 +149,11 @@ def test_a_checkpoint_of_omiad_holds_the_weights(tmp_path, images):
 
 
 def test_an_empty_extractor_is_filled_by_a_state_dict_and_then_equal(images):
-    extractor = tiny(seed=3, antialias=True, stages=[0, 2])
+    extractor = tiny(seed=3, grid="average", stages=[0, 2], precision="bfloat16")
     copied = FeatureExtractor.build_empty(extractor.config)
-    assert copied.fingerprint != extractor.fingerprint
+    assert copied.weights_hash != extractor.weights_hash
     copied.load_state_dict(extractor.state_dict())
-    assert copied.fingerprint == extractor.fingerprint
+    assert copied.weights_hash == extractor.weights_hash
     assert copied.config == extractor.config
     assert torch.equal(copied(images), extractor(images))
 
@@ -182,18 +170,17 @@ def test_the_weights_hash_of_a_module_around_is_renewed_too():
 @pytest.mark.parametrize(
     "change",
     [
-        {"antialias": True},
-        {"window": 3},
-        {"zero_pad": True},
+        {"grid": "average"},
+        {"precision": "bfloat16"},
         {"stages": [0, 1]},
         {"feature_size": 5},
         {"image_size": 48},
         {"seed": 1},
     ],
 )
-def test_the_fingerprint_changes_with_all_that_changes_the_features(change):
-    assert tiny().fingerprint == tiny().fingerprint
-    assert tiny().fingerprint != tiny(**change).fingerprint
+def test_a_cache_distinguishes_all_that_changes_the_features(change):
+    assert made_of(tiny()) == made_of(tiny())
+    assert made_of(tiny()) != made_of(tiny(**change))
 
 
 def test_config_is_plain_and_says_nothing_of_weights():
@@ -202,37 +189,34 @@ def test_config_is_plain_and_says_nothing_of_weights():
         "image_size": 32,
         "feature_size": 4,
         "stages": [0, 1],
-        "antialias": False,
-        "window": 1,
-        "zero_pad": False,
+        "grid": "uniad",
+        "precision": "float32",
     }
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 1, 32, 32), (1, 3, 32, 33)])
-def test_images_of_another_shape_are_refused(shape):
-    with pytest.raises(InputError, match=r"takes uint8 images of shape \(B, 3, 32, 32\), but got"):
+def test_images_of_another_shape_or_dtype_are_refused(shape):
+    with pytest.raises(InputError, match=r"\(B, 3, 32, 32\)"):
         tiny()(torch.zeros(shape, dtype=torch.uint8))
-
-
-def test_images_that_are_not_uint8_are_refused():
-    with pytest.raises(InputError, match=r"but got float32 of \(1, 3, 32, 32\)"):
+    with pytest.raises(InputError, match="float32"):
         tiny()(torch.zeros(1, 3, 32, 32))
 
 
 @pytest.mark.parametrize("wrong", [{"image_size": 0}, {"feature_size": 0}, {"stages": []}])
 def test_sizes_below_one_and_no_stages_are_refused(wrong):
-    with pytest.raises(InputError, match=r"needs sizes of at least 1 and a stage, but got"):
+    with pytest.raises(InputError, match="at least 1"):
         tiny(**wrong)
 
 
-@pytest.mark.parametrize("window", [0, 2, -1])
-def test_a_window_without_a_middle_is_refused(window):
-    with pytest.raises(InputError, match=f"a window of an odd side, but got {window}"):
-        tiny(window=window)
+@pytest.mark.parametrize("wrong", [{"grid": "window"}, {"precision": "16-mixed"}])
+def test_an_unknown_grid_and_precision_are_refused(wrong):
+    ((name, value),) = wrong.items()
+    with pytest.raises(InputError, match=f"{name} must be one of .*'{value}'"):
+        tiny(**wrong)
 
 
 def test_an_unknown_backbone_is_answered_with_near_names():
-    with pytest.raises(InputError, match=r"no backbone 'resnet5O'. Near names: .*resnet50"):
+    with pytest.raises(InputError, match=r"'resnet5O'.*resnet50"):
         tiny("resnet5O")
 
 
@@ -240,7 +224,7 @@ def test_an_unknown_backbone_is_answered_with_near_names():
     ("name", "stages"), [("test_resnet.no_such_tag", [0]), ("test_resnet", [0, 9])]
 )
 def test_an_unknown_tag_and_a_stage_too_many_are_refused(name, stages):
-    with pytest.raises(InputError, match=rf"cannot give the feature maps .* of backbone '{name}'"):
+    with pytest.raises(InputError, match=name):
         tiny(name, stages=stages)
 
 
@@ -260,18 +244,18 @@ def test_a_folder_holds_the_weights_of_several_backbones(tmp_path, name):
         torch.save({"state_dict": model.backbone.state_dict()}, tmp_path / f"{backbone}.pth")
     extractor = tiny(name, weights=str(tmp_path), stages=[0, 1])
     assert extractor.weights_hash == tiny("test_resnet", seed=2, stages=[0, 1]).weights_hash
-    with pytest.raises(MissingInputError, match=r"No weights of 'test_vit' in '.*'. Put them"):
+    with pytest.raises(MissingInputError, match="'test_vit'"):
         tiny("test_vit", weights=str(tmp_path), image_size=160)
 
 
 def test_a_missing_weights_file_is_named(tmp_path):
-    with pytest.raises(MissingInputError, match=r"No weights at '.*nowhere.pth'. --data.weights"):
+    with pytest.raises(MissingInputError, match=r"nowhere\.pth"):
         tiny(weights=str(tmp_path / "nowhere.pth"))
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path):
     (tmp_path / "weights.txt").touch()
-    with pytest.raises(InputError, match=r"weights.txt' is no weights file by its name"):
+    with pytest.raises(InputError, match=r"weights\.txt"):
         tiny(weights=str(tmp_path / "weights.txt"))
 
 
@@ -288,7 +272,7 @@ def test_pickled_code_is_never_loaded(tmp_path):
         tiny(weights=str(tmp_path / "model.pt"))
 
 
-def test_weights_that_lack_a_parameter_or_have_another_shape_are_named(tmp_path):
+def test_missing_weights_and_weights_of_another_shape_are_named(tmp_path):
     state = timm.create_model("test_efficientnet").state_dict()
     state["conv_stem.weight"] = state["conv_stem.weight"][:, :1].contiguous()
     del state["bn1.bias"]
@@ -307,15 +291,10 @@ def test_weights_that_lack_a_parameter_or_have_another_shape_are_named(tmp_path)
         ("tf_efficientnet_b4.aa_in1k", 32, [0, 1, 2, 3], [24, 32, 56, 160]),
         ("mobilenetv2_100", 32, [0, 1, 2, 3], [16, 24, 32, 96]),
         ("resnet18", 32, [0, 1, 2, 3], [64, 64, 128, 256]),
-        pytest.param("resnet34", 32, [0, 1, 2, 3], [64, 64, 128, 256], marks=pytest.mark.slow),
         ("resnet50", 32, [0, 1, 2, 3], [64, 256, 512, 1024]),
-        pytest.param("resnet101", 32, [0, 1, 2, 3], [64, 256, 512, 1024], marks=pytest.mark.slow),
         ("convnext_atto", 32, [0, 1, 2], [40, 80, 160]),
         # Every third block of twelve, on images that are no multiple of 32.
         ("vit_small_patch14_dinov2", 28, [2, 5, 8, 11], [384] * 4),
-        pytest.param(
-            "vit_small_patch14_reg4_dinov2", 28, [2, 5, 8, 11], [384] * 4, marks=pytest.mark.slow
-        ),
         ("vit_tiny_patch16_224", 48, [2, 5, 8, 11], [192] * 4),
     ],
 )
@@ -325,9 +304,7 @@ def test_default_stages_suit_the_kind_of_backbone(backbone, size, stages, channe
     assert extractor.channels_per_stage == channels
     features = extractor(torch.zeros(1, 3, size, size, dtype=torch.uint8))
     assert features.shape == (1, sum(channels), 4, 4)
-    rebuilt = FeatureExtractor.build_empty(extractor.config)
-    rebuilt.load_state_dict(extractor.state_dict())
-    assert rebuilt.fingerprint == extractor.fingerprint
+    assert FeatureExtractor.build_empty(extractor.config).stages == stages
 
 
 def test_positions_of_a_vits_weights_are_fitted_to_the_image_size(tmp_path):

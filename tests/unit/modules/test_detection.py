@@ -126,6 +126,14 @@ def test_a_checkpoint_of_a_run_in_progress_is_calibrated_briefly_and_anew_by_a_t
     assert len(tested(saved[0]).memory.patches) == 2 * 4 * 64
 
 
+def test_other_features_than_the_models_are_refused(
+    teacher: Path, mvtec_root: Path, tmp_path: Path
+) -> None:
+    data = data_of(mvtec_root, tmp_path, image_size=64)
+    with pytest.raises(InputError, match=r"--data\.image_size is 64.* 32"):
+        trainer_of(tmp_path, 1).test(DetectionModule.load(teacher), datamodule=data)
+
+
 def test_raw_weights_are_the_weights_as_trained(
     mvtec_root: Path, tmp_path: Path, teacher: Path
 ) -> None:

@@ -1,3 +1,7 @@
+"""Colours, overlays and panels."""
+
+import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -5,16 +9,33 @@ import pytest
 from PIL import Image
 
 from omiad.errors import InputError
-from omiad.report import PanelRow, heat, overlay, panel, training_curves
-from omiad.report.curves import Axis
+from omiad.report import overlay, write_gallery, write_panels
+from omiad.report.colors import heat
+from omiad.report.kept import Kept
+from omiad.report.pictures import Album, mask_picture, thumbnail
+from omiad.types import Sample
+
+SIDE, GREEN = 32, (9, 200, 30)
 
 
-def row(level: float, *, masked: bool = True) -> PanelRow:
-    image = np.full((32, 32, 3), 120, np.uint8)
-    anomaly_map = np.full((32, 32), 1.0)
+def panel_of(folder: Path, *images: Kept, reference: str = "") -> np.ndarray:
+    """Return the panel of images that all show one grey photograph, on a scale from 1 to 9."""
+    Image.new("RGB", (SIDE, SIDE), (120, 120, 120)).save(folder / "a.png")
+    samples = [Sample(folder / "a.png", None, "bolt", "dent", "test")] * len(images)
+    record = {"map_range": [1.0, 9.0], "model": {"image_size": SIDE}, "root": str(folder)}
+    results = folder / "results.json"
+    results.write_text(json.dumps({"protocol": "p", "categories": {}, "mean": {}, **record}))
+    write_gallery(folder / "results.gallery.npz", images, samples, root=folder, scale=(1.0, 9.0),
+                  references={"bolt": reference})  # fmt: skip
+    write_panels(results, num_images=9)
+    with Image.open(folder / "panels" / "bolt.png") as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def kept(index: int, level: float) -> Kept:
+    anomaly_map = np.full((SIDE, SIDE), 1.0, np.float32)
     anomaly_map[8:16, 8:16] = level
-    mask = anomaly_map > 1 if masked else None
-    return PanelRow(image, image, mask, anomaly_map, "scratch", level)
+    return Kept(index, level, anomaly_map, anomaly_map > 1, None)
 
 
 def test_colours_grow_lighter_with_the_score() -> None:
@@ -30,93 +51,66 @@ def test_an_image_below_the_scale_is_left_as_it_is() -> None:
     assert (np.asarray(overlay(image, np.full((8, 8), 0.9), (1.0, 5.0))) == 120).all()
 
 
-def test_the_same_score_has_the_same_colour_in_every_row() -> None:
-    picture = np.asarray(panel([row(3.0), row(9.0)], (1.0, 9.0)))
-    colours = {tuple(p) for p in picture.reshape(-1, 3)}
-    for score in (1.0, 3.0, 9.0):
-        assert tuple(heat(np.array([[(score - 1) / 8]]))[0, 0]) in colours
-
-
-def test_a_panel_has_a_row_for_each_image() -> None:
-    one, three = (panel([row(3.0)] * n, (1.0, 9.0)) for n in (1, 3))
-    assert three.width == one.width
-    assert three.height - one.height == 2 * (32 + 22 + 6)
-
-
-def test_a_missing_mask_is_not_drawn_as_an_empty_one() -> None:
-    unknown = row(3.0, masked=False)
-    empty = unknown._replace(mask=np.zeros((32, 32), dtype=bool))
-    assert panel([unknown], (1, 9)) == panel([unknown], (1, 9))
-    assert panel([unknown], (1, 9)) != panel([empty], (1, 9))
-
-
-def test_a_panel_without_a_normal_image_shows_no_other_in_its_place() -> None:
-    alone = row(3.0)._replace(reference=None)
-    columns = [np.asarray(panel([given], (1.0, 9.0)))[48:80, 6:38] for given in (row(3.0), alone)]
-    assert (columns[0] == 120).all()
-    assert (columns[1] == 120).all(-1).sum() == 0
-
-
-def test_a_panel_without_rows_is_refused() -> None:
-    with pytest.raises(InputError, match="at least one row"):
-        panel([], (0, 1))
-
-
-def test_a_reconstruction_takes_a_column_of_its_own_beside_the_input() -> None:
-    plain = row(3.0)
-    drawn = plain._replace(reconstruction=np.full((32, 32, 3), (9, 200, 30), np.uint8))
-    narrow, wide = panel([plain], (1, 9)), panel([drawn], (1, 9))
-    assert wide.width - narrow.width == (narrow.width - 6) // 5
-    left, right = (np.argwhere((np.asarray(wide) == (9, 200, 30)).all(-1))[i, 1] for i in (0, -1))
-    assert right - left == 31
-    assert left == 6 + 2 * ((narrow.width - 6) // 5)
-
-
-def test_rows_with_and_without_a_reconstruction_are_not_mixed() -> None:
-    drawn = row(3.0)._replace(reconstruction=np.zeros((32, 32, 3), np.uint8))
-    with pytest.raises(InputError, match="every row of a panel its reconstruction, or none"):
-        panel([row(3.0), drawn], (1, 9))
-
-
 def test_an_overlay_of_another_size_is_refused() -> None:
-    with pytest.raises(InputError, match="a map of its image's size"):
+    with pytest.raises(InputError, match=r"\(8, 8\), but got \(4, 4\)"):
         overlay(np.zeros((8, 8, 3), np.uint8), np.zeros((4, 4)), (0, 1))
 
 
-def test_every_training_figure_has_a_curve(tmp_path: Path) -> None:
-    lines = ["epoch,step,train/a,train/b,test/c", "0,9,1.0,,3", "0,19,0.001,5,", "1,29,2,5,nan"]
-    (tmp_path / "metrics.csv").write_text("\n".join(lines))
-    training_curves(tmp_path / "metrics.csv", tmp_path / "curves.png", "AMDM")
-    with Image.open(tmp_path / "curves.png") as picture:
-        assert picture.size == (2 * 420, 30 + 240)
-        assert len(picture.getcolors(100_000)) > 10
+def test_the_same_score_has_the_same_colour_in_every_row(tmp_path: Path) -> None:
+    picture = panel_of(tmp_path, kept(0, 3.0), kept(1, 9.0))
+    colours = {tuple(pixel) for pixel in picture.reshape(-1, 3)}
+    for level in (0, 64, 255):  # scores of 1, 3 and 9
+        assert tuple(heat(np.array([[level / 255]]))[0, 0]) in colours
 
 
-def test_a_file_without_training_figures_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "metrics.csv").write_text("epoch,step,test/c\n0,9,3\n")
-    with pytest.raises(InputError, match=r"holds no train/\* figures"):
-        training_curves(tmp_path / "metrics.csv", tmp_path / "curves.png", "AMDM")
+def test_unknown_pictures_are_not_drawn_as_others(tmp_path: Path) -> None:
+    unknown, empty = (kept(0, 3.0)._replace(mask=mask) for mask in (None, np.zeros((4, 4), bool)))
+    without = panel_of(tmp_path, unknown)
+    assert (without != panel_of(tmp_path, empty)).any()
+    grey = (without == 120).all(-1).sum()
+    assert (panel_of(tmp_path, unknown, reference="a.png") == 120).all(-1).sum() == grey + SIDE**2
 
 
-@pytest.mark.parametrize("field", ["reference", "image", "mask", "anomaly_map"])
-def test_a_panel_of_pictures_of_several_sizes_is_refused(field: str) -> None:
-    other = row(3.0)
-    wrong = other._replace(**{field: np.asarray(getattr(other, field))[:16]})
-    with pytest.raises(InputError, match=f"{field} of 'scratch' is 16 x 32 in a panel of 32 x 32"):
-        panel([row(3.0), wrong], (1.0, 9.0))
+def test_a_reconstruction_has_its_own_column_beside_the_input(tmp_path: Path) -> None:
+    narrow = panel_of(tmp_path, kept(0, 3.0))
+    drawn = kept(0, 3.0)._replace(reconstruction=np.full((4, 4, 3), GREEN, np.uint8))
+    wide = panel_of(tmp_path, drawn)
+    column = (narrow.shape[1] - 6) // 5
+    assert wide.shape[1] - narrow.shape[1] == column
+    left, right = (np.argwhere((wide == GREEN).all(-1))[i, 1] for i in (0, -1))
+    assert (left, right - left) == (6 + 2 * column, SIDE - 1)
 
 
-def test_headings_of_small_pictures_do_not_overlap() -> None:
-    assert panel([row(3.0)], (1.0, 9.0)).width >= 5 * 105
+def test_an_album_is_never_larger_than_its_limit(tmp_path: Path) -> None:
+    album = Album(tmp_path, where="folder", max_megabytes=0.001)
+    assert album.take((b"x" * 500, "jpg"), None) == ["pictures/00000.jpg", None]
+    assert album.take((b"x" * 600, "jpg")) is None
+    assert album.take((b"x" * 300, "png")) == ["pictures/00001.png"]
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*.*")) == 800
 
 
-def test_steps_are_marked_at_whole_numbers_once() -> None:
-    axis = Axis(np.array([1.0, 3.0]), 0, 100, whole=True)
-    assert axis.labels() == ["1", "2", "3"]
+def test_an_album_without_room_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--max_megabytes must be above 0, but got nan"):
+        Album(tmp_path, where="embedded", max_megabytes=float("nan"))
 
 
-def test_marks_of_a_narrow_range_can_be_told_apart() -> None:
-    labels = Axis(np.array([12345.1, 12346.0]), 0, 100).labels()
-    assert labels == ["12345.5", "12346"]
-    assert Axis(np.array([0.01, 100.0]), 0, 100, log=True).labels()[0] == "0.01"
-    assert Axis(np.array([0.0, 1.6e-4]), 0, 100).labels() == ["0", "5e-5", "1e-4", "1.5e-4"]
+def test_a_mask_lets_its_photograph_through() -> None:
+    mask = np.zeros((20, 20), bool)
+    mask[5:10, 5:10] = True
+    with Image.open(io.BytesIO(mask_picture(mask))) as picture:
+        pixels = np.asarray(picture.convert("RGBA"))
+    alpha = pixels[..., 3]
+    assert alpha[0, 0] == 0
+    assert 0 < alpha[7, 7] < 128
+    assert alpha[4, 4] == alpha[2, 2] == 255
+    assert pixels[4, 4, :3].max() > 200  # shows on a dark photograph
+    assert pixels[2, 2, :3].max() < 60  # and on a bright one
+
+
+def test_a_thumbnail_is_cut_as_the_protocol_cuts() -> None:
+    pixels = np.zeros((100, 200, 3), np.uint8)
+    pixels[25:75, 50:150] = 255
+    content = thumbnail(Image.fromarray(pixels), 80, kept_part=0.5)
+    with Image.open(io.BytesIO(content)) as cut:
+        assert cut.size == (80, 40)
+        assert np.asarray(cut).min() > 250

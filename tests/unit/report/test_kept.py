@@ -1,4 +1,4 @@
-"""Which maps a test keeps: where the model errs most, and a spread, whatever the batches."""
+"""Which images a test keeps: the worst errors and samples of each defect, whatever the batches."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from omiad.errors import InputError
-from omiad.gallery import Gallery, read_gallery, turns, write_gallery
-from omiad.gallery.keeping import MAP_SIDE, MASK_SIDE, fair_share
+from omiad.report import KeptImages, read_gallery, write_gallery
+from omiad.report.kept import MAP_SIDE, MASK_SIDE, fair_share, turns
 from omiad.types import Labels, Prediction, Sample
 
 ROOT = Path("root")
@@ -26,7 +26,7 @@ def samples(num_good: int, num_bad: int, category: str = "bolt") -> list[Sample]
 
 
 def feed(
-    gallery: Gallery, listed: Sequence[Sample], scores: torch.Tensor, size: int, *, side: int = 8
+    gallery: KeptImages, listed: Sequence[Sample], scores: torch.Tensor, size: int, *, side: int = 8
 ) -> None:
     labels = torch.tensor([sample.is_anomalous for sample in listed])
     masks = torch.zeros(len(listed), side, side, dtype=torch.bool)
@@ -38,10 +38,10 @@ def feed(
         gallery.add(Prediction(scores[index], maps), batch)
 
 
-def test_false_alarms_and_misses_are_kept_and_a_spread() -> None:
+def test_the_worst_errors_and_each_defect_are_kept() -> None:
     listed = samples(50, 50)
     scores = torch.rand(100, generator=torch.Generator().manual_seed(0))
-    gallery = Gallery(listed, num_images=12)
+    gallery = KeptImages(listed, num_images=12)
     feed(gallery, listed, scores, 7)
     kept = {image.index for image in gallery.kept}
     assert len(kept) <= 12
@@ -50,14 +50,14 @@ def test_false_alarms_and_misses_are_kept_and_a_spread() -> None:
     assert {0, 50, 51} <= kept  # the first of each defect
 
 
-def test_what_is_kept_depends_on_no_batches() -> None:
+def test_the_kept_images_do_not_depend_on_the_batches() -> None:
     listed = samples(20, 20) + samples(9, 3, "nut")
     scores = torch.rand(52, generator=torch.Generator().manual_seed(1))
     kept = []
     for size in (1, 5, 52):
-        gallery = Gallery(listed, num_images=20)
+        gallery = KeptImages(listed, num_images=20)
         feed(gallery, listed, scores, size)
-        kept.append([*(image.index for image in gallery.kept), *gallery.scale()])
+        kept.append([image.index for image in gallery.kept])
     assert kept[0] == kept[1] == kept[2]
 
 
@@ -75,7 +75,7 @@ def test_small_categories_leave_their_room_to_others(
 
 def test_everything_is_kept_of_few_images_and_read_back(tmp_path: Path) -> None:
     listed = samples(3, 2)
-    gallery = Gallery(listed, num_images=100)
+    gallery = KeptImages(listed, num_images=100)
     scores = torch.tensor([0.0, 0.25, 0.5, 1.0, 2.0])
     feed(gallery, listed, scores, 2, side=300)
     path = tmp_path / "results.gallery.npz"
@@ -88,29 +88,17 @@ def test_everything_is_kept_of_few_images_and_read_back(tmp_path: Path) -> None:
     assert bolt.mask.shape == (5, MASK_SIDE, MASK_SIDE)
     assert bolt.mask.any((1, 2)).tolist() == [False] * 3 + [True] * 2  # one pixel of 300 x 300
     assert bolt.reference.tolist() == ["r"]
-    assert bolt.reconstruction.shape == (5, 0, 0, 3)
-
-
-def test_the_scale_comes_from_normal_images_alone() -> None:
-    listed = samples(3, 2)
-    gallery = Gallery(listed, num_images=10)
-    feed(gallery, listed, torch.tensor([1.0, 1.0, 1.0, 9.0, 9.0]), 5)
-    assert gallery.scale()[0] == 1
-    assert gallery.scale()[1] == pytest.approx(1, abs=1e-9)
-    without = Gallery(samples(0, 2), num_images=10)
-    feed(without, samples(0, 2), torch.tensor([3.0, 5.0]), 2)
-    assert without.scale()[0] == 4
-    assert Gallery([], num_images=1).scale() == (0.0, 2.5)
+    assert bolt.reconstruction.shape == (5, 0, 0)
 
 
 def test_a_negative_number_is_refused() -> None:
-    with pytest.raises(InputError, match="--num_kept must not be negative, but got -1"):
-        Gallery([], num_images=-1)
+    with pytest.raises(InputError, match="--num_kept must not be negative"):
+        KeptImages([], num_images=-1)
 
 
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "results.gallery.npz", other=np.zeros(3))
-    with pytest.raises(InputError, match="cannot be read as the pictures of a test"):
+    with pytest.raises(InputError, match=r"results\.gallery\.npz"):
         read_gallery(tmp_path / "results.gallery.npz")
     assert read_gallery(tmp_path / "none.npz") == {}
 

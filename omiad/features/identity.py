@@ -1,0 +1,48 @@
+"""How an image file is recognised as the one whose features were computed.
+
+Features belong to the content of a file, which is known by its SHA-256. Hashing every image at each
+start would be slow, so a stamp stands in for the content: size, modification time, change time
+and inode. The file system sets the change time at every write, at every replacement and also when a
+program restores the modification time. Equal stamps therefore mean equal content. If the stamps
+differ, the contents are compared, so that a copy, a `touch` or another mount computes nothing anew.
+
+Two kinds of files have an empty stamp, and their contents are compared at each start:
+
+- a file that changed less than two seconds before it was stamped, since another change may fall
+  into the same tick of the file system's clock (git calls such files "racily clean");
+- every file on Windows, where `st_ctime` is the time of creation.
+"""
+
+import hashlib
+import os
+import time
+from pathlib import Path
+
+from omiad.errors import MissingInputError
+
+_COARSEST_TICK_NS = 2 * 10**9  # of FAT; other file systems are finer
+
+_HAS_CHANGE_TIME = os.name != "nt"
+
+
+def stamp_of(path: Path) -> str:
+    """Return size, times and inode of a file, or "" if they may not reveal the next change.
+
+    Raises:
+        MissingInputError: If the file does not exist.
+    """
+    try:
+        stat = path.stat()
+    except FileNotFoundError as error:
+        raise MissingInputError(
+            f"The image '{path}' is gone. Put it back, or start again to list the files anew."
+        ) from error
+    age = time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns)
+    if age < _COARSEST_TICK_NS or not _HAS_CHANGE_TIME:
+        return ""
+    return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}"
+
+
+def content_of(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
