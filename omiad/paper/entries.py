@@ -66,10 +66,8 @@ def printed_entries(table: int, dataset: str | None) -> list[Entry]:
     """Return the methods that a table of the paper lists on a data set."""
     cells = [cell for cell in paper_table(table) if cell.dataset == dataset]
     if dataset is None or not cells:
-        raise InputError(
-            f"The paper's Table {table} has no figures on {dataset or 'this data set'}. Leave "
-            f"--paper out."
-        )
+        on = dataset or "this data set"
+        raise InputError(f"The paper's Table {table} has no figures on {on}. Leave --paper out.")
     # The two tables on VisA spell its categories differently.
     spelling = {**categories_of(dataset), MEAN: None}
     methods = defaultdict[str, dict[str | None, dict[str, float]]](dict)

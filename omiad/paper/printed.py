@@ -34,9 +34,6 @@ METRICS_OF_TABLE: dict[int, tuple[str, ...]] = {
 }
 """The metrics in each cell of a table, in their order. All but the seconds are in %."""
 
-_CATEGORIES_OF = dict(zip(DATASETS.values(), (4, 6, 8, 10), strict=True))
-"""A table that lists the categories of each data set."""
-
 
 class PaperRow(NamedTuple):
     """One cell of a table of the paper, as printed.
@@ -69,8 +66,9 @@ def paper_table(number: int) -> Sequence[PaperRow]:
 
 def categories_of(dataset: str) -> dict[str, str]:
     """Return the paper's names of a data set's categories by `category_key`, in its order."""
-    rows = paper_table(_CATEGORIES_OF[dataset])
-    return {category_key(row.category): row.category for row in rows if row.category != MEAN}
+    rows = [row for number in (4, 6, 8, 10) for row in paper_table(number)]
+    names = [row.category for row in rows if row.dataset == dataset and row.category != MEAN]
+    return {category_key(name): name for name in names}
 
 
 def category_key(name: str) -> str:
@@ -81,4 +79,4 @@ def category_key(name: str) -> str:
 def dataset_of(categories: Iterable[str]) -> str | None:
     """Return the paper's data set with exactly these categories, or None."""
     keys = {category_key(name) for name in categories}
-    return next((name for name in _CATEGORIES_OF if keys == categories_of(name).keys()), None)
+    return next((name for name in DATASETS.values() if keys == categories_of(name).keys()), None)

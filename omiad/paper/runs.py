@@ -1,4 +1,4 @@
-"""The runs of a sweep: finished runs are skipped, interrupted runs are resumed.
+"""The models that fill a table of the paper, and their runs: skipped if finished, else resumed.
 
 A fit lies in parts, `part_0`, `part_1`, ...; each part resumes the last checkpoint before it.
 `asked.json` records what the fit was given, and `finished.json` its final checkpoint.
@@ -11,16 +11,42 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from omiad.errors import InputError
+from omiad.errors import InputError, MissingInputError
 from omiad.files import write_whole
 from omiad.lightning_cli import OmiadCLI, read_config
-from omiad.paper.models import Model, configuration, in_parts, latest_results
 
 logger = logging.getLogger(__name__)
 
+ABLATIONS = (3, 13, 14, 15)
+"""Tables whose rows are variants of OmiAD."""
+
 _CHECKPOINT = "checkpoints/last.ckpt"
+
+
+class Model(NamedTuple):
+    """The files in configs/ablation that configure stage 1 of a model and stage 2, if any."""
+
+    teacher: str
+    distil: str | None = None
+
+    @property
+    def folder(self) -> str:
+        """Name of the model's folder in a sweep."""
+        return "_".join(filter(None, self))
+
+
+def models_of_table(number: int, *, configs: Path, small: bool) -> dict[str, Model]:
+    """Return the models of a table or of its small preset, by the paper's names, in its order."""
+    if number not in ABLATIONS:
+        models = {"AMDM": Model("adaptive_mask"), "OmiAD": Model("adaptive_mask", "asd")}
+        return models if number == 1 else {"OmiAD": models["OmiAD"]}
+    tables = read_config(configuration(configs, "ablation/tables.yaml"))
+    return {
+        name: Model((small and row.get("small_teacher")) or row["teacher"], row.get("distil"))
+        for name, row in tables[number].items()
+    }
 
 
 @dataclass(frozen=True)
@@ -119,6 +145,33 @@ def _train(folder: Path, arguments: Sequence[str]) -> Path:
     }
     write_whole(folder / "finished.json", json.dumps(record, indent=2) + "\n")
     return checkpoints[-1]
+
+
+def configuration(configs: Path, name: str) -> Path:
+    """Return the path of a configuration, or raise MissingInputError."""
+    if not (configs / name).is_file():
+        raise MissingInputError(
+            f"No '{name}' in '{configs}'. Run from a checkout of omiad, or give --configs."
+        )
+    return configs / name
+
+
+def sweep_results(number: int, sweep: Path, *, configs: Path) -> dict[str, Path]:
+    """Return the results.json of each model of a table that a sweep has tested."""
+    models = models_of_table(number, configs=configs, small=sweep.name.endswith("_small"))
+    found = {name: latest_results(sweep / model.folder) for name, model in models.items()}
+    return {name: path for name, path in found.items() if path}
+
+
+def latest_results(folder: Path) -> Path | None:
+    """Return the results.json of a model's folder, or None if the model has not been tested."""
+    return next(reversed(in_parts(folder / "test", "results.json")), None)
+
+
+def in_parts(folder: Path, file: str) -> list[Path]:
+    """Return a file of each part of an interrupted run or test that has it, in their order."""
+    parts = sorted(folder.glob("part_*"), key=lambda path: int(path.name.removeprefix("part_")))
+    return [part / file for part in parts if (part / file).is_file()]
 
 
 def _next_part(folder: Path) -> Path:

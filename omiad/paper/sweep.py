@@ -11,9 +11,8 @@ from rich.markdown import Markdown
 from omiad.errors import InputError, MissingInputError
 from omiad.paper.entries import Entry, printed_entries, read_entry
 from omiad.paper.layouts import lay_out
-from omiad.paper.models import ABLATIONS, models_of_table, sweep_results
 from omiad.paper.printed import DATASETS
-from omiad.paper.runs import Runs
+from omiad.paper.runs import ABLATIONS, Runs, models_of_table, sweep_results
 
 logger = logging.getLogger(__name__)
 

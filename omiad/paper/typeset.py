@@ -9,8 +9,8 @@ from omiad.errors import InputError, MissingInputError
 from omiad.paper.entries import Entry, printed_entries, read_entry
 from omiad.paper.layouts import lay_out
 from omiad.paper.markup import MARKUPS, printable
-from omiad.paper.models import latest_results, sweep_results
 from omiad.paper.printed import METRICS_OF_TABLE, paper_table
+from omiad.paper.runs import latest_results, sweep_results
 from omiad.results import refuse_other_measures
 
 logger = logging.getLogger(__name__)
@@ -81,10 +81,8 @@ def _refuse_mixtures(entries: Sequence[Entry], table: int) -> None:
     refuse_other_measures({entry.path: entry.record for entry in entries if entry.path})
     names = sorted({entry.dataset for entry in entries})
     if len(names) > 1 and table not in (1, 12):
-        raise InputError(
-            f"Table {table} lists one data set, but the runs are on {printable(', '.join(names))}. "
-            f"Give the runs on one of them."
-        )
+        runs_on = printable(", ".join(names))
+        raise InputError(f"Table {table} lists one data set. Give the runs on one of {runs_on}.")
     of_table, published = paper_table(table)[0].dataset, entries[0].published
     if table in range(4, 12) and published not in (None, of_table):
         raise InputError(

@@ -16,8 +16,7 @@ from omiad.cli import main
 from omiad.errors import InputError
 from omiad.modules import AMDMModule, OmiADModule, TrainingModule
 from omiad.paper import categories_of, paper_table
-from omiad.paper.models import Model, sweep_results
-from omiad.paper.runs import Runs
+from omiad.paper.runs import Model, Runs, sweep_results
 from omiad.paper.sweep import sweep, table
 
 OPTIONS = (

@@ -89,20 +89,17 @@ def test_table_1_repeats_the_means_of_the_appendix_except_the_listed() -> None:
     assert differ == UNEQUAL_TO_TABLE_1
 
 
-@pytest.mark.parametrize(
-    ("number", "row", "method"),
-    [
-        (3, "DDPM + A-Mask", "AMDM"),
-        (3, "DDPM + A-Mask + Distill + Adv. D.", "OmiAD"),
-        (13, "t_init 960", "OmiAD"),
-        (14, "U-Net", "OmiAD"),
-        (15, "EfficientNet", "OmiAD"),
-    ],
-)
-def test_an_ablation_repeats_the_figures_of_table_1(number: int, row: str, method: str) -> None:
-    assert means(number)["MVTec-AD", row].figures.items() <= (
-        means(1)["MVTec-AD", method].figures.items()
-    )
+def test_an_ablation_repeats_the_figures_of_table_1() -> None:
+    repeated = {
+        (3, "DDPM + A-Mask"): "AMDM",
+        (3, "DDPM + A-Mask + Distill + Adv. D."): "OmiAD",
+        (13, "t_init 960"): "OmiAD",
+        (14, "U-Net"): "OmiAD",
+        (15, "EfficientNet"): "OmiAD",
+    }
+    for (number, row), method in repeated.items():
+        whole = means(1)["MVTec-AD", method].figures
+        assert means(number)["MVTec-AD", row].figures.items() <= whole.items(), (number, row)
 
 
 def test_gains_of_section_4_2_are_relative_gains_in_mad() -> None:

@@ -153,15 +153,12 @@ def test_the_title_says_how_the_figures_were_measured(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("number", "name", "header"),
-    [(13, "t_init 600", "t_init,600"), (14, "U-ViT", "Model,U-ViT"), (15, "R18", "Backbone,R18")],
-)
-def test_the_variants_of_an_ablation_are_columns(
-    number: int, name: str, header: str, fixed: Path, tmp_path: Path
-) -> None:
-    text = written([f"{name}={fixed}"], number, tmp_path, ".csv")
-    assert text == f"{header}\nImage AUROC,95.0\nPixel AUROC,60.0\n"
+def test_the_variants_of_an_ablation_are_columns(fixed: Path, tmp_path: Path) -> None:
+    variants = {13: ("t_init", "t_init 600"), 14: ("Model", "U-ViT"), 15: ("Backbone", "R18")}
+    for number, (label, name) in variants.items():
+        text = written([f"{name}={fixed}"], number, tmp_path, ".csv")
+        column = name.removeprefix("t_init ")
+        assert text == f"{label},{column}\nImage AUROC,95.0\nPixel AUROC,60.0\n"
 
 
 @pytest.mark.parametrize(("number", "own"), [(6, "90.0/80.0/70.0"), (7, "60.0/50.0/40.0/30.0")])
