@@ -6,10 +6,7 @@ from omiad.errors import InputError
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the named device; "auto" is a GPU if there is one, and the CPU otherwise.
-
-    Args:
-        name: auto, cpu, cuda, cuda:1 or mps.
+    """Return a device by its name; "auto" is a GPU if there is one, and the CPU otherwise.
 
     Raises:
         InputError: If this machine has no such device.
