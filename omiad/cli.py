@@ -29,7 +29,6 @@ COMMANDS = {
 }
 """Module and function of each command, and what the command does."""
 
-TITLE = "omiad - one model for every product, any defect in one denoising step\n\n"
 EXAMPLES = """
 examples
   omiad fit --config configs/amdm_folder.yaml --data.root my_parts/
@@ -78,4 +77,5 @@ def manual(group: str = "") -> str:
     for name, (_, purpose) in COMMANDS.items():
         if name.startswith(group):
             text += f"  {name:16} {purpose}\n"
-    return text if group else TITLE + text + EXAMPLES
+    title = "omiad - one model for every product, any defect in one denoising step"
+    return text if group else f"{title}\n\n{text}{EXAMPLES}"

@@ -6,7 +6,7 @@ import logging
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import Any, get_type_hints
 
 import torch
@@ -40,8 +40,7 @@ IGNORED_WARNINGS = (
 def run(name: str, options: Sequence[str], *, target: str) -> None:
     """Run a command, "module:function" below `omiad`; errors of others become an InputError."""
     configure_output()
-    module, _, attribute = target.partition(":")
-    function = getattr(import_module(f"omiad.{module}"), attribute)
+    function = resolve_name(f"omiad.{target}")
     options = configurations_first(name, options)
     try:
         if name in OWN_PARSER:

@@ -1,7 +1,6 @@
 """`omiad demo`, which `make demo` runs: train, distil and test end to end on synthetic data."""
 
 import json
-import logging
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import cast
 
 import torch
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from torch import Tensor
 
 from omiad.data import FeatureDataModule
@@ -23,11 +22,6 @@ from omiad.networks import Network, build_network, network_spec
 from omiad.scoring import image_score
 from omiad.types import Prediction
 
-logger = logging.getLogger(__name__)
-
-Score = Callable[[Tensor, list[str]], Prediction]
-"""A method: it takes images (B, 3, S, S), uint8, with their categories."""
-
 
 def demo(*, output: str = "runs/demo", configs: str = "configs", seed: int = 0) -> None:
     """Train, distil and test end to end on synthetic data, and compare with two simple methods.
@@ -38,8 +32,7 @@ def demo(*, output: str = "runs/demo", configs: str = "configs", seed: int = 0) 
         seed: Seed of the data set and of training.
 
     Raises:
-        MissingInputError: If the configurations are missing.
-        InputError: If the output folder is not empty.
+        InputError: If the configurations are missing, or the output folder is not empty.
     """
     root, config = Path(output), Path(configs)
     if not (config / "demo_amdm.yaml").is_file():
@@ -54,7 +47,6 @@ def demo(*, output: str = "runs/demo", configs: str = "configs", seed: int = 0) 
         )
     data = root / "data"
     synthesize(data, seed=seed)
-    logger.info("data: %s", data)
     checkpoints = {kind: root / kind / "checkpoints/last.ckpt" for kind in ("amdm", "omiad")}
     shared = [f"--data.root={data}", f"--seed_everything={seed}", f"--data.cache_dir={root}/cache"]
     for kind, of_teacher in (("amdm", []), ("omiad", [f"--model.teacher={checkpoints['amdm']}"])):
@@ -92,21 +84,24 @@ def _compare(root: Path, checkpoint: Path) -> dict[str, dict[str, float | None]]
     }
 
 
-def _evaluate(data: FeatureDataModule, score: Score) -> dict[str, float | None]:
+def _evaluate(
+    data: FeatureDataModule, method: Callable[[Tensor, list[str]], Prediction]
+) -> dict[str, float | None]:
+    """Return the mean figures of a method that takes images (B, 3, S, S) with their categories."""
     samples = data.samples("test")
     metrics = AnomalyMetrics(data.categories)
     for images, labels in data.test_dataloader():
         names = [samples[i].category for i in labels.index.tolist()]
-        metrics.update(score(images, names), labels, names)
+        metrics.update(method(images, names), labels, names)
     return metrics.compute().mean
 
 
 def _print_summary(root: Path, figures: dict[str, dict[str, float | None]]) -> None:
-    title = "What was learned (mean over categories, %)"
-    table = Table("method", "pixel AUROC", "image AUROC", title=title)
+    columns = (Column(name, justify="right") for name in ("pixel AUROC", "image AUROC"))
+    table = Table("method", *columns, title="What was learned (mean over categories, %)")
     for name, mean in figures.items():
         cells = [mean[key] for key in ("pixel_auroc", "image_auroc")]
-        table.add_row(name, *("-" if cell is None else f"{100 * cell:11.1f}" for cell in cells))
+        table.add_row(name, *("-" if cell is None else f"{100 * cell:.1f}" for cell in cells))
     console = Console()
     console.print(table)
     lines = f"""\

@@ -122,8 +122,7 @@ class OmiadCLI(LightningCLI):
             parser.add_argument("--ckpt_path", type=str, help=RUN["ckpt_path"][0])
             parser.link_arguments("ckpt_path", "model.ckpt_path")
             parser.add_class_arguments(Evaluation, skip={"save_maps"})
-            meaning = "Write the anomaly maps too, for `omiad evaluate`."
-            parser.add_argument("--save_maps", action="store_true", help=meaning)
+            parser.add_argument("--save_maps", action="store_true", help="Write the anomaly maps.")
         else:
             parser.add_lightning_class_args(LastCheckpoint, "checkpoint")
             parser.link_arguments("seed_everything", "model.init_args.seed", compute_fn=int)
@@ -220,11 +219,8 @@ def test_defaults(path: str) -> dict[str, Any]:
     """Return a configuration that tests a checkpoint as its run left it."""
     spec = read_checkpoint(path)[CHECKPOINT_KEY]["detector"]
     names = ("scoring", "t_init", "num_steps", "eta", "num_noise_draws")
-    return {
-        "seed_everything": spec["seed"],
-        "model": {name: spec[name] for name in names},
-        "data": data_defaults(path),
-    }
+    model = {name: spec[name] for name in names}
+    return {"seed_everything": spec["seed"], "model": model, "data": data_defaults(path)}
 
 
 def fit_defaults(path: str) -> dict[str, Any]:
@@ -243,23 +239,18 @@ def fit_defaults(path: str) -> dict[str, Any]:
             f"'{path}' holds an {name}, which this version of omiad does not know. Use the version "
             f"that wrote the checkpoint."
         )
-    seed = model.pop("seed", 0)
     model |= {source: path for source in SOURCES if source in model}
     if name == "AMDMModule":
         # A module built in Python leaves no configuration of its factories and dataclasses.
-        spec = record["detector"]
-        network, arguments = spec["network"]["class_path"], dict(spec["network"]["init_args"])
-        arguments.pop("channels", None)
-        model.setdefault("network", {"class_path": network, "init_args": arguments})
-        model.setdefault("scoring", spec["scoring"])
-    defaults = {
-        "seed_everything": seed,
+        network, scoring = record["detector"]["network"], record["detector"]["scoring"]
+        arguments = {k: v for k, v in network["init_args"].items() if k != "channels"}
+        model = {"network": {**network, "init_args": arguments}, "scoring": scoring} | model
+    of_run = Path(path).resolve().parent.parent / "config.yaml"
+    run = read_config(of_run) if of_run.is_file() else {}
+    run.get("trainer", {}).pop("logger", None)
+    return {
+        "seed_everything": model.pop("seed", 0),
         "model": {"class_path": class_path, "init_args": model},
         "data": data_defaults(path),
+        **{section: run[section] for section in ("trainer", "checkpoint") if section in run},
     }
-    of_run = Path(path).resolve().parent.parent / "config.yaml"
-    if of_run.is_file():
-        run = read_config(of_run)
-        run["trainer"].pop("logger")
-        defaults |= {section: run[section] for section in ("trainer", "checkpoint")}
-    return defaults

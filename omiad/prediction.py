@@ -5,8 +5,10 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from rich.progress import track
 from torch import Tensor
 
@@ -65,18 +67,15 @@ def predict(
     with csv_path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         table = csv.writer(file)
         table.writerow(["image", "score", "overlay"])
-        for path, image, map_, score in score_photographs(detector, paths, batch_size, unreadable):
-            pixels, anomaly_map = image.permute(1, 2, 0).numpy(), map_.numpy()
+        for path, pixels, map_, score in score_photographs(detector, paths, batch_size, unreadable):
             name = path.relative_to(root)
             # bolt.jpg and bolt.bmp keep their suffix: bolt.jpg.png and bolt.bmp.png.
             is_alone = stems[path.with_suffix("")] == 1
             drawn = "overlays" / name.with_suffix(".png" if is_alone else f"{path.suffix}.png")
             (folder / drawn).parent.mkdir(parents=True, exist_ok=True)
-            overlay(pixels, anomaly_map, (low, high)).save(folder / drawn)
+            overlay(pixels, map_, (low, high)).save(folder / drawn)
             table.writerow([path, f"{score:.6g}", drawn])
-            page.add(
-                name.as_posix(), path=path, pixels=pixels, anomaly_map=anomaly_map, score=score
-            )
+            page.add(name.as_posix(), path=path, pixels=pixels, anomaly_map=map_, score=score)
     logger.info("page: %s", page.write())
     logger.info("predictions of %d images: %s", len(paths) - len(unreadable), folder)
     if unreadable:
@@ -88,8 +87,8 @@ def predict(
 
 def score_photographs(
     detector: Detector, paths: Sequence[Path], batch_size: int, unreadable: list[str]
-) -> Iterator[tuple[Path, Tensor, Tensor, float]]:
-    """Yield each readable photograph, in order: file, pixels (3, S, S), map (S, S) and score.
+) -> Iterator[tuple[Path, NDArray[Any], NDArray[Any], float]]:
+    """Yield each readable photograph, in order: file, pixels (S, S, 3), map (S, S) and score.
 
     A sentence about each other photograph is added to `unreadable`.
     """
@@ -101,9 +100,10 @@ def score_photographs(
             except InputError as error:  # noqa: PERF203 (the other files must still be scored)
                 unreadable.append(str(error))
         if images:
-            batch = torch.stack([*images.values()]).to(detector.map_range.device)
-            scores, maps = detector(batch)
-            yield from zip(images, images.values(), maps.cpu(), scores.tolist(), strict=True)
+            batch = torch.stack([*images.values()])
+            scores, maps = detector(batch.to(detector.map_range.device))
+            pixels = batch.permute(0, 2, 3, 1).numpy()
+            yield from zip(images, pixels, maps.cpu().numpy(), scores.tolist(), strict=True)
 
 
 def find_images(images: str) -> tuple[list[Path], Path]:
