@@ -107,9 +107,12 @@ def test_the_help_of_fit_explains_every_option_of_data_and_model_by_the_docstrin
     assert re.search(rf"--data\.root +{re.escape(root)} \[required\]\n", printed)
 
 
-def test_help_all_prints_lightnings_options_too(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("command", ["fit", "test"])
+def test_help_all_prints_lightnings_options_too(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as exit_info:
-        main(["fit", "--help_all"])
+        main([command, "--help_all"])
     assert exit_info.value.code == 0
     printed = capsys.readouterr().out
     assert "--trainer.limit_val_batches" in printed
