@@ -12,7 +12,6 @@ from jsonargparse import ActionConfigFile, ArgumentParser  # type: ignore[attr-d
 from rich.console import Console
 
 from omiad.data import FeatureDataModule
-from omiad.data.datamodule import extractor_precision
 from omiad.devices import pick_device
 from omiad.errors import InputError, MissingInputError
 from omiad.features import upkeep
@@ -20,9 +19,6 @@ from omiad.features.cache import readable
 from omiad.features.store import FeatureStore, stores
 
 logger = logging.getLogger(__name__)
-
-_NOT_OF_THE_CACHE = ("model", "checkpoint", "run_dir", "ckpt_path")
-"""Other keys of a run's configuration, which do not affect the features."""
 
 _BUILD_HELP = """\
 Compute the features that a run needs before it starts.
@@ -35,23 +31,19 @@ not fit on the disk.
 
 
 def build_cache(args: Sequence[str]) -> None:
-    """Run `omiad cache build` with its options.
-
-    Raises:
-        InputError: If the data set or the backbone cannot be used, or the features do not fit.
-    """
+    """Run `omiad cache build` with its options."""
     parser = ArgumentParser(prog="omiad cache build", description=_BUILD_HELP)
     parser.add_argument("--config", action=ActionConfigFile)
     parser.add_class_arguments(FeatureDataModule, "data", skip={"seed"})
     parser.add_argument("--seed_everything", type=int, default=0, help="Seed of random weights.")
     parser.add_argument("--trainer", type=dict, default={}, help="Only the precision counts.")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps, or auto.")
-    for name in _NOT_OF_THE_CACHE:
+    for name in ("model", "checkpoint", "run_dir", "ckpt_path"):  # of a run, not of its features
         parser.add_argument(f"--{name}", type=Any, default=None, help="Ignored.")
     config = parser.parse_args(list(args))
     data = FeatureDataModule(**vars(config.data), seed=config.seed_everything)
-    precision = extractor_precision((config.trainer or {}).get("precision"))
-    data.use_extractor(data.build_extractor(precision=precision).to(pick_device(config.device)))
+    extractor = data.build_extractor((config.trainer or {}).get("precision"))
+    data.use_extractor(extractor.to(pick_device(config.device)))
     logger.info("%d images are there", data.build_caches())
 
 
@@ -61,9 +53,6 @@ def cache_info(*, cache_dir: str = "~/.cache/omiad", json: bool = False) -> None
     Args:
         cache_dir: Folder of all caches.
         json: Print one JSON array instead of lines.
-
-    Raises:
-        MissingInputError: If the folder does not exist.
     """
     records = [upkeep.describe(store) for store in _stores(cache_dir)]
     show = partial(Console().print, highlight=False, markup=False, soft_wrap=True)
@@ -90,10 +79,6 @@ def verify_cache(*, cache_dir: str = "~/.cache/omiad") -> None:
 
     Args:
         cache_dir: Folder of all caches.
-
-    Raises:
-        MissingInputError: If the folder does not exist.
-        InputError: If features were damaged.
     """
     damaged = []
     for store in _stores(cache_dir):
@@ -118,9 +103,6 @@ def prune_cache(*, cache_dir: str = "~/.cache/omiad", unused_days: float | None 
     Args:
         cache_dir: Folder of all caches.
         unused_days: Also remove features that no run has used for this many days.
-
-    Raises:
-        MissingInputError: If the folder does not exist.
     """
     freed = sum(upkeep.prune(store, unused_days) for store in _stores(cache_dir))
     logger.info("%s freed in '%s'", readable(freed), cache_dir)

@@ -11,7 +11,7 @@ from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from omiad.data.packing import packed
+from omiad.data.packing import PackedSamples
 from omiad.errors import InputError, MissingInputError
 from omiad.types import ImageBatch, Labels, Sample, ScoringBatch
 
@@ -118,7 +118,7 @@ class ImageDataset(Dataset[ImageBatch | ScoringBatch]):
         prepare_mask: PrepareMask | None = None,
         features: Dataset[Tensor] | None = None,
     ) -> None:
-        self.samples = packed(samples)
+        self.samples = samples if isinstance(samples, PackedSamples) else PackedSamples(samples)
         self.image_size = image_size
         self.prepare_mask = prepare_mask
         self.features = features

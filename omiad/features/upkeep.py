@@ -35,19 +35,16 @@ def verify(store: FeatureStore) -> list[str]:
     """Remove the entries of damaged rows, which the next build computes; return their images."""
     with store.locked():
         before = store.entries
-        whole = _whole(store, before.values())
-        store.replace_index(store.path, whole)
+        store.replace_index(store.path, _whole(store, before.values()))
     return [image for image in before if image not in store.entries]
 
 
 def prune(store: FeatureStore, unused_days: float | None = None) -> int:
     """Remove rows that the last run of no split needs; return the number of bytes freed.
 
-    A process that has mapped the rows file keeps its own view of the old file.
-
-    Args:
-        store: The store.
-        unused_days: A split that was not used for this many days needs nothing.
+    A split that was not used for `unused_days` needs nothing. The rows that stay are copied to a
+    new file, which replaces the old one as soon as its index is there; a process that has mapped
+    the old file keeps its own view of it.
     """
     before = num_bytes(store)
     with store.locked():
@@ -64,22 +61,17 @@ def prune(store: FeatureStore, unused_days: float | None = None) -> int:
             return before
         kept = [entry for image, entry in store.entries.items() if image in needed]
         if store.num_rows > len(kept):
-            _rewrite(store, kept)
+            old, new = store.path, store.folder / f"{int(store.path.stem) + 1}{ROWS}"
+            rows, kept = map_rows(old, store.shape), _whole(store, kept)
+            with new.open("wb") as file:
+                for entry in kept:
+                    file.write(rows[entry.row].numpy().data.cast("B"))
+                file.flush()
+                os.fsync(file.fileno())
+            store.replace_index(new, [entry._replace(row=i) for i, entry in enumerate(kept)])
+            old.with_suffix(INDEX).unlink()
+            old.unlink()
     return before - num_bytes(store)
-
-
-def _rewrite(store: FeatureStore, kept: list[Entry]) -> None:
-    """Copy rows to a new file, which replaces the old one as soon as its index is there."""
-    old, new = store.path, store.folder / f"{int(store.path.stem) + 1}{ROWS}"
-    rows, whole = map_rows(old, store.shape), _whole(store, kept)
-    with new.open("wb") as file:
-        for entry in whole:
-            file.write(rows[entry.row].numpy().data.cast("B"))
-        file.flush()
-        os.fsync(file.fileno())
-    store.replace_index(new, [entry._replace(row=i) for i, entry in enumerate(whole)])
-    old.with_suffix(INDEX).unlink()
-    old.unlink()
 
 
 def _whole(store: FeatureStore, entries: Iterable[Entry]) -> list[Entry]:

@@ -93,7 +93,7 @@ def distil(
         alpha=alpha,
     )
     fit(module, root, folder, 400, WrongStart(*start), batch_size=8)
-    cache = module.data.train_features
+    cache = module.data.features("train")
     x_0 = module.detector.normalizer(torch.stack([cache[i] for i in range(len(cache))]))
     noise = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():

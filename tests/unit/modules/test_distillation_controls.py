@@ -57,7 +57,7 @@ def test_a_control_moves_the_generator_alone_and_towards_its_target(
     assert module.num_generator_steps == 20
     assert hasattr(module, "student") is ("Asd" in name)
 
-    features = torch.stack(list(data.train_features))
+    features = torch.stack(list(data.features("train")))
     x_0 = module.detector.normalizer(features)
     noise = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(1))
     targets = {
