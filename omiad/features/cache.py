@@ -26,30 +26,22 @@ logger = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 64 * 2**20
 _NUM_RECENT = 64
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class FeatureCache(Dataset[Tensor]):
-    """Half-precision features of a list of images, cached on disk; missing ones are computed first.
+    """Half-precision features of at least one image; missing ones are computed first.
 
-    An item is the features (C, h, w) of one image, a view of the pages of a mapped file. When an
-    item is read for the first time, its CRC-32 is compared.
+    An item is the features (C, h, w) of one image, a view of the pages of a mapped file in
+    `cache_dir`. When an item is read for the first time, its CRC-32 is compared.
 
     A cache belongs to one data root and to everything else that determines the features
     (`store.made_of`). Images that were added or changed are computed; unchanged images are not
     opened. An interrupted build continues where it stopped, and a second process that needs the
     same features waits for the first.
 
-    Args:
-        samples: The images, in the order of the items; at least one.
-        extraction: How features are computed.
-        root: Folder of the data set.
-        cache_dir: Folder of all caches.
-
     Raises:
-        MissingInputError: If an image is gone.
-        InputError: If an image cannot be read or has no finite features, if the features do not fit
-            on the disk, or if features read are damaged.
+        InputError: If an image is gone, cannot be read or has no finite features, if the features
+            do not fit on the disk, or if an item is damaged.
     """
 
     def __init__(
@@ -104,10 +96,7 @@ class FeatureCache(Dataset[Tensor]):
 
 
 class StreamedFeatures(Dataset[Tensor]):
-    """The same features computed when they are asked for; arguments as of `FeatureCache`.
-
-    Only the statistics are kept on disk, because they take a pass over all images.
-    """
+    """The same features computed when asked for; only the statistics are kept on disk."""
 
     def __init__(
         self, samples: Sequence[Sample], extraction: Extraction, *, root: Path, cache_dir: Path
@@ -163,13 +152,12 @@ def _compare(images: dict[str, Path], store: FeatureStore) -> tuple[list[str], l
     missing, touched = [], []
     for name, path in images.items():
         entry, stamp = store.entries.get(name), stamp_of(path)
-        if entry is None:
+        if entry is not None and stamp and entry.stamp == stamp:
+            continue
+        if entry is None or content_of(path) != entry.content:
             missing.append(name)
-        elif not stamp or entry.stamp != stamp:
-            if content_of(path) != entry.content:
-                missing.append(name)
-            elif entry.stamp != stamp:
-                touched.append(entry._replace(stamp=stamp))
+        elif entry.stamp != stamp:
+            touched.append(entry._replace(stamp=stamp))
     return missing, touched
 
 
@@ -197,7 +185,7 @@ def _compute(images: dict[str, Path], store: FeatureStore, extraction: Extractio
             store.append(part, batch)
             written += len(part)
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise InputError(
             f"The disk is full at '{store.folder}' ({error.strerror}). {written} of {len(images)} "

@@ -28,8 +28,8 @@ class FeatureExtractor(nn.Module):
         backbone: Model name in timm; the default gives 24 + 32 + 56 + 160 = 272 channels.
         weights: "pretrained" (published by timm), "random", or a path; see `load_weights`.
         image_size: Side of the images in pixels.
-        feature_size: Side of the feature grid in cells.
-        stages: Feature maps of the backbone to use, in timm's numbering; see `build_backbone`.
+        feature_size: Side of the grid in cells.
+        stages: Feature maps to use, in timm's numbering; see `build_backbone`.
         grid: How a feature map is resized.
             `uniad`: bilinear with aligned corners, which skips values where it shrinks a map
             (You et al. 2022, UniAD, models/necks/efficientnet_multiscale.py, MFCN).
@@ -46,9 +46,7 @@ class FeatureExtractor(nn.Module):
         autocast_dtype: The dtype that the backbone is autocast to, or None for float32.
 
     Raises:
-        MissingInputError: If the weights file does not exist.
-        InputError: If the backbone, its stages or its weights cannot be used, a size is below 1,
-            or `grid` or `precision` is unknown.
+        InputError: If an argument is unknown or out of range, or the weights cannot be used.
     """
 
     mean: Tensor
@@ -119,15 +117,10 @@ class FeatureExtractor(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """Return raw features (B, C, feature_size, feature_size), float32.
+        """Return features (B, C, h, w), float32, of RGB images (B, 3, S, S), uint8.
 
-        The backbone runs in the extractor's own precision, whatever the caller autocasts to.
-
-        Args:
-            images: RGB pixels (B, 3, S, S), uint8, where S is `image_size`.
-
-        Raises:
-            InputError: If the images have another dtype or shape.
+        h and w are `feature_size`, S is `image_size`. The backbone runs in the extractor's own
+        precision, whatever the caller autocasts to.
         """
         expected = (3, self.image_size, self.image_size)
         if images.dtype != torch.uint8 or tuple(images.shape[1:]) != expected:
@@ -137,8 +130,7 @@ class FeatureExtractor(nn.Module):
             )
         dtype = self.autocast_dtype
         with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
-            normalized = (images.to(self.mean.dtype) / 255 - self.mean) / self.std
-            maps: list[Tensor] = self.backbone(normalized)
+            maps = self.backbone((images.to(self.mean.dtype) / 255 - self.mean) / self.std)
             return torch.cat([self._to_grid(x) for x in maps], dim=1)
 
     def _to_grid(self, x: Tensor) -> Tensor:

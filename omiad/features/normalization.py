@@ -43,13 +43,8 @@ class FeatureNormalizer(nn.Module):
     The network, its noise and the anomaly map all use normalised features. The scale therefore also
     weighs the channels in the anomaly map.
 
-    Args:
-        num_channels: Channels C of the features.
-        kind: "none" for raw features (the paper's choice), "scalar" to divide by the root mean
-            square of all features, "channel" to standardise each channel.
-
-    Raises:
-        InputError: If the kind is unknown.
+    The kind is "none" for raw features (the paper's choice), "scalar" to divide by the root mean
+    square of all features, or "channel" to standardise each channel.
     """
 
     mean: Tensor

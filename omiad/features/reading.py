@@ -58,26 +58,15 @@ def _freeze(_: int) -> None:
 
 @dataclass(frozen=True)
 class Extraction:
-    """How the features of images are computed.
+    """How the features of images are computed."""
 
-    Attributes:
-        extractor: The backbone, on the device where it runs.
-        read: Reads an image file as uint8 (3, size, size); picklable if there are workers.
-        batch_size: Images in each forward pass.
-        num_workers: Processes that read images.
-    """
-
-    extractor: FeatureExtractor
-    read: Callable[[Path, int], Tensor]
-    batch_size: int = BATCH_SIZE
-    num_workers: int = 0
+    extractor: FeatureExtractor  # on the device where it runs
+    read: Callable[[Path, int], Tensor]  # a file as uint8 (3, size, size); workers pickle it
+    batch_size: int = BATCH_SIZE  # of each forward pass
+    num_workers: int = 0  # processes that read images
 
     def batches(self, paths: Sequence[Path]) -> Iterator[FeaturesOfFiles]:
-        """Yield the features of image files.
-
-        Raises:
-            InputError: If an image is gone or cannot be read.
-        """
+        """Yield the features of image files, or raise an InputError that names a file."""
         loader: FileLoader[FeaturesOfFiles] = FileLoader(
             # Workers share one array, but would copy a list by counting references to its items.
             np.array([os.fsencode(path) for path in paths]),

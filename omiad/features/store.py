@@ -130,11 +130,7 @@ class FeatureStore:
             os.truncate(self.path, self.num_rows * self.row_bytes)
 
     def append(self, images: Sequence[str], batch: FeaturesOfFiles) -> None:
-        """Write the rows of images and then their entries, while `locked`.
-
-        Raises:
-            OSError: If the disk is full; no entry is added then.
-        """
+        """Write the rows of images and then their entries, while `locked`."""
         features, stamps, contents = batch
         rows = range(self.num_rows, self.num_rows + len(images))
         _append(self.path, features.numpy().data.cast("B"))
@@ -155,25 +151,21 @@ class FeatureStore:
     ) -> FeatureStatistics:
         """Return the statistics of a list of images, and note their use.
 
-        Args:
-            split: Name of the list.
-            key: Hash of the list and of its contents; statistics under another key are replaced.
-            images: Images whose rows the list needs.
-            compute: Computes the statistics if they are not known.
+        If those kept for the split have another key, they are computed and kept in their place.
+        The rows of `images` stay as long as these statistics do.
         """
         path = self.folder / f"{split}.json"
         stored: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
         if stored.get("key") == key:
             with suppress(OSError):  # a cache that this user may only read
                 os.utime(path)
-            mean, std = (
-                torch.tensor(stored[name], dtype=torch.float64) for name in ("mean", "std")
-            )
-            return FeatureStatistics(mean, std, stored["rms"])
-        mean, std, rms = statistics = compute()
-        numbers = {"mean": mean.tolist(), "std": std.tolist(), "rms": rms}
-        write_whole(path, json.dumps({"key": key, **numbers, "images": list(images)}))
-        return statistics
+        else:
+            mean, std, rms = compute()
+            numbers = {"mean": mean.tolist(), "std": std.tolist(), "rms": rms}
+            stored = {"key": key, **numbers, "images": list(images)}
+            write_whole(path, json.dumps(stored))
+        mean, std = (torch.tensor(stored[name], dtype=torch.float64) for name in ("mean", "std"))
+        return FeatureStatistics(mean, std, stored["rms"])
 
     @property
     def num_rows(self) -> int:
@@ -189,7 +181,6 @@ def stores(cache_dir: Path) -> list[FeatureStore]:
 def made_of(extractor: FeatureExtractor) -> dict[str, Any]:
     """Return everything but the image that determines the features, as plain data.
 
-    The minor versions of the libraries count: torch and timm compute, Pillow decodes and resizes.
     The device does not count, since half precision hides most differences of devices.
     """
     versions = {"torch": torch.__version__, "timm": timm.__version__, "pillow": PIL.__version__}
@@ -205,10 +196,7 @@ def made_of(extractor: FeatureExtractor) -> dict[str, Any]:
 
 
 def map_rows(path: Path, shape: torch.Size) -> Tensor:
-    """Map a rows file as a tensor (N, C, h, w), half precision.
-
-    The mapping is private: writing to it by accident changes memory and never the file.
-    """
+    """Map a rows file as a tensor (N, C, h, w), half precision; writing never changes the file."""
     size = path.stat().st_size // (2 * shape.numel()) * shape.numel()
     return torch.from_file(str(path), shared=False, size=size, dtype=torch.half).view(-1, *shape)
 
