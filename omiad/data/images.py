@@ -12,7 +12,7 @@ from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from omiad.data.packing import packed
+from omiad.data.packing import PackedSamples
 from omiad.errors import InputError, MissingInputError
 from omiad.types import ImageBatch, Labels, Sample, ScoringBatch
 
@@ -111,7 +111,8 @@ class ImageDataset(Dataset[ImageBatch | ScoringBatch]):
     features: Dataset[Tensor] | None = None
 
     def __post_init__(self) -> None:
-        self.samples = packed(self.samples)
+        if not isinstance(self.samples, PackedSamples):
+            self.samples = PackedSamples(self.samples)
 
     def __len__(self) -> int:
         return len(self.samples)

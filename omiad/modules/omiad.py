@@ -372,5 +372,5 @@ class OmiADModule(TrainingModule):
             # A batch is one optimiser step in psi's warm-up and two afterwards.
             batches = min(batches, trainer.max_steps / (2 - self.student_warmup_fraction))
         # A data set smaller than a batch is one batch.
-        images = min(self.data.batch_size * trainer.world_size, len(self.data.train_features))
+        images = min(self.data.batch_size * trainer.world_size, len(self.data.features("train")))
         return fraction * batches * images
