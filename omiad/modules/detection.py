@@ -97,7 +97,7 @@ class DetectionModule(LightningModule):
             self.calibrate()
 
     def calibrate(self, *, brief: bool = False) -> None:
-        """Calibrate the detector on the training images, on few if brief, unless it is calibrated."""
+        """Calibrate on the training images, on few if brief, unless that would change nothing."""
         if is_calibrated(self.detector, brief=brief):
             return
         positions: dict[str, list[int]] = {name: [] for name in self.data.categories}

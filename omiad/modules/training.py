@@ -57,7 +57,7 @@ class TrainingModule(DetectionModule):
         return "detector" in self._modules
 
     def setup(self, stage: str) -> None:
-        """Reject a precision that would lose small steps or gradients, and warn of few photographs."""
+        """Reject a precision that loses small steps or gradients; warn of few photographs."""
         if stage != "fit":
             return
         if self.trainer.precision not in self.precisions:
