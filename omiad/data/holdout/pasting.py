@@ -104,8 +104,7 @@ def line(canvas: Canvas) -> Picture:
     across = across - wave - canvas.rng.uniform(-2, 2) * along**2
     length, thickness = canvas.rng.uniform(0.05, 0.3), canvas.rng.uniform(0.004, 0.015)
     outside = np.maximum(np.abs(across) - thickness / 2, np.abs(along) - length / 2)
-    drawn = canvas._replace(shape=edge(outside * canvas.side, 1).astype(np.float32))
-    return spot(drawn)
+    return spot(canvas._replace(shape=edge(outside * canvas.side, 1).astype(np.float32)))
 
 
 DEFECTS: dict[str, Callable[[Canvas], Picture]] = {

@@ -106,6 +106,5 @@ def _photograph(albedo: Grid, rng: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def _reduce(x: Grid) -> Grid:
-    size = x.shape[0] // _SUPERSAMPLING
-    blocks = x.reshape(size, _SUPERSAMPLING, size, _SUPERSAMPLING, 3)
-    return np.asarray(blocks.mean(axis=(1, 3)))
+    size, side = len(x) // _SUPERSAMPLING, _SUPERSAMPLING
+    return np.asarray(x.reshape(size, side, size, side, 3).mean(axis=(1, 3)))

@@ -64,12 +64,10 @@ def bricks(rng: np.random.Generator) -> Scene:
     def scene(x: Grid, y: Grid) -> Grid:
         row = 3 * y + phase[1]
         column = 1.5 * x + phase[0] + 0.5 * (np.floor(row) % 2)
-        in_row, in_column = row % 1, column % 1
+        u, v = row % 1, column % 1
         tint = tints[np.floor(row).astype(int) % 16, np.floor(column).astype(int) % 16]
         grain = 1 + 0.04 * smooth_noise(x, y, np.random.default_rng(grain_seed), 64)
-        to_joint = np.minimum(
-            np.minimum(in_row, 1 - in_row) / 3, np.minimum(in_column, 1 - in_column) / 1.5
-        )
+        to_joint = np.minimum(np.minimum(u, 1 - u) / 3, np.minimum(v, 1 - v) / 1.5)
         return blend(clay * (tint * grain)[..., None], joint, edge(to_joint - 0.03))
 
     return scene
