@@ -156,8 +156,7 @@ def _read_rgb(path: Path) -> Image.Image:
         image = ImageOps.exif_transpose(opened)
     if image.mode == "F":
         raise InputError(
-            f"'{path}' has floating-point pixels, whose range is unknown. Convert it to 8 or 16 "
-            f"bits."
+            f"'{path}' has floating-point pixels of unknown range. Convert it to 8 or 16 bits."
         )
     if image.mode.startswith("I"):  # 16 bits; Pillow opens some such files with 32-bit pixels
         wide = np.asarray(image).astype(np.float64).clip(0, 65535)

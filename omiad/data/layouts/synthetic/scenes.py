@@ -56,8 +56,7 @@ def fabric(rng: np.random.Generator) -> Scene:
 
 def bricks(rng: np.random.Generator) -> Scene:
     """Return staggered clay bricks with light joints; phase, tint and grain vary."""
-    phase = rng.uniform(0, 2, 2)
-    tints = rng.uniform(0.93, 1.05, (16, 16))
+    phase, tints = rng.uniform(0, 2, 2), rng.uniform(0.93, 1.05, (16, 16))
     grain_seed = int(rng.integers(2**31))
     clay, joint = np.array([0.66, 0.36, 0.27]), np.array([0.70, 0.68, 0.63])
 
@@ -75,8 +74,7 @@ def bricks(rng: np.random.Generator) -> Scene:
 
 def gear(rng: np.random.Generator) -> Scene:
     """Return a toothed steel wheel with five holes on felt, turned by up to 13 degrees."""
-    turn = rng.uniform(-0.22, 0.22)
-    felt_seed = int(rng.integers(2**31))
+    turn, felt_seed = rng.uniform(-0.22, 0.22), int(rng.integers(2**31))
     steel, hub = np.array([0.66, 0.68, 0.71]), np.array([0.80, 0.68, 0.40])
 
     def scene(x: Grid, y: Grid) -> Grid:
