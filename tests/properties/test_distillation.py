@@ -79,7 +79,7 @@ def distil(
         alpha=alpha,
     )
     fit(module, data_of(root, folder, batch_size=8), folder, 400, WrongStart(*start))
-    x_0 = module.detector.normalizer(torch.stack(list(module.data.train_features)))
+    x_0 = module.detector.normalizer(torch.stack(list(module.data.features("train"))))
     noise = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         x_g = module.reconstruct(module.generator, x_0, noise)

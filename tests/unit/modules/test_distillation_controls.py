@@ -36,7 +36,7 @@ def test_a_control_moves_the_generator_alone_and_towards_its_target(
     assert same(weights(module.teacher), weights(start))
     assert module.num_generator_steps == 20
     assert hasattr(module, "student") is ("Asd" in name)
-    x_0 = module.detector.normalizer(torch.stack(list(module.data.train_features)))
+    x_0 = module.detector.normalizer(torch.stack(list(module.data.features("train"))))
     noise = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(1))
     targets = {
         "input": x_0,
