@@ -2,8 +2,10 @@
 
 import json as json_format
 import logging
+import os
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,17 +14,12 @@ from jsonargparse import ActionConfigFile, ArgumentParser  # type: ignore[attr-d
 from rich.console import Console
 
 from omiad.data import FeatureDataModule
-from omiad.data.datamodule import extractor_precision
 from omiad.devices import pick_device
 from omiad.errors import InputError, MissingInputError
-from omiad.features import upkeep
 from omiad.features.cache import readable
-from omiad.features.store import FeatureStore, stores
+from omiad.features.store import INDEX, ROWS, Entry, FeatureStore, crc_of, map_rows, stores
 
 logger = logging.getLogger(__name__)
-
-_NOT_OF_THE_CACHE = ("model", "checkpoint", "run_dir", "ckpt_path")
-"""Other keys of a run's configuration, which do not affect the features."""
 
 _BUILD_HELP = """\
 Compute the features that a run needs before it starts.
@@ -35,23 +32,19 @@ not fit on the disk.
 
 
 def build_cache(args: Sequence[str]) -> None:
-    """Run `omiad cache build` with its options.
-
-    Raises:
-        InputError: If the data set or the backbone cannot be used, or the features do not fit.
-    """
+    """Run `omiad cache build` with its options."""
     parser = ArgumentParser(prog="omiad cache build", description=_BUILD_HELP)
     parser.add_argument("--config", action=ActionConfigFile)
     parser.add_class_arguments(FeatureDataModule, "data", skip={"seed"})
     parser.add_argument("--seed_everything", type=int, default=0, help="Seed of random weights.")
     parser.add_argument("--trainer", type=dict, default={}, help="Only the precision counts.")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps, or auto.")
-    for name in _NOT_OF_THE_CACHE:
+    for name in ("model", "checkpoint", "run_dir", "ckpt_path"):  # of a run, not of its features
         parser.add_argument(f"--{name}", type=Any, default=None, help="Ignored.")
     config = parser.parse_args(list(args))
     data = FeatureDataModule(**vars(config.data), seed=config.seed_everything)
-    precision = extractor_precision((config.trainer or {}).get("precision"))
-    data.use_extractor(data.build_extractor(precision=precision).to(pick_device(config.device)))
+    extractor = data.build_extractor((config.trainer or {}).get("precision"))
+    data.use_extractor(extractor.to(pick_device(config.device)))
     logger.info("%d images are there", data.build_caches())
 
 
@@ -61,11 +54,8 @@ def cache_info(*, cache_dir: str = "~/.cache/omiad", json: bool = False) -> None
     Args:
         cache_dir: Folder of all caches.
         json: Print one JSON array instead of lines.
-
-    Raises:
-        MissingInputError: If the folder does not exist.
     """
-    records = [upkeep.describe(store) for store in _stores(cache_dir)]
+    records = [describe(store) for store in _stores(cache_dir)]
     show = partial(Console().print, highlight=False, markup=False, soft_wrap=True)
     if json:
         show(json_format.dumps(records, indent=2))
@@ -90,14 +80,10 @@ def verify_cache(*, cache_dir: str = "~/.cache/omiad") -> None:
 
     Args:
         cache_dir: Folder of all caches.
-
-    Raises:
-        MissingInputError: If the folder does not exist.
-        InputError: If features were damaged.
     """
     damaged = []
     for store in _stores(cache_dir):
-        found = upkeep.verify(store)
+        found = verify(store)
         damaged += [str(store.root / image) for image in found]
         whole = len(store.entries)
         logger.info("%s: %d images whole, %d damaged", store.root, whole, len(found))
@@ -118,12 +104,81 @@ def prune_cache(*, cache_dir: str = "~/.cache/omiad", unused_days: float | None 
     Args:
         cache_dir: Folder of all caches.
         unused_days: Also remove features that no run has used for this many days.
-
-    Raises:
-        MissingInputError: If the folder does not exist.
     """
-    freed = sum(upkeep.prune(store, unused_days) for store in _stores(cache_dir))
+    freed = sum(prune(store, unused_days) for store in _stores(cache_dir))
     logger.info("%s freed in '%s'", readable(freed), cache_dir)
+
+
+def describe(store: FeatureStore) -> dict[str, Any]:
+    """Describe a store as plain data."""
+    used = {path.stem: path.stat().st_mtime for path in store.split_paths}
+    return {
+        "store": store.folder.name,
+        "root": str(store.root),
+        "root_exists": store.root.exists(),
+        "made_of": store.made_of,
+        "shape": list(store.shape),
+        "images": len(store.entries),
+        "bytes": num_bytes(store),
+        "splits": list(used),
+        "last_used": max(used.values(), default=None),
+    }
+
+
+def num_bytes(store: FeatureStore) -> int:
+    """Return the size of all files of a store."""
+    return sum(path.stat().st_size for path in store.folder.iterdir())
+
+
+def verify(store: FeatureStore) -> list[str]:
+    """Remove the entries of damaged rows, which the next build computes; return their images."""
+    with store.locked():
+        before = store.entries
+        store.replace_index(store.path, _whole(store, before.values()))
+    return [image for image in before if image not in store.entries]
+
+
+def prune(store: FeatureStore, unused_days: float | None = None) -> int:
+    """Remove rows that the last run of no split needs; return the number of bytes freed.
+
+    A split that was not used for `unused_days` needs nothing. The rows that stay are copied to a
+    new file, which replaces the old one as soon as its index is there; a process that has mapped
+    the old file keeps its own view of it.
+    """
+    before = num_bytes(store)
+    with store.locked():
+        for leftover in store.folder.glob("*.new"):  # of a process killed while it wrote JSON
+            leftover.unlink()
+        needed: set[str] = set()
+        for path in store.split_paths:
+            if unused_days is not None and time.time() - path.stat().st_mtime > unused_days * 86400:
+                path.unlink()
+            else:
+                needed.update(json_format.loads(path.read_text())["images"])
+        if not store.split_paths:
+            shutil.rmtree(store.folder)
+            return before
+        kept = [entry for image, entry in store.entries.items() if image in needed]
+        if store.num_rows > len(kept):
+            old, new = store.path, store.folder / f"{int(store.path.stem) + 1}{ROWS}"
+            rows, kept = map_rows(old, store.shape), _whole(store, kept)
+            with new.open("wb") as file:
+                for entry in kept:
+                    file.write(rows[entry.row].numpy().data.cast("B"))
+                file.flush()
+                os.fsync(file.fileno())
+            store.replace_index(new, [entry._replace(row=i) for i, entry in enumerate(kept)])
+            old.with_suffix(INDEX).unlink()
+            old.unlink()
+    return before - num_bytes(store)
+
+
+def _whole(store: FeatureStore, entries: Iterable[Entry]) -> list[Entry]:
+    """Return the entries whose row has the CRC-32 that was written."""
+    if not store.entries:
+        return []
+    rows = map_rows(store.path, store.shape)
+    return [entry for entry in entries if crc_of(rows[entry.row]) == entry.crc]
 
 
 def _stores(cache_dir: str) -> list[FeatureStore]:

@@ -37,12 +37,7 @@ class Features(Protocol):
 
 
 def calibration_key(detector: Detector, *, brief: bool = False) -> str:
-    """Hash everything that the result of a calibration depends on, except the photographs.
-
-    Args:
-        detector: The detector.
-        brief: Whether the calibration reads few photographs.
-    """
+    """Hash everything that the result of a calibration depends on, except the photographs."""
     spec = detector.spec
     used = ("extractor", "extractor_weights_hash", "t_init", "num_steps", "eta", "seed")
     scoring = ("memory_size", "residual_weight", "blur_sigma")
@@ -57,12 +52,7 @@ def calibration_key(detector: Detector, *, brief: bool = False) -> str:
 
 
 def is_calibrated(detector: Detector, *, brief: bool = False) -> bool:
-    """Return whether a calibration would change nothing.
-
-    Args:
-        detector: The detector.
-        brief: Whether a brief calibration is enough.
-    """
+    """Return whether a calibration, or a brief one, would change nothing."""
     wanted = {calibration_key(detector), calibration_key(detector, brief=brief)}
     return detector.calibrated_for in wanted
 
@@ -107,11 +97,10 @@ def calibrate(
 
 
 def _fill_memory(detector: Detector, categories: Iterable[tuple[Tensor, Tensor]]) -> list[Tensor]:
-    """Fill the memory, and return anomaly maps (N, S, S) of images compared with other images.
+    """Fill the memory from features and residuals (N, C, h, w) of the images of each category.
 
-    Args:
-        detector: The detector.
-        categories: Features and residuals (N, C, h, w) of the images of each category.
+    Returns:
+        Anomaly maps (N, S, S) of images that were compared with other images.
     """
     generator = torch.Generator().manual_seed(detector.seed)
     kept: list[tuple[Tensor, Tensor]] = []  # features and residuals of the memory's patches

@@ -195,7 +195,7 @@ class Detector(nn.Module):
     @classmethod
     def from_spec(cls, spec: dict[str, Any]) -> "Detector":
         """Build a detector from `spec`, with weights that are still to be loaded."""
-        extractor = FeatureExtractor.build_empty(spec["extractor"])
+        extractor = FeatureExtractor(**spec["extractor"], weights="random")
         denoiser = Denoiser(
             build_network(spec["network"]),
             NoiseSchedule(),

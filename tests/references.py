@@ -108,8 +108,20 @@ def _white(mask: np.ndarray) -> Image.Image:
     return Image.fromarray((255 * mask).astype(np.uint8))
 
 
-def softened_patches(x: np.ndarray, channels_per_stage: Sequence[int]) -> np.ndarray:
-    """Divide each stage's part v of rows (M, C) by sqrt(|v|^2 + its number of channels)."""
-    parts = np.split(x, np.cumsum(channels_per_stage)[:-1], axis=1)
-    lengths = [np.sqrt((part**2).sum(1, keepdims=True) + part.shape[1]) for part in parts]
-    return np.concatenate([part / n for part, n in zip(parts, lengths, strict=True)], axis=1)
+def patches(
+    x_0: np.ndarray,
+    residual: np.ndarray,
+    rms: np.ndarray,
+    channels_per_stage: Sequence[int],
+    residual_weight: float,
+) -> np.ndarray:
+    """Return what a memory compares of features and residuals (M, C).
+
+    Each stage's part v of either is divided by sqrt(|v|^2 + its number of channels).
+    """
+    compared = []
+    for x, weight in ((x_0, 1.0), (residual / rms, residual_weight)):
+        for part in np.split(x, np.cumsum(channels_per_stage)[:-1], axis=1):
+            length = np.sqrt((part**2).sum(1, keepdims=True) + part.shape[1])
+            compared.append(weight * part / length)
+    return np.concatenate(compared, axis=1)

@@ -25,7 +25,7 @@ def build(root: Path, cache_dir: Path, read: Callable[[Path, int], Tensor]) -> F
         "test_efficientnet", weights="random", image_size=32, feature_size=4, stages=(0, 1)
     )
     how = Extraction(extractor, read, batch_size=BATCH_SIZE)
-    return FeatureCache.open_or_build(samples, how, root=root, cache_dir=cache_dir)
+    return FeatureCache(samples, how, root=root, cache_dir=cache_dir)
 
 
 class LoggedReader:

@@ -1,7 +1,6 @@
 """The data of a run: features to train on, and photographs or their features to test on."""
 
 import logging
-from collections.abc import Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -16,17 +15,12 @@ from omiad.data.loading import PhotographBatch, ResumableLoader, TrainingItems, 
 from omiad.data.packing import PackedSamples
 from omiad.data.sampling import EpochSampler, EvaluationSampler, Sampling
 from omiad.errors import InputError
-from omiad.features import (
-    Extraction,
-    FeatureCache,
-    FeatureExtractor,
-    FeatureStatistics,
-    StreamedFeatures,
-)
+from omiad.features import Extraction, FeatureCache, FeatureExtractor, StreamedFeatures
 from omiad.features.cache import compute_missing
 from omiad.features.extractor import Grid, Precision
+from omiad.features.normalization import FeatureStatistics
 from omiad.features.reading import BATCH_SIZE, FileLoader
-from omiad.types import FeatureBatch, ImageBatch, Sample, ScoringBatch
+from omiad.types import FeatureBatch, ImageBatch, ScoringBatch
 
 logger = logging.getLogger(__name__)
 
@@ -35,23 +29,16 @@ Split = Literal["train", "test"]
 Cache = bool | Literal["all"]
 """Which features are kept on disk: the training images' (True), all (all), or none (False)."""
 
-
-def extractor_precision(trainer_precision: object) -> Precision:
-    """Return the precision that features are extracted in under a precision of a trainer."""
-    precisions: dict[str, Precision] = {"bf16-mixed": "bfloat16", "16-mixed": "float16"}
-    return precisions.get(str(trainer_precision), "float32")
+_PRECISIONS: dict[str, Precision] = {"bf16-mixed": "bfloat16", "16-mixed": "float16"}
+"""The extractor's precision by that of a trainer; float32 for all others."""
 
 
 class FeatureDataModule(LightningDataModule):
     """Photographs of all categories, as features of a frozen backbone.
 
-    Start with `root`, the folder of photographs, and with `backbone`, `weights` and `image_size`,
-    which determine the features. The features of the training images are computed once, in a cache
-    below `cache_dir`; training reads the cache alone. A test computes features as it goes, unless
-    `cache` is `all`.
-
-    If categories differ much in their number of images, `sampling` set to `balanced` keeps the
-    large categories from dominating training.
+    Start with `root`, `backbone`, `weights` and `image_size`. The features of the training images
+    are computed once, in a cache below `cache_dir`; training reads the cache alone. A test computes
+    features as it goes, unless `cache` is `all`.
 
     Args:
         root: Folder of the data set.
@@ -59,9 +46,8 @@ class FeatureDataModule(LightningDataModule):
             realiad_sv (the first view of each part), folder (your own photographs), or auto, which
             detects the layout from the folders.
         backbone: Model name in timm.
-        weights: Weights of the backbone: pretrained (downloaded once by timm), random, a file
-            (.safetensors, .pth, .pt, .bin in timm's naming, or an omiad .ckpt), or a folder with a
-            file named like the backbone.
+        weights: pretrained (downloaded once by timm), random, a file (.safetensors, .pth, .pt, .bin
+            in timm's naming, or an omiad .ckpt), or a folder with a file named like the backbone.
         image_size: Side in pixels that images are resized to; the aspect ratio is not kept.
         feature_size: Side of the feature grid in cells.
         stages: Feature maps of the backbone to use, in timm's numbering; by default those with a
@@ -72,9 +58,8 @@ class FeatureDataModule(LightningDataModule):
         cache: Features to keep on disk: of the training images (true), of all images (all), or of
             none (false, which runs the backbone in every step to the same numbers).
         cache_dir: Folder of the feature caches. An image takes channels x grid x grid x 2 bytes.
-        sampling: natural shows every training image once in an epoch. balanced shows equally many
-            images of every category in an epoch, as many as the smallest category has, and draws
-            them anew for each epoch.
+        sampling: natural shows every training image once in an epoch. balanced draws for each epoch
+            as many images of every category as the smallest has, so that none dominates training.
         batch_size: Images per batch and device in training. A test always takes 32 at a time, so
             that no score depends on this option.
         num_workers: Processes that read images or cached features.
@@ -111,17 +96,17 @@ class FeatureDataModule(LightningDataModule):
                 f"least 0, but got {batch_size}, {num_workers} and {seed}."
             )
         self.root = Path(root).expanduser()
-        self.layout: Layout = layout
         self.image_size = image_size
-        splits: dict[Cache, tuple[Split, ...]] = {True: ("train",), "all": ("train", "test")}
-        self.cached_splits = splits.get(cache, ())
+        self.layout: Layout = layout
+        cached: dict[Cache, tuple[Split, ...]] = {True: ("train",), "all": ("train", "test")}
+        self._cached_splits = cached.get(cache, ())
         self.cache_dir = Path(cache_dir).expanduser()
         self.sampling: Sampling = sampling
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
         self.prepare_mask: PrepareMask | None = None
-        self.build_extractor = partial(
+        self._build_extractor = partial(
             FeatureExtractor,
             backbone,
             weights=weights,
@@ -132,7 +117,7 @@ class FeatureDataModule(LightningDataModule):
             seed=seed,
         )
         self._extractor: FeatureExtractor | None = None
-        self._train_features: FeatureCache | StreamedFeatures | None = None
+        self._features: dict[Split, FeatureCache | StreamedFeatures] = {}
 
     def setup(self, stage: str | None = None) -> None:
         """List the files and, for training, open or build the cache.
@@ -146,8 +131,8 @@ class FeatureDataModule(LightningDataModule):
                 f"'{self.root}' has no test images. Put some in <category>/test/good and "
                 f"<category>/test/<defect>."
             )
-        if stage in ("fit", None) and self._train_features is None:
-            self._train_features = self.features("train")
+        if stage in ("fit", None):
+            self.features("train")
 
     @property
     def extractor(self) -> FeatureExtractor:
@@ -157,12 +142,14 @@ class FeatureDataModule(LightningDataModule):
         device of the trainer, or in float32 on the CPU without a trainer.
         """
         if self._extractor is None:
-            trainer = self.trainer
-            precision = "32-true" if trainer is None else trainer.precision
-            self._extractor = self.build_extractor(precision=extractor_precision(precision))
-            if trainer is not None:
-                self._extractor.to(trainer.strategy.root_device)
+            self._extractor = self.build_extractor(getattr(self.trainer, "precision", None))
+            if self.trainer is not None:
+                self._extractor.to(self.trainer.strategy.root_device)
         return self._extractor
+
+    def build_extractor(self, trainer_precision: str | None) -> FeatureExtractor:
+        """Build an extractor on the CPU in the precision of a trainer."""
+        return self._build_extractor(precision=_PRECISIONS.get(str(trainer_precision), "float32"))
 
     def use_extractor(self, extractor: FeatureExtractor) -> None:
         """Take an extractor instead of building one, for example that of a trained detector.
@@ -170,16 +157,18 @@ class FeatureDataModule(LightningDataModule):
         The images get the size that the extractor needs, and its device computes the features.
         """
         if extractor is not self._extractor:
-            self._train_features = None
+            self._features.clear()
         self._extractor = extractor
         self.image_size = extractor.image_size
 
     def features(self, split: Split) -> FeatureCache | StreamedFeatures:
         """Return the features of a split; if it is cached, compute those that are missing first."""
-        if split == "train" and self._train_features is not None:
-            return self._train_features
-        kind = FeatureCache.open_or_build if split in self.cached_splits else StreamedFeatures
-        return kind(self.samples(split), self._extraction, root=self.root, cache_dir=self.cache_dir)
+        if split not in self._features:
+            kind = FeatureCache if split in self._cached_splits else StreamedFeatures
+            self._features[split] = kind(
+                self.samples(split), self._extraction, root=self.root, cache_dir=self.cache_dir
+            )
+        return self._features[split]
 
     def build_caches(self) -> int:
         """Compute the missing features of all cached splits at once; return how many images have.
@@ -189,11 +178,11 @@ class FeatureDataModule(LightningDataModule):
         Raises:
             InputError: If no split is cached, or the features do not fit on the disk.
         """
-        if not self.cached_splits:
+        if not self._cached_splits:
             raise InputError("--data.cache false keeps no features. Set it to true or all.")
-        samples = [sample for split in self.cached_splits for sample in self.samples(split)]
+        samples = [sample for split in self._cached_splits for sample in self.samples(split)]
         compute_missing(samples, self._extraction, root=self.root, cache_dir=self.cache_dir)
-        for split in self.cached_splits:
+        for split in self._cached_splits:
             self.features(split)  # keeps the statistics, and the split's images from `prune`
         return len(samples)
 
@@ -201,35 +190,23 @@ class FeatureDataModule(LightningDataModule):
     def _extraction(self) -> Extraction:
         return Extraction(self.extractor, read_image, num_workers=self.num_workers)
 
-    def samples(self, split: Split) -> Sequence[Sample]:
+    def samples(self, split: Split) -> PackedSamples:
         """Return the samples of a split; `index` in the batches is the position in this list."""
-        return self._listed[split]
+        return self._listed[1][split]
 
     @cached_property
-    def _listed(self) -> dict[Split, PackedSamples]:
+    def _listed(self) -> tuple[str, dict[Split, PackedSamples]]:
         index = index_dataset(self.root, self.layout)
         logger.info("data: %s", index.summary())
-        self._dataset_name = index.dataset
-        return {
+        return index.dataset, {
             split: PackedSamples(sample for sample in index.samples if sample.split == split)
             for split in ("train", "test")
         }
 
     @property
-    def train_features(self) -> FeatureCache | StreamedFeatures:
-        """The features of the training images, in the order of `samples("train")`.
-
-        Raises:
-            InputError: Before `setup("fit")`.
-        """
-        if self._train_features is None:
-            raise InputError("The training features are ready after setup('fit'); call it first.")
-        return self._train_features
-
-    @property
     def statistics(self) -> FeatureStatistics:
-        """Statistics of the raw training features; after `setup("fit")`."""
-        return self.train_features.statistics
+        """Statistics of the raw training features."""
+        return self.features("train").statistics
 
     @cached_property
     def categories(self) -> list[str]:
@@ -239,27 +216,20 @@ class FeatureDataModule(LightningDataModule):
     @property
     def dataset_name(self) -> str:
         """Name of the published data set, or of the root folder if it is not a published one."""
-        _ = self._listed
-        return self._dataset_name
+        return self._listed[0]
 
     def train_dataloader(self) -> ResumableLoader:
         """Return the shuffled batches of all categories, which reach a step as `FeatureBatch`."""
-        samples, features = self.samples("train"), self.train_features
+        samples, features = self.samples("train"), self.features("train")
         numbers = {name: number for number, name in enumerate(self.categories)}
         category = torch.tensor([numbers[sample.category] for sample in samples])
-        items = TrainingItems(
-            samples,
-            category,
-            image_size=self.image_size,
-            features=features if isinstance(features, FeatureCache) else None,
-        )
+        cached = features if isinstance(features, FeatureCache) else None
         groups = category.numpy() if self.sampling == "balanced" else None
         return ResumableLoader(
-            items,
+            TrainingItems(samples, category, self.image_size, cached),
             EpochSampler(len(samples), seed=self.seed, groups=groups, **self._share),
             batch_size=self.batch_size,
-            num_workers=self.num_workers,
-            pin_memory=self._pin_memory,
+            **self._loading,
         )
 
     def test_dataloader(self) -> DataLoader[ImageBatch | ScoringBatch]:
@@ -267,35 +237,30 @@ class FeatureDataModule(LightningDataModule):
 
         A batch reaches a step as a `ScoringBatch`. Each process gets its own share of the images.
         """
-        samples = self.samples("test")
-        features = self.features("test") if "test" in self.cached_splits else None
+        cached = self.features("test") if "test" in self._cached_splits else None
+        dataset = ImageDataset(
+            self.samples("test"), self.image_size, prepare_mask=self.prepare_mask, features=cached
+        )
         return FileLoader(
-            ImageDataset(
-                samples, self.image_size, prepare_mask=self.prepare_mask, features=features
-            ),
+            dataset,
             batch_size=BATCH_SIZE,
-            sampler=EvaluationSampler(len(samples), **self._share),
-            num_workers=self.num_workers,
-            pin_memory=self._pin_memory,
-            collate_fn=partial(collate, pinned=self._pin_memory),
+            sampler=EvaluationSampler(len(dataset), **self._share),
+            collate_fn=partial(collate, pinned=self._loading["pin_memory"]),
+            **self._loading,
         )
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Compute the features of photographs, which are not cached, on the device."""
-        if isinstance(batch, PhotographBatch):
-            features = self._extraction.features(batch.images)
-            return FeatureBatch(features, batch.index, batch.category)
-        if isinstance(batch, ImageBatch):
-            return ScoringBatch(self._extraction.features(batch.images), batch.labels)
-        return batch
+        kind = {PhotographBatch: FeatureBatch, ImageBatch: ScoringBatch}.get(type(batch))
+        return batch if kind is None else kind(self._extraction.features(batch.images), *batch[1:])
 
     @property
     def _share(self) -> dict[str, int]:
-        trainer = self.trainer
-        if trainer is None:
+        if (trainer := self.trainer) is None:
             return {"rank": 0, "world_size": 1}
         return {"rank": trainer.global_rank, "world_size": trainer.world_size}
 
     @property
-    def _pin_memory(self) -> bool:
-        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+    def _loading(self) -> dict[str, Any]:
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return {"num_workers": self.num_workers, "pin_memory": on_gpu}

@@ -1,63 +1,41 @@
 """Training batches that continue where an interrupted run stopped."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate, get_worker_info
 
 from omiad.data.images import read_image
-from omiad.data.packing import packed
+from omiad.data.packing import PackedSamples
 from omiad.data.sampling import EpochSampler
 from omiad.errors import InputError
 from omiad.features.reading import FileLoader
-from omiad.types import FeatureBatch, ImageBatch, Sample, ScoringBatch
+from omiad.types import FeatureBatch
 
 
 class PhotographBatch(NamedTuple):
-    """Training photographs whose features are still to be computed.
+    """Training photographs whose features are still to be computed; see `FeatureBatch`."""
 
-    Attributes:
-        images: RGB pixels (B, 3, S, S), uint8.
-        index: Position of each sample in the training list (B,), int64.
-        category: Index into the sorted list of categories (B,), int64.
-    """
-
-    images: Tensor
+    images: Tensor  # RGB pixels (B, 3, S, S), uint8
     index: Tensor  # type: ignore[assignment] # shadows tuple.index, which is unused
     category: Tensor
 
 
-Batch = TypeVar("Batch", bound=FeatureBatch | PhotographBatch | ImageBatch | ScoringBatch)
-
-
+@dataclass(frozen=True, eq=False)
 class TrainingItems(Dataset[FeatureBatch | PhotographBatch]):
-    """Training images with their category.
+    """Training images with the index of their category (N,), int64.
 
-    An item is a `FeatureBatch` without the batch axis or, if no features are given, a
-    `PhotographBatch`.
-
-    Args:
-        samples: The training samples.
-        category: Index of each sample's category (N,), int64.
-        image_size: Side of the photographs in pixels.
-        features: Cached features of the samples.
+    An item is a `FeatureBatch` without the batch axis or, without features, a `PhotographBatch`.
     """
 
-    def __init__(
-        self,
-        samples: Sequence[Sample],
-        category: Tensor,
-        *,
-        image_size: int,
-        features: Dataset[Tensor] | None = None,
-    ) -> None:
-        self.samples = packed(samples)
-        self.category = category
-        self.image_size = image_size
-        self.features = features
+    samples: PackedSamples
+    category: Tensor
+    image_size: int
+    features: Dataset[Tensor] | None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -74,16 +52,8 @@ class ResumableLoader:
 
     Lightning keeps `state_dict` in its checkpoints. This class wraps a DataLoader instead of being
     one, because Lightning would replace the sampler of a DataLoader under several processes and
-    would read ahead before it sets the epoch. Here nothing is read before the first batch is asked
-    for.
-
-    Args:
-        dataset: Items to batch.
-        sampler: Order of the items, and this process's share.
-        batch_size: Items per batch and process. A smaller last batch is dropped, unless it is the
-            only one.
-        num_workers: Processes that read ahead; the order does not depend on their number.
-        pin_memory: Whether to put batches in memory that a GPU copies from faster.
+    would read ahead before it sets the epoch. A smaller last batch is dropped, unless it is the
+    only one.
     """
 
     def __init__(
@@ -98,7 +68,6 @@ class ResumableLoader:
         self.sampler = sampler
         self.batch_size = batch_size
         self._batches_given = 0
-        self._num_batches = max(1, len(sampler) // batch_size)
         self._loader: FileLoader[FeatureBatch | PhotographBatch] = FileLoader(
             dataset,
             batch_size=batch_size,
@@ -108,10 +77,18 @@ class ResumableLoader:
             collate_fn=partial(collate, pinned=pin_memory),
             drop_last=len(sampler) >= batch_size,
         )
+        self._order = {  # all that determines the batches of an epoch
+            "num_samples": sampler.num_samples,
+            "batch_size": batch_size,
+            "seed": sampler.seed,
+            "world_size": sampler.world_size,
+            "num_batches": len(self._loader),
+            "balanced": int(sampler.is_balanced),
+        }
 
     def __len__(self) -> int:
         """Return the number of batches of a whole epoch, also in a resumed epoch."""
-        return self._num_batches
+        return len(self._loader)
 
     def __iter__(self) -> Iterator[FeatureBatch | PhotographBatch]:
         self._batches_given = self.sampler.start // self.batch_size
@@ -121,7 +98,7 @@ class ResumableLoader:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position: the epoch, and the number of its batches that were given out."""
-        return {"epoch": self.sampler.epoch, "batches": self._batches_given, **self._order()}
+        return {"epoch": self.sampler.epoch, "batches": self._batches_given, **self._order}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a position.
@@ -129,7 +106,7 @@ class ResumableLoader:
         Raises:
             InputError: If the position is within an epoch whose batches would differ from these.
         """
-        for name, value in self._order().items():
+        for name, value in self._order.items():
             if state[name] != value and 0 < state["batches"] < state["num_batches"]:
                 raise InputError(
                     f"The checkpoint was written within an epoch with {name} {state[name]}, but "
@@ -140,29 +117,14 @@ class ResumableLoader:
         self.sampler.start = state["batches"] * self.batch_size
         self._batches_given = state["batches"]
 
-    def _order(self) -> dict[str, int]:
-        """Return everything that determines the batches of an epoch."""
-        return {
-            "num_samples": self.sampler.num_samples,
-            "batch_size": self.batch_size,
-            "seed": self.sampler.seed,
-            "world_size": self.sampler.world_size,
-            "num_batches": len(self),
-            "balanced": int(self.sampler.is_balanced),
-        }
 
-
-def collate(items: list[Batch], *, pinned: bool) -> Batch:
+def collate(items: list[Any], *, pinned: bool) -> Any:
     """Stack items; if pinned and in the main process, write them straight into pinned memory."""
     if not pinned or get_worker_info() is not None:
-        stacked: Batch = default_collate(items)
-        return stacked
-    return _pinned(items)  # type: ignore[no-any-return]
-
-
-def _pinned(items: Sequence[Any]) -> Any:
+        return default_collate(items)
     first = items[0]
     if isinstance(first, tuple):
-        return type(first)(*map(_pinned, zip(*items, strict=True)))
+        parts = zip(*items, strict=True)
+        return type(first)(*(collate(list(part), pinned=True) for part in parts))
     batch = torch.empty((len(items), *first.shape), dtype=first.dtype, pin_memory=True)
-    return torch.stack(tuple(items), out=batch)
+    return torch.stack(items, out=batch)

@@ -19,13 +19,8 @@ class EpochSampler(Sampler[int]):
     Process `rank` takes every `world_size`-th index of an epoch's order. All processes take equally
     many, so up to `world_size - 1` indices are left out in an epoch, other ones in the next.
 
-    Args:
-        num_samples: Number of indices.
-        seed: Seed of the order.
-        groups: Group of each index (N,). An epoch draws equally many indices of every group, as
-            many as the smallest group has. By default an epoch has all indices.
-        rank: Number of this process.
-        world_size: Number of processes.
+    If the group of each index (N,) is given, an epoch draws equally many indices of every group, as
+    many as the smallest group has; otherwise an epoch has all indices.
 
     Raises:
         InputError: If an epoch has fewer indices than there are processes.
@@ -40,12 +35,11 @@ class EpochSampler(Sampler[int]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self.num_samples = num_samples
-        if groups is not None:
-            self._members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
-            self._per_group = min(map(len, self._members))
-            self.num_samples = self._per_group * len(self._members)
         self.is_balanced = groups is not None
+        names = np.unique(groups) if groups is not None else ()
+        self._groups = [np.flatnonzero(groups == name) for name in names]
+        self._per_group = min(map(len, self._groups), default=0)
+        self.num_samples = self._per_group * len(self._groups) if self.is_balanced else num_samples
         if self.num_samples < world_size:
             raise InputError(
                 f"{self.num_samples} training images cannot be shared among {world_size} "
@@ -68,16 +62,12 @@ class EpochSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         # A spawn key, because numpy pads seeds with zeros: [2**32, 0] would equal [0, 1].
-        seeds = np.random.SeedSequence(self.seed, spawn_key=(self.epoch,))
-        rng = np.random.default_rng(seeds)
-        order = rng.permutation(self._drawn(rng) if self.is_balanced else self.num_samples)
+        rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(self.epoch,)))
+        drawn = [rng.permutation(members)[: self._per_group] for members in self._groups]
+        order = rng.permutation(np.concatenate(drawn) if drawn else self.num_samples)
         mine = order[self.rank :: self.world_size][: len(self)]
         start, self.start = self.start, 0
         return iter(mine[start:].tolist())
-
-    def _drawn(self, rng: np.random.Generator) -> NDArray[np.int64]:
-        drawn = [rng.permutation(members)[: self._per_group] for members in self._members]
-        return np.concatenate(drawn)
 
 
 class EvaluationSampler(DistributedSampler[int]):
@@ -85,21 +75,12 @@ class EvaluationSampler(DistributedSampler[int]):
 
     Lightning replaces samplers under several processes except those derived from torch's
     DistributedSampler, which itself would repeat indices until all processes have equally many.
-
-    Args:
-        num_samples: Number of indices.
-        rank: Number of this process.
-        world_size: Number of processes.
     """
 
     def __init__(self, num_samples: int, *, rank: int = 0, world_size: int = 1) -> None:
-        super().__init__(
-            range(num_samples),  # type: ignore[arg-type] # only its length is used
-            num_replicas=world_size,
-            rank=rank,
-            shuffle=False,
-        )
-        self._mine = range(rank, num_samples, world_size)
+        indices = range(num_samples)
+        super().__init__(indices, world_size, rank, shuffle=False)  # type: ignore[arg-type]
+        self._mine = indices[rank::world_size]
 
     def __len__(self) -> int:
         return len(self._mine)

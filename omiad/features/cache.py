@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch.utils.data import Dataset
 
 from omiad.errors import InputError
 from omiad.features.identity import content_of, stamp_of
-from omiad.features.normalization import measure
+from omiad.features.normalization import FeatureStatistics, measure
 from omiad.features.reading import Extraction
 from omiad.features.store import Entry, FeatureStore, crc_of, map_rows
 from omiad.types import Sample
@@ -25,22 +26,29 @@ logger = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 64 * 2**20
 _NUM_RECENT = 64
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class FeatureCache(Dataset[Tensor]):
-    """Half-precision features of a list of images, mapped from a file; see `open_or_build`.
+    """Half-precision features of at least one image; missing ones are computed first.
 
-    An item is the features (C, h, w) of one image, a view of the file's pages. When an item is read
-    for the first time, its CRC-32 is compared.
+    An item is the features (C, h, w) of one image, a view of the pages of a mapped file in
+    `cache_dir`. When an item is read for the first time, its CRC-32 is compared.
 
-    Args:
-        store: Features of the images, and maybe of others.
-        images: Paths of the images below the data root.
-        split: Name under which the statistics of the list are kept.
+    A cache belongs to one data root and to everything else that determines the features
+    (`store.made_of`). Images that were added or changed are computed; unchanged images are not
+    opened. An interrupted build continues where it stopped, and a second process that needs the
+    same features waits for the first.
+
+    Raises:
+        InputError: If an image is gone, cannot be read or has no finite features, if the features
+            do not fit on the disk, or if an item is damaged.
     """
 
-    def __init__(self, store: FeatureStore, images: Sequence[str], *, split: str) -> None:
+    def __init__(
+        self, samples: Sequence[Sample], extraction: Extraction, *, root: Path, cache_dir: Path
+    ) -> None:
+        store = compute_missing(samples, extraction, root=root, cache_dir=cache_dir)
+        images = [sample.name(root) for sample in samples]
         entries = [store.entries[image] for image in images]
         self.path = store.path
         self._shape = store.shape
@@ -48,36 +56,9 @@ class FeatureCache(Dataset[Tensor]):
         self._crc = np.array([entry.crc for entry in entries], dtype=np.int64)
         self._map()
         key = _key((entry.image, entry.content) for entry in entries)
-        statistics = store.statistics(split, key)
-        if statistics is None:
-            statistics = measure(self._chunks())
-            store.keep_statistics(split, key, images, statistics)
-        self.statistics = statistics
-
-    @classmethod
-    def open_or_build(
-        cls, samples: Sequence[Sample], extraction: Extraction, *, root: Path, cache_dir: Path
-    ) -> "FeatureCache":
-        """Open the cached features of images, after computing those that are missing.
-
-        A cache belongs to one data root and to everything else that determines the features
-        (`store.made_of`). Images that were added or changed are computed; unchanged images are not
-        opened. An interrupted build continues where it stopped, and a second process that needs the
-        same features waits for the first.
-
-        Args:
-            samples: The images, in the order of the items; at least one.
-            extraction: How features are computed.
-            root: Folder of the data set.
-            cache_dir: Folder of all caches.
-
-        Raises:
-            MissingInputError: If an image is gone.
-            InputError: If an image cannot be read or has no finite features, or if the features do
-                not fit on the disk.
-        """
-        store = compute_missing(samples, extraction, root=root, cache_dir=cache_dir)
-        return cls(store, [sample.name(root) for sample in samples], split=samples[0].split)
+        self.statistics = store.statistics(
+            samples[0].split, key, images, lambda: measure(self._chunks())
+        )
 
     def __len__(self) -> int:
         return len(self._row)
@@ -115,60 +96,43 @@ class FeatureCache(Dataset[Tensor]):
 
 
 class StreamedFeatures(Dataset[Tensor]):
-    """The features of a list of images, computed when they are asked for; the same numbers.
-
-    Only the statistics are kept on disk, because they take a pass over all images.
-
-    Args:
-        samples: The images, at least one.
-        extraction: How features are computed.
-        root: Folder of the data set.
-        cache_dir: Folder of all caches.
-
-    Raises:
-        MissingInputError: If an image is gone.
-        InputError: If an image cannot be read.
-    """
+    """The same features computed when asked for; only the statistics are kept on disk."""
 
     def __init__(
         self, samples: Sequence[Sample], extraction: Extraction, *, root: Path, cache_dir: Path
     ) -> None:
         self.extraction = extraction
         self._paths = [sample.image for sample in samples]
-        self._recent: dict[int, Tensor] = {}
-        store = FeatureStore.open(cache_dir, root, extraction.extractor)
-        split = f"streamed-{samples[0].split}"
-        stamps = [stamp_of(path) for path in self._paths]
-        key = _key(zip(map(str, self._paths), stamps, strict=True))
-        statistics = store.statistics(split, key) if all(stamps) else None
-        if statistics is None:
-            logger.info("features: reading %d images for their statistics", len(samples))
-            statistics = measure(features for features, _, _ in extraction.batches(self._paths))
-            store.keep_statistics(split, key, [], statistics)
-        self.statistics = statistics
+        # Calibration asks for the same few images again and again.
+        self._features = lru_cache(_NUM_RECENT)(self._compute_one)
+        # A file without a stamp is known by its content.
+        identities = [stamp_of(path) or content_of(path) for path in self._paths]
+        self.statistics = FeatureStore.open(cache_dir, root, extraction.extractor).statistics(
+            f"streamed-{samples[0].split}",
+            _key(zip(map(str, self._paths), identities, strict=True)),
+            [],
+            self._measure,
+        )
 
     def __len__(self) -> int:
         return len(self._paths)
 
     def __getitem__(self, index: int) -> Tensor:
-        # Calibration asks for the same few images again and again.
-        if index not in self._recent:
-            size = self.extraction.extractor.image_size
-            image = self.extraction.read(self._paths[index], size)
-            if len(self._recent) == _NUM_RECENT:
-                self._recent.clear()
-            self._recent[index] = self.extraction.features(image[None])[0].cpu()
-        return self._recent[index]
+        return self._features(index)
+
+    def _compute_one(self, index: int) -> Tensor:
+        image = self.extraction.read(self._paths[index], self.extraction.extractor.image_size)
+        return self.extraction.features(image[None])[0].cpu()
+
+    def _measure(self) -> FeatureStatistics:
+        logger.info("features: reading %d images for their statistics", len(self))
+        return measure(features for features, _, _ in self.extraction.batches(self._paths))
 
 
 def compute_missing(
     samples: Sequence[Sample], extraction: Extraction, *, root: Path, cache_dir: Path
 ) -> FeatureStore:
-    """Compute the features of images that are not cached yet, as `FeatureCache.open_or_build` does.
-
-    Returns:
-        A store with the features of all images.
-    """
+    """Compute the features of images that are not cached yet; return the store of all."""
     store = FeatureStore.open(cache_dir, root, extraction.extractor)
     images = {sample.name(root): sample.image for sample in samples}
     missing, touched = _compare(images, store)
@@ -188,13 +152,12 @@ def _compare(images: dict[str, Path], store: FeatureStore) -> tuple[list[str], l
     missing, touched = [], []
     for name, path in images.items():
         entry, stamp = store.entries.get(name), stamp_of(path)
-        if entry is None:
+        if entry is not None and stamp and entry.stamp == stamp:
+            continue
+        if entry is None or content_of(path) != entry.content:
             missing.append(name)
-        elif not stamp or entry.stamp != stamp:
-            if content_of(path) != entry.content:
-                missing.append(name)
-            elif entry.stamp != stamp:
-                touched.append(entry._replace(stamp=stamp))
+        elif entry.stamp != stamp:
+            touched.append(entry._replace(stamp=stamp))
     return missing, touched
 
 
@@ -212,27 +175,23 @@ def _compute(images: dict[str, Path], store: FeatureStore, extraction: Extractio
     try:
         for batch in extraction.batches(list(images.values())):
             part = names[written : written + len(batch[0])]
-            _check_finite(batch[0], [images[name] for name in part])
+            finite = batch[0].isfinite().flatten(1).all(1)
+            if not finite.all():
+                raise InputError(
+                    f"The features of '{images[part[int(finite.int().argmin())]]}' are not finite "
+                    f"in half precision. Remove the image if it differs from the others, or set "
+                    f"--trainer.precision 32-true."
+                )
             store.append(part, batch)
             written += len(part)
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise InputError(
             f"The disk is full at '{store.folder}' ({error.strerror}). {written} of {len(images)} "
             f"images are kept. Free {readable(needed - written * store.row_bytes)}, then start "
             f"again: the build continues from there."
         ) from error
-
-
-def _check_finite(features: Tensor, paths: Sequence[Path]) -> None:
-    finite = features.isfinite().flatten(1).all(1)
-    if not finite.all():
-        raise InputError(
-            f"The features of '{paths[int(finite.int().argmin())]}' are not finite in half "
-            f"precision. Remove the image if it differs from the others, or set "
-            f"--trainer.precision 32-true."
-        )
 
 
 def readable(size: float) -> str:

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from timm.data.config import resolve_model_data_config
@@ -11,20 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (the field's spelling)
 
 from omiad.errors import InputError
-from omiad.features.backbone import (
-    build_backbone,
-    load_pretrained,
-    load_weights,
-    stages_of,
-    weights_file,
-)
-
-PRECISIONS: dict[str, torch.dtype | None] = {
-    "float32": None,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
-"""The dtype that a network is autocast to, by the name of its precision; None does not autocast."""
+from omiad.features.backbone import build_backbone, load_weights
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -39,13 +26,10 @@ class FeatureExtractor(nn.Module):
 
     Args:
         backbone: Model name in timm; the default gives 24 + 32 + 56 + 160 = 272 channels.
-        weights: "pretrained" (published by timm), "random", or a path: a file of weights in timm's
-            naming (.safetensors, .pth, .pt, .bin), a checkpoint of omiad (.ckpt), or a folder with
-            a file named like the backbone.
+        weights: "pretrained" (published by timm), "random", or a path; see `load_weights`.
         image_size: Side of the images in pixels.
-        feature_size: Side of the feature grid in cells.
-        stages: Feature maps of the backbone to use, in timm's numbering; by default those with a
-            stride of at most 16 or, for a plain ViT, four evenly spaced blocks.
+        feature_size: Side of the grid in cells.
+        stages: Feature maps to use, in timm's numbering; see `build_backbone`.
         grid: How a feature map is resized.
             `uniad`: bilinear with aligned corners, which skips values where it shrinks a map
             (You et al. 2022, UniAD, models/necks/efficientnet_multiscale.py, MFCN).
@@ -55,10 +39,14 @@ class FeatureExtractor(nn.Module):
         precision: Precision of the backbone; the weights stay float32.
         seed: Seed of random weights.
 
+    Attributes:
+        config: Arguments that rebuild the extractor except for its weights, as plain data.
+        channels_per_stage: Channels of each feature map, in the order of concatenation.
+        num_channels: Channels C of the features.
+        autocast_dtype: The dtype that the backbone is autocast to, or None for float32.
+
     Raises:
-        MissingInputError: If the weights file does not exist.
-        InputError: If the backbone, its stages or its weights cannot be used, a size is below 1,
-            or `grid` or `precision` is unknown.
+        InputError: If an argument is unknown or out of range, or the weights cannot be used.
     """
 
     mean: Tensor
@@ -83,69 +71,40 @@ class FeatureExtractor(nn.Module):
                 f"image_size {image_size}, feature_size {feature_size} and stages "
                 f"{'default' if stages is None else list(stages)}."
             )
-        for name, value, known in (
-            ("grid", grid, get_args(Grid)),
-            ("precision", precision, PRECISIONS),
-        ):
-            if value not in known:
+        for name, value, kind in (("grid", grid, Grid), ("precision", precision, Precision)):
+            if value not in (known := get_args(kind)):
                 raise InputError(f"{name} must be one of {', '.join(known)}, but got '{value}'.")
-        self.backbone_name = backbone
         self.image_size = image_size
         self.feature_size = feature_size
         self.grid: Grid = grid
-        self.precision: Precision = precision
-        self.backbone = build_backbone(backbone, stages, seed, image_size=image_size)
-        self.stages = stages_of(self.backbone)
-        if weights == "pretrained":
-            self.backbone = load_pretrained(backbone, self.stages, image_size=image_size)
-        elif weights != "random":
-            load_weights(self.backbone, weights_file(Path(weights).expanduser(), backbone))
-        config: dict[str, Any] = resolve_model_data_config(self.backbone)  # type: ignore[no-untyped-call]
-        self.register_buffer("mean", torch.tensor(config["mean"]).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1))
-        self._weights_hash: str | None = None
-        self.register_load_state_dict_post_hook(_forget_hash)  # type: ignore[no-untyped-call]
+        dtype: torch.dtype = getattr(torch, precision)
+        self.autocast_dtype = None if precision == "float32" else dtype
+        self.backbone = build_backbone(
+            backbone, stages, image_size=image_size, seed=seed, pretrained=weights == "pretrained"
+        )
+        info: Any = self.backbone.feature_info
+        self.config: dict[str, Any] = {
+            "backbone": backbone,
+            "image_size": image_size,
+            "feature_size": feature_size,
+            "stages": list(info.out_indices),
+            "grid": grid,
+            "precision": precision,
+        }
+        self.channels_per_stage: list[int] = list(info.channels())
+        self.num_channels = sum(self.channels_per_stage)
+        if weights not in ("pretrained", "random"):
+            load_weights(self.backbone, Path(weights).expanduser(), backbone)
+        pixels: dict[str, Any] = resolve_model_data_config(self.backbone)  # type: ignore[no-untyped-call]
+        self.register_buffer("mean", torch.tensor(pixels["mean"]).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(pixels["std"]).view(1, 3, 1, 1))
         self.requires_grad_(False)
         self.eval()
-
-    @classmethod
-    def build_empty(cls, config: dict[str, Any]) -> "FeatureExtractor":
-        """Build an extractor from `config` with random weights, to be filled by a state dict."""
-        return cls(**config, weights="random")
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """Arguments that rebuild the extractor except for its weights, as plain data."""
-        return {
-            "backbone": self.backbone_name,
-            "image_size": self.image_size,
-            "feature_size": self.feature_size,
-            "stages": self.stages,
-            "grid": self.grid,
-            "precision": self.precision,
-        }
-
-    @property
-    def autocast_dtype(self) -> torch.dtype | None:
-        """The dtype that the backbone is autocast to, or None for float32."""
-        return PRECISIONS[self.precision]
-
-    @property
-    def channels_per_stage(self) -> list[int]:
-        """Channels of each feature map, in the order of concatenation."""
-        return list(cast(Any, self.backbone).feature_info.channels())
-
-    @property
-    def num_channels(self) -> int:
-        """Channels C of the features."""
-        return sum(self.channels_per_stage)
 
     @property
     def weights_hash(self) -> str:
         """SHA-256 of the backbone's weights, the same on every device."""
-        if self._weights_hash is None:
-            self._weights_hash = weights_hash(self.backbone)
-        return self._weights_hash
+        return weights_hash(self.backbone)
 
     def train(self, mode: bool = True) -> "FeatureExtractor":
         """Stay in evaluation mode, whatever `mode` is."""
@@ -158,18 +117,10 @@ class FeatureExtractor(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """Return the features in float32.
+        """Return features (B, C, h, w), float32, of RGB images (B, 3, S, S), uint8.
 
-        The backbone runs in the extractor's own precision, whatever the caller autocasts to.
-
-        Args:
-            images: RGB pixels (B, 3, S, S), uint8, where S is `image_size`.
-
-        Returns:
-            Raw features (B, C, feature_size, feature_size), float32.
-
-        Raises:
-            InputError: If the images have another dtype or shape.
+        h and w are `feature_size`, S is `image_size`. The backbone runs in the extractor's own
+        precision, whatever the caller autocasts to.
         """
         expected = (3, self.image_size, self.image_size)
         if images.dtype != torch.uint8 or tuple(images.shape[1:]) != expected:
@@ -179,8 +130,7 @@ class FeatureExtractor(nn.Module):
             )
         dtype = self.autocast_dtype
         with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
-            normalized = (images.to(self.mean.dtype) / 255 - self.mean) / self.std
-            maps: list[Tensor] = self.backbone(normalized)
+            maps = self.backbone((images.to(self.mean.dtype) / 255 - self.mean) / self.std)
             return torch.cat([self._to_grid(x) for x in maps], dim=1)
 
     def _to_grid(self, x: Tensor) -> Tensor:
@@ -196,20 +146,12 @@ class FeatureExtractor(nn.Module):
         return F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
 
 
-def _forget_hash(extractor: nn.Module, _: object) -> None:
-    cast(FeatureExtractor, extractor)._weights_hash = None
-
-
 def weights_hash(module: nn.Module) -> str:
-    """Return the SHA-256 of a module's parameters and buffers, the same on every device.
-
-    The batch counters of batch norm are left out, since they have no effect on the outputs.
-    """
+    """Return the SHA-256 of a module's parameters and buffers, the same on every device."""
     digest = hashlib.sha256()
     for name, tensor in module.state_dict().items():
         if name.endswith("num_batches_tracked"):
-            continue
+            continue  # the batch counters of batch norm have no effect on the outputs
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        digest.update(raw.numpy().data)
+        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

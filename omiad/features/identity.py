@@ -2,15 +2,9 @@
 
 Features belong to the content of a file, which is known by its SHA-256. Hashing every image at each
 start would be slow, so a stamp stands in for the content: size, modification time, change time
-and inode. The file system sets the change time at every write, at every replacement and also when a
-program restores the modification time. Equal stamps therefore mean equal content. If the stamps
-differ, the contents are compared, so that a copy, a `touch` or another mount computes nothing anew.
-
-Two kinds of files have an empty stamp, and their contents are compared at each start:
-
-- a file that changed less than two seconds before it was stamped, since another change may fall
-  into the same tick of the file system's clock (git calls such files "racily clean");
-- every file on Windows, where `st_ctime` is the time of creation.
+and inode. The file system sets the change time at every write and replacement, even if a program
+restores the modification time. Equal stamps therefore mean equal content. If the stamps differ, the
+contents are compared, so that a copy, a `touch` or another mount computes nothing anew.
 """
 
 import hashlib
@@ -21,12 +15,14 @@ from pathlib import Path
 from omiad.errors import MissingInputError
 
 _COARSEST_TICK_NS = 2 * 10**9  # of FAT; other file systems are finer
-
-_HAS_CHANGE_TIME = os.name != "nt"
+_HAS_CHANGE_TIME = os.name != "nt"  # on Windows, `st_ctime` is the time of creation
 
 
 def stamp_of(path: Path) -> str:
     """Return size, times and inode of a file, or "" if they may not reveal the next change.
+
+    A change within the same tick of the file system's clock would not be revealed (git calls such
+    files "racily clean").
 
     Raises:
         MissingInputError: If the file does not exist.

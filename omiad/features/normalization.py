@@ -8,25 +8,19 @@ from torch import Tensor, nn
 
 from omiad.errors import InputError
 
-STD_FLOOR = 1e-3
-"""Least standard deviation of a channel, as a share of the root mean square of all features."""
-
 FeatureNorm = Literal["none", "scalar", "channel"]
 
 
 class FeatureStatistics(NamedTuple):
     """Statistics of raw features over all images and positions.
 
-    Attributes:
-        mean: Mean of each channel (C,), float64.
-        std: Standard deviation of each channel (C,), float64. It is at least a thousandth of `rms`,
-            so that a channel that is constant in training does not dominate the anomaly maps.
-        rms: Root mean square of all values.
+    A standard deviation is at least a thousandth of `rms`, so that a channel that is constant in
+    training does not dominate the anomaly maps.
     """
 
-    mean: Tensor
-    std: Tensor
-    rms: float
+    mean: Tensor  # of each channel (C,), float64
+    std: Tensor  # of each channel (C,), float64
+    rms: float  # root mean square of all values
 
 
 def measure(batches: Iterable[Tensor]) -> FeatureStatistics:
@@ -40,26 +34,17 @@ def measure(batches: Iterable[Tensor]) -> FeatureStatistics:
     rms = float(second_moment.mean().sqrt())
     variance = (second_moment - mean.square()).clamp(min=0)
     # The second bound keeps a division possible if all features are zero.
-    std = variance.sqrt().clamp(min=max(STD_FLOOR * rms, 1e-12))
-    return FeatureStatistics(mean, std, rms)
+    return FeatureStatistics(mean, variance.sqrt().clamp(min=max(1e-3 * rms, 1e-12)), rms)
 
 
 class FeatureNormalizer(nn.Module):
-    """Shift and scale features by the statistics of the training images.
+    """Shift and scale features by the statistics of the training images; the identity before `fit`.
 
     The network, its noise and the anomaly map all use normalised features. The scale therefore also
     weighs the channels in the anomaly map.
 
-    The module is the identity until `fit` is called. Shift and scale are buffers, so they are part
-    of the state dict.
-
-    Args:
-        num_channels: Channels C of the features.
-        kind: "none" for raw features (the paper's choice), "scalar" to divide by the root mean
-            square of all features, "channel" to standardise each channel.
-
-    Raises:
-        InputError: If the kind is unknown.
+    The kind is "none" for raw features (the paper's choice), "scalar" to divide by the root mean
+    square of all features, or "channel" to standardise each channel.
     """
 
     mean: Tensor

@@ -4,6 +4,7 @@ import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from rich.progress import track
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from omiad.errors import InputError
 from omiad.features.extractor import FeatureExtractor
@@ -25,6 +26,9 @@ READING_RULES = 1
 BATCH_SIZE = 32
 """Images in each forward pass of the backbone, in a cache as in a test."""
 
+FeaturesOfFiles = tuple[Tensor, Sequence[str], Sequence[str]]
+"""Raw features (B, C, h, w) of files, float16 on the CPU; the stamps and SHA-256s of the files."""
+
 
 class FileLoader(DataLoader[T]):
     """A DataLoader that passes on an InputError of a worker without the worker's traceback.
@@ -34,10 +38,9 @@ class FileLoader(DataLoader[T]):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs.setdefault("worker_init_fn", _freeze)
         # With its own generator, an iteration leaves torch's global random state alone.
-        kwargs.setdefault("generator", torch.Generator())
-        super().__init__(*args, **kwargs)
+        own = {"worker_init_fn": _freeze, "generator": torch.Generator()}
+        super().__init__(*args, **{**own, **kwargs})
 
     def __iter__(self) -> Iterator[T]:  # type: ignore[override]
         try:
@@ -53,63 +56,23 @@ def _freeze(_: int) -> None:
     gc.freeze()
 
 
-class ImageFiles(Dataset[tuple[Tensor, str, str]]):
-    """Image files; an item is the pixels (3, size, size), uint8, the stamp and the content's hash.
-
-    Args:
-        paths: The files.
-        size: Side of the images in pixels.
-        read: Reads one file at that size as uint8 (3, size, size).
-    """
-
-    def __init__(
-        self, paths: Sequence[Path], size: int, read: Callable[[Path, int], Tensor]
-    ) -> None:
-        # Workers share one array, but would copy a list by counting references to its items.
-        self._paths = np.array([os.fsencode(path) for path in paths])
-        self.size = size
-        self.read = read
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, str, str]:
-        path = Path(os.fsdecode(self._paths[index]))
-        # In this order: if the file changes in between, the next start finds another content.
-        stamp, content = stamp_of(path), content_of(path)
-        return self.read(path, self.size), stamp, content
-
-
-FeaturesOfFiles = tuple[Tensor, Sequence[str], Sequence[str]]
-"""Raw features (B, C, h, w) of files, float16 on the CPU; the stamps and SHA-256s of the files."""
-
-
 @dataclass(frozen=True)
 class Extraction:
-    """How the features of images are computed.
+    """How the features of images are computed."""
 
-    Attributes:
-        extractor: The backbone, on the device where it runs.
-        read: Reads an image file as uint8 (3, size, size); picklable if there are workers.
-        batch_size: Images in each forward pass.
-        num_workers: Processes that read images.
-    """
-
-    extractor: FeatureExtractor
-    read: Callable[[Path, int], Tensor]
-    batch_size: int = BATCH_SIZE
-    num_workers: int = 0
+    extractor: FeatureExtractor  # on the device where it runs
+    read: Callable[[Path, int], Tensor]  # a file as uint8 (3, size, size); workers pickle it
+    batch_size: int = BATCH_SIZE  # of each forward pass
+    num_workers: int = 0  # processes that read images
 
     def batches(self, paths: Sequence[Path]) -> Iterator[FeaturesOfFiles]:
-        """Yield the features of image files.
-
-        Raises:
-            InputError: If an image is gone or cannot be read.
-        """
+        """Yield the features of image files, or raise an InputError that names a file."""
         loader: FileLoader[FeaturesOfFiles] = FileLoader(
-            ImageFiles(paths, self.extractor.image_size, self.read),
+            # Workers share one array, but would copy a list by counting references to its items.
+            np.array([os.fsencode(path) for path in paths]),
             batch_size=self.batch_size,
             num_workers=self.num_workers,
+            collate_fn=partial(_read_files, size=self.extractor.image_size, read=self.read),
         )
         for pixels, stamps, contents in track(loader, "features", total=len(loader)):
             yield self.features(pixels).cpu().contiguous(), stamps, contents
@@ -121,8 +84,15 @@ class Extraction:
         differently, and the features of an image must not depend on the rest of the batch.
         """
         images = images.to(self.extractor.mean.device)
-        return torch.cat([self._padded(part) for part in torch.split(images, self.batch_size)])
+        padding = images[-1:].expand(-len(images) % self.batch_size, -1, -1, -1)
+        parts = torch.split(torch.cat([images, padding]), self.batch_size)
+        return torch.cat([self.extractor.features(part) for part in parts])[: len(images)]
 
-    def _padded(self, images: Tensor) -> Tensor:
-        padding = images[-1:].expand(self.batch_size - len(images), -1, -1, -1)
-        return self.extractor.features(torch.cat([images, padding]))[: len(images)]
+
+def _read_files(
+    names: Sequence[bytes], size: int, read: Callable[[Path, int], Tensor]
+) -> FeaturesOfFiles:
+    paths = [Path(os.fsdecode(name)) for name in names]
+    # In this order: if a file changes in between, the next start finds another content.
+    stamps, contents = list(map(stamp_of, paths)), list(map(content_of, paths))
+    return torch.stack([read(path, size) for path in paths]), stamps, contents

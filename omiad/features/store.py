@@ -17,7 +17,7 @@ import json
 import logging
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,28 +43,17 @@ RECORD, ROWS, INDEX = "record.json", ".rows", ".index"
 
 
 class Entry(NamedTuple):
-    """One line of the index.
+    """One line of the index."""
 
-    Attributes:
-        image: Path of the image below the data root.
-        row: Number of its row.
-        crc: CRC-32 of the row.
-        content: SHA-256 of the image file.
-        stamp: Stamp of the image file; see `identity`.
-    """
-
-    image: str
-    row: int
-    crc: int
-    content: str
-    stamp: str
+    image: str  # path below the data root
+    row: int  # number of its row
+    crc: int  # CRC-32 of the row
+    content: str  # SHA-256 of the image file
+    stamp: str  # see `identity`
 
 
 class FeatureStore:
     """Features of the images below one data root by one extractor, on disk.
-
-    Args:
-        folder: Folder of the files.
 
     Attributes:
         path: The rows file.
@@ -76,9 +65,8 @@ class FeatureStore:
         record = json.loads((folder / RECORD).read_text())
         self.root = Path(record["root"])
         self.made_of: dict[str, Any] = record["made_of"]
-        channels, height, width = record["shape"]
-        self.shape: tuple[int, int, int] = (channels, height, width)
-        self.row_bytes = 2 * channels * height * width
+        self.shape = torch.Size(record["shape"])
+        self.row_bytes = 2 * self.shape.numel()
         self.load()
 
     @classmethod
@@ -88,7 +76,11 @@ class FeatureStore:
         digest = hashlib.sha256(json.dumps([where, made], sort_keys=True).encode()).hexdigest()
         folder = cache_dir / digest[:32]
         if not (folder / RECORD).exists():
-            _explain(cache_dir, where, made)
+            others = [store.made_of for store in stores(cache_dir) if str(store.root) == where]
+            differing = [[name for name in made if x.get(name) != made[name]] for x in others]
+            if nearest := min(differing, key=len, default=[]):
+                said = "feature cache: none for these settings yet; the nearest differs in %s"
+                logger.info(said, ", ".join(nearest))
             folder.mkdir(parents=True, exist_ok=True)
             shape = [extractor.num_channels, extractor.feature_size, extractor.feature_size]
             record = {"root": where, "made_of": made, "shape": shape}
@@ -119,8 +111,7 @@ class FeatureStore:
         index = indexes[-1] if indexes else self.folder / f"0{INDEX}"
         self.path = index.with_suffix(ROWS)
         lines = index.read_text(errors="replace").split("\n")[:-1] if index.exists() else []
-        entries = [entry for entry in map(_parsed, lines) if entry is not None]
-        num_rows = self.num_rows
+        entries, num_rows = list(filter(None, map(_parsed, lines))), self.num_rows
         self.entries = {entry.image: entry for entry in entries if entry.row < num_rows}
         return [entry for entry in entries if entry.row >= num_rows]
 
@@ -139,15 +130,7 @@ class FeatureStore:
             os.truncate(self.path, self.num_rows * self.row_bytes)
 
     def append(self, images: Sequence[str], batch: FeaturesOfFiles) -> None:
-        """Write rows and then their entries, while `locked`.
-
-        Args:
-            images: Path of each image below the data root.
-            batch: Features, stamps and contents of the images.
-
-        Raises:
-            OSError: If the disk is full; no entry is added then.
-        """
+        """Write the rows of images and then their entries, while `locked`."""
         features, stamps, contents = batch
         rows = range(self.num_rows, self.num_rows + len(images))
         _append(self.path, features.numpy().data.cast("B"))
@@ -163,30 +146,26 @@ class FeatureStore:
         write_whole(path.with_suffix(INDEX), _lines(entries).decode())
         self.load()
 
-    def statistics(self, split: str, key: str) -> FeatureStatistics | None:
-        """Return the statistics of a list of images if they are known, and note their use.
+    def statistics(
+        self, split: str, key: str, images: Sequence[str], compute: Callable[[], FeatureStatistics]
+    ) -> FeatureStatistics:
+        """Return the statistics of a list of images, and note their use.
 
-        Args:
-            split: Name of the list.
-            key: Hash of the list and of its contents.
+        If those kept for the split have another key, they are computed and kept in their place.
+        The rows of `images` stay as long as these statistics do.
         """
         path = self.folder / f"{split}.json"
         stored: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-        if stored.get("key") != key:
-            return None
-        with suppress(OSError):  # a cache that this user may only read
-            os.utime(path)
+        if stored.get("key") == key:
+            with suppress(OSError):  # a cache that this user may only read
+                os.utime(path)
+        else:
+            mean, std, rms = compute()
+            numbers = {"mean": mean.tolist(), "std": std.tolist(), "rms": rms}
+            stored = {"key": key, **numbers, "images": list(images)}
+            write_whole(path, json.dumps(stored))
         mean, std = (torch.tensor(stored[name], dtype=torch.float64) for name in ("mean", "std"))
         return FeatureStatistics(mean, std, stored["rms"])
-
-    def keep_statistics(
-        self, split: str, key: str, images: Sequence[str], statistics: FeatureStatistics
-    ) -> None:
-        """Write the statistics of a list of images, in place of those of an earlier list."""
-        mean, std, rms = statistics
-        numbers = {"mean": mean.tolist(), "std": std.tolist(), "rms": rms}
-        record = {"key": key, **numbers, "images": list(images)}
-        write_whole(self.folder / f"{split}.json", json.dumps(record))
 
     @property
     def num_rows(self) -> int:
@@ -202,8 +181,7 @@ def stores(cache_dir: Path) -> list[FeatureStore]:
 def made_of(extractor: FeatureExtractor) -> dict[str, Any]:
     """Return everything but the image that determines the features, as plain data.
 
-    The major and minor versions of the libraries count: torch and timm compute, Pillow decodes and
-    resizes. The device does not count, since half precision hides most differences of devices.
+    The device does not count, since half precision hides most differences of devices.
     """
     versions = {"torch": torch.__version__, "timm": timm.__version__, "pillow": PIL.__version__}
     return {
@@ -217,13 +195,9 @@ def made_of(extractor: FeatureExtractor) -> dict[str, Any]:
     }
 
 
-def map_rows(path: Path, shape: tuple[int, int, int]) -> Tensor:
-    """Map a rows file as a tensor (N, C, h, w), half precision.
-
-    The mapping is private: writing to it by accident changes memory and never the file.
-    """
-    row = shape[0] * shape[1] * shape[2]
-    size = path.stat().st_size // 2 // row * row
+def map_rows(path: Path, shape: torch.Size) -> Tensor:
+    """Map a rows file as a tensor (N, C, h, w), half precision; writing never changes the file."""
+    size = path.stat().st_size // (2 * shape.numel()) * shape.numel()
     return torch.from_file(str(path), shared=False, size=size, dtype=torch.half).view(-1, *shape)
 
 
@@ -254,14 +228,3 @@ def _parsed(line: str) -> Entry | None:
         return Entry(*json.loads(line))
     except (ValueError, TypeError):
         return None
-
-
-def _explain(cache_dir: Path, root: str, made: dict[str, Any]) -> None:
-    """Log which settings keep the most similar store of the same data from being used."""
-    others = [store.made_of for store in stores(cache_dir) if str(store.root) == root]
-    differing = [[name for name in made if other.get(name) != made[name]] for other in others]
-    if nearest := min(differing, key=len, default=[]):
-        logger.info(
-            "feature cache: none for these settings yet; the nearest differs in %s",
-            ", ".join(nearest),
-        )

@@ -311,12 +311,7 @@ class OmiADModule(TrainingModule):
         return self.student
 
     def on_fit_start(self) -> None:
-        """Reject a teacher that is not an AMDM, and note the hash of its weights.
-
-        Raises:
-            InputError: If the teacher is not an AMDM (a resumed run may name its own checkpoint),
-                or several processes would wait for parameters that a step does not train.
-        """
+        """Reject a teacher that is not an AMDM; a resumed run may name its own checkpoint."""
         kind = read_checkpoint(self.teacher_path)[CHECKPOINT_KEY]["detector"]["kind"]
         if kind != "AMDM" and not self.is_restored:
             raise InputError(
@@ -372,5 +367,5 @@ class OmiADModule(TrainingModule):
             # A batch is one optimiser step in psi's warm-up and two afterwards.
             batches = min(batches, trainer.max_steps / (2 - self.student_warmup_fraction))
         # A data set smaller than a batch is one batch.
-        images = min(self.data.batch_size * trainer.world_size, len(self.data.train_features))
+        images = min(self.data.batch_size * trainer.world_size, len(self.data.features("train")))
         return fraction * batches * images

@@ -28,7 +28,6 @@ from omiad.diffusion.losses import (
     generator_adversarial_loss,
     score_distillation_loss,
 )
-from omiad.diffusion.masking import apply_mask
 from omiad.diffusion.sampling import ddim_reconstruct, one_step_reconstruct
 
 
@@ -102,7 +101,7 @@ def denoising_table(teacher: Denoiser, x_0: Tensor, seed: int) -> Table:
             len(x_0), *masking.uniform_shape(tuple(x_0.shape[1:])), generator=generator
         )
         keep = masking.keep(uniform, t, teacher.schedule.num_timesteps)
-        masked = teacher(teacher.schedule.add_noise(apply_mask(x_0, keep), noise, t), t)
+        masked = teacher(teacher.schedule.add_noise(x_0 * keep, noise, t), t)
         error = (masked.x_0 - x_0).square().mean(1, keepdim=True)
         figures = (
             (estimate.x_0 - x_0).square().mean(),

@@ -95,7 +95,7 @@ def test_a_build_against_the_bare_backbone(title: str, tmp_path: Path) -> None:
     def build(read: Callable[[Path, int], Tensor]) -> None:
         how = Extraction(extractor, read)
         cache_dir = tmp_path / f"cache{next(stores)}"
-        FeatureCache.open_or_build(samples, how, root=tmp_path, cache_dir=cache_dir)
+        FeatureCache(samples, how, root=tmp_path, cache_dir=cache_dir)
 
     took = medians(
         {

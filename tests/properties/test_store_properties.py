@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from PIL import Image
 
+from omiad.caching import prune, verify
 from omiad.data.images import read_image
 from omiad.errors import InputError
 from omiad.features import Extraction, FeatureCache, FeatureExtractor
 from omiad.features.store import stores
-from omiad.features.upkeep import prune, verify
 from omiad.types import Sample
 
 EXTRACTOR = FeatureExtractor("test_efficientnet", weights="random", image_size=8, feature_size=1)
@@ -111,7 +111,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def build(self, samples: list[Sample], read) -> FeatureCache:  # type: ignore[no-untyped-def]
         how = Extraction(EXTRACTOR, read, batch_size=2)
-        return FeatureCache.open_or_build(samples, how, root=self.root, cache_dir=self.cache_dir)
+        return FeatureCache(samples, how, root=self.root, cache_dir=self.cache_dir)
 
 
 def expected(path: Path) -> torch.Tensor:
