@@ -66,6 +66,7 @@ def category(seed: int, num_images: int = NUM_IMAGES) -> tuple[torch.Tensor, tor
 
 
 def run_omiad(maps: torch.Tensor, masks: torch.Tensor) -> tuple[Figures, int, float]:
+    """Return the figures, the bytes that the metric kept, and its bound of the error."""
     metric = PixelDetection()
     for rows in torch.arange(len(maps)).split(BATCH_SIZE):
         batch = slice(rows[0], rows[-1] + 1)
