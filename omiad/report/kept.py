@@ -21,9 +21,6 @@ NUM_KEPT = 1000
 MAP_SIDE, MASK_SIDE = 96, 192
 """Largest sides of a kept map and a kept mask in pixels."""
 
-_SPREAD = 2.5
-"""Length of the colour scale, in distances from the median to the 99th percentile of normals."""
-
 
 class Kept(NamedTuple):
     """One image that is kept.
@@ -85,10 +82,8 @@ class KeptImages:
     ) -> None:
         """Keep the images of a batch that rank high enough, and drop those they displace.
 
-        Args:
-            prediction: Scores (B,) and maps (B, H, W), as the metrics see them.
-            labels: What is known about the images.
-            picture: Reconstructs some rows of the batch as (N, 3, H, W), uint8.
+        Scores and maps are those that the metrics see. `picture` reconstructs some rows of the
+        batch as (N, 3, H, W), uint8.
         """
         maps = _shrunk(prediction.anomaly_map)
         normal = maps[~labels.is_anomalous.cpu()].flatten(1)
@@ -140,8 +135,8 @@ class KeptImages:
     def scale(self) -> tuple[float, float]:
         """Return the scores to draw darkest and brightest, such that normal images stay dark.
 
-        The scale starts at the median pixel of normal images. It ends 2.5 times as far above that
-        as their 99th percentile. Both are medians over the normal images.
+        The scale starts at the median pixel of a normal image, and is 2.5 times as long as the
+        distance to the image's 99th percentile. Both are medians over the normal images.
         """
         levels = (
             self._normal_levels
@@ -149,7 +144,7 @@ class KeptImages:
             or [(0.0, 1.0)]
         )
         low, high = np.median(np.array(levels), axis=0).tolist()
-        return low, low + _SPREAD * max(high - low, 1e-12)
+        return low, low + 2.5 * max(high - low, 1e-12)
 
     @property
     def kept(self) -> list[Kept]:
