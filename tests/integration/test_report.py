@@ -1,11 +1,9 @@
 """`omiad report`, in process, on the maps of a method for tiny data sets in the MVTec layout."""
 
-import io
 import json
 import os
 import re
 import shutil
-from base64 import b64decode
 from collections.abc import Sequence
 from html import escape, unescape
 from pathlib import Path
@@ -13,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 from synthetic import write_mvtec
 
 from omiad.cli import main
@@ -42,6 +39,13 @@ def evaluated(root: Path, folder: Path, *extra: str, quality: float = 2.0) -> Pa
 def page_of(runs: Sequence[Path], out: Path, *extra: str) -> str:
     main(["report", *map(str, runs), f"--out={out}", *extra])
     return (out / "index.html").read_text(encoding="utf-8")
+
+
+def small_data(root: Path, *categories: str, num_bad: int = 1) -> Path:
+    """Write one normal test image, some defective ones and no training image of each category."""
+    write_mvtec(root, np.random.default_rng(0), categories=categories, num_train=0, num_good=1,
+                num_bad=num_bad)  # fmt: skip
+    return root
 
 
 def altered(run: Path, folder: Path, **more: Any) -> Path:
@@ -79,6 +83,8 @@ def page(run: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_each_image_has_the_outcome_of_the_best_threshold(page: str) -> None:
     data = data_of(page)
     assert len(data["images"]) == 12
+    outcomes = {(True, True): "detected", (True, False): "miss",
+                (False, True): "false alarm", (False, False): "passed"}  # fmt: skip
     for category in ("bottle", "cable"):
         images = [image for image in data["images"] if image["category"] == category]
         scores = np.array([image["runs"][0]["score"] for image in images])
@@ -87,22 +93,9 @@ def test_each_image_has_the_outcome_of_the_best_threshold(page: str) -> None:
               for t in scores]  # fmt: skip
         limit = scores[np.array(f1) == max(f1)].max()
         assert data["runs"][0]["thresholds"][category] == pytest.approx(limit)
-        names = {(True, True): "detected", (True, False): "miss",
-                 (False, True): "false alarm", (False, False): "passed"}  # fmt: skip
         for image, score, is_defective in zip(images, scores, defective, strict=True):
-            expected = names[bool(is_defective), bool(score >= limit)]
+            expected = outcomes[bool(is_defective), bool(score >= limit)]
             assert image["runs"][0]["outcome"] == expected
-
-
-def test_one_scale_leaves_normal_images_dark(mvtec_root: Path, tmp_path: Path) -> None:
-    strong = evaluated(mvtec_root, tmp_path / "strong", quality=20)
-    light = {True: [], False: []}  # type: ignore[var-annotated]
-    for image in data_of(page_of([strong], tmp_path / "page"))["images"]:
-        content = b64decode(image["runs"][0]["map"].partition(",")[2])
-        heat = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"), dtype=float)
-        light[image["defect"] == "good"].append(heat[9:15, 9:15].mean())
-    assert max(light[True]) < 100
-    assert min(light[False]) > 180
 
 
 def test_several_runs_share_the_photographs_and_mistakes_come_first(
@@ -159,34 +152,36 @@ def test_missing_masks_are_not_drawn_as_empty_ones(mvtec_root: Path, tmp_path: P
         assert (image["mask"] is not None) == (image["has_mask"] and image["defect"] != "good")
 
 
-@pytest.mark.parametrize("count", [1, 5])
-def test_any_number_of_categories_has_a_page(tmp_path: Path, count: int) -> None:
-    names = [f"part_{i:02}" for i in range(count)]
-    write_mvtec(tmp_path / "data", np.random.default_rng(0), categories=names, num_train=0,
-                num_good=1, num_bad=1)  # fmt: skip
-    page = page_of([evaluated(tmp_path / "data", tmp_path / "run")], tmp_path / "page")
-    assert page.count("<details") == count
-    assert page.count('<th scope="row">part_') == count
-    assert f"All {2 * count} test images." in page
+def test_the_best_figure_shown_at_first_is_bold(tmp_path: Path) -> None:
+    names = sorted(PUBLISHED["mpdd"].categories)
+    run = evaluated(small_data(tmp_path / "data", *names), tmp_path / "run", quality=0.0)
+    page = page_of([run], tmp_path / "page")
+    rows = re.findall(r'<tr[^>]*data-shown="(\d)"[^>]*>(.*?)</tr>', page, flags=re.DOTALL)
+    hidden = [row for shown, row in rows if shown == "0"]
+    assert hidden
+    assert not any("<b>" in row for row in hidden)
+    for name in names:
+        assert sum("<b>" in row for _, row in rows if f">{name}<" in row) > 0
+    assert page.count("<details") == 6
 
 
 def test_without_defects_nothing_is_judged(tmp_path: Path) -> None:
-    write_mvtec(tmp_path / "data", np.random.default_rng(0), num_bad=0)
-    page = page_of([evaluated(tmp_path / "data", tmp_path / "run")], tmp_path / "page")
+    data = small_data(tmp_path / "data", "part", num_bad=0)
+    page = page_of([evaluated(data, tmp_path / "run")], tmp_path / "page")
     assert "no defective test image" in page
-    outcomes = {image["runs"][0]["outcome"] for image in data_of(page)["images"]}
-    assert outcomes == {"not judged"}
+    [image] = data_of(page)["images"]
+    assert image["runs"][0]["outcome"] == "not judged"
+    assert "All 1 test images." in page
 
 
 def test_photographs_that_are_gone_are_asked_for(
-    mvtec_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    root, moved = tmp_path / "data", tmp_path / "moved"
-    shutil.copytree(mvtec_root, root)
+    root, moved = small_data(tmp_path / "data", "part"), tmp_path / "moved"
     folder = evaluated(root, tmp_path / "run")
     root.rename(moved)
     page = page_of([folder], tmp_path / "without")
-    assert "12 of 12 photographs were not found below" in page
+    assert "2 of 2 photographs were not found below" in page
     images = data_of(page)["images"]
     assert all(image["photo"] is None and image["runs"][0]["map"] for image in images)
     assert any("--root" in message for message in caplog.messages)
@@ -217,19 +212,18 @@ def test_pictures_beside_the_page_have_a_larger_limit(
 
 
 def test_few_maps_are_kept_of_many_images(mvtec_root: Path, tmp_path: Path) -> None:
-    folder = evaluated(mvtec_root, tmp_path / "run", "--num_kept=6")
-    page = page_of([folder], tmp_path / "page")
+    few = evaluated(mvtec_root, tmp_path / "few", "--num_kept=6", "--num_resamples=0")
+    page = page_of([few], tmp_path / "page")
     assert len(data_of(page)["images"]) <= 6
     assert re.search(r"\d of 12 test images: the tests kept the maps of \d \(--num_kept\)", page)
 
 
-def test_a_run_that_kept_nothing_has_a_page_without_pictures(
-    mvtec_root: Path, tmp_path: Path
-) -> None:
-    none = evaluated(mvtec_root, tmp_path / "none", "--num_kept=0", "--num_resamples=0")
+def test_a_run_that_kept_nothing_has_a_page_without_pictures(tmp_path: Path) -> None:
+    data = small_data(tmp_path / "data", "part")
+    none = evaluated(data, tmp_path / "none", "--num_kept=0", "--num_resamples=0")
     page = page_of([none], tmp_path / "page")
     assert "peer, none kept no maps (--num_kept 0)" in page
-    assert "image ROC of bottle" in page
+    assert "image ROC of part" in page
     assert 'id="gallery-data"' not in page
 
 
@@ -240,19 +234,6 @@ def test_a_training_run_alone_has_its_curves(tmp_path: Path) -> None:
     assert page.count("1 further figures") == page.count("loss over 3 logged steps") == 2
     assert "<i>x" not in page
     assert escape("<i>x") in page
-
-
-def test_the_best_figure_shown_at_first_is_bold(tmp_path: Path) -> None:
-    names = sorted(PUBLISHED["mpdd"].categories)
-    write_mvtec(tmp_path / "data", np.random.default_rng(0), categories=names, num_train=0,
-                num_good=1, num_bad=1)  # fmt: skip
-    page = page_of([evaluated(tmp_path / "data", tmp_path / "run", quality=0.0)], tmp_path / "page")
-    rows = re.findall(r'<tr[^>]*data-shown="(\d)"[^>]*>(.*?)</tr>', page, flags=re.DOTALL)
-    hidden = [row for shown, row in rows if shown == "0"]
-    assert hidden
-    assert not any("<b>" in row for row in hidden)
-    bold = {name: sum("<b>" in row for _, row in rows if f">{name}<" in row) for name in names}
-    assert min(bold.values()) > 0
 
 
 def test_figures_on_other_images_do_not_compare(
@@ -266,7 +247,9 @@ def test_figures_on_other_images_do_not_compare(
     assert "tested on different images" not in page
 
 
-def test_students_are_compared_with_their_own_teachers(run: Path, tmp_path: Path) -> None:
+def test_students_are_compared_with_their_own_teachers(tmp_path: Path) -> None:
+    run = evaluated(small_data(tmp_path / "data", "part"), tmp_path / "run")
+
     def tested(name: str, kind: str, milliseconds: float, **more: Any) -> Path:
         latency = {"ms_per_image": milliseconds, "batch_size": 8, "num_batches": 3, "of": "all"}
         model = {"kind": kind, "num_steps": 1}
@@ -287,51 +270,49 @@ def test_students_are_compared_with_their_own_teachers(run: Path, tmp_path: Path
     assert "measured differently" in apart
 
 
-def test_names_need_not_be_text(mvtec_root: Path, tmp_path: Path) -> None:
-    root, name = tmp_path / "data", os.fsdecode(b"\xff.png")
-    shutil.copytree(mvtec_root, root)
-    good = root / "cable" / "test" / "good"
+def test_names_need_not_be_text(tmp_path: Path) -> None:
+    root, name = small_data(tmp_path / "data", "part"), os.fsdecode(b"\xff.png")
+    good = root / "part" / "test" / "good"
     next(good.iterdir()).rename(good / name)
     page = page_of([evaluated(root, tmp_path / os.fsdecode(b"run\xff"))], tmp_path / "page")
-    assert f"cable/test/good/{name}" in {image["name"] for image in data_of(page)["images"]}
+    assert f"part/test/good/{name}" in {image["name"] for image in data_of(page)["images"]}
     assert r"run\udcff" in page
 
 
 def test_what_cannot_be_reported_is_named(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out, given = f"--out={tmp_path / 'page'}", str(run)
+    out = f"--out={tmp_path / 'page'}"
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
-    theirs = tmp_path / "seen" / "pictures" / "00000.jpg"
+    theirs = tmp_path / "seen" / "pictures" / "00000.jpeg"
     theirs.parent.mkdir(parents=True)
     theirs.write_text("mine")
-    write_mvtec(tmp_path / "data", np.random.default_rng(0), categories=("screw",), num_train=0)
-    screw = evaluated(tmp_path / "data", tmp_path / "screw")
+    screw = evaluated(small_data(tmp_path / "data", "screw"), tmp_path / "screw")
     untrained = logged(tmp_path / "untrained", "epoch,step", "0,9")
     halved = logged(tmp_path / "halved", "epoch,step,train/loss", "0,,1.0")
     broken = altered(run, tmp_path / "broken")
     (broken / "results.gallery.npz").write_bytes(b"PK")
-    strange = [altered(run, tmp_path / name) for name in ("images", "gallery")]
-    for folder in strange:
+    images, gallery = (altered(run, tmp_path / name) for name in ("images", "gallery"))
+    for folder in (images, gallery):
         shutil.copy(screw / f"results.{folder.name}.npz", folder)
     for args, named in (
-        ([given, str(run / "results.json"), out], "results.json' is given twice"),
-        ([str(strange[0]), out], "results.images.npz"),
-        ([str(strange[1]), out], "results.gallery.npz"),
-        ([str(halved), out], "metrics.csv"),
-        ([str(tmp_path / "no"), out], "No run folder at"),
-        ([str(tmp_path / "empty"), out], "holds neither results.json"),
-        ([given, f"--out={tmp_path / 'file'}"], "Give --out a folder"),
-        ([given, out, "--max_megabytes=0"], "--max_megabytes must be above 0"),
-        ([given, out, f"--root={tmp_path / 'no'}"], "Check --root"),
-        ([given, f"--out={tmp_path / 'seen'}", "--pictures=folder"], "seen/pictures' exists"),
-        ([given, str(screw), out], "share no category"),
-        ([str(untrained), out], "untrained: no training figure was logged"),
-        ([str(broken), out], "results.gallery.npz"),
+        ([run, run / "results.json", out], "results.json' is given twice"),
+        ([images, out], "results.images.npz"),
+        ([gallery, out], "results.gallery.npz"),
+        ([halved, out], "metrics.csv"),
+        ([tmp_path / "no", out], "No run folder at"),
+        ([tmp_path / "empty", out], "holds neither results.json"),
+        ([run, f"--out={tmp_path / 'file'}"], "Give --out a folder"),
+        ([run, out, "--max_megabytes=0"], "--max_megabytes must be above 0"),
+        ([run, out, f"--root={tmp_path / 'no'}"], "Check --root"),
+        ([run, f"--out={tmp_path / 'seen'}", "--pictures=folder"], "seen/pictures' exists"),
+        ([run, screw, out], "share no category"),
+        ([untrained, out], "untrained: no training figure was logged"),
+        ([broken, out], "results.gallery.npz"),
     ):
         with pytest.raises(SystemExit, match="2"):
-            main(["report", *args])
+            main(["report", *map(str, args)])
         assert named in " ".join(capsys.readouterr().err.split())
     assert theirs.read_text() == "mine"
     assert not (tmp_path / "page").exists()
