@@ -183,7 +183,7 @@ def test_defects_that_share_a_bin_with_normal_pixels_are_told_apart_in_a_second_
 def test_a_second_pass_sees_no_more_batches_than_the_first(
     data: FeatureDataModule, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("omiad.data.datamodule.EXTRACTION_BATCH_SIZE", 5)  # of six bottles
+    monkeypatch.setattr("omiad.data.datamodule.BATCH_SIZE", 5)  # of six bottles
     trainer = build_trainer(tmp_path, Evaluation(tolerance=0), limit_test_batches=1)
     trainer.test(build_module(AMDMModule), datamodule=data, ckpt_path=checkpoint, verbose=False)
     record = json.loads((tmp_path / "results.json").read_text())
