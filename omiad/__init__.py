@@ -6,23 +6,14 @@ A name is imported when it is first used, so that `omiad --help` need not wait f
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from omiad.version import __version__
-
 if TYPE_CHECKING:
-    from omiad.data import FeatureDataModule
-    from omiad.detector import Detector
-    from omiad.modules import AMDMModule, OmiADModule
-    from omiad.types import Prediction, Sample
-
-__all__ = [
-    "AMDMModule",
-    "Detector",
-    "FeatureDataModule",
-    "OmiADModule",
-    "Prediction",
-    "Sample",
-    "__version__",
-]
+    from omiad.data import FeatureDataModule as FeatureDataModule
+    from omiad.detector import Detector as Detector
+    from omiad.modules import AMDMModule as AMDMModule
+    from omiad.modules import OmiADModule as OmiADModule
+    from omiad.types import Prediction as Prediction
+    from omiad.types import Sample as Sample
+    from omiad.version import __version__ as __version__
 
 _MODULES = {
     "AMDMModule": "omiad.modules",
@@ -31,7 +22,10 @@ _MODULES = {
     "OmiADModule": "omiad.modules",
     "Prediction": "omiad.types",
     "Sample": "omiad.types",
+    "__version__": "omiad.version",
 }
+
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,7 @@ Calibration runs once when a fit ends. It runs again whenever something it depen
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from omiad.detector import Detector
 from omiad.features import weights_hash
 from omiad.memory import cells, coreset
-from omiad.scoring import anomaly_map, blurred
+from omiad.scoring import anomaly_map, blurred, map_scale
 
 NUM_REMEMBERED = 256
 """Images of each category, at most, whose patches the memory chooses from."""
@@ -27,22 +27,17 @@ NUM_BRIEF = 64
 """Images of all categories together that a brief calibration reads, but at least two of each."""
 
 _BATCH_SIZE = 32
-_SPREAD = 2.5
 
 
 class Features(Protocol):
     """Raw features (C, h, w) of images, by the position of each image."""
 
-    def __getitem__(self, index: int, /) -> Tensor: ...
+    def __getitem__(self, index: int, /) -> Tensor:
+        """Return the features of one image."""
 
 
 def calibration_key(detector: Detector, *, brief: bool = False) -> str:
-    """Hash everything that the result of a calibration depends on, except the photographs.
-
-    Args:
-        detector: The detector.
-        brief: Whether the calibration reads few photographs.
-    """
+    """Hash everything that the result of a calibration depends on, except the photographs."""
     spec = detector.spec
     used = ("extractor", "extractor_weights_hash", "t_init", "num_steps", "eta", "seed")
     scoring = ("memory_size", "residual_weight", "blur_sigma")
@@ -57,12 +52,7 @@ def calibration_key(detector: Detector, *, brief: bool = False) -> str:
 
 
 def is_calibrated(detector: Detector, *, brief: bool = False) -> bool:
-    """Return whether a calibration would change nothing.
-
-    Args:
-        detector: The detector.
-        brief: Whether a brief calibration is enough.
-    """
+    """Return whether a calibration, or a brief one, would change nothing."""
     wanted = {calibration_key(detector), calibration_key(detector, brief=brief)}
     return detector.calibrated_for in wanted
 
@@ -93,47 +83,46 @@ def calibrate(
         categories: Positions of the photographs of each category.
         brief: Read few photographs, for a checkpoint in the middle of a run.
     """
-    scoring, memory = detector.scoring, detector.memory
-    most = NUM_REMEMBERED if scoring.memory_size else NUM_SCALED
+    most = NUM_REMEMBERED if detector.scoring.memory_size else NUM_SCALED
     if brief:
         most = min(most, max(2, NUM_BRIEF // len(categories)))
+    images = (_residuals(detector, features, _spread(p, most)) for p in categories.values())
+    if detector.scoring.memory_size:
+        maps = _fill_memory(detector, images)
+    else:
+        maps = [detector.anomaly_map(*pair) for pair in images]
+    pixels = torch.cat([blurred(x, detector.scoring).flatten() for x in maps])
+    detector.map_range.copy_(torch.tensor(map_scale(pixels)))
+    detector.calibrated_for = calibration_key(detector, brief=brief)
+
+
+def _fill_memory(detector: Detector, categories: Iterable[tuple[Tensor, Tensor]]) -> list[Tensor]:
+    """Fill the memory from features and residuals (N, C, h, w) of the images of each category.
+
+    Returns:
+        Anomaly maps (N, S, S) of images that were compared with other images.
+    """
     generator = torch.Generator().manual_seed(detector.seed)
     kept: list[tuple[Tensor, Tensor]] = []  # features and residuals of the memory's patches
     squares: list[Tensor] = []  # mean square of each category's residual
-    scaled: list[_Scaled] = []
-    for positions in categories.values():
-        x_0, residual = _residuals(detector, features, _spread(positions, most))
-        is_scaled = torch.zeros(len(x_0), dtype=torch.bool, device=x_0.device)
-        # With a memory, at least every other image remains to compare with.
-        step = max(2 if scoring.memory_size else 1, len(x_0) // NUM_SCALED)
-        is_scaled[::step] = True
-        if not scoring.memory_size:
-            scaled.append((x_0[is_scaled], residual[is_scaled], None))
-            continue
+    scaled: list[tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]] = []
+    for x_0, residual in categories:
         squares.append(cells(residual).square().mean(0))
         rms = squares[-1].sqrt()
         kept.append(_coreset(detector, x_0, residual, rms, generator))
+        is_scaled = torch.zeros(len(x_0), dtype=torch.bool, device=x_0.device)
+        is_scaled[:: max(2, len(x_0) // NUM_SCALED)] = True  # at least every other image remains
         others = None
         if len(x_0) > 1:
             own = torch.Generator().manual_seed(detector.seed)  # the memory's draws stay the same
             others = _coreset(detector, x_0[~is_scaled], residual[~is_scaled], rms, own)
         scaled.append((x_0[is_scaled], residual[is_scaled], others))
-    if not scoring.memory_size:
-        maps = [detector.anomaly_map(*images[:2]) for images in scaled]
-    else:
-        rms = torch.stack(squares).mean(0).sqrt()
-        compared = [images for images in scaled if images[2] is not None] or scaled
-        maps = [_map_without_itself(detector, images, rms) for images in compared]
-        x_0, residual = (torch.cat(parts) for parts in zip(*kept, strict=True))
-        memory.fit(x_0, residual, rms)
-    pixels = torch.cat([blurred(x, scoring).flatten() for x in maps])
-    low, high = _quantiles(pixels, (0.5, 0.99))
-    detector.map_range.copy_(torch.stack([low, low + _SPREAD * (high - low)]))
-    detector.calibrated_for = calibration_key(detector, brief=brief)
-
-
-_Scaled = tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]
-"""Features and residuals (N, C, h, w) of images, and the patches that they are compared with."""
+    rms = torch.stack(squares).mean(0).sqrt()
+    compared = [images for images in scaled if images[2] is not None] or scaled
+    maps = [_map_without_itself(detector, *images, rms) for images in compared]
+    x_0, residual = (torch.cat(parts) for parts in zip(*kept, strict=True))
+    detector.memory.fit(x_0, residual, rms)
+    return maps
 
 
 def _residuals(
@@ -156,9 +145,14 @@ def _coreset(
     return x_0[rows], residual[rows]
 
 
-def _map_without_itself(detector: Detector, images: _Scaled, rms: Tensor) -> Tensor:
-    """Return anomaly maps (N, S, S) of images that the memory does not hold."""
-    x_0, residual, others = images
+def _map_without_itself(
+    detector: Detector,
+    x_0: Tensor,
+    residual: Tensor,
+    others: tuple[Tensor, Tensor] | None,
+    rms: Tensor,
+) -> Tensor:
+    """Return the anomaly maps of images, compared with patches of others or of the same image."""
     memory = detector.memory
     if others is not None:
         memory.fit(*others, rms)
@@ -178,9 +172,3 @@ def _spread(positions: Sequence[int], most: int) -> list[int]:
     """Pick at most so many positions, evenly spaced."""
     count = min(len(positions), most)
     return [positions[i * len(positions) // count] for i in range(count)]
-
-
-def _quantiles(values: Tensor, shares: tuple[float, ...]) -> Tensor:
-    """Return the values below which these shares lie; torch.quantile takes 2**24 at most."""
-    step = 1 + len(values) // 2**24
-    return torch.quantile(values[::step], values.new_tensor(shares))

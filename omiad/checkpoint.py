@@ -46,15 +46,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def check_format(record: dict[str, Any], name: str) -> None:
-    """Reject the record of a checkpoint that another version of omiad wrote.
-
-    Args:
-        record: The entry `CHECKPOINT_KEY` of the checkpoint.
-        name: What the sentence calls the checkpoint.
-
-    Raises:
-        InputError: If the format of the record is not `CHECKPOINT_FORMAT`.
-    """
+    """Reject the entry `CHECKPOINT_KEY` of a checkpoint, called `name`, in another format."""
     if record.get("format") != CHECKPOINT_FORMAT:
         raise InputError(
             f"{name} was written by omiad {record.get('version', 'of unknown version')} in another "

@@ -1,16 +1,16 @@
 """Run a command: make its options from a function, and turn errors into one sentence."""
 
+import argparse
 import inspect
 import logging
-import sys
 import warnings
 from collections.abc import Callable, Sequence
-from importlib import import_module
-from itertools import islice
+from functools import partial
+from pkgutil import resolve_name
 from typing import Any, get_type_hints
 
 import torch
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from rich.logging import RichHandler
 
@@ -25,42 +25,70 @@ OWN_PARSER = ("fit", "test", "data check", "cache build")
 POSITIONAL = ("data holdout", "data synthesize", "sweep", "table")
 """Commands that take parameters without a default by position, without `--name`."""
 
+IGNORED_WARNINGS = (
+    ".*does not have many workers.*",  # features come from a memory-mapped file
+    ".*is already saved during checkpointing.*",
+    ".*decompression bomb.*",  # large photographs; Pillow refuses what is too large
+    ".*Using `DistributedSampler` with the dataloaders.*",  # ours repeats no image
+    ".*args parameter is intended to run from within Python.*",
+    ".*in eval mode at the start of training.*",  # frozen on purpose
+    ".*LeafSpec.*is deprecated.*",  # Lightning's own call
+    ".*JSONARGPARSE_DEPRECATION_WARNINGS.*",  # Lightning's own use
+)
+
 
 def run(name: str, options: Sequence[str], *, target: str) -> None:
-    """Run a command.
-
-    Args:
-        name: The command.
-        options: What follows the name on the command line.
-        target: The function to run, as "module:function".
-
-    Raises:
-        SystemExit: With status 2 and one sentence on stderr, if the user can mend what is wrong.
-    """
+    """Run a command, "module:function" below `omiad`; errors of others become an InputError."""
     configure_output()
-    module, _, attribute = target.partition(":")
-    function = getattr(import_module(module), attribute)
-    options = configurations_first(options)
+    function = resolve_name(f"omiad.{target}")
+    options = configurations_first(name, options)
     try:
         if name in OWN_PARSER:
             function(options)
         else:
             function(**parse(name, function, options))
-    except InputError as error:
-        _fail(str(error))
+    except InputError:
+        raise
     except MisconfigurationException as error:  # Lightning: no such device, strategy, precision
-        _fail(f"{error} Check the --trainer options; --trainer.accelerator cpu always works.")
+        raise InputError(
+            f"{error} Check the --trainer options; --trainer.accelerator cpu always works."
+        ) from error
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        # torch has an error for a full GPU, and none for a full main memory.
+        is_known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        if not is_known and "can't allocate memory" not in str(error):
             raise
         reason = str(error).partition(". ")[0]
-        _fail(
+        raise InputError(
             f"The memory ran out ({reason}). Lower --data.batch_size (for `omiad predict` "
             f"--batch_size), --data.image_size or the size of --model.network."
-        )
+        ) from error
     except OSError as error:  # full disk, no permission
         where = f" ('{error.filename}')" if error.filename else ""
-        _fail(f"{error.strerror or error}{where}. Nothing that was written before is lost.")
+        raise InputError(
+            f"{error.strerror or error}{where}. Nothing that was written before is lost."
+        ) from error
+
+
+def configure_output() -> None:
+    """Log omiad's own messages plainly; leave out third-party advice that does not apply."""
+    root = logging.getLogger("omiad")
+    if not root.handlers:
+        root.addHandler(RichHandler(show_time=False, show_path=False, show_level=False))
+        root.setLevel(logging.INFO)
+        root.propagate = False
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in IGNORED_WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
+
+
+def configurations_first(name: str, options: Sequence[str]) -> list[str]:
+    """Move each --config before the other options, so that any option beats a configuration."""
+    parser = argparse.ArgumentParser(f"omiad {name}", add_help=False, allow_abbrev=False)
+    parser.add_argument("-c", "--config", action="append", default=[])
+    given, others = parser.parse_known_args(options)
+    return [*(f"--config={path}" for path in given.config), *others]
 
 
 def parse(name: str, function: Callable[..., object], options: Sequence[str]) -> dict[str, Any]:
@@ -77,86 +105,25 @@ def parse(name: str, function: Callable[..., object], options: Sequence[str]) ->
     parser.add_function_arguments(
         function, as_group=False, as_positional=name in POSITIONAL, skip={*lists}
     )
-    config: Namespace = parser.instantiate_classes(parser.parse_args(list(options)))
-    return vars(config)
-
-
-def fit(options: Sequence[str]) -> None:
-    """Run `omiad fit`."""
-    _train_or_test("fit", options)
-
-
-def test(options: Sequence[str]) -> None:
-    """Run `omiad test`."""
-    _train_or_test("test", options)
+    return dict(vars(parser.instantiate_classes(parser.parse_args(list(options)))))
 
 
 def _train_or_test(command: str, options: Sequence[str]) -> None:
     if {"-h", "--help"} & {*options}:
         print_help(command)
-        return
-    OmiadCLI([command, *("--help" if each == "--help_all" else each for each in options)])
+    else:
+        OmiadCLI([command, *("--help" if each == "--help_all" else each for each in options)])
+
+
+fit = partial(_train_or_test, "fit")
+test = partial(_train_or_test, "test")
 
 
 def check_data(options: Sequence[str]) -> None:
-    """Run `check` with the names that `omiad fit` has for the same options.
-
-    Raises:
-        SystemExit: With status 1, if the data set cannot be used.
-    """
+    """Run `check` with the option names of `omiad fit`; exit with 1 if the data has errors."""
     parser = ArgumentParser(prog="omiad data check", description=about(check))
     parser.add_function_arguments(check, "data", as_group=False, as_positional=False, skip={"json"})
     parser.add_argument("--json", action="store_true", help="Print one JSON object.")
     config = parser.parse_args(list(options))
     if not check(**vars(config.data), json=config.json):
         raise SystemExit(1)
-
-
-def configurations_first(options: Sequence[str]) -> list[str]:
-    """Move each --config before the other options, so that any option beats a configuration."""
-    configurations: list[str] = []
-    others: list[str] = []
-    rest = iter(options)
-    for option in rest:
-        name, has_value, _ = option.partition("=")
-        if name in ("-c", "--config"):
-            configurations += [option] if has_value else [option, *islice(rest, 1)]
-        else:
-            others.append(option)
-    return [*configurations, *others]
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    # torch has an error for a full GPU, and none for a full main memory.
-    is_one = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-    return is_one or "can't allocate memory" in str(error)
-
-
-def _fail(sentence: str) -> None:
-    sys.stderr.write(f"omiad: error: {sentence}\n")
-    raise SystemExit(2)
-
-
-def configure_output() -> None:
-    """Log omiad's own messages plainly; leave out third-party advice that does not apply."""
-    root = logging.getLogger("omiad")
-    if not root.handlers:
-        root.addHandler(RichHandler(show_time=False, show_path=False, show_level=False))
-        root.setLevel(logging.INFO)
-        root.propagate = False
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in IGNORED_WARNINGS:
-        warnings.filterwarnings("ignore", message=message)
-
-
-IGNORED_WARNINGS = (
-    ".*does not have many workers.*",  # features come from a memory-mapped file
-    ".*is already saved during checkpointing.*",
-    ".*decompression bomb.*",  # large photographs; Pillow refuses what is too large
-    ".*Using `DistributedSampler` with the dataloaders.*",  # ours repeats no image
-    ".*args parameter is intended to run from within Python.*",
-    ".*in eval mode at the start of training.*",  # frozen on purpose
-    ".*LeafSpec.*is deprecated.*",  # Lightning's own call
-    ".*JSONARGPARSE_DEPRECATION_WARNINGS.*",  # Lightning's own use
-)

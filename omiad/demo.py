@@ -1,7 +1,6 @@
 """`omiad demo`, which `make demo` runs: train, distil and test end to end on synthetic data."""
 
 import json
-import logging
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import cast
 
 import torch
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from torch import Tensor
 
 from omiad.data import FeatureDataModule
@@ -20,13 +19,8 @@ from omiad.errors import InputError, MissingInputError
 from omiad.lightning_cli import OmiadCLI
 from omiad.metrics import AnomalyMetrics
 from omiad.networks import Network, build_network, network_spec
-from omiad.scoring import Scoring, image_score
+from omiad.scoring import image_score
 from omiad.types import Prediction
-
-logger = logging.getLogger(__name__)
-
-Score = Callable[[Tensor, list[str]], Prediction]
-"""A method: it takes images (B, 3, S, S), uint8, with their categories."""
 
 
 def demo(*, output: str = "runs/demo", configs: str = "configs", seed: int = 0) -> None:
@@ -38,8 +32,7 @@ def demo(*, output: str = "runs/demo", configs: str = "configs", seed: int = 0) 
         seed: Seed of the data set and of training.
 
     Raises:
-        MissingInputError: If the configurations are missing.
-        InputError: If the output folder is not empty.
+        InputError: If the configurations are missing, or the output folder is not empty.
     """
     root, config = Path(output), Path(configs)
     if not (config / "demo_amdm.yaml").is_file():
@@ -54,94 +47,69 @@ def demo(*, output: str = "runs/demo", configs: str = "configs", seed: int = 0) 
         )
     data = root / "data"
     synthesize(data, seed=seed)
-    logger.info("data: %s", data)
-    teacher, student = (root / kind / "checkpoints" / "last.ckpt" for kind in ("amdm", "omiad"))
+    checkpoints = {kind: root / kind / "checkpoints/last.ckpt" for kind in ("amdm", "omiad")}
     shared = [f"--data.root={data}", f"--seed_everything={seed}", f"--data.cache_dir={root}/cache"]
-    for kind, extra in (("amdm", []), ("omiad", [f"--model.teacher={teacher}"])):
-        run_dir = f"--run_dir={root / kind}"
-        OmiadCLI(["fit", f"--config={config}/demo_{kind}.yaml", run_dir, *shared, *extra])
-    for kind, checkpoint in (("amdm", teacher), ("omiad", student)):
-        OmiadCLI(["test", f"--ckpt_path={checkpoint}", f"--run_dir={root / kind / 'test'}"])
-    figures = _compare(root, student)
+    for kind, of_teacher in (("amdm", []), ("omiad", [f"--model.teacher={checkpoints['amdm']}"])):
+        fit = [f"--config={config}/demo_{kind}.yaml", *shared, *of_teacher]
+        OmiadCLI(["fit", f"--run_dir={root}/{kind}", *fit])
+        OmiadCLI(["test", f"--run_dir={root}/{kind}/test", f"--ckpt_path={checkpoints[kind]}"])
+    figures = _compare(root, checkpoints["omiad"])
     (root / "summary.json").write_text(json.dumps(figures, indent=2) + "\n")
     _print_summary(root, figures)
 
 
 def _compare(root: Path, checkpoint: Path) -> dict[str, dict[str, float | None]]:
     """Return the mean figures of the trained model and of two methods that were not trained."""
-    learned = json.loads((root / "omiad" / "test" / "results.json").read_text())["mean"]
-    detector = Detector.load(checkpoint)
+    detector, untrained = Detector.load(checkpoint), Detector.load(checkpoint)
+    spec = network_spec(cast(Network, detector.denoiser.network))
+    untrained.denoiser.network = build_network(spec).eval()
     data = FeatureDataModule(str(root / "data"), image_size=detector.extractor.image_size)
     data.use_extractor(detector.extractor)
     data.setup("test")
-    untrained = _untrained(detector)
-    means = _mean_images(data)
+    pixels: dict[str, list[Tensor]] = defaultdict(list)
+    for sample in data.samples("train"):
+        pixels[sample.category].append(read_image(sample.image, data.image_size).float())
+    means = {name: torch.stack(images).mean(0) for name, images in pixels.items()}
+    deviations = {name: torch.stack(x).std(0).clamp(min=1.0) for name, x in pixels.items()}
+
+    def z_score(images: Tensor, names: list[str]) -> Prediction:
+        mean, deviation = (torch.stack([of[n] for n in names]) for of in (means, deviations))
+        anomaly_map = ((images.float() - mean) / deviation).square().sum(1).sqrt()
+        return Prediction(image_score(anomaly_map, detector.scoring), anomaly_map)
+
     return {
-        "z-score against the category's mean image": _evaluate(
-            data, lambda images, names: _z_score(images, names, means, detector.scoring)
-        ),
+        "z-score against the category's mean image": _evaluate(data, z_score),
         "untrained network": _evaluate(data, lambda images, names: untrained(images)),
-        "OmiAD, one step": learned,
+        "OmiAD, one step": json.loads((root / "omiad/test/results.json").read_text())["mean"],
     }
 
 
-def _evaluate(data: FeatureDataModule, score: Score) -> dict[str, float | None]:
+def _evaluate(
+    data: FeatureDataModule, method: Callable[[Tensor, list[str]], Prediction]
+) -> dict[str, float | None]:
+    """Return the mean figures of a method that takes images (B, 3, S, S) with their categories."""
     samples = data.samples("test")
     metrics = AnomalyMetrics(data.categories)
     for images, labels in data.test_dataloader():
         names = [samples[i].category for i in labels.index.tolist()]
-        metrics.update(score(images, names), labels, names)
+        metrics.update(method(images, names), labels, names)
     return metrics.compute().mean
 
 
-def _untrained(detector: Detector) -> Detector:
-    """Return a copy of the detector whose network has its initial weights."""
-    spec = network_spec(cast(Network, detector.denoiser.network))
-    untrained = Detector.from_spec(detector.spec)
-    untrained.load_state_dict(detector.state_dict())
-    untrained.denoiser.network = build_network(spec)
-    return untrained.eval()
-
-
-def _mean_images(data: FeatureDataModule) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return mean and deviation (3, S, S) of each category's training images, in 0..255."""
-    images: dict[str, list[Tensor]] = defaultdict(list)
-    for sample in data.samples("train"):
-        images[sample.category].append(read_image(sample.image, data.image_size).float())
-    stacked = {name: torch.stack(pixels) for name, pixels in images.items()}
-    return {name: (x.mean(0), x.std(0).clamp(min=1.0)) for name, x in stacked.items()}
-
-
-def _z_score(
-    images: Tensor, names: list[str], means: dict[str, tuple[Tensor, Tensor]], scoring: Scoring
-) -> Prediction:
-    z = torch.stack(
-        [(x.float() - means[n][0]) / means[n][1] for x, n in zip(images, names, strict=True)]
-    )
-    anomaly_map = z.square().sum(1).sqrt()
-    return Prediction(image_score(anomaly_map, scoring), anomaly_map)
-
-
 def _print_summary(root: Path, figures: dict[str, dict[str, float | None]]) -> None:
-    table = Table(title="What was learned (mean over categories, %)")
-    for heading in ("method", "pixel AUROC", "image AUROC"):
-        table.add_column(heading, justify="left" if heading == "method" else "right")
+    columns = (Column(name, justify="right") for name in ("pixel AUROC", "image AUROC"))
+    table = Table("method", *columns, title="What was learned (mean over categories, %)")
     for name, mean in figures.items():
         cells = [mean[key] for key in ("pixel_auroc", "image_auroc")]
         table.add_row(name, *("-" if cell is None else f"{100 * cell:.1f}" for cell in cells))
     console = Console()
     console.print(table)
-    checkpoint = root / "omiad" / "checkpoints" / "last.ckpt"
-    for what, path in (
-        ("summary", root / "summary.json"),
-        ("results", root / "omiad" / "test" / "results.json"),
-        ("heat maps", root / "omiad" / "test" / "panels"),
-        ("training curves", root / "omiad" / "curves.png"),
-        ("checkpoint", checkpoint),
-    ):
-        console.print(f"{what:16} {path}", highlight=False, soft_wrap=True)
-    console.print(
-        f"\nNext: omiad predict --ckpt_path {checkpoint} --images {root}/data/gear/test",
-        highlight=False,
-        soft_wrap=True,
-    )
+    lines = f"""\
+summary          {root}/summary.json
+results          {root}/omiad/test/results.json
+heat maps        {root}/omiad/test/panels
+training curves  {root}/omiad/curves.png
+checkpoint       {root}/omiad/checkpoints/last.ckpt
+
+Next: omiad predict --ckpt_path {root}/omiad/checkpoints/last.ckpt --images {root}/data/gear/test"""
+    console.print(lines, highlight=False, soft_wrap=True)

@@ -6,14 +6,7 @@ from omiad.errors import InputError
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the named device; "auto" is a GPU if there is one, and the CPU otherwise.
-
-    Args:
-        name: auto, cpu, cuda, cuda:1 or mps.
-
-    Raises:
-        InputError: If this machine has no such device.
-    """
+    """Return a device by its name; "auto" is a GPU if there is one, and the CPU otherwise."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

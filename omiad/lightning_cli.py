@@ -1,5 +1,6 @@
 """`omiad fit` and `omiad test` on LightningCLI."""
 
+import argparse
 import inspect
 import logging
 from collections.abc import Sequence
@@ -7,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml  # a dependency of Lightning and jsonargparse, whose files it reads here
-from lightning import Callback, Trainer
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning import Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 
 from omiad import modules
@@ -20,6 +21,14 @@ from omiad.modules import DetectionModule, TrainingModule
 from omiad.scoring import Scoring
 
 logger = logging.getLogger(__name__)
+
+RUN = {
+    "config": ("Configuration file, one or more; any option beats it", ""),
+    "run_dir": ("Folder of this run", "a new one under runs/"),
+    "ckpt_path": ("Checkpoint to test, or to resume a fit from", ""),
+    "seed_everything": ("Seed of initial weights, noise and data order", "0"),
+}
+"""What the options of a run mean, and their defaults."""
 
 SOURCES = ("teacher", "detector")
 """Arguments of a model that name the checkpoint it starts from, whose data settings it takes."""
@@ -80,50 +89,40 @@ class OmiadCLI(LightningCLI):
     """LightningCLI whose lowest-priority configuration is the checkpoint's."""
 
     def __init__(self, args: Sequence[str]) -> None:
-        self.is_test = args[0] == "test"
+        command, *options = args
+        self.is_test = command == "test"
+        defaults = checkpoint_defaults(command, options)
+        first = ["--config", yaml.safe_dump(defaults)] if defaults else []
         super().__init__(
             detection if self.is_test else TrainingModule,
             FeatureDataModule,
             subclass_mode_model=not self.is_test,
-            save_config_callback=SaveConfigCallback,
-            # The run folder has been checked before.
-            save_config_kwargs={"overwrite": True},
             trainer_defaults={
                 "enable_checkpointing": False,  # LastCheckpoint writes it
                 "enable_model_summary": False,  # the modules say what they cost
                 "log_every_n_steps": 10,
             },
             seed_everything_default=0,
-            parser_kwargs={args[0]: {"description": TEST_HELP if self.is_test else FIT_HELP}},
-            args=with_checkpoint_defaults(list(args)),
+            parser_kwargs={command: {"description": TEST_HELP if self.is_test else FIT_HELP}},
+            args=[command, *first, *options],
             auto_configure_optimizers=False,
         )
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override] # Lightning's is static
         """Return the trainer's method to run, and its arguments that are no options."""
-        skip = {"model", "datamodule", "weights_only"}
-        if self.is_test:
-            return {"test": skip | {"dataloaders", "verbose", "ckpt_path"}}
-        return {"fit": skip | {"train_dataloaders", "val_dataloaders"}}
+        skip = {"model", "datamodule", "weights_only", "verbose"}
+        skip |= {"dataloaders", "train_dataloaders", "val_dataloaders"}
+        return {"test": skip | {"ckpt_path"}} if self.is_test else {"fit": skip}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the run folder and the options of callbacks; link the one seed to all its users."""
-        parser.add_argument(
-            "--run_dir",
-            type=str | None,
-            default=None,
-            help="Folder of this run; by default a new one under runs/.",
-        )
+        parser.add_argument("--run_dir", type=str | None, default=None, help=RUN["run_dir"][0])
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
         if self.is_test:
-            parser.add_argument("--ckpt_path", type=str, help="Checkpoint to test.")
+            parser.add_argument("--ckpt_path", type=str, help=RUN["ckpt_path"][0])
             parser.link_arguments("ckpt_path", "model.ckpt_path")
             parser.add_class_arguments(Evaluation, skip={"save_maps"})
-            parser.add_argument(
-                "--save_maps",
-                action="store_true",
-                help="Write the anomaly maps too, for `omiad evaluate`.",
-            )
+            parser.add_argument("--save_maps", action="store_true", help="Write the anomaly maps.")
         else:
             parser.add_lightning_class_args(LastCheckpoint, "checkpoint")
             parser.link_arguments("seed_everything", "model.init_args.seed", compute_fn=int)
@@ -133,90 +132,75 @@ class OmiadCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Give the trainer its run folder, logger and callbacks."""
-        command = str(self.subcommand)
-        kind = type(self.model).__name__.removesuffix("Module").lower()
-        given = self._get(self.config, "run_dir")
-        folder = run_folder(given, "test" if self.is_test else kind)
-        kwargs["logger"] = [CSVLogger(save_dir=folder, name="", version="")]
-        trainer = super().instantiate_trainer(**kwargs)
-        callbacks: list[Callback] = [TrainingCurves()]
-        if command == "test":
+        given = self.config[self.subcommand]
+        if self.is_test:
             names = inspect.signature(Evaluation).parameters
-            callbacks = [Evaluation(**{name: self._get(self.config, name) for name in names})]
-        trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]
-        logger.info("run folder: %s", folder)
-        return trainer
+            self.trainer_defaults["callbacks"] = Evaluation(**{name: given[name] for name in names})
+            kind = "test"
+        else:
+            self.trainer_defaults["callbacks"] = TrainingCurves()
+            kind = type(self.model).__name__.removesuffix("Module").lower()
+        kwargs["logger"] = run_logger(given["run_dir"], kind)
+        logger.info("run folder: %s", Path(kwargs["logger"].log_dir))
+        return super().instantiate_trainer(**kwargs)
+
+    def before_fit(self) -> None:
+        """List the data before anything is downloaded, so that a missing root is noticed first."""
+        self.datamodule.samples("train")
 
 
-def run_folder(given: str | None, name: str) -> Path:
-    """Return the folder of a new run.
-
-    Args:
-        given: What the user asked for, or None for the next free runs/<name>/version_<n>.
-        name: Name of the runs' folder.
-
-    Raises:
-        InputError: If the folder already holds a run.
-    """
-    if given is None:
-        parent = Path("runs") / name
-        taken = [
-            int(path.name.removeprefix("version_"))
-            for path in parent.glob("version_*")
-            if path.name.removeprefix("version_").isdecimal()
-        ]
-        return parent / f"version_{max(taken, default=-1) + 1}"
-    folder = Path(given)
-    if any((folder / name).exists() for name in ("config.yaml", "results.json")):
+def run_logger(run_dir: str | None, kind: str) -> CSVLogger:
+    """Return a logger that writes to a new run's folder, by default runs/<kind>/version_<n>."""
+    if run_dir is None:
+        return CSVLogger("runs", name=kind)
+    if any((Path(run_dir) / name).exists() for name in ("config.yaml", "results.json")):
         raise InputError(
-            f"'{folder}' already holds a run. Choose another --run_dir, or leave the option out "
-            f"for a new folder; resume the run with --ckpt_path {folder}/checkpoints/last.ckpt."
+            f"'{run_dir}' already holds a run. Choose another --run_dir, or leave the option out "
+            f"for a new folder; resume the run with --ckpt_path {run_dir}/checkpoints/last.ckpt."
         )
-    return folder
+    return CSVLogger(run_dir, name="", version="")
 
 
-def with_checkpoint_defaults(args: list[str]) -> list[str]:
-    """Put the settings of a checkpoint in front of the arguments, as their first configuration.
-
-    Later configurations and flags override earlier ones, so a flag overrides the checkpoint and the
-    checkpoint overrides the defaults.
-
-    Raises:
-        InputError: If a configuration is not YAML, or asks for another model than the checkpoint
-            holds, or a test has no checkpoint.
-    """
-    command, options = args[0], args[1:]
-    models = [_model_of(Path(c)) for c in _values(options, "config", "c")]
-    ckpt_path = _last(_values(options, "ckpt_path"))
+def checkpoint_defaults(command: str, options: Sequence[str]) -> dict[str, Any]:
+    """Return a configuration made from the checkpoint that the options name, if they name one."""
+    if {"-h", "--help"} & {*options}:
+        return {}
+    parser = argparse.ArgumentParser(f"omiad {command}", add_help=False, allow_abbrev=False)
+    parser.add_argument("-c", "--config", action="append", default=[])
+    parser.add_argument("--ckpt_path")
+    flags = [f"--model.{prefix}{name}" for prefix in ("", "init_args.") for name in SOURCES]
+    parser.add_argument(*flags, dest="source")
+    given, _ = parser.parse_known_args(options)
+    asked: dict[str, Any] = {}
+    for path in map(Path, given.config):
+        config = read_config(path) if path.is_file() else None  # the parser reports a missing file
+        model = config.get("model") if isinstance(config, dict) else None
+        if isinstance(model, dict):
+            asked |= model | (model.get("init_args") or {})
     if command == "test":
-        if ckpt_path is None and not {"-h", "--help"} & set(options):
-            raise InputError("`omiad test` needs --ckpt_path, the checkpoint to score with.")
-        defaults = test_defaults(ckpt_path) if ckpt_path else {}
-    elif ckpt_path is not None:
-        asked = _last([str(m["class_path"]) for m in models if "class_path" in m])
-        holds = read_checkpoint(ckpt_path)[CHECKPOINT_KEY]["module"]
-        if asked is not None and asked.rpartition(".")[2] != holds:
+        if "class_path" in asked:
             raise InputError(
-                f"'{ckpt_path}' holds an {holds}, but the configuration asks for "
-                f"{asked.rpartition('.')[2]}. Leave --config out: the checkpoint knows its model."
+                f"`omiad test` takes no configuration of a fit: '{', '.join(given.config)}'. Leave "
+                f"--config out: the checkpoint of --ckpt_path knows its settings."
             )
-        defaults = _run_config(Path(ckpt_path)) or fit_defaults(ckpt_path)
-    else:
-        in_configs = [m.get("init_args", m).get(name) for m in models for name in SOURCES]
-        flags = [f"{prefix}.{name}" for prefix in ("model", "model.init_args") for name in SOURCES]
-        source = _last([*(str(path) for path in in_configs if path), *_values(options, *flags)])
-        if source is None:
-            return args
-        defaults = {"data": data_defaults(source)}
-    return [command, "--config", yaml.safe_dump(defaults), *options]
+        if given.ckpt_path is None:
+            raise InputError("`omiad test` needs --ckpt_path, the checkpoint to score with.")
+        return test_defaults(given.ckpt_path)
+    if given.ckpt_path is not None:
+        holds = read_checkpoint(given.ckpt_path)[CHECKPOINT_KEY]["module"]
+        name = asked.get("class_path", holds).rpartition(".")[2]
+        if name != holds:
+            raise InputError(
+                f"'{given.ckpt_path}' holds an {holds}, but the configuration asks for {name}. "
+                f"Leave --config out: the checkpoint knows its model."
+            )
+        return fit_defaults(given.ckpt_path)
+    source = given.source or next(filter(None, map(asked.get, SOURCES)), None)
+    return {"data": data_defaults(source)} if source else {}
 
 
 def read_config(path: Path) -> Any:
-    """Return what a configuration file says.
-
-    Raises:
-        InputError: If the file is not YAML.
-    """
+    """Return what a configuration file says."""
     try:
         return yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
@@ -224,91 +208,49 @@ def read_config(path: Path) -> Any:
         raise InputError(f"'{path}' is not valid YAML: {reason}. Correct the file.") from error
 
 
-def _model_of(path: Path) -> dict[str, Any]:
-    """Return the model section of a configuration file; the parser reports a missing file."""
-    config = read_config(path) if path.is_file() else None
-    model = config.get("model") if isinstance(config, dict) else None
-    return model if isinstance(model, dict) else {}
-
-
 def data_defaults(path: str) -> dict[str, Any]:
     """Return the data settings of a checkpoint; the backbone's weights come from its file."""
-    data = dict(read_checkpoint(path).get("datamodule_hyper_parameters", {}))
-    for name in ("_instantiator", "seed"):
-        data.pop(name, None)
-    return {**data, "weights": str(path)}
+    data = read_checkpoint(path).get("datamodule_hyper_parameters", {})
+    kept = {name: data[name] for name in data if name not in ("_instantiator", "seed")}
+    return {**kept, "weights": path}
 
 
 def test_defaults(path: str) -> dict[str, Any]:
     """Return a configuration that tests a checkpoint as its run left it."""
     spec = read_checkpoint(path)[CHECKPOINT_KEY]["detector"]
     names = ("scoring", "t_init", "num_steps", "eta", "num_noise_draws")
-    return {
-        "seed_everything": spec["seed"],
-        "model": {name: spec[name] for name in names},
-        "data": data_defaults(path),
-    }
+    model = {name: spec[name] for name in names}
+    return {"seed_everything": spec["seed"], "model": model, "data": data_defaults(path)}
 
 
 def fit_defaults(path: str) -> dict[str, Any]:
-    """Return a configuration that resumes the run of a checkpoint outside its run folder.
+    """Return a configuration that resumes the run of a checkpoint.
 
-    Raises:
-        InputError: If this version of omiad does not know the module of the checkpoint.
+    Weights of backbone and teacher come from the checkpoint, since their own files may be gone. The
+    options of the trainer come from the run folder, if the checkpoint still lies in it.
     """
     checkpoint = read_checkpoint(path)
     record, model = checkpoint[CHECKPOINT_KEY], dict(checkpoint.get("hyper_parameters", {}))
-    for name in ("_instantiator", "_class_path"):
-        model.pop(name, None)
-    if record["module"] not in modules.__all__:
+    name = record["module"]
+    model.pop("_instantiator", None)
+    class_path = model.pop("_class_path", f"omiad.modules.{name}")
+    if class_path == f"omiad.modules.{name}" and name not in modules.__all__:
         raise InputError(
-            f"'{path}' holds an {record['module']}, which this version of omiad does not know. Use "
-            f"the version that wrote the checkpoint."
+            f"'{path}' holds an {name}, which this version of omiad does not know. Use the version "
+            f"that wrote the checkpoint."
         )
-    model |= {name: str(path) for name in SOURCES if name in model}
-    spec = record["detector"]
-    if record["module"] == "AMDMModule":
+    model |= {source: path for source in SOURCES if source in model}
+    if name == "AMDMModule":
         # A module built in Python leaves no configuration of its factories and dataclasses.
-        arguments = {k: v for k, v in spec["network"]["init_args"].items() if k != "channels"}
-        network = {"class_path": spec["network"]["class_path"], "init_args": arguments}
-        model.setdefault("network", network)
-        model.setdefault("scoring", spec["scoring"])
-    seed = model.pop("seed", 0)
+        network, scoring = record["detector"]["network"], record["detector"]["scoring"]
+        arguments = {k: v for k, v in network["init_args"].items() if k != "channels"}
+        model = {"network": {**network, "init_args": arguments}, "scoring": scoring} | model
+    of_run = Path(path).resolve().parent.parent / "config.yaml"
+    run = read_config(of_run) if of_run.is_file() else {}
+    run.get("trainer", {}).pop("logger", None)
     return {
-        "seed_everything": seed,
-        "model": {"class_path": f"omiad.modules.{record['module']}", "init_args": model},
+        "seed_everything": model.pop("seed", 0),
+        "model": {"class_path": class_path, "init_args": model},
         "data": data_defaults(path),
+        **{section: run[section] for section in ("trainer", "checkpoint") if section in run},
     }
-
-
-def _run_config(ckpt_path: Path) -> dict[str, Any] | None:
-    """Return the configuration of the run that a checkpoint lies in, to resume the run."""
-    path = ckpt_path.resolve().parent.parent / "config.yaml"
-    if not path.is_file():
-        return None
-    config: dict[str, Any] = yaml.safe_load(path.read_text())
-    for key in ("ckpt_path", "run_dir"):
-        config.pop(key, None)
-    config["trainer"].pop("logger", None)
-    # The checkpoint holds the weights of backbone and teacher; their files may be gone.
-    config["data"]["weights"] = str(ckpt_path)
-    arguments = config["model"].get("init_args", {})
-    arguments |= {name: str(ckpt_path) for name in SOURCES if name in arguments}
-    return config
-
-
-def _values(options: list[str], *names: str) -> list[str]:
-    """Return the values given to an option under any of its names, in order."""
-    flags = {f"--{name}" if len(name) > 1 else f"-{name}" for name in names}
-    values = []
-    for i, option in enumerate(options):
-        flag, equals, value = option.partition("=")
-        if flag in flags and equals:
-            values.append(value)
-        elif option in flags and i + 1 < len(options):
-            values.append(options[i + 1])
-    return values
-
-
-def _last(values: Sequence[str]) -> str | None:
-    return values[-1] if values else None

@@ -13,23 +13,15 @@ _MAX_DISTANCES = 2**25
 """Distances held at once: 128 MiB."""
 
 _NUM_DIRECTIONS = 32
-"""Random directions in which a coreset measures distances."""
+"""Random directions in which a coreset measures distances, as PatchCore does."""
 
 
 def coreset(patches: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """Choose patches so that none is far from its nearest chosen one.
+    """Choose rows of patches (M, D) so that no patch is far from its nearest chosen one.
 
-    The next is always the one farthest from those chosen so far, which leaves no patch more than
-    twice as far as the best choice of that many would (Gonzalez 1985; PatchCore, section 3.2).
-    Distances are taken along random directions, as there.
-
-    Args:
-        patches: Normal patches (M, D).
-        size: How many to choose.
-        generator: Of the directions and of the first patch.
-
-    Returns:
-        Rows of the chosen patches (min(M, size),), the first ones first.
+    The generator draws the first row, and each further row is the one farthest from those chosen
+    before. This leaves no patch more than twice as far as the best choice of that size would
+    (Gonzalez 1985; PatchCore, section 3.2). The result is (min(M, size),), in order of choice.
     """
     if size >= len(patches):
         return torch.arange(len(patches), device=patches.device)
@@ -50,24 +42,24 @@ def coreset(patches: Tensor, size: int, generator: torch.Generator) -> Tensor:
 
 
 class NormalMemory(nn.Module):
-    """Distance of each patch to the most similar normal one.
+    """Distance of each patch to the most similar normal patch.
 
-    A patch is its features beside its weighted residual, each channel of the residual divided by
-    the root mean square it has on normal images. So a patch is unusual when nothing normal looks
-    like it, or when the model fails on it in a way in which it fails on nothing normal that looks
-    alike. Of both, what each stage of the backbone says is divided by sqrt(1 + q), q the mean of
-    its squares in units of `feature_norm`: strong patches differ by direction alone, as cosines
-    have it, and weak ones, whose direction is noise, stay near one another. Division by the square
-    root of its number of channels makes every stage weigh the same. The nearest-neighbour distance
-    is PatchCore's (Roth et al. 2022) without its re-weighting. Which category a patch came from
+    A patch is its features together with its weighted residual, each channel of the residual
+    divided by the root mean square it has on normal images. So a patch is unusual when it looks
+    like no normal patch, or when the model fails on it as it fails on no normal patch of that look.
+    The part of each stage of the backbone is divided by sqrt(1 + q), where q is the mean of its
+    squares in units of `feature_norm`: strong patches differ by direction alone, as in a cosine
+    distance, and weak patches, whose direction is noise, stay near one another. Each part is also
+    divided by the square root of its number of channels, so that every stage has the same weight.
+    The distance is PatchCore's (Roth et al. 2022) without its re-weighting. The category of a patch
     is not kept.
 
     Args:
         channels_per_stage: Channels of each stage, C in all.
-        residual_weight: Weight of the residual beside the features; 0 is a memory of features.
+        residual_weight: Weight of the residual relative to the features; 0 ignores the residual.
 
     Attributes:
-        patches: What was kept (M, 2 C), none before `fit`.
+        patches: Remembered patches (M, 2 C), none before `fit`.
         rms: Root mean square of the residual of each channel (C,).
     """
 
@@ -78,63 +70,47 @@ class NormalMemory(nn.Module):
         super().__init__()
         self.channels_per_stage = list(channels_per_stage)
         self.residual_weight = residual_weight
-        num_channels = sum(channels_per_stage)
-        self.register_buffer("patches", torch.empty(0, 2 * num_channels))
-        self.register_buffer("rms", torch.ones(num_channels))
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing was kept yet."""
-        return not len(self.patches)
+        self.register_buffer("patches", torch.empty(0, 2 * sum(channels_per_stage)))
+        self.register_buffer("rms", torch.ones(sum(channels_per_stage)))
 
     def fit(self, x_0: Tensor, residual: Tensor, rms: Tensor) -> None:
-        """Keep patches of normal images in place of those that are there.
-
-        Args:
-            x_0: Features (M, C).
-            residual: Features less their reconstruction (M, C).
-            rms: Root mean square of the residual on normal images (C,).
-        """
+        """Remember features and residuals (M, C) of normal patches, and rms (C,), and no others."""
         self.rms.copy_(rms)
         self.patches = self.joined(x_0, residual, rms)
 
     def joined(self, x_0: Tensor, residual: Tensor, rms: Tensor) -> Tensor:
         """Return patches (M, 2 C), as they are compared, of features and residual (M, C)."""
-        in_units_of_rms = residual.float() / rms.clamp(min=1e-6)
-        both = [self._softened(x_0.float()), self._softened(in_units_of_rms)]
-        return torch.cat([both[0], self.residual_weight * both[1]], dim=1)
-
-    def _softened(self, x: Tensor) -> Tensor:
-        parts = torch.split(x, self.channels_per_stage, dim=1)
-        return torch.cat(
-            [F.rms_norm(p, p.shape[1:], eps=1.0) / p.shape[1] ** 0.5 for p in parts], 1
-        )
+        both = (x_0.float(), residual.float() / rms.clamp(min=1e-6))
+        parts = [part for x in both for part in torch.split(x, self.channels_per_stage, dim=1)]
+        softened = [F.rms_norm(p, p.shape[1:], eps=1.0) / p.shape[1] ** 0.5 for p in parts]
+        joined = torch.cat(softened, dim=1)
+        joined[:, x_0.shape[1] :] *= self.residual_weight
+        return joined
 
     def forward(self, x_0: Tensor, residual: Tensor) -> Tensor:
-        """Return the Euclidean distance of each patch to the nearest kept one.
+        """Return the Euclidean distance of each patch to the nearest remembered one.
 
-        Args:
-            x_0: Features (B, C, h, w).
-            residual: Features less their reconstruction, like x_0.
-
-        Returns:
-            Distances (B, 1, h, w), float32.
+        Features and residuals (features minus reconstruction) are (B, C, h, w); the result, in
+        float32, is (B, 1, h, w).
 
         Raises:
-            InputError: If nothing was kept yet.
+            InputError: If `fit` has not run.
         """
-        if self.is_empty:
+        if not len(self.patches):
             raise InputError(
                 "The memory of normal patches is empty. Score with a checkpoint that `omiad fit` "
                 "wrote, or call omiad.calibration.calibrate with features of normal images first."
             )
-        height, width = x_0.shape[-2:]
         queries = self.joined(cells(x_0), cells(residual), self.rms)
-        rows = max(1, _MAX_DISTANCES // len(self.patches))
-        # Half precision could not tell them apart.
+        nearest = []
+        # Half precision could not tell the distances apart.
         with torch.autocast(x_0.device.type, enabled=False):
-            nearest = torch.cat([self._nearest(part) for part in torch.split(queries, rows)])
-        return nearest.view(-1, 1, height, width)
+            lengths = self.patches.square().sum(1)
+            for part in torch.split(queries, max(1, _MAX_DISTANCES // len(self.patches))):
+                # The length of a query adds the same to all its distances, so it is left out.
+                index = torch.addmm(lengths, part, self.patches.T, alpha=-2).argmin(1)
+                nearest.append(torch.linalg.vector_norm(part - self.patches[index], dim=1))
+        return torch.cat(nearest).view(-1, 1, *x_0.shape[-2:])
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
@@ -142,13 +118,6 @@ class NormalMemory(nn.Module):
         # A buffer of another length than the stored one would not be loaded.
         self.patches = self.patches.new_empty(state_dict[prefix + "patches"].shape)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-    def _nearest(self, queries: Tensor) -> Tensor:
-        # The length of the query shifts all its distances alike: the nearest is found without it.
-        lengths = self.patches.square().sum(1)
-        index = torch.addmm(lengths, queries, self.patches.T, alpha=-2).argmin(1)
-        nearest: Tensor = torch.linalg.vector_norm(queries - self.patches[index], dim=1)
-        return nearest
 
 
 def cells(x: Tensor) -> Tensor:

@@ -5,8 +5,10 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from rich.progress import track
 from torch import Tensor
 
@@ -58,23 +60,22 @@ def predict(
     detector = Detector.load(ckpt_path, device=pick_device(device))
     low, high = detector.map_range.tolist()
     page = PredictionPage(folder, scale=(low, high), max_megabytes=max_megabytes)
-    overlays = dict(
-        zip(paths, overlay_names([path.relative_to(root) for path in paths]), strict=True)
-    )
+    stems = Counter(path.with_suffix("") for path in paths)
     folder.mkdir(parents=True, exist_ok=True)
     unreadable: list[str] = []
     # A file name need not be text: it is written with the bytes that it has on disk.
     with csv_path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         table = csv.writer(file)
         table.writerow(["image", "score", "overlay"])
-        for path, image, map_, score in score_photographs(detector, paths, batch_size, unreadable):
-            pixels, anomaly_map = image.permute(1, 2, 0).numpy(), map_.numpy()
-            drawn = Path("overlays") / overlays[path]
+        for path, pixels, map_, score in score_photographs(detector, paths, batch_size, unreadable):
+            name = path.relative_to(root)
+            # bolt.jpg and bolt.bmp keep their suffix: bolt.jpg.png and bolt.bmp.png.
+            is_alone = stems[path.with_suffix("")] == 1
+            drawn = "overlays" / name.with_suffix(".png" if is_alone else f"{path.suffix}.png")
             (folder / drawn).parent.mkdir(parents=True, exist_ok=True)
-            overlay(pixels, anomaly_map, (low, high)).save(folder / drawn)
+            overlay(pixels, map_, (low, high)).save(folder / drawn)
             table.writerow([path, f"{score:.6g}", drawn])
-            name = path.relative_to(root).as_posix()
-            page.add(name, path=path, pixels=pixels, anomaly_map=anomaly_map, score=score)
+            page.add(name.as_posix(), path=path, pixels=pixels, anomaly_map=map_, score=score)
     logger.info("page: %s", page.write())
     logger.info("predictions of %d images: %s", len(paths) - len(unreadable), folder)
     if unreadable:
@@ -86,42 +87,27 @@ def predict(
 
 def score_photographs(
     detector: Detector, paths: Sequence[Path], batch_size: int, unreadable: list[str]
-) -> Iterator[tuple[Path, Tensor, Tensor, float]]:
-    """Yield each readable photograph, in order: file, pixels (3, S, S), map (S, S) and score.
+) -> Iterator[tuple[Path, NDArray[Any], NDArray[Any], float]]:
+    """Yield each readable photograph, in order: file, pixels (S, S, 3), map (S, S) and score.
 
-    Args:
-        detector: The model.
-        paths: The files.
-        batch_size: Images scored at once.
-        unreadable: List that takes a sentence for each file that cannot be read.
+    A sentence about each other photograph is added to `unreadable`.
     """
-    size, device = detector.extractor.image_size, detector.map_range.device
-    starts = range(0, len(paths), batch_size)
-    for batch in track([paths[i : i + batch_size] for i in starts], description="predict"):
-        images = {
-            path: read for path in batch if (read := _read(path, size, unreadable)) is not None
-        }
+    for start in track(range(0, len(paths), batch_size), description="predict"):
+        images: dict[Path, Tensor] = {}
+        for path in paths[start : start + batch_size]:
+            try:
+                images[path] = read_image(path, detector.extractor.image_size)
+            except InputError as error:  # noqa: PERF203 (the other files must still be scored)
+                unreadable.append(str(error))
         if images:
-            scores, maps = detector(torch.stack([*images.values()]).to(device))
-            for row, (path, image) in enumerate(images.items()):
-                yield path, image, maps[row].cpu(), scores[row].item()
-
-
-def _read(path: Path, size: int, unreadable: list[str]) -> Tensor | None:
-    try:
-        return read_image(path, size)
-    except InputError as error:
-        unreadable.append(str(error))
-        return None
+            batch = torch.stack([*images.values()])
+            scores, maps = detector(batch.to(detector.map_range.device))
+            pixels = batch.permute(0, 2, 3, 1).numpy()
+            yield from zip(images, pixels, maps.cpu().numpy(), scores.tolist(), strict=True)
 
 
 def find_images(images: str) -> tuple[list[Path], Path]:
-    """Return the image files at a path, sorted, and the folder that contains them.
-
-    Raises:
-        MissingInputError: If the path does not exist.
-        InputError: If the folder contains no image.
-    """
+    """Return the image files at a path, sorted, and the folder that contains them."""
     path = Path(images)
     if path.is_file():
         return [path], path.parent
@@ -132,17 +118,3 @@ def find_images(images: str) -> tuple[list[Path], Path]:
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
         raise InputError(f"'{path}' contains no image ({suffixes}). Check --images.")
     return paths, path
-
-
-def overlay_names(relative: list[Path]) -> list[Path]:
-    """Return the overlay's path for each image: the image's path with .png as its suffix.
-
-    Images that differ in their suffix alone keep it: bolt.jpg.png and bolt.bmp.png.
-    """
-    counts = Counter(path.with_suffix("") for path in relative)
-    return [
-        path.with_suffix(".png")
-        if counts[path.with_suffix("")] == 1
-        else path.with_name(path.name + ".png")
-        for path in relative
-    ]

@@ -1,4 +1,4 @@
-"""What an evaluation leaves: results.json, and beside it the images that the figures rest on."""
+"""results.json, and next to it the scores and pixel counts of each image."""
 
 import json
 import platform
@@ -15,7 +15,7 @@ from omiad.errors import BROKEN_ARCHIVE, InputError, MissingInputError
 from omiad.files import write_whole
 from omiad.metrics import Results
 from omiad.metrics.bootstrap import LEVEL, ScoredImages, deviations, draw, interval, means
-from omiad.metrics.views import view_figures
+from omiad.metrics.images import view_figures
 from omiad.protocols import Protocol
 from omiad.types import Sample
 from omiad.version import __version__
@@ -26,8 +26,8 @@ class Bootstrap:
     """How the intervals are drawn.
 
     Attributes:
-        num: Draws of the images; 0 is no interval.
-        seed: Of the draws.
+        num: Draws of the images; 0 gives no intervals.
+        seed: Seed of the draws.
     """
 
     num: int = 1000
@@ -59,19 +59,19 @@ def write_results(
     estimator: str = "exact",
     **about: Any,
 ) -> None:
-    """Write results.json: figures as fractions of 1, null where one is undefined.
+    """Write results.json: figures as fractions of 1, null if a figure is undefined.
 
     Args:
-        path: The file; the images go beside it, see `images_path`.
+        path: The file; the images are written next to it, see `images_path`.
         results: All figures.
         samples: The test images, by their index.
         root: Folder of the data set.
         protocol: How maps, masks and image scores were prepared.
         dataset: Name of the data set.
-        device: That the model ran on.
+        device: Device of the model.
         bootstrap: How the intervals are drawn.
-        estimator: Exact, or the protocol's source.
-        about: What else is known, e.g. of the model.
+        estimator: exact, or source for the estimators of the protocol's source.
+        about: Further entries, such as the model.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     write_images(images_path(path), results, [sample.name(root) for sample in samples])
@@ -115,13 +115,13 @@ def read_results(path: Path) -> dict[str, Any]:
 
 
 def refuse_other_measures(records: Mapping[Path, dict[str, Any]]) -> None:
-    """Check that runs were measured in one way, see `measure`.
+    """Check that runs can be compared.
 
     Args:
-        records: What each results.json holds, by its path.
+        records: Content of each results.json, by its path.
 
     Raises:
-        InputError: If protocol, its changes or the estimator differ.
+        InputError: If the protocol, its changes or the estimator differ.
     """
     (path, record), *others = records.items()
     first = measure(record)
@@ -130,14 +130,14 @@ def refuse_other_measures(records: Mapping[Path, dict[str, Any]]) -> None:
             if first[key] != second:
                 raise InputError(
                     f"'{path}' was measured with {key} {first[key]}, '{other_path}' with {second}. "
-                    f"Evaluate both in one way."
+                    f"Evaluate both with the same options."
                 )
 
 
 def measure(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return how a run was measured: runs whose figures compare have it alike.
+    """Return what must be equal in runs that are compared.
 
-    How a method brings maps of its own grid to the images' size is its own affair.
+    Upsampling is left out: it is a part of the method.
     """
     changes = record.get("protocol_changes") or {}
     return {
@@ -148,7 +148,7 @@ def measure(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def images_path(results: Path) -> Path:
-    """Return where the images behind a results.json lie."""
+    """Return the path of the images of a results.json."""
     return results.with_suffix(".images.npz")
 
 
@@ -169,7 +169,7 @@ def write_images(path: Path, results: Results, names: Sequence[str]) -> None:
 
 
 def read_images(path: Path) -> Iterator[tuple[str, ScoredImages]]:
-    """Read the images of one category after the other.
+    """Read the images of one category after another.
 
     Raises:
         MissingInputError: If there is no such file.
@@ -177,7 +177,7 @@ def read_images(path: Path) -> Iterator[tuple[str, ScoredImages]]:
     """
     if not path.is_file():
         raise MissingInputError(
-            f"No '{path}'. It is written beside each results.json; keep the two together."
+            f"No '{path}'. It is written next to each results.json; keep the two together."
         )
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
@@ -217,7 +217,7 @@ def _intervals(
 
 
 def _views(results: Results, samples: Sequence[Sample]) -> dict[str, Any] | None:
-    """Return image figures by sample and by view where images are views of one."""
+    """Return image figures by sample and by view, None if no image is one of several views."""
     rows = {
         category: view_figures(
             [samples[i] for i in images.index.tolist()], images.score, images.is_anomalous

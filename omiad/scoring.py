@@ -1,7 +1,8 @@
-"""From a residual to an anomaly map and an image score."""
+"""From the residual of each patch to an anomaly map and an image score."""
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,13 +16,13 @@ class Scoring:
     """How a residual becomes an anomaly map and an image score.
 
     Attributes:
-        blur_sigma: Standard deviation of a Gaussian blur of the map, in pixels; 0 is none.
-        pool_size: Side in pixels of the window whose highest mean before the blur is the image
-            score.
-        memory_size: Normal patches kept of each category, a coreset; the map is then the distance
-            to the nearest in features and residual (`omiad.memory`). 0 keeps none: the map is the
+        blur_sigma: Standard deviation of a Gaussian blur of the map, in pixels; 0 is no blur.
+        pool_size: Side in pixels of the window whose highest mean is the image score. The window
+            moves over the map before the blur.
+        memory_size: Normal patches kept of each category, a coreset. The map is then the distance
+            to the nearest of them in features and residual (`omiad.memory`). With 0 the map is the
             norm of the residual, as in the paper.
-        residual_weight: Weight of the residual beside the features in that distance.
+        residual_weight: Weight of the residual in that distance; features weigh 1.
     """
 
     blur_sigma: float = 0.0
@@ -35,21 +36,14 @@ class Scoring:
         Raises:
             InputError: If a field is out of its range.
         """
-        if not (math.isfinite(self.blur_sigma) and self.blur_sigma >= 0):
-            raise InputError(
-                f"scoring.blur_sigma must be finite and not negative, but got {self.blur_sigma}."
-            )
         if self.pool_size < 1:
             raise InputError(f"scoring.pool_size must be at least 1, but got {self.pool_size}.")
-        if self.memory_size < 0:
-            raise InputError(
-                f"scoring.memory_size must not be negative, but got {self.memory_size}."
-            )
-        if not (math.isfinite(self.residual_weight) and self.residual_weight >= 0):
-            raise InputError(
-                f"scoring.residual_weight must be finite and not negative, but got "
-                f"{self.residual_weight}."
-            )
+        for name in ("blur_sigma", "memory_size", "residual_weight"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise InputError(
+                    f"scoring.{name} must be finite and not negative, but got {value}."
+                )
 
 
 def residual_norm(residual: Tensor) -> Tensor:
@@ -58,13 +52,12 @@ def residual_norm(residual: Tensor) -> Tensor:
 
 
 def anomaly_map(distance: Tensor, size: int) -> Tensor:
-    """Bring the distance of each patch from what is normal to the pixels.
+    """Upsample the distance of each patch from normal ones to the pixels, not yet blurred.
 
-    It is upsampled bilinearly with aligned corners (UniAD, models/reconstructions/uniad.py), and
-    still without a blur, which follows the image score.
+    The upsampling is bilinear with aligned corners (UniAD, models/reconstructions/uniad.py).
 
     Args:
-        distance: How far each cell of the feature grid is from normal (B, 1, h, w).
+        distance: Distance of each cell of the feature grid from normal ones (B, 1, h, w).
         size: Side of the map in pixels.
 
     Returns:
@@ -75,18 +68,46 @@ def anomaly_map(distance: Tensor, size: int) -> Tensor:
 
 
 def blurred(anomaly_map: Tensor, scoring: Scoring) -> Tensor:
-    """Return maps (B, H, W) after the blur: a Gaussian cut at 4 sigma, edges reflected (scipy)."""
+    """Return maps (B, H, W) after the blur of the model, which mirrors them at their edges."""
     if scoring.blur_sigma == 0:
         return anomaly_map
-    x, sigma = anomaly_map[:, None], scoring.blur_sigma
-    radius = min(int(4 * sigma + 0.5), x.shape[-1] - 1, x.shape[-2] - 1)
-    offsets = torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype)
+    return gaussian_blur(anomaly_map, scoring.blur_sigma, edges="mirror")
+
+
+Edges = Literal["mirror", "reflect", "zero"]
+
+
+def gaussian_blur(maps: Tensor, sigma: float, *, edges: Edges, radius: int | None = None) -> Tensor:
+    """Blur maps (B, H, W) with a Gaussian.
+
+    Args:
+        maps: Maps (B, H, W), float32.
+        sigma: Standard deviation in pixels.
+        edges: What lies beyond the edges, in the terms of scipy.ndimage: `mirror` is the map
+            without its outermost pixels, `reflect` is the map with them, and `zero` is nothing.
+        radius: Pixels from the middle of the kernel to its ends; by default 4 sigma, as in scipy.
+    """
+    radius = int(4 * sigma + 0.5) if radius is None else radius
+    height, width = (_blur_matrix(side, sigma, radius, edges) for side in maps.shape[1:])
+    with torch.autocast(maps.device.type, enabled=False):  # it would multiply in half precision
+        return height.to(maps) @ maps @ width.T.to(maps)
+
+
+def _blur_matrix(size: int, sigma: float, radius: int, edges: Edges) -> Tensor:
+    """Return the matrix (size, size) that blurs a line of pixels."""
+    offsets = torch.arange(-radius, radius + 1)
     kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    kernel = kernel / kernel.sum()
-    with torch.autocast(x.device.type, enabled=False):  # it would convolve in half precision
-        x = F.conv2d(F.pad(x, (radius, radius, 0, 0), mode="reflect"), kernel.view(1, 1, 1, -1))
-        x = F.conv2d(F.pad(x, (0, 0, radius, radius), mode="reflect"), kernel.view(1, 1, -1, 1))
-    return x[:, 0]
+    weights = (kernel / kernel.sum()).expand(size, -1)
+    source = torch.arange(size)[:, None] + offsets
+    if edges == "zero":
+        weights = weights * ((source >= 0) & (source < size))
+        source = source.clamp(0, size - 1)
+    else:
+        repeated = int(edges == "reflect")
+        period = max(1, 2 * (size - 1 + repeated))
+        source = source % period
+        source = torch.where(source < size, source, period - repeated - source)
+    return torch.zeros(size, size).scatter_add_(1, source, weights)
 
 
 def image_score(anomaly_map: Tensor, scoring: Scoring) -> Tensor:
@@ -94,7 +115,7 @@ def image_score(anomaly_map: Tensor, scoring: Scoring) -> Tensor:
 
     Args:
         anomaly_map: Maps (B, H, W), not blurred.
-        scoring: Size of the window.
+        scoring: Side of the window.
 
     Returns:
         Scores (B,).
@@ -113,6 +134,21 @@ def image_score(anomaly_map: Tensor, scoring: Scoring) -> Tensor:
 
 def highest_window(anomaly_map: Tensor, side: int) -> Tensor:
     """Return the highest mean (B,) over a square window of maps (B, H, W)."""
-    # A mean of means of rows: 2 side additions for each window instead of its square.
+    # A mean of means of rows takes 2 side additions for each window instead of side squared.
     rows = F.avg_pool2d(anomaly_map[:, None], (1, side), stride=1)
     return F.avg_pool2d(rows, (side, 1), stride=1).amax(dim=(1, 2, 3))
+
+
+def map_scale(pixels: Tensor) -> tuple[float, float]:
+    """Return the scores to draw darkest and brightest, at which normal images stay dark.
+
+    The scale starts at the median and is 2.5 times as long as the distance from the median to the
+    99th percentile.
+
+    Args:
+        pixels: Scores of pixels of normal images, of any shape.
+    """
+    values = pixels.flatten()
+    values = values[:: 1 + len(values) // 2**24]  # torch.quantile takes no more
+    low, high = torch.quantile(values.float(), values.new_tensor([0.5, 0.99]).float()).tolist()
+    return low, low + 2.5 * max(high - low, 1e-12)

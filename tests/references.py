@@ -1,8 +1,7 @@
-"""Slow definitions that the metrics are held against, written from the definitions alone."""
+"""Slow references of the metrics and protocols, written from their definitions alone."""
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -18,30 +17,7 @@ Prepared = tuple[np.ndarray, np.ndarray, float]
 
 
 def slow_au_pro(scores: np.ndarray, masks: np.ndarray, limit: float) -> float:
-    """Follow the definition literally: every threshold, every region."""
-    regions = []
-    for image, mask in enumerate(masks):
-        labelled, count = ndimage.label(mask, structure=np.ones((3, 3)))
-        regions += [(image, labelled == k) for k in range(1, count + 1)]
-    fprs, overlaps = [0.0], [0.0]
-    for threshold in sorted(set(scores.ravel().tolist()), reverse=True):
-        found = scores >= threshold
-        fprs.append(found[~masks].mean())
-        overlaps.append(np.mean([found[image][region].mean() for image, region in regions]))
-    grid = np.unique(np.concatenate([[f for f in fprs if f <= limit], [limit]]))
-    # At a repeated false-positive rate the curve is vertical: integrate below and above it.
-    area = 0.0
-    for left, right in pairwise(grid):
-        start = max(o for f, o in zip(fprs, overlaps, strict=True) if f <= left)
-        after = [(f, o) for f, o in zip(fprs, overlaps, strict=True) if f > left]
-        next_f, next_o = after[0]
-        end = start + (next_o - start) * (right - left) / (next_f - left)
-        area += (right - left) * (start + end) / 2
-    return area / limit
-
-
-def mvtec_au_pro(scores: np.ndarray, masks: np.ndarray, limit: float) -> float:
-    """Follow MVTec's own definition: one step of both rates for each pixel, in order of scores."""
+    """Follow MVTec's definition: one step of both rates for each pixel, in the order of scores."""
     false, overlap = (~masks / (~masks).sum()).ravel(), np.zeros(masks.shape)
     total = 0
     for image, mask in enumerate(masks):
@@ -132,8 +108,20 @@ def _white(mask: np.ndarray) -> Image.Image:
     return Image.fromarray((255 * mask).astype(np.uint8))
 
 
-def softened_patches(x: np.ndarray, channels_per_stage: Sequence[int]) -> np.ndarray:
-    """Divide each stage's part v of rows (M, C) by sqrt(|v|^2 + its number of channels)."""
-    parts = np.split(x, np.cumsum(channels_per_stage)[:-1], axis=1)
-    lengths = [np.sqrt((part**2).sum(1, keepdims=True) + part.shape[1]) for part in parts]
-    return np.concatenate([part / n for part, n in zip(parts, lengths, strict=True)], axis=1)
+def patches(
+    x_0: np.ndarray,
+    residual: np.ndarray,
+    rms: np.ndarray,
+    channels_per_stage: Sequence[int],
+    residual_weight: float,
+) -> np.ndarray:
+    """Return what a memory compares of features and residuals (M, C).
+
+    Each stage's part v of either is divided by sqrt(|v|^2 + its number of channels).
+    """
+    compared = []
+    for x, weight in ((x_0, 1.0), (residual / rms, residual_weight)):
+        for part in np.split(x, np.cumsum(channels_per_stage)[:-1], axis=1):
+            length = np.sqrt((part**2).sum(1, keepdims=True) + part.shape[1])
+            compared.append(weight * part / length)
+    return np.concatenate(compared, axis=1)

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 Pixels = np.ndarray
+VISA = ("candle", "pcb1")
 
 
 def pictures(
@@ -39,44 +40,35 @@ def write_mvtec(
     defect: str = "hole",
 ) -> None:
     """Write pictures in the layout of MVTec AD."""
-    for number, category in enumerate(categories):
-        counts = {"train/good": num_train, "test/good": num_good, f"test/{defect}": num_bad}
+    counts = {"train/good": num_train, "test/good": num_good, f"test/{defect}": num_bad}
+    for stripe, category in enumerate(categories, 1):
         for folder, count in counts.items():
             bad = folder == f"test/{defect}"
-            drawn = pictures(rng, count, stripe=number + 1, size=size, defective=bad)
+            drawn = pictures(rng, count, stripe=stripe, size=size, defective=bad)
             for i, (pixels, mask) in enumerate(drawn):
+                _save(pixels, root / category / folder / f"{i:03}.png")
                 if bad:
                     _save(mask, root / category / "ground_truth" / defect / f"{i:03}_mask.png")
-                _save(pixels, root / category / folder / f"{i:03}.png")
 
 
 def write_mpdd(root: Path, rng: np.random.Generator) -> None:
     """Write MPDD: the layout of MVTec AD, with some .PNG and with empty masks of good images."""
     write_mvtec(root, rng, categories=("connector", "metal_plate", "tubes"), defect="scratches")
-    for category in sorted(path for path in root.iterdir()):
-        empty = np.zeros((32, 32), np.uint8)
-        _save(empty, category / "ground_truth" / "good" / "000_mask.png")
-        image = category / "train" / "good" / "000.png"
-        image.rename(image.with_suffix(".PNG"))
+    for category in root.iterdir():
+        _save(np.zeros((32, 32), np.uint8), category / "ground_truth/good/000_mask.png")
+        (category / "train/good/000.png").rename(category / "train/good/000.PNG")
 
 
 def write_visa(
-    root: Path,
-    rng: np.random.Generator,
-    *,
-    size: int = 32,
-    categories: Sequence[str] = ("candle", "pcb1"),
+    root: Path, rng: np.random.Generator, *, size: int = 32, categories: Sequence[str] = VISA
 ) -> None:
     """Write VisA as downloaded: .JPG, stems of 4 and 3 digits, masks of class numbers, CRLF."""
     rows = []
-    for number, category in enumerate(categories):
-        for split, label, count in (
-            ("train", "normal", 4),
-            ("test", "normal", 3),
-            ("test", "anomaly", 3),
-        ):
+    kinds = (("train", "normal", 4), ("test", "normal", 3), ("test", "anomaly", 3))
+    for stripe, category in enumerate(categories, 1):
+        for split, label, count in kinds:
             bad = label == "anomaly"
-            drawn = pictures(rng, count, stripe=number + 1, size=size, defective=bad)
+            drawn = pictures(rng, count, stripe=stripe, size=size, defective=bad)
             for i, (pixels, mask) in enumerate(drawn):
                 name = f"{i:03}" if bad else f"{i + 4 * (split == 'test'):04}"
                 image = f"{category}/Data/Images/{label.capitalize()}/{name}.JPG"
@@ -94,13 +86,10 @@ def write_visa(
 
 def write_visa_prepared(root: Path, rng: np.random.Generator, *, folder: str = "1cls") -> None:
     """Write prepared VisA: the layout of MVTec AD with RGB masks named like their images."""
-    categories = ("candle", "pcb1")
-    write_mvtec(root / folder, rng, categories=categories, defect="bad")
-    for category in categories:
-        for mask in sorted((root / folder / category / "ground_truth" / "bad").iterdir()):
-            pixels = np.asarray(Image.open(mask).convert("RGB"))
-            mask.unlink()
-            _save(pixels, mask.with_name(mask.name.replace("_mask", "")))
+    write_mvtec(root / folder, rng, categories=VISA, defect="bad")
+    for mask in list((root / folder).glob("*/ground_truth/bad/*")):
+        _save(np.asarray(Image.open(mask).convert("RGB")), mask)
+        mask.rename(mask.with_name(mask.name.replace("_mask", "")))
 
 
 def write_realiad(
@@ -113,26 +102,20 @@ def write_realiad(
     num_train: int = 2,
 ) -> None:
     """Write Real-IAD: parts with five views; one view of a defective part shows no defect."""
-    for number, category in enumerate(("audiojack", "bottle_cap")):
+    parts = (*num_train * [("train", "OK")], ("test", "OK"), ("test", "NG/AK"))
+    for stripe, category in enumerate(("audiojack", "bottle_cap"), 1):
         split: dict[str, list[dict[str, str | None]]] = {"train": [], "test": []}
-        for part, (listed, kind) in enumerate(
-            (*num_train * [("train", "OK")], ("test", "OK"), ("test", "NG/AK"))
-        ):
+        for part, (listed, kind) in enumerate(parts):
             for view in range(1, 6):
                 bad = kind != "OK" and view != 3
-                ((pixels, mask),) = pictures(rng, 1, stripe=number + 1, size=size, defective=bad)
+                ((pixels, mask),) = pictures(rng, 1, stripe=stripe, size=size, defective=bad)
                 stem = f"{category}_{part:04}_{kind.replace('/', '_')}_C{view}_20231013{view:06}"
-                image = f"{kind}/S{part:04}/{stem}.jpg"
-                _save(pixels, root / images / category / image)
-                mask_path = image.replace(".jpg", ".png") if bad else None
-                if mask_path:
-                    _save(mask, root / images / category / mask_path)
-                row = {
-                    "category": category,
-                    "anomaly_class": "AK" if bad else "OK",
-                    "image_path": image,
-                    "mask_path": mask_path,
-                }
+                row = {"category": category, "anomaly_class": "AK" if bad else "OK"}
+                row |= {"image_path": f"{kind}/S{part:04}/{stem}.jpg", "mask_path": None}
+                _save(pixels, root / images / category / row["image_path"])
+                if bad:
+                    row["mask_path"] = f"{kind}/S{part:04}/{stem}.png"
+                    _save(mask, root / images / category / row["mask_path"])
                 split[listed].append(row)
         path = root / jsons / f"{category}.json"
         path.parent.mkdir(parents=True, exist_ok=True)

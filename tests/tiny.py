@@ -1,20 +1,28 @@
 """Both stages on a data set of a few pixels, on the CPU."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import Callback, LightningDataModule, LightningModule, Trainer
 
-from omiad import AMDMModule, FeatureDataModule, OmiADModule
+from omiad import AMDMModule, FeatureDataModule
 from omiad.networks import UNet
 from omiad.scoring import Scoring
 
 NETWORK = partial(UNet, width=8, multipliers=(1, 2), num_blocks=1, attention_factors=(2,))
 
+Data = Callable[..., FeatureDataModule]
+Fit = Callable[..., Trainer]
+"""Types of the fixtures of the same names."""
+
+REMEMBERING = Scoring(pool_size=4, memory_size=10_000)
+"""Keeps every patch, since the data set has fewer."""
+
 
 def data_of(root: Path, folder: Path, **arguments: object) -> FeatureDataModule:
-    """8 x 8 features of a backbone with random weights."""
+    """8 x 8 features of a backbone with random weights; the folder gets the cache."""
     defaults: dict[str, object] = {"batch_size": 4, "feature_size": 8, "image_size": 32}
     return FeatureDataModule(
         str(root),
@@ -30,28 +38,13 @@ def trainer_of(folder: Path, max_steps: int, **arguments: object) -> Trainer:
         **arguments,  # type: ignore[arg-type]
         accelerator="cpu",
         max_steps=max_steps,
+        log_every_n_steps=1,
         default_root_dir=folder,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-
-
-def fit(
-    module: LightningModule,
-    root: Path,
-    folder: Path,
-    steps: int,
-    *callbacks: Callback,
-    batch_size: int = 4,
-    **arguments: object,
-) -> tuple[Trainer, FeatureDataModule]:
-    """Train for so many optimiser steps, logging each."""
-    data = data_of(root, folder, batch_size=batch_size)
-    trainer = trainer_of(folder, steps, callbacks=list(callbacks), log_every_n_steps=1, **arguments)
-    trainer.fit(module, datamodule=data)
-    return trainer, data
 
 
 def amdm(**arguments: object) -> AMDMModule:
@@ -65,20 +58,36 @@ def amdm(**arguments: object) -> AMDMModule:
     return AMDMModule(**(defaults | arguments))  # type: ignore[arg-type]
 
 
-def fit_and_save(module: LightningModule, root: Path, folder: Path, steps: int) -> Path:
-    """Train, and return the checkpoint."""
-    trainer, _ = fit(module, root, folder, steps)
-    path = folder / "last.ckpt"
+def fit(
+    module: LightningModule,
+    data: LightningDataModule,
+    folder: Path,
+    steps: int,
+    *callbacks: Callback,
+    **arguments: object,
+) -> Trainer:
+    """Train for so many optimiser steps."""
+    trainer = trainer_of(folder, steps, callbacks=list(callbacks), **arguments)
+    trainer.fit(module, datamodule=data)
+    return trainer
+
+
+def saved(trainer: Trainer) -> Path:
+    """Save a checkpoint in the folder of a trainer."""
+    path = Path(trainer.default_root_dir) / "last.ckpt"
     trainer.save_checkpoint(path)
     return path
 
 
-def distilled(
-    root: Path, folder: Path, teacher: Path, max_steps: int, **arguments: object
-) -> tuple[OmiADModule, Trainer]:
-    module = OmiADModule(str(teacher), **arguments)  # type: ignore[arg-type]
-    trainer, _ = fit(module, root, folder, max_steps)
-    return module, trainer
+class Recorder(Callback):
+    """Keep what every batch logged."""
+
+    def __init__(self) -> None:
+        self.curves: dict[str, list[float]] = {}
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
+        for name, value in trainer.callback_metrics.items():
+            self.curves.setdefault(name.removeprefix("train/"), []).append(float(value))
 
 
 def weights(module: torch.nn.Module) -> list[torch.Tensor]:

@@ -1,4 +1,4 @@
-"""One checkpoint file that is always whole: written beside, then renamed over the last."""
+"""One checkpoint file that is always whole: written next to the last one, then renamed."""
 
 import logging
 from pathlib import Path
@@ -15,8 +15,8 @@ logger = logging.getLogger(__name__)
 class LastCheckpoint(Callback):
     """Keep `checkpoints/last.ckpt` in the run folder up to date.
 
-    It is written every few steps, at the end, and when a run is interrupted, and replaced only by
-    a file that was written completely: a full disk or a kill leaves the previous one.
+    The checkpoint is written every few steps, at the end, and when a run is interrupted. Only a
+    complete file replaces the previous one, which a full disk or a kill leaves intact.
 
     Args:
         every_n_steps: Optimiser steps between two writes; 0 writes at the end only.
@@ -55,7 +55,7 @@ class LastCheckpoint(Callback):
         stopped = isinstance(exception, (KeyboardInterrupt, SIGTERMException))
         if stopped and trainer.training and trainer.global_step > self._last_step:
             path = self.save(trainer)
-            logger.warning("Interrupted. Go on with: omiad fit --ckpt_path %s", path)
+            logger.warning("Interrupted. Resume with: omiad fit --ckpt_path %s", path)
 
     def save(self, trainer: Trainer) -> Path:
         """Write the checkpoint and return its path."""

@@ -1,4 +1,4 @@
-"""How long a model's step takes, measured while it is tested."""
+"""How long a model's step takes, measured during a test."""
 
 import time
 from typing import Any
@@ -8,10 +8,10 @@ import torch
 
 
 class StepClock:
-    """Measures steps; the device has done its work before the clock is read.
+    """Measures steps, and waits until the device is idle before it reads the time.
 
     Args:
-        device: That the model runs on.
+        device: Device of the model.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -29,7 +29,7 @@ class StepClock:
     def as_record(self) -> dict[str, Any] | None:
         """Return the median over full batches, for results.json; None without a step.
 
-        The first step, which warms up, counts only where it is the only one.
+        The first step warms the device up. It counts only if it is the only one.
         """
         if not self._steps:
             return None

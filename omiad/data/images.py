@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,11 @@ from omiad.data.packing import PackedSamples
 from omiad.errors import InputError, MissingInputError
 from omiad.types import ImageBatch, Labels, Sample, ScoringBatch
 
+# In lower case; upper case is accepted too.
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-"""Suffixes of image files in lower case; upper case is accepted too."""
 
 PrepareMask = Callable[[NDArray[np.bool_]], Tensor]
 """Resizes a mask (H, W), bool, to the size at which it is compared with the anomaly map."""
-
-_SIDEWAYS = range(5, 9)  # EXIF orientations that swap width and height
 
 
 class MaskSizeError(InputError):
@@ -36,10 +35,6 @@ def read_image(path: Path, size: int) -> Tensor:
     converted to RGB. Transparency is dropped and the stored colour is kept. Only the first page of
     a file is read. The aspect ratio is not kept, as in the protocols of MVTec AD. JPEG is decoded
     at full size; draft mode would take half of the time but change pixels by up to two levels.
-
-    Args:
-        path: Image file.
-        size: Side of the result in pixels.
 
     Raises:
         MissingInputError: If the file does not exist.
@@ -56,15 +51,10 @@ def load_image(path: Path) -> NDArray[np.uint8]:
 
 
 def read_mask(path: Path, size: int, *, image: Path) -> Tensor:
-    """Read a defect mask (size, size), bool, and resize it to a square, nearest neighbour.
+    """Read the mask of a photograph (size, size), bool, and resize it, nearest neighbour.
 
     Every pixel that is not black is defective. The mask is binarised before it is resized, so
-    masks of class numbers (1, 2, ...) work like masks of 255.
-
-    Args:
-        path: Mask file.
-        size: Side of the result in pixels.
-        image: The photograph of the mask; only its header is read.
+    masks of class numbers (1, 2, ...) work like masks of 255. `image` is the photograph.
 
     Raises:
         MissingInputError: If a file does not exist.
@@ -79,17 +69,25 @@ def read_mask(path: Path, size: int, *, image: Path) -> Tensor:
 def load_mask(path: Path, *, image: Path) -> NDArray[np.bool_]:
     """Read a defect mask (H, W) at its own size; otherwise like `read_mask`."""
     with _opened(path) as opened:
-        defective = _defective(ImageOps.exif_transpose(opened))
+        mask = ImageOps.exif_transpose(opened)
+    if mask.mode not in ("1", "L", "F") and not mask.mode.startswith("I"):
+        # An opaque alpha channel is no defect, and black may be any entry of a palette.
+        mask = Image.fromarray(np.array(_without_palette(mask).convert("RGB")).max(-1))
+    defective = np.array(mask).astype(np.bool_)
     with _opened(image) as opened:
-        width, height = opened.size
-        if opened.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS:
-            width, height = height, width
-    if defective.shape != (height, width):
+        width, height = upright_size(opened)
+    if mask.size != (width, height):
         raise MaskSizeError(
-            f"The mask '{path}' is {defective.shape[1]} x {defective.shape[0]} pixels, but its "
-            f"image '{image}' is {width} x {height}. Export the mask at the size of its image."
+            f"The mask '{path}' is {mask.width} x {mask.height} pixels, but its image '{image}' is "
+            f"{width} x {height}. Export the mask at the size of its image."
         )
     return defective
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Return the width and height of an opened image after its EXIF rotation."""
+    sideways = image.getexif().get(ExifTags.Base.Orientation) in range(5, 9)
+    return image.size[::-1] if sideways else image.size
 
 
 def save_image(pixels: NDArray[np.uint8], path: Path) -> None:
@@ -98,30 +96,23 @@ def save_image(pixels: NDArray[np.uint8], path: Path) -> None:
     Image.fromarray(pixels).save(path)
 
 
+@dataclass(eq=False)
 class ImageDataset(Dataset[ImageBatch | ScoringBatch]):
-    """Photographs with their labels.
+    """Photographs with their labels, in the order of the samples.
 
-    An item is an `ImageBatch` without the batch axis; if features are given, a `ScoringBatch`.
-
-    Args:
-        samples: The samples, in the order of the items.
-        image_size: Side of images and masks in pixels.
-        prepare_mask: Resizes a mask (H, W) to that size; by default it is resized like `read_mask`.
-        features: Features of the samples, to be returned in place of the photographs.
+    An item is an `ImageBatch` without the batch axis. If the features of the samples are given, it
+    is a `ScoringBatch`. Without `prepare_mask`, masks are resized like `read_mask`.
     """
 
-    def __init__(
-        self,
-        samples: Sequence[Sample],
-        image_size: int,
-        *,
-        prepare_mask: PrepareMask | None = None,
-        features: Dataset[Tensor] | None = None,
-    ) -> None:
-        self.samples = samples if isinstance(samples, PackedSamples) else PackedSamples(samples)
-        self.image_size = image_size
-        self.prepare_mask = prepare_mask
-        self.features = features
+    samples: Sequence[Sample]
+    image_size: int
+    _: KW_ONLY
+    prepare_mask: PrepareMask | None = None
+    features: Dataset[Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.samples, PackedSamples):
+            self.samples = PackedSamples(self.samples)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -145,18 +136,11 @@ class ImageDataset(Dataset[ImageBatch | ScoringBatch]):
         return ImageBatch(read_image(sample.image, size), labels)
 
 
-def _read_rgb(path: Path) -> Image.Image:
-    with _opened(path) as image:
-        return _to_rgb(ImageOps.exif_transpose(image), path)
-
-
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as image:
             yield image
-    except InputError:
-        raise
     except FileNotFoundError as error:
         raise MissingInputError(
             f"The image '{path}' is missing. Restore it, or remove it and start again."
@@ -168,7 +152,9 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         ) from error
 
 
-def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
+def _read_rgb(path: Path) -> Image.Image:
+    with _opened(path) as opened:
+        image = ImageOps.exif_transpose(opened)
     if image.mode == "F":
         raise InputError(
             f"'{path}' has floating-point pixels, whose range is unknown. Convert it to 8 or 16 "
@@ -177,16 +163,9 @@ def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits; Pillow opens some such files with 32-bit pixels
         wide = np.asarray(image).astype(np.float64).clip(0, 65535)
         image = Image.fromarray((wide / 257).round().astype(np.uint8))
-    return _convert(image)
+    return _without_palette(image).convert("RGB")
 
 
-def _convert(image: Image.Image) -> Image.Image:
-    # Palettes are converted to RGBA first, because Pillow warns about transparent ones.
-    return (image.convert("RGBA") if image.mode == "P" else image).convert("RGB")
-
-
-def _defective(mask: Image.Image) -> NDArray[np.bool_]:
-    if mask.mode in ("1", "L", "F") or mask.mode.startswith("I"):
-        return np.asarray(mask).astype(bool)
-    # An opaque alpha channel is not a defect, and black need not be the first entry of a palette.
-    return np.asarray(np.asarray(_convert(mask)).any(-1), dtype=np.bool_)
+def _without_palette(image: Image.Image) -> Image.Image:
+    # By RGBA, because Pillow warns about transparent palettes.
+    return image.convert("RGBA") if image.mode == "P" else image

@@ -17,20 +17,14 @@ def teacher_distance(x_g: Tensor, estimate: Tensor, weight: Tensor) -> Tensor:
 
     Args:
         x_g: Generated features (B, C, H, W), with their graph.
-        estimate: The teacher's estimate of x_0 from x_g noised to t, (B, C, H, W); no gradient
-            flows through it.
+        estimate: The teacher's estimate of x_0 from x_g noised to t; no gradient flows through it.
         weight: c(t), (B,).
     """
     return weight * (x_g - estimate.detach()).square().flatten(1).mean(1)
 
 
 def hinge_discriminator_loss(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
-    """Return the hinge loss, summed over the heads (ADD eq. 3 without R1), (B,).
-
-    Args:
-        real: Logits (B, 1, H_k, W_k) of each head for real features.
-        fake: Logits (B, 1, H_k, W_k) of each head for generated features.
-    """
+    """Return the hinge loss of the heads' logits (B, 1, H_k, W_k), summed (ADD eq. 3), (B,)."""
     return _sum_of_means([F.relu(1 - x) for x in real] + [F.relu(1 + x) for x in fake])
 
 
@@ -45,7 +39,7 @@ def r1_penalty(real: Sequence[Tensor], inputs: Sequence[Tensor]) -> Tensor:
     The penalty keeps its graph, so that it can be minimised; here ||x||^2 is a sum.
 
     Args:
-        real: Logits (B, 1, H_k, W_k) of each head for real features; D_k is their mean.
+        real: Logits (B, 1, H_k, W_k) of each head; D_k is their mean.
         inputs: Inputs F_k of each head, (B, C_k, H_k, W_k), requiring gradients.
     """
     gradients = torch.autograd.grad(_sum_of_means(real).sum(), list(inputs), create_graph=True)

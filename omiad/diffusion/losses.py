@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 (the field's spelling)
 
-from omiad.diffusion.masking import apply_mask
 from omiad.diffusion.parameterization import Denoised, DenoiseFn
 from omiad.diffusion.schedule import NoiseSchedule
 from omiad.errors import InputError
@@ -32,9 +31,6 @@ def timestep_weight(
     The paper does not define gamma. "auto" is one for networks that predict v or x_0. For networks
     that predict epsilon it is alpha_bar, which bounds the loss at both ends of the schedule even
     under masking.
-
-    Raises:
-        InputError: If the weighting is unknown.
     """
     if weighting not in get_args(Weighting):
         raise InputError(
@@ -63,9 +59,9 @@ def masked_denoising_loss(
 ) -> Tensor:
     """Return the loss of AMDM, eqs. 9 to 11: gamma(t) ||x_0_hat - x_0||^2 on masked features.
 
-    The network sees x_t = alpha x_m + sigma noise with x_m = x_0 * M, so it must also inpaint what
-    the mask hides. Without a mask this is eq. 5, ||noise_hat - noise||^2, weighted by
-    gamma(t) (sigma / alpha)^2.
+    The network sees x_t = alpha x_m + sigma noise with x_m = x_0 * M (eq. 6), so it must also
+    inpaint what the mask hides; the visible features are not rescaled. Without a mask this is
+    eq. 5, ||noise_hat - noise||^2, weighted by gamma(t) (sigma / alpha)^2.
 
     Args:
         denoise: The denoiser in training.
@@ -76,7 +72,7 @@ def masked_denoising_loss(
         keep: Mask M, broadcastable to x_0: 1 keeps a feature and 0 hides it.
         weight: gamma(t), (B,).
     """
-    estimate = denoise(schedule.add_noise(apply_mask(x_0, keep), noise, t), t)
+    estimate = denoise(schedule.add_noise(x_0 * keep, noise, t), t)
     return weight * _sample_mean((estimate.x_0 - x_0) ** 2)
 
 
@@ -121,8 +117,7 @@ def score_distillation_loss(
         alpha: Weight of the squared term; 0.5 is unbiased for the Fisher divergence.
     """
     gap = teacher.x_0 - student.x_0
-    inner = gap * (teacher.x_0 - x_g)
-    return weight * _sample_mean(inner - alpha * gap**2)
+    return weight * _sample_mean(gap * (teacher.x_0 - x_g) - alpha * gap**2)
 
 
 def discriminator_logits(encoding: Tensor) -> Tensor:
@@ -138,9 +133,7 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
 
     Deviation: eq. 17 is minimised but printed without its minus sign.
     """
-    real = _sample_mean(F.softplus(-real_logits))
-    fake = _sample_mean(F.softplus(fake_logits))
-    return (real + fake) / 2
+    return (_sample_mean(F.softplus(-real_logits)) + _sample_mean(F.softplus(fake_logits))) / 2
 
 
 def generator_adversarial_loss(fake_logits: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 (the field's spelling)
 
@@ -54,15 +53,8 @@ class Masking:
         if self.block < 1:
             raise InputError(f"masking.block must be at least 1, but got {self.block}.")
 
-    def drop_probability(self, t: Tensor, num_timesteps: int) -> Tensor:
-        """Return p(t), eq. 7, for steps t (any shape) in 1..T."""
-        return self.p_min + (self.p_max - self.p_min) * (t / num_timesteps) ** self.exponent
-
     def uniform_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """Return the shape (c, h, w) of the uniform draws that decide the mask of one sample.
-
-        Args:
-            shape: Shape of the sample's features, (C, H, W).
+        """Return the shape (c, h, w) of the draws that decide the mask of one sample (C, H, W).
 
         Raises:
             InputError: If the grid is not a multiple of the block.
@@ -79,23 +71,15 @@ class Masking:
         return (depth, height // self.block, width // self.block)
 
     def keep(self, uniform: Tensor, t: Tensor, num_timesteps: int) -> Tensor:
-        """Return the mask M(t) of eq. 8: 1 keeps a feature and 0 hides it.
+        """Return the mask M(t) of eqs. 6, 8, which broadcasts to (B, C, H, W): 1 keeps and 0 hides.
 
         Args:
             uniform: Draws from U[0, 1), (B, c, h, w) with `uniform_shape` for each sample.
             t: Steps (B,), integers in 1..T.
             num_timesteps: T.
-
-        Returns:
-            Mask that broadcasts to (B, C, H, W).
         """
-        p = self.drop_probability(t, num_timesteps).view(-1, 1, 1, 1)
-        keep = (uniform >= p).to(uniform.dtype)
+        p = self.p_min + (self.p_max - self.p_min) * (t / num_timesteps) ** self.exponent
+        keep = (uniform >= p.view(-1, 1, 1, 1)).to(uniform.dtype)
         if self.block > 1 and self.granularity != "channel":
             keep = F.interpolate(keep, scale_factor=float(self.block), mode="nearest")
         return keep
-
-
-def apply_mask(x_0: Tensor, keep: Tensor) -> Tensor:
-    """Hide features, eq. 6: x_m = x_0 * M; the visible features are not rescaled."""
-    return torch.mul(x_0, keep)

@@ -4,7 +4,8 @@ Losses and samplers need only the pair (x_0_hat, noise_hat), so no other file kn
 parameterisation.
 """
 
-from typing import Literal, NamedTuple, Protocol, get_args
+from collections.abc import Callable
+from typing import Literal, NamedTuple, get_args
 
 from torch import Tensor, nn
 
@@ -15,23 +16,14 @@ Parameterization = Literal["v", "epsilon", "x0"]
 
 
 class Denoised(NamedTuple):
-    """A denoiser's two equivalent estimates, each (B, C, H, W), float32 or better.
-
-    Attributes:
-        x_0: Estimate of the clean features.
-        noise: Estimate of the noise.
-    """
+    """Equivalent estimates of clean features and noise, each (B, C, H, W), float32 or better."""
 
     x_0: Tensor
     noise: Tensor
 
 
-class DenoiseFn(Protocol):
-    """Anything that maps noisy features (B, C, H, W) and steps (B,) to `Denoised`."""
-
-    def __call__(self, x_t: Tensor, t: Tensor) -> Denoised:
-        """Denoise x_t."""
-        ...
+DenoiseFn = Callable[[Tensor, Tensor], Denoised]
+"""Anything that maps noisy features (B, C, H, W) and steps (B,) to `Denoised`."""
 
 
 class Denoiser(nn.Module):
@@ -50,11 +42,7 @@ class Denoiser(nn.Module):
     """
 
     def __init__(
-        self,
-        network: nn.Module,
-        schedule: NoiseSchedule,
-        *,
-        parameterization: Parameterization = "v",
+        self, network: nn.Module, schedule: NoiseSchedule, *, parameterization: Parameterization
     ) -> None:
         super().__init__()
         if parameterization not in get_args(Parameterization):
@@ -76,11 +64,6 @@ class Denoiser(nn.Module):
         v (Salimans and Ho 2022) is alpha noise - sigma x_0, hence x_0 = alpha x_t - sigma v and
         noise = sigma x_t + alpha v. From epsilon, x_0 = (x_t - sigma noise) / alpha (paper eq. 10).
         From x0, noise = (x_t - alpha x_0) / sigma.
-
-        Args:
-            output: Raw network output (B, C, H, W).
-            x_t: Input of the network, noisy features (B, C, H, W).
-            t: Steps (B,), integers in 1..T.
         """
         # In half precision the epsilon form would be off by 0.2 rms at t_init = 960.
         output, x_t = output.to(self.schedule.alpha.dtype), x_t.to(self.schedule.alpha.dtype)

@@ -12,7 +12,7 @@ from omiad.errors import InputError
 
 
 def _steps(x: Tensor, t: int) -> Tensor:
-    return torch.full((x.shape[0],), t, dtype=torch.int64, device=x.device)
+    return torch.full((len(x),), t, device=x.device)
 
 
 def one_step_reconstruct(
@@ -68,9 +68,6 @@ def ddim_reconstruct(
         eta: Share of new noise in each step: 0 is deterministic, 1 has the variance of DDPM.
         step_noise: At least num_steps - 1 standard normals, broadcastable to x_0; used only if eta
             is positive.
-
-    Returns:
-        The last estimate of x_0, (B, C, H, W).
 
     Raises:
         InputError: If num_steps is not in 1..t_init, or step_noise has too few entries.

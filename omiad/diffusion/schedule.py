@@ -46,43 +46,30 @@ class NoiseSchedule(nn.Module):
                 f"The schedule needs 0 < beta_start <= beta_end < 1, but got beta_start "
                 f"{beta_start} and beta_end {beta_end}."
             )
+        self.num_timesteps = num_timesteps
         beta = torch.linspace(beta_start, beta_end, num_timesteps, dtype=torch.float64)
         alpha_bar = torch.cumprod(1 - beta, dim=0)
         # The constructor recomputes the amplitudes, so checkpoints do not need them.
         self.register_buffer("alpha", alpha_bar.sqrt().to(dtype), persistent=False)
         self.register_buffer("sigma", (1 - alpha_bar).sqrt().to(dtype), persistent=False)
 
-    @property
-    def num_timesteps(self) -> int:
-        """T, the number of forward steps."""
-        return self.alpha.numel()
-
     def amplitudes(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return (alpha_t, sigma_t), each (B, 1, 1, 1), for steps t (B,) in 1..T."""
-        index = t - 1
         shape = (-1, 1, 1, 1)
-        return self.alpha[index].view(shape), self.sigma[index].view(shape)
+        return self.alpha[t - 1].view(shape), self.sigma[t - 1].view(shape)
 
     def add_noise(self, x_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """Sample x_t from q(x_t | x_0), eq. 2: alpha_t x_0 + sigma_t noise.
 
-        Args:
-            x_0: Clean features (B, C, H, W).
-            noise: Standard normal noise, broadcastable to x_0.
-            t: Steps (B,), integers in 1..T.
+        The noise is standard normal and broadcastable to the clean features x_0 (B, C, H, W).
         """
         alpha, sigma = self.amplitudes(t)
         return alpha * x_0 + sigma * noise
 
-    def check_step(self, t: int, name: str) -> int:
-        """Return t if it lies in 1..T.
-
-        Raises:
-            InputError: If it does not; the message calls the step `name`.
-        """
+    def check_step(self, t: int, name: str) -> None:
+        """Reject a step outside 1..T, which the message calls `name`."""
         if not 1 <= t <= self.num_timesteps:
             raise InputError(f"{name} must lie in 1..{self.num_timesteps}, but got {t}.")
-        return t
 
     def noise_to_signal(self, t: int, rms: float) -> float:
         """Return the noise-to-signal ratio (sigma_t / alpha_t) / rms of features with that rms."""

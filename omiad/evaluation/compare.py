@@ -11,8 +11,9 @@ from rich.table import Table
 
 from omiad.errors import InputError
 from omiad.metrics import METRICS
-from omiad.metrics.bootstrap import Array, ScoredImages, deviations, draw, interval, means
-from omiad.metrics.table import HEADINGS, figures_table
+from omiad.metrics.bootstrap import ScoredImages, deviations, draw, interval, means
+from omiad.metrics.ranking import Array
+from omiad.metrics.table import COLUMNS, figures_table
 from omiad.results import (
     Bootstrap,
     images_path,
@@ -43,18 +44,18 @@ def compare(
     num_resamples: int = 1000,
     seed: int = 0,
 ) -> None:
-    """Print by how much a second run differs from a first, and whether the difference is real.
+    """Print how much a second run differs from a first, and whether the difference is real.
 
-    The same images are drawn for both runs, so that what is hard in an image cancels out. A
-    difference is called real, and printed bold, if 95 % of the draws lie on one side of zero. Of
-    models with several seeds, each draw takes seeds anew as well.
+    Every draw takes the same images for both runs, so that the difficulty of an image cancels out.
+    A difference is called real, and printed bold, if 95 % of the draws lie on one side of zero. If
+    a model has several seeds, each draw takes seeds as well.
 
     Args:
         results: Two files results.json; figures are those of the second minus those of the first.
-            With --minus or --seeds any number.
-        minus: The model to subtract, where each model has several seeds: one results.json for each
-            of results, in the same order, or a single one.
-        seeds: Take the runs as seeds of one model instead: mean and standard deviation.
+            With --minus or --seeds any number of files.
+        minus: The model to subtract, if models have several seeds: one results.json for each of
+            results, in the same order, or a single one.
+        seeds: Take the runs as seeds of one model and print mean and standard deviation.
         num_resamples: Draws of the images.
         seed: Seed of the draws.
 
@@ -93,18 +94,18 @@ def differences(
 ) -> dict[str, dict[str, Difference]]:
     """Return the differences of each category and of their mean.
 
-    Each draw takes images with replacement, the same for all runs, and pairs of runs with
-    replacement, as many as there are. Few seeds are drawn too narrowly: of n, their part of the
-    spread is too small by the factor sqrt(1 - 1 / n).
+    Each draw takes images with replacement, the same for all runs, and as many pairs of runs as
+    there are, with replacement. With n seeds the spread over seeds comes out too small by the
+    factor sqrt(1 - 1 / n).
 
     Args:
-        first: Files results.json of a model, one for each seed, or one for all.
-        second: Those of another, of the same images.
-        num: Draws.
-        seed: Of the draws.
+        first: Files results.json of a model, one for each seed or a single one.
+        second: Those of another model, of the same images.
+        num: Number of draws.
+        seed: Seed of the draws.
 
     Raises:
-        InputError: If the runs' images differ.
+        InputError: If the images of the runs differ.
     """
     runs = list(dict.fromkeys([*first, *second]))
     pairs = list(zip([*first] * (len(second) // len(first)), second, strict=True))
@@ -112,12 +113,11 @@ def differences(
     shares = np.stack([(picked == number).mean(1) for number in range(len(pairs))])
     figures = {path: read_results(path)["categories"] for path in runs}
     value: dict[str, dict[str, Array]] = {}
-    moved: dict[str, dict[str, Array]] = {}
+    changes: dict[str, dict[str, Array]] = {}
     archives = (read_images(images_path(path)) for path in runs)
     for number, row in enumerate(zip_longest(*archives)):
-        names = [entry and entry[0] for entry in row]
-        for path, name in zip(runs, names, strict=True):
-            if name != names[0]:
+        for path, entry in zip(runs, row, strict=True):
+            if (entry and entry[0]) != (row[0] and row[0][0]):
                 raise InputError(
                     f"'{runs[0]}' has the categories {', '.join(sorted(figures[runs[0]]))}, but "
                     f"'{path}' {', '.join(sorted(figures[path]))}. Compare runs on the same data."
@@ -127,22 +127,19 @@ def differences(
         rng = np.random.default_rng([seed, number])
         times = draw(images[0].is_anomalous, num=num, rng=rng)
         found = {path: deviations(one, times) for path, one in zip(runs, images, strict=True)}
-        keys = [
-            key
-            for key in METRICS
-            if all(key in found[p] and figures[p][category][key] is not None for p in runs)
-        ]
-        value[category], moved[category] = {}, {}
-        for key in keys:
+        value[category], changes[category] = {}, {}
+        for key in METRICS:
             of_runs = {path: figures[path][category][key] for path in runs}
+            if None in of_runs.values() or not all(key in found[path] for path in runs):
+                continue
             by = np.array([[of_runs[b] - of_runs[a]] for a, b in pairs])
             drawn = by + np.stack([found[b][key] - found[a][key] for a, b in pairs])
             value[category][key] = by.mean(0)
-            moved[category][key] = (shares * drawn).sum(0) - by.mean()
-    value, moved = means(value), means(moved)
+            changes[category][key] = (shares * drawn).sum(0) - by.mean()
+    value, changes = means(value), means(changes)
     return {
         name: {
-            key: Difference(float(row[key][0]), *interval(float(row[key][0]), moved[name][key]))
+            key: Difference(float(row[key][0]), *interval(float(row[key][0]), changes[name][key]))
             for key in row
         }
         for name, row in value.items()
@@ -150,12 +147,12 @@ def differences(
 
 
 def _matched(reference: ScoredImages, images: ScoredImages, category: str) -> ScoredImages:
-    """Return the images of a run by name, which must be those of another."""
+    """Return the images of a run by name, after checking that the reference has the same."""
     unlike = set(reference.name.tolist()) ^ set(images.name.tolist())
     if unlike:
         raise InputError(
-            f"The runs saw different images of '{category}': {len(unlike)} are in one alone, the "
-            f"first is {min(unlike)}. Compare runs on the same data."
+            f"The runs saw different images of '{category}': {len(unlike)} are in one run alone, "
+            f"the first is {min(unlike)}. Compare runs on the same data."
         )
     reference, images = reference.sorted(), images.sorted()
     unlike_labels = images.name[images.is_anomalous != reference.is_anomalous]
@@ -173,13 +170,13 @@ def _differences_table(
     real = sum(each.is_real for each in found["mean"].values())
     table = figures_table(
         title=f"{', '.join(second)} minus {', '.join(first)}",
-        caption=f"Below each difference the interval of 95 % of the draws, from and to; bold where "
-        f"it leaves out zero ({real} of {len(found['mean'])} means).",
+        caption=f"Below each difference: both ends of the interval of 95 % of the draws. Bold: the "
+        f"interval leaves out zero ({real} of {len(found['mean'])} means).",
     )
     for name, row in found.items():
         if name == "mean":
             table.add_section()
-        table.add_row(name, *(_cell(row.get(key)) for key in HEADINGS))
+        table.add_row(name, *(_cell(row.get(key)) for key in COLUMNS))
     return table
 
 
@@ -198,7 +195,7 @@ def _seeds_table(records: Sequence[dict[str, Any]]) -> Table:
     for name in dict.fromkeys(name for row in rows for name in row):
         if name == "mean":
             table.add_section()
-        values = [[row.get(name, {}).get(key) for row in rows] for key in HEADINGS]
+        values = [[row.get(name, {}).get(key) for row in rows] for key in COLUMNS]
         table.add_row(name, *(_spread(figures) for figures in values))
     return table
 

@@ -1,12 +1,10 @@
-"""Anomaly maps on disk: which file belongs to which image, and what is in it."""
+"""Anomaly maps and image scores on disk: which file belongs to which image, and what is in it."""
 
 import csv
-import zipfile
-import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,23 +12,18 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from omiad.errors import InputError, MissingInputError
+from omiad.errors import BROKEN_ARCHIVE, InputError, MissingInputError
+from omiad.metrics import Results
 from omiad.report import gallery_path
 from omiad.results import images_path
 
-MAP_SUFFIXES = frozenset({".npy", ".npz", ".png", ".tif", ".tiff"})
-"""Suffixes of map files, in lower case; compared without regard to case."""
+T = TypeVar("T")
 
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    zipfile.BadZipFile,
-    zlib.error,
-    Image.DecompressionBombError,
-)
-"""What Pillow and numpy report broken files by."""
+MAP_SUFFIXES = frozenset({".npy", ".npz", ".png", ".tif", ".tiff"})
+"""Suffixes of map files; case is ignored."""
+
+_UNREADABLE = (*BROKEN_ARCHIVE, SyntaxError, Image.DecompressionBombError)
+"""What Pillow and numpy raise for broken files."""
 
 _MAX_NAMED = 20
 _EXACT_INTEGERS = 2**24
@@ -38,9 +31,9 @@ _EXACT_INTEGERS = 2**24
 
 
 def find_maps(folder: Path, names: Sequence[str]) -> list[Path]:
-    """Return the map of each image: at its image's path, with another suffix.
+    """Return the map of each image: the file at the path of the image, with another suffix.
 
-    A results.json, and the images beside it, may lie among the maps.
+    A results.json and the files next to it may lie among the maps.
 
     Args:
         folder: Folder of the maps.
@@ -48,62 +41,47 @@ def find_maps(folder: Path, names: Sequence[str]) -> list[Path]:
 
     Raises:
         MissingInputError: If there is no such folder.
-        InputError: If a map is missing, belongs to no image, or is not the only one.
+        InputError: If an image has no map or several, or a map has no image.
     """
     if not folder.is_dir():
         raise MissingInputError(f"No folder '{folder}'. Give --maps the folder of the maps.")
-    files: dict[str, list[Path]] = defaultdict(list)
     found = sorted(folder.rglob("*"))
-    of_results = {
-        beside(path)
-        for path in found
-        if path.suffix == ".json"
-        for beside in (images_path, gallery_path)
-    }
+    records = [path for path in found if path.suffix == ".json"]
+    of_results = {beside(path) for path in records for beside in (images_path, gallery_path)}
+    files: dict[str, list[Path]] = defaultdict(list)
     for path in found:
         if path.suffix.lower() in MAP_SUFFIXES and path.is_file() and path not in of_results:
             files[_stem(path.relative_to(folder).as_posix())].append(path)
-    images = _by_stem(names)
-    missing = [name for name in names if _stem(name) not in files]
-    extra = [path for stem, paths in files.items() if stem not in images for path in paths]
-    ambiguous = [
-        " and ".join(map(str, paths if len(paths) > 1 else images[stem]))
-        for stem, paths in files.items()
-        if stem in images and (len(paths) > 1 or len(images[stem]) > 1)
-    ]
-    complain(f"The maps in '{folder}' do not fit the test images.", {
-        "no map for": missing,
-        "no image for": extra,
-        "which belong together of": ambiguous,
-    })  # fmt: skip
-    return [files[_stem(name)][0] for name in names]
+    return _matched(names, files, "map", f"The maps in '{folder}' do not fit the test images.")
 
 
 def read_map(path: Path) -> Tensor:
     """Read a map as float32, without scaling.
 
-    npy and npz hold one array; axes of length 1 do not count. Pictures have one channel.
+    An npy or npz file holds one array, and its axes of length 1 are dropped. A picture has one
+    channel.
 
     Returns:
         Scores (H, W).
 
     Raises:
-        InputError: If the file holds no such map, or numbers that float32 would round or that are
-            not finite.
+        InputError: If the file holds no such map, or its numbers are not finite or not exact in
+            float32.
     """
     array = _read_array(path)
     array = array.squeeze() if array.ndim > 2 else array
     if array.ndim != 2:
         raise InputError(f"'{path}' has shape {array.shape}; a map is (H, W).")
-    if array.dtype.kind not in "fiub" or array.dtype.itemsize > (4 if _is_float(array) else 8):
+    is_float = array.dtype.kind == "f"
+    if array.dtype.kind not in "fiub" or array.dtype.itemsize > (4 if is_float else 8):
         raise InputError(
             f"'{path}' holds {array.dtype}, but figures rank float32. Save "
             f"array.astype(numpy.float32)."
         )
-    if not _is_float(array) and array.size and np.abs(array.astype(float)).max() > _EXACT_INTEGERS:
+    if not is_float and array.size and np.abs(array.astype(float)).max() > _EXACT_INTEGERS:
         raise InputError(f"'{path}' holds integers that float32 rounds. Save floating-point maps.")
     if not np.isfinite(array).all():
-        raise InputError(f"'{path}' holds NaN or infinite scores.")
+        raise InputError(f"'{path}' holds NaN or infinite scores. Save finite scores.")
     return torch.from_numpy(array.astype(np.float32))
 
 
@@ -111,7 +89,7 @@ def read_scores(path: Path, names: Sequence[str]) -> Tensor:
     """Read the image scores of a method from a table with the columns image and score.
 
     Args:
-        path: CSV file; `image` is a path below the root of the data set, whatever its suffix.
+        path: CSV file; `image` is a path below the root of the data set, with any suffix.
         names: Path of each image below the root, with forward slashes.
 
     Returns:
@@ -119,7 +97,7 @@ def read_scores(path: Path, names: Sequence[str]) -> Tensor:
 
     Raises:
         MissingInputError: If there is no such file.
-        InputError: If a score is missing, twice there, of no image, or no finite number.
+        InputError: If an image has no finite score or several, or a score has no image.
     """
     if not path.is_file():
         raise MissingInputError(f"No table '{path}'. Check --scores.")
@@ -131,31 +109,42 @@ def read_scores(path: Path, names: Sequence[str]) -> Tensor:
         except (UnicodeDecodeError, csv.Error) as error:
             raise InputError(f"'{path}' is not a CSV table in UTF-8 ({error}).") from error
     if not {"image", "score"} <= set(columns):
-        raise InputError(f"'{path}' needs the columns image and score, but has "
-                         f"{', '.join(columns) or 'none'}.")  # fmt: skip
+        has = ", ".join(columns) or "none"
+        raise InputError(f"'{path}' needs the columns image and score, but has {has}.")
     given: dict[str, list[str]] = defaultdict(list)
     for row in table:
         given[_stem((row["image"] or "").replace("\\", "/"))].append(row["score"] or "")
-    images = _by_stem(names)
-    complain(f"The scores in '{path}' do not fit the test images.", {
-        "no score for": [name for name in names if _stem(name) not in given],
-        "no image for": [stem for stem in given if stem not in images],
-        "more than one of": [
-            stem for stem in given
-            if stem in images and (len(given[stem]) > 1 or len(images[stem]) > 1)
-        ],
-        "no finite number for": [
-            stem for stem, texts in given.items() if not all(map(_is_number, texts))
-        ],
+    sentence = f"The scores in '{path}' do not fit the test images."
+    texts = dict(zip(names, _matched(names, given, "score", sentence), strict=True))
+    complain(sentence, {
+        "no finite number for": [name for name, text in texts.items() if not _is_number(text)]
     })  # fmt: skip
-    return torch.tensor([float(given[_stem(name)][0]) for name in names], dtype=torch.float64)
+    return torch.tensor([float(text) for text in texts.values()], dtype=torch.float64)
+
+
+def write_maps(folder: Path, names: Sequence[str], maps: Tensor) -> None:
+    """Write maps (B, H, W) as npy files, float32, where `find_maps` finds them."""
+    for name, pixels in zip(names, maps.float().cpu().numpy(), strict=True):
+        path = folder / Path(name).with_suffix(".npy")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, pixels)
+
+
+def write_scores(path: Path, names: Sequence[str], results: Results) -> None:
+    """Write the image scores of all categories as a table that `read_scores` reads."""
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        rows = csv.writer(file)
+        rows.writerow(("image", "score"))
+        for images in results.images.values():
+            for index, score in zip(images.index.tolist(), images.score.tolist(), strict=True):
+                rows.writerow((names[index], score))
 
 
 def complain(sentence: str, faults: Mapping[str, Iterable[Any]]) -> None:
     """Name all faults, kind by kind, if there are any.
 
     Raises:
-        InputError: If there are.
+        InputError: If there is a fault.
     """
     parts = []
     for kind, things in faults.items():
@@ -183,12 +172,8 @@ def _read_array(path: Path) -> NDArray[Any]:
     except _UNREADABLE as error:
         raise InputError(f"'{path}' cannot be read as a map ({error}).") from error
     if len(arrays) != 1:
-        raise InputError(f"'{path}' holds {len(arrays)} arrays, so that the map is not known.")
+        raise InputError(f"'{path}' holds {len(arrays)} arrays. Save the map alone.")
     return arrays[0]
-
-
-def _is_float(array: NDArray[Any]) -> bool:
-    return array.dtype.kind == "f"
 
 
 def _is_number(text: str) -> bool:
@@ -198,11 +183,24 @@ def _is_number(text: str) -> bool:
         return False
 
 
-def _by_stem(names: Sequence[str]) -> dict[str, list[str]]:
+def _matched(
+    names: Sequence[str], found: Mapping[str, list[T]], what: str, sentence: str
+) -> list[T]:
+    """Return what was found for each image, which must be one thing, by the stem of its name."""
     images: dict[str, list[str]] = defaultdict(list)
     for name in names:
         images[_stem(name)].append(name)
-    return images
+    several = [
+        f"{stem} ({len(things)} for {', '.join(images[stem])})"
+        for stem, things in found.items()
+        if stem in images and (len(things) > 1 or len(images[stem]) > 1)
+    ]
+    complain(sentence, {
+        f"no {what} for": [name for name in names if _stem(name) not in found],
+        "no image for": [stem for stem in found if stem not in images],
+        f"not one {what} for one image:": several,
+    })  # fmt: skip
+    return [found[_stem(name)][0] for name in names]
 
 
 def _stem(name: str) -> str:

@@ -1,21 +1,15 @@
-"""Exact metrics of anomaly detection and localisation from raw scores."""
+"""Exact metrics of anomaly detection and localisation from raw scores.
+
+`detection` holds the figures of a data set and `category` those of one category. Image figures are
+in `images` and pixel figures in `pixels`; both are computed by `ranking`. Pixels are counted in a
+`histogram`, and each defect region weighs the same (`regions`). `image_counts` and `bootstrap`
+resample images, `estimators` reproduces published code, and `table` prints.
+"""
 
 from omiad.metrics.detection import METRICS as METRICS
 from omiad.metrics.detection import AnomalyMetrics as AnomalyMetrics
 from omiad.metrics.detection import Results as Results
-from omiad.metrics.images import ImageDetection as ImageDetection
 from omiad.metrics.pixels import PixelDetection as PixelDetection
-from omiad.metrics.region_overlap import au_pro as au_pro
-from omiad.metrics.region_overlap import region_weights as region_weights
 from omiad.metrics.table import results_table as results_table
 
-__all__ = [
-    "METRICS",
-    "AnomalyMetrics",
-    "ImageDetection",
-    "PixelDetection",
-    "Results",
-    "au_pro",
-    "region_weights",
-    "results_table",
-]
+__all__ = ["METRICS", "AnomalyMetrics", "PixelDetection", "Results", "results_table"]

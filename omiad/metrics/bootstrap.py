@@ -1,8 +1,8 @@
-"""How far figures would move with other test images: bootstrap over images, alone and paired.
+"""How much figures vary with the choice of test images: bootstrap over images, alone and paired.
 
-Normal and anomalous images are drawn with replacement, each as many as there are. Pixels come from
-the coarse counts of each image; what they serve for is the deviation from the same figure of all
-images, which is added to the exact one.
+Normal and anomalous images are drawn with replacement, as many of each as there are. The pixel
+figures of a draw come from coarse counts of each image. Only their deviation from the same figure
+of all images is used; it is added to the exact figure.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,28 +11,25 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from omiad.metrics.bounds import PIXEL_FIGURES, Figure, Ranked
 from omiad.metrics.detection import IMAGE_METRICS, METRICS, PIXEL_METRICS
 from omiad.metrics.images import IMAGE_FIGURES
-
-Array = NDArray[np.float64]
+from omiad.metrics.ranking import PIXEL_FIGURES, Array, Figure, Ranked
 
 LEVEL = 0.95
-"""Share of the draws that an interval holds."""
-
+"""Share of the draws in an interval."""
 
 _BLOCK = 2**18
 """Draws times images that are counted at once, 2 MB for each array."""
 
 
 class ScoredImages(NamedTuple):
-    """The images of a category with what resampling needs.
+    """What resampling needs of the images of a category.
 
     Attributes:
         name: Path of each image below the root of the data set (N,).
         score: Image scores (N,).
         is_anomalous: Labels (N,).
-        has_mask: Whether the pixels' labels are known (N,).
+        has_mask: Whether the labels of the pixels are known (N,).
         counts: Normal, defective and weighted defective pixels per bin, lowest first (N, 3, K).
     """
 
@@ -45,17 +42,11 @@ class ScoredImages(NamedTuple):
     def sorted(self) -> "ScoredImages":
         """Return the images by name."""
         rows = np.argsort(self.name)
-        return ScoredImages(
-            self.name[rows],
-            self.score[rows],
-            self.is_anomalous[rows],
-            self.has_mask[rows],
-            self.counts[rows],
-        )
+        return ScoredImages._make(column[rows] for column in self)
 
 
 def draw(is_anomalous: NDArray[np.bool_], *, num: int, rng: np.random.Generator) -> Array:
-    """Draw images with replacement within each label; how often each is taken (num, N)."""
+    """Draw images with replacement within each class; how often each is drawn (num, N)."""
     times = np.zeros((num, len(is_anomalous)))
     for label in (False, True):
         rows = np.flatnonzero(is_anomalous == label)
@@ -65,25 +56,25 @@ def draw(is_anomalous: NDArray[np.bool_], *, num: int, rng: np.random.Generator)
 
 
 def deviations(images: ScoredImages, times: Array) -> dict[str, Array]:
-    """Return by how much each metric moves when images count that often; undefined ones left out.
+    """Return how much each metric changes in each draw (R,); undefined metrics are left out.
 
     Args:
-        images: Of one category.
+        images: Images of one category.
         times: How often each image counts in each draw (R, N).
     """
     all_once = np.ones((1, times.shape[1]))
     blocks = np.array_split(times, min(len(times), 1 + times.size // _BLOCK))
-    moved: dict[str, Array] = {}
-    for part, names in ((_image_metrics, IMAGE_METRICS), (_pixel_metrics, PIXEL_METRICS)):
+    changes: dict[str, Array] = {}
+    for part in (_image_metrics, _pixel_metrics):
         whole = part(images, all_once)
         drawn = [part(images, block) for block in blocks] if whole else []
-        for name in names if whole else ():
-            moved[name] = np.concatenate([row[name] for row in drawn]) - whole[name]
-    return moved
+        for name, value in whole.items():
+            changes[name] = np.concatenate([row[name] for row in drawn]) - value
+    return changes
 
 
 def means(categories: Mapping[str, dict[str, Array]]) -> dict[str, dict[str, Array]]:
-    """Add `mad` to the deviations of each category, and their "mean" over categories."""
+    """Add `mad` to the deviations of each category, and "mean", their mean over categories."""
     rows = {name: dict(row) for name, row in categories.items()}
     for row in rows.values():
         if len(row) == len(METRICS):
@@ -96,9 +87,9 @@ def means(categories: Mapping[str, dict[str, Array]]) -> dict[str, dict[str, Arr
     return {**rows, "mean": mean}
 
 
-def interval(figure: float, moved: Array, *, level: float = LEVEL) -> tuple[float, float]:
+def interval(figure: float, changes: Array, *, level: float = LEVEL) -> tuple[float, float]:
     """Return the interval around a figure that holds that share of the draws."""
-    low, high = np.nanquantile(moved, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.nanquantile(changes, [(1 - level) / 2, (1 + level) / 2])
     return float(figure + low), float(figure + high)
 
 
@@ -122,7 +113,7 @@ def _pixel_metrics(images: ScoredImages, times: Array) -> dict[str, Array]:
 
 
 def _values(figure: Callable[[Ranked], Figure], counts: Array) -> Array:
-    """Return a figure of each draw from its counts (3, R, K), NaN without both classes."""
+    """Return a figure of each draw from its counts (3, R, K), NaN if either class is missing."""
     values = np.full(counts.shape[1], np.nan)
     rows = (counts[:2].sum(-1) > 0).all(0)
     ranked = Ranked(counts[:, rows], np.ones(counts.shape[-1], np.bool_))

@@ -1,7 +1,7 @@
 """The estimators of published code, to reproduce a published number; our own figures are exact.
 
 Each takes its thresholds at equal distances between the lowest and the highest score of a
-category, so that a single hot image moves every figure.
+category. A single image with high scores therefore moves every figure.
 """
 
 from collections.abc import Callable
@@ -12,15 +12,15 @@ import torch
 from numpy.typing import NDArray
 from scipy.integrate import trapezoid
 
-from omiad.metrics.bounds import FPR_LIMIT
 from omiad.metrics.histogram import Bins, score_codes, scores_of
+from omiad.metrics.ranking import FPR_LIMIT
 
 Array = NDArray[np.float64]
 Estimates = dict[str, float | None]
 
 
 class _Counts:
-    """Shares of pixels at or above thresholds; within a bin all count as its first code."""
+    """Numbers of pixels at or above thresholds; a pixel counts as the first code of its bin."""
 
     def __init__(self, bins: Bins) -> None:
         self.start = bins.start
@@ -87,4 +87,4 @@ SOURCE_ESTIMATORS: dict[str, Callable[[Bins], Estimates]] = {
     "ader": ader,
     "dinomaly": dinomaly,
 }
-"""Pixel figures as the source of a protocol estimates them; the others it has are exact."""
+"""Pixel figures as the source of a protocol estimates them; its other figures are exact."""

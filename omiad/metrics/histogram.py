@@ -1,9 +1,9 @@
-"""Histograms of scores of any sign and range: bounded, mergeable, blind to order and batches.
+"""Histograms of scores of any sign and range: bounded, mergeable, independent of order and batches.
 
-A float32 score is first numbered by a code that keeps the order of all float32 numbers. Bins are
-2**shift neighbouring codes; empty bins take no room. The shift is the smallest at which all scores
-fall into at most `max_bins` bins, so it depends on the scores alone, and a narrow band of scores is
-resolved as finely beside an outlier as without one.
+The code of a float32 score is an integer in the order of all float32 numbers. A bin holds 2**shift
+neighbouring codes, and empty bins take no memory. The shift is the smallest at which all scores
+fall into at most `max_bins` bins. The shift therefore depends on the scores alone, and an outlier
+does not widen the bins of a narrow band of scores.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ MAX_BINS = 2**17
 
 
 class Tally(NamedTuple):
-    """Counts of scores in the bins that hold any.
+    """Counts of scores in the bins that are not empty.
 
     Attributes:
         shift: Binary logarithm of the number of codes in a bin.
@@ -37,17 +37,57 @@ class Tally(NamedTuple):
         """Return the tally of no scores."""
         return cls(0, np.empty(0, np.int32), np.empty((3, 0)))
 
+    def take(self, rows: NDArray[np.bool_]) -> "Tally":
+        """Return some of the bins."""
+        return Tally(self.shift, self.keys[rows], self.counts[:, rows])
+
+    def contains(self, codes: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Return which codes (N,) fall into a bin."""
+        keys = codes >> np.int32(self.shift)
+        row = np.searchsorted(self.keys, keys)
+        found: NDArray[np.bool_] = self.keys[np.minimum(row, len(self.keys) - 1)] == keys
+        return found
+
+    def is_split_by(self, finer: "Tally") -> bool:
+        """Return whether finer bins within these bins count the same pixels."""
+        keys = finer.keys >> np.int32(self.shift - finer.shift)
+        _, keys, counts = _summed(self.shift, keys, finer.counts)
+        return np.array_equal(keys, self.keys) and np.array_equal(counts[:2], self.counts[:2])
+
+
+class Bins(NamedTuple):
+    """Bins of different widths, from the lowest.
+
+    Attributes:
+        start: First code of each bin (K,), int64.
+        is_tied: Whether a bin holds a single code, so that its scores are equal (K,).
+        counts: As in a tally (3, K).
+    """
+
+    start: NDArray[np.int64]
+    is_tied: NDArray[np.bool_]
+    counts: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, *tallies: Tally) -> "Bins":
+        """Put the bins of tallies together that have no code in common."""
+        start = np.concatenate([each.keys.astype(np.int64) << each.shift for each in tallies])
+        is_tied = np.concatenate([np.full(len(each.keys), each.shift == 0) for each in tallies])
+        counts = np.concatenate([each.counts for each in tallies], axis=1)
+        order = np.argsort(start)
+        return cls(start[order], is_tied[order], counts[:, order])
+
 
 def score_codes(scores: Tensor) -> NDArray[np.int32]:
     """Number scores (any shape) in their order: a < b exactly where code(a) < code(b).
 
-    The bits of a positive float32 ascend with it, those of a negative one descend.
+    The bits of a positive float32 ascend with it, and those of a negative float32 descend.
     """
     floats = scores.detach().to("cpu", torch.float32).contiguous().numpy()
     bits: NDArray[np.int32] = floats.view(np.int32)
     if bits.size == 0 or bits.min() >= 0:
         return bits
-    bits = (floats + np.float32(0)).view(np.int32)  # -0.0 is 0.0
+    bits = (floats + np.float32(0)).view(np.int32)  # -0.0 becomes 0.0
     return bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))
 
 
@@ -64,14 +104,14 @@ def tally(
     shift: int = 0,
     max_bins: int = MAX_BINS,
 ) -> Tally:
-    """Count scores in bins as fine as fit.
+    """Count scores in the narrowest bins that `max_bins` allows.
 
     Args:
         codes: Codes of the scores (N,).
         defective: Positions of the defective pixels among them (M,).
-        weights: 1 / area of the region of each of those (M,).
+        weights: 1 / area of the region of each defective pixel (M,).
         shift: Binary logarithm of the least number of codes in a bin.
-        max_bins: Most bins that may hold scores.
+        max_bins: Most bins that are not empty.
     """
     if not codes.size:
         return Tally.empty()
@@ -94,78 +134,34 @@ def tally(
 
 
 def merge(tallies: Sequence[Tally], *, max_bins: int = MAX_BINS) -> Tally:
-    """Add tallies up, in bins as fine as fit; the same whatever their order and grouping."""
+    """Add tallies up in the narrowest bins that `max_bins` allows, whatever their order."""
     if len(tallies) == 1 and len(tallies[0].keys) <= max_bins:
         return tallies[0]
-    shift = max((each.shift for each in tallies), default=0)
-    keys = np.concatenate(
-        [Tally.empty().keys, *(each.keys >> np.int32(shift - each.shift) for each in tallies)]
-    )
-    counts = np.concatenate([Tally.empty().counts, *(each.counts for each in tallies)], axis=1)
+    shift = max(each.shift for each in tallies)
+    keys = np.concatenate([each.keys >> np.int32(shift - each.shift) for each in tallies])
+    counts = np.concatenate([each.counts for each in tallies], axis=1)
     if len(tallies) > 1:
-        order = np.argsort(keys, kind="stable")  # a merge of sorted runs
+        order = np.argsort(keys, kind="stable")  # merges sorted runs
         keys, counts = keys[order], np.take(counts, order, axis=1)
     more = _shift_for(keys, max_bins)
-    keys = keys >> np.int32(more)
+    return _summed(shift + more, keys >> np.int32(more), counts)
+
+
+def _summed(shift: int, keys: NDArray[np.int32], counts: NDArray[np.float64]) -> Tally:
+    """Add up the counts (3, K) of equal keys (K,), which are ascending."""
     is_first = np.ones(len(keys), np.bool_)
     is_first[1:] = keys[1:] != keys[:-1]
     if not is_first.all():
         bins = np.cumsum(is_first) - 1
         counts = np.stack([np.bincount(bins, weights=row) for row in counts])
-    return Tally(shift + more, keys[is_first], counts)
-
-
-class Bins(NamedTuple):
-    """Bins of any width, in which some were counted anew in finer ones.
-
-    Attributes:
-        start: First code of each bin, ascending (K,), int64.
-        shift: Binary logarithm of the number of its codes (K,), int64.
-        counts: As of a tally (3, K).
-    """
-
-    start: NDArray[np.int64]
-    shift: NDArray[np.int64]
-    counts: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, tally: Tally) -> "Bins":
-        """Take a tally's bins."""
-        shift = np.full(len(tally.keys), tally.shift, np.int64)
-        return cls(tally.keys.astype(np.int64) << tally.shift, shift, tally.counts)
-
-    def take(self, rows: NDArray[np.bool_]) -> "Bins":
-        """Return some of the bins."""
-        return Bins(self.start[rows], self.shift[rows], self.counts[:, rows])
-
-    def contain(self, codes: NDArray[np.int32]) -> NDArray[np.bool_]:
-        """Return which codes (N,) fall into a bin."""
-        row = np.searchsorted(self.start, codes, side="right") - 1
-        end = self.start + (1 << self.shift)
-        return (row >= 0) & (codes < end[row])
-
-    def are_split_by(self, finer: "Bins") -> bool:
-        """Return whether finer bins within these hold the same normal and defective pixels."""
-        row = np.searchsorted(self.start, finer.start, side="right") - 1
-        size = len(self.start)
-        counts = [np.bincount(row, weights, minlength=size) for weights in finer.counts[:2]]
-        return np.array_equal(counts, self.counts[:2])
-
-    def with_finer(self, rows: NDArray[np.bool_], finer: "Bins") -> "Bins":
-        """Return the bins with some of them replaced by finer ones."""
-        start, shift = (
-            np.concatenate(pair) for pair in zip(self.take(~rows)[:2], finer[:2], strict=True)
-        )
-        counts = np.concatenate([self.counts[:, ~rows], finer.counts], axis=1)
-        order = np.argsort(start)
-        return Bins(start[order], shift[order], counts[:, order])
+    return Tally(shift, keys[is_first], counts)
 
 
 def _shift_for(keys: NDArray[np.int32], max_bins: int) -> int:
-    """Return the smallest shift that leaves at most that many distinct keys, which are sorted."""
+    """Return the smallest shift that leaves at most `max_bins` distinct of the ascending keys."""
     if len(keys) <= max_bins:
         return 0
-    # Neighbours are told apart up to the highest bit in which they differ.
+    # Neighbours stay distinct up to the highest bit in which they differ.
     changes = (keys[1:] ^ keys[:-1]).view(np.uint32)
     return int(np.partition(changes, -max_bins)[-max_bins]).bit_length()
 
@@ -173,7 +169,7 @@ def _shift_for(keys: NDArray[np.int32], max_bins: int) -> int:
 def _count(
     keys: NDArray[np.int32], low: int, high: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Return the distinct keys, ascending, and how often each occurs; may use up the keys."""
+    """Return the distinct keys, ascending, and how often each occurs; may overwrite the keys."""
     if high - low > 4 * keys.size:
         distinct, counts = np.unique(keys, return_counts=True)
         return distinct, counts

@@ -1,15 +1,14 @@
-"""Image figures: exact, from the score of every image."""
+"""Image figures: exact, from the score of every image; of views together as of each by itself."""
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from omiad.metrics.bounds import (
+from omiad.metrics.ranking import (
     Figure,
     Interval,
     Ranked,
@@ -19,11 +18,11 @@ from omiad.metrics.bounds import (
     fpr_at_recall,
     recall_at_fpr,
 )
-from omiad.metrics.gathering import ListMetric
+from omiad.types import Sample
 
 
 def fpr_at_num_anomalous(images: Ranked) -> Figure:
-    """False-positive rate at the score ranked as high as there are anomalies (Table 12)."""
+    """False-positive rate if as many images are rejected as are anomalous (Table 12)."""
     ranked = images.true + images.defective + images.false + images.normal
     k = int(np.argmax(ranked >= images.num_defective))
     fpr = float((images.false[k] + images.normal[k]) / images.num_normal[0])
@@ -47,105 +46,81 @@ class Images(NamedTuple):
     """What is known of the images of a category, by ascending index.
 
     Attributes:
-        index: Position of each in its split (N,), -1 where it was not given.
+        index: Position of each image in its split (N,).
         score: Image scores (N,), float64.
         is_anomalous: Labels (N,).
-        has_mask: Whether the pixels' labels are known (N,).
+        has_mask: Whether the labels of the pixels are known (N,).
     """
 
-    index: NDArray[np.int64]  # type: ignore[assignment] # nobody searches images as a tuple
+    index: NDArray[np.int64]  # type: ignore[assignment] # shadows tuple.index, which is unused
     score: NDArray[np.float64]
     is_anomalous: NDArray[np.bool_]
     has_mask: NDArray[np.bool_]
 
+    @classmethod
+    def of(cls, rows: Mapping[int, tuple[float, bool, bool]]) -> "Images":
+        """Sort images, which are score, label and whether there is a mask, by their index."""
+        index = sorted(rows)
+        columns = list(zip(*(rows[i] for i in index), strict=True)) or [(), (), ()]
+        return cls(
+            np.array(index, np.int64),
+            np.array(columns[0], np.float64),
+            np.array(columns[1], np.bool_),
+            np.array(columns[2], np.bool_),
+        )
 
-def image_figures(score: NDArray[np.float64], is_anomalous: NDArray[np.bool_]) -> dict[str, float]:
-    """Return all image figures; tied scores share one threshold.
+
+def image_figures(
+    score: NDArray[np.float64], is_anomalous: NDArray[np.bool_]
+) -> dict[str, float | None]:
+    """Return all image figures as fractions of 1, None if either class is missing.
+
+    Tied scores share one threshold.
 
     Args:
         score: Image scores (N,), of any range.
         is_anomalous: Labels (N,).
-
-    Raises:
-        InputError: If normal or anomalous images are missing.
     """
+    if is_anomalous.all() or not is_anomalous.any():
+        return dict.fromkeys(IMAGE_FIGURES)
     distinct, rank = np.unique(-score, return_inverse=True)
     size = len(distinct)
     anomalous = np.bincount(rank, weights=is_anomalous, minlength=size)
     normal = np.bincount(rank, minlength=size) - anomalous
     ranked = Ranked(np.stack([normal, anomalous, anomalous]), np.ones(size, np.bool_))
-    return {name: figure(ranked).interval.value for name, figure in IMAGE_FIGURES.items()}
+    return {name: float(figure(ranked).interval.value) for name, figure in IMAGE_FIGURES.items()}
 
 
-class ImageDetection(ListMetric):
-    """AUROC, average precision, F1-max and operating points of image scores."""
-
-    index: list[Tensor]
-    score: list[Tensor]
-    is_anomalous: list[Tensor]
-    has_mask: list[Tensor]
-    images: Images
-
-    higher_is_better = True
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.add_lists(*Images._fields)
-
-    def update(
-        self,
-        score: Tensor,
-        is_anomalous: Tensor,
-        *,
-        has_mask: Tensor | None = None,
-        index: Tensor | None = None,
-    ) -> None:
-        """Add images; one whose index is already there does not count again.
-
-        Args:
-            score: Scores (B,), of any range.
-            is_anomalous: Labels (B,), bool.
-            has_mask: Whether the pixels' labels are known (B,), bool; by default they are.
-            index: Position of each image in its split (B,); by default no image is repeated.
-        """
-        unknown = torch.full(score.shape, -1)
-        known = torch.ones(score.shape, dtype=torch.bool)
-        self.extend("index", (unknown if index is None else index.detach()).long().cpu())
-        self.extend("score", score.detach().double().cpu())
-        self.extend("is_anomalous", is_anomalous.bool().cpu())
-        self.extend("has_mask", known if has_mask is None else has_mask.bool().cpu())
-
-    def compute(self) -> dict[str, float | None]:
-        """Return the image figures as fractions of 1, None where normals or anomalies lack.
-
-        `images` then holds the images of all processes.
-        """
-        self.images = _once(
-            Images(
-                index=_joined(self.index, torch.int64),
-                score=_joined(self.score, torch.float64),
-                is_anomalous=_joined(self.is_anomalous, torch.bool),
-                has_mask=_joined(self.has_mask, torch.bool),
-            )
-        )
-        _, score, labels, _ = self.images
-        if labels.all() or not labels.any():
-            return dict.fromkeys(IMAGE_FIGURES)
-        return dict(image_figures(score, labels))
+SAMPLE = "sample"
+"""Key of the figures of samples, next to those of each view."""
 
 
-def _joined(parts: list[Tensor], dtype: torch.dtype) -> NDArray[Any]:
-    joined: NDArray[Any] = torch.cat([torch.empty(0, dtype=dtype), *parts]).numpy()
-    return joined
+def view_figures(
+    views: Sequence[Sample], score: NDArray[np.float64], is_anomalous: NDArray[np.bool_]
+) -> dict[str, dict[str, float | None]]:
+    """Return the image figures of samples that are photographed from several sides (Real-IAD).
 
+    A sample scores as high as its highest view and is anomalous if one of its views is.
 
-def _once(images: Images) -> Images:
-    """Sort by index and leave out repeated ones."""
-    order = np.argsort(images.index, kind="stable")
-    index = images.index[order]
-    is_new = np.ones(len(order), np.bool_)
-    is_new[1:] = (index[1:] != index[:-1]) | (index[1:] < 0)
-    rows = order[is_new]
-    return Images(
-        index[is_new], images.score[rows], images.is_anomalous[rows], images.has_mask[rows]
-    )
+    Args:
+        views: The images (N).
+        score: Image scores (N,).
+        is_anomalous: Labels (N,).
+
+    Returns:
+        Figures of samples ("sample") and of each view ("C1", ...) with both classes; none if an
+        image belongs to no sample.
+    """
+    groups: dict[str, dict[Hashable, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for row, view in enumerate(views):
+        if view.sample_id is None or view.view is None:
+            return {}
+        groups[SAMPLE][view.sample_id].append(row)
+        groups[f"C{view.view}"][row].append(row)
+    figures = {}
+    for key in sorted(groups):
+        scores = np.array([score[rows].max() for rows in groups[key].values()])
+        labels = np.array([is_anomalous[rows].any() for rows in groups[key].values()])
+        if labels.any() and not labels.all():
+            figures[key] = image_figures(scores, labels)
+    return figures

@@ -1,240 +1,205 @@
 """Pixel figures from streamed anomaly maps, each with the bound of its error."""
 
-from collections.abc import Iterator
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from omiad.errors import InputError
-from omiad.metrics.bounds import PIXEL_FIGURES, Interval, Ranked
-from omiad.metrics.gathering import ListMetric
+from omiad.metrics.gathering import gather
 from omiad.metrics.histogram import MAX_BINS, Bins, Tally, merge, score_codes, tally
 from omiad.metrics.image_counts import ImageCounts
-from omiad.metrics.region_overlap import weigh_regions
+from omiad.metrics.ranking import PIXEL_FIGURES, Interval, Ranked
+from omiad.metrics.regions import weigh_regions
 
 TOLERANCE = 1e-4
-"""Largest error of a figure, as a fraction of 1, that needs no finer bins."""
-
-_MANY = -1
-"""Tag of a tally of several images."""
+"""Largest error of a figure, as a fraction of 1, that needs no second pass."""
 
 
-class PixelDetection(ListMetric):
+class PixelDetection:
     """AUROC, average precision, F1-max, AU-PRO and operating points of anomaly maps.
 
-    The maps are counted and forgotten: the state is bounded, and only counts travel between
-    processes. Each figure comes as an interval that holds the exact one. Where that is too wide,
-    `refine` picks the bins to blame; feed all maps once more and compute again.
-
-    The last image of each process is counted by itself: a sampler that pads repeats an image
-    there, and only one of the repeated counts.
+    Maps are counted and not kept: the memory is bounded, and only counts travel between processes.
+    Each figure is an interval that holds the exact figure. If an interval is too wide, `refine`
+    picks the bins that make it wide; feed all maps once more and compute again.
 
     Args:
-        max_bins: Most bins of a pass over the maps; fewer scores than that are counted exactly.
+        max_bins: Most bins of the first pass; the second pass may use twice as many.
 
     Attributes:
         bins: The counts of all processes, after `compute`.
-        images: The counts of each image by itself, of those given with an index.
-        is_repeatable: Whether the last pass saw the maps of the one before.
+        images: The counts of each image.
+        is_repeatable: Whether the second pass saw the maps of the first.
     """
 
-    keys: list[Tensor]
-    counts: list[Tensor]
-    tags: list[Tensor]
-    index: list[Tensor]
-
-    higher_is_better = True
-
-    def __init__(self, *, max_bins: int = MAX_BINS, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.max_bins = max_bins
-        self.add_lists("keys", "counts", "tags", "index")
-        self._forget()
-
-    def reset(self) -> None:
-        """Forget all maps."""
-        super().reset()
-        self._forget()
-
-    def _forget(self) -> None:
+    def __init__(self, *, max_bins: int = MAX_BINS) -> None:
         self.bins = Bins.of(Tally.empty())
-        self._coarse: tuple[Bins, NDArray[np.bool_]] | None = None
-        self._room = self.max_bins
         self.images = ImageCounts()
         self.is_repeatable = True
+        self._pass = _Pass(max_bins=max_bins)
+        self._counted = Tally.empty()
+        self._rest = Tally.empty()  # the bins that the second pass does not count again
 
-    def update(self, anomaly_map: Tensor, masks: Tensor, *, index: Tensor | None = None) -> None:
-        """Add maps; one whose index is already there does not count again.
+    def update(self, anomaly_map: Tensor, masks: Tensor, index: Tensor) -> None:
+        """Add maps; an image whose index was added before is skipped.
 
         Args:
-            anomaly_map: Scores (B, H, W), of any range.
+            anomaly_map: Scores (B, H, W), finite and of any range.
             masks: Defective pixels (B, H, W), bool.
-            index: Position of each image in its split (B,); by default no image is repeated.
+            index: Position of each image in its split (B,).
 
         Raises:
-            InputError: If the shapes differ, or a score is NaN, infinite, or no float32.
+            InputError: If the shapes differ, or a score is not a float32.
         """
         if anomaly_map.shape != masks.shape:
             raise InputError(
                 f"Pixel metrics need a mask of each map's shape, but got {tuple(masks.shape)} for "
                 f"{tuple(anomaly_map.shape)}."
             )
-        if not is_finite(anomaly_map):
-            raise InputError("Pixel metrics need finite scores, but some are NaN or infinite.")
         if not torch.equal(anomaly_map.float().to(anomaly_map.dtype), anomaly_map):
             raise InputError(
                 f"Pixel metrics rank float32, which rounds some of these {anomaly_map.dtype} "
                 f"scores. Give float32 maps."
             )
-        images = [_MANY] * len(masks) if index is None else index.tolist()
-        rows = self._new(images)
+        images = index.tolist()
+        rows = self._pass.new_rows(images)
         if not rows:
             return
         codes, labels = score_codes(anomaly_map), masks.bool().cpu().numpy()
         if len(rows) < len(images):
-            codes, labels = codes[rows], labels[rows]
+            codes, labels, images = codes[rows], labels[rows], [images[row] for row in rows]
         codes = codes.reshape(len(rows), -1)
         pixels, weights = weigh_regions(labels)
-        if self._coarse is None and index is not None:
-            self.images.add(codes, pixels, weights, [images[row] for row in rows])
-        self._settle()
-        self.extend("index", torch.tensor([images[row] for row in rows[:-1]], dtype=torch.long))
-        start = codes[:-1].size
-        last = int(np.searchsorted(pixels, start))
-        self._count(codes[:-1].ravel(), pixels[:last], weights[:last], _MANY)
-        self._compact()
-        self._count(codes[-1], pixels[last:] - start, weights[last:], images[rows[-1]])
+        if self._pass.picked is None:
+            self.images.add(codes, pixels, weights, images)
+        self._pass.add(codes, pixels, weights, images)
 
     def compute(self) -> dict[str, Interval | None]:
-        """Return each pixel figure as a fraction of 1, None where normals or defects lack.
+        """Return each pixel figure as a fraction of 1, None if either class is missing.
 
         Raises:
             InputError: If processes share more images than a sampler pads.
         """
-        bins = Bins.of(merge(self._distinct_tallies(), max_bins=self._room))
-        if self._coarse is None:
-            self.bins = bins
-        else:
-            before, rows = self._coarse
-            self.is_repeatable = before.take(rows).are_split_by(bins)
-            self.bins = before.with_finer(rows, bins) if self.is_repeatable else before
-        if not (self.bins.counts[:2].sum(axis=1) > 0).all():
+        counted, picked = self._pass.gathered(), self._pass.picked
+        self.is_repeatable = picked is None or picked.is_split_by(counted)
+        if self.is_repeatable:
+            self._counted, self.bins = counted, Bins.of(self._rest, counted)
+        if not self._has_both_classes:
             return dict.fromkeys(PIXEL_FIGURES)
         ranked = self._ranked()
         return {name: figure(ranked).interval for name, figure in PIXEL_FIGURES.items()}
 
     def refine(self, tolerance: float = TOLERANCE) -> bool:
-        """Make ready for a pass over the same maps that counts in finer bins where needed.
+        """Prepare a second pass over the same maps, which counts some bins in narrower bins.
 
-        Call it after `compute`, in all processes.
+        Maps that crowd in few bins, such as softmax maps near one, need this pass; none that was
+        tried needs a third (tests/benchmarks/metrics.py --passes). Call this method once, after
+        `compute`, in all processes.
 
         Args:
             tolerance: Largest error of a figure, as a fraction of 1.
 
         Returns:
-            Whether that pass is needed. If so, nothing but the picked bins counts from now on.
+            Whether the second pass is needed. If it is, only the picked bins count from now on.
         """
-        if not (self.is_repeatable and (self.bins.counts[:2].sum(axis=1) > 0).all()):
+        if not self._has_both_classes:
             return False
-        ranked = self._ranked()
-        rows = np.zeros(len(self.bins.start), np.bool_)
+        ranked, rows = self._ranked(), np.zeros(len(self.bins.start), np.bool_)
         for figure in PIXEL_FIGURES.values():
             interval, spread = figure(ranked)
             if interval.bound > tolerance:
                 rows |= _largest(spread[::-1], but=tolerance)
         if not rows.any():
             return False
-        # The widest alone, lest what they are counted in is wider than what is split already.
-        rows &= self.bins.shift == self.bins.shift[rows].max()
-        super().reset()
-        self._coarse = self.bins, rows
-        self._room *= 2  # so that every pass sees more than the one before
+        self._rest = self._counted.take(~rows)
+        self._pass = _Pass(max_bins=2 * self._pass.max_bins, picked=self._counted.take(rows))
         return True
 
+    @property
+    def _has_both_classes(self) -> bool:
+        return bool((self.bins.counts[:2].sum(axis=1) > 0).all())
+
     def _ranked(self) -> Ranked:
-        return Ranked(self.bins.counts[:, ::-1], self.bins.shift[::-1] == 0)
+        return Ranked(self.bins.counts[:, ::-1], self.bins.is_tied[::-1])
 
-    def _new(self, images: list[int]) -> list[int]:
-        """Return the rows of a batch whose images are not there yet."""
-        last = [tag[:1] for tag in self.tags[-1:]]
-        seen = set(torch.cat([_NONE, *self.index, *last]).tolist()) - {_MANY}
-        rows = []
-        for row, image in enumerate(images):
-            if image not in seen:
-                rows.append(row)
-            if image != _MANY:
-                seen.add(image)
-        return rows
 
-    def _settle(self) -> None:
-        """Put the last image with the others."""
-        if self.tags:
-            self.extend("index", self.tags[-1][:1])
-            self.tags[-1] = torch.tensor([_MANY, self.tags[-1][1]])
+class _Pass:
+    """What one process counted in one pass over the maps.
 
-    def _compact(self) -> None:
-        """Add up all tallies, so that no more than two ever wait."""
-        whole = merge(list(self._tallies()), max_bins=self._room)
-        self.keys, self.counts, self.tags = [], [], []
-        self._append(whole, _MANY)
+    The last image is counted apart from the others. A sampler that pads the shares of processes
+    repeats images there, and a repeated image must count once.
 
-    def _count(
+    Args:
+        max_bins: Most bins.
+        picked: The bins in which pixels are counted, all by default.
+    """
+
+    def __init__(self, *, max_bins: int, picked: Tally | None = None) -> None:
+        self.max_bins = max_bins
+        self.picked = picked
+        self._images: set[int] = set()
+        self._others = Tally.empty()
+        self._last = Tally.empty()
+        self._last_image: int | None = None
+
+    def new_rows(self, images: list[int]) -> list[int]:
+        """Return the rows of a batch whose images are not yet counted."""
+        new = [image not in self._images for image in images]
+        return [row for row, image in enumerate(images) if new[row] and image not in images[:row]]
+
+    def add(
         self,
         codes: NDArray[np.int32],
         defective: NDArray[np.intp],
         weights: NDArray[np.float32],
-        image: int,
+        images: list[int],
     ) -> None:
-        if self._coarse is not None:
-            before, rows = self._coarse
-            inside = before.take(rows).contain(codes)
+        """Count new images; arguments as of `ImageCounts.add`."""
+        start = codes[:-1].size
+        split = int(np.searchsorted(defective, start))
+        others = self._count(codes[:-1].ravel(), defective[:split], weights[:split])
+        self._others = merge([self._others, self._last, others], max_bins=self.max_bins)
+        self._last = self._count(codes[-1], defective[split:] - start, weights[split:])
+        self._images.update(images)
+        self._last_image = images[-1]
+
+    def gathered(self) -> Tally:
+        """Return the counts of all processes, an image that several of them counted once.
+
+        Raises:
+            InputError: If processes share more images than a sampler pads.
+        """
+        mine = (self._images - {self._last_image}, self._others, self._last_image, self._last)
+        shares = gather(mine)
+        seen: set[int | None] = set()
+        for images, *_ in shares:
+            if not seen.isdisjoint(images):
+                raise InputError(
+                    "Two processes scored the same test images, more than one each. Use a sampler "
+                    "that gives each image to one process."
+                )
+            seen |= images
+        tallies = [others for _, others, _, _ in shares]
+        for _, _, image, last in shares:
+            if image not in seen:
+                tallies.append(last)
+                seen.add(image)
+        return merge(tallies, max_bins=self.max_bins)
+
+    def _count(
+        self, codes: NDArray[np.int32], defective: NDArray[np.intp], weights: NDArray[np.float32]
+    ) -> Tally:
+        if self.picked is not None:
+            inside = self.picked.contains(codes)
             kept = inside[defective]
             defective, weights = (np.cumsum(inside) - 1)[defective[kept]], weights[kept]
             codes = codes[inside]
-        shift = int(self.tags[0][1]) if self.tags else 0
-        counted = tally(codes, defective, weights, shift=shift, max_bins=self._room)
-        self._append(counted, image)
-
-    def _append(self, counted: Tally, image: int) -> None:
-        self.keys.append(torch.from_numpy(counted.keys))
-        self.counts.append(torch.from_numpy(counted.counts))
-        self.tags.append(torch.tensor([image, counted.shift]))
-
-    def _tallies(self) -> Iterator[Tally]:
-        for keys, counts, tag in zip(self.keys, self.counts, self.tags, strict=True):
-            yield Tally(int(tag[1]), keys.numpy(), counts.numpy())
-
-    def _distinct_tallies(self) -> list[Tally]:
-        """Return the tallies of all processes, those of a repeated last image once."""
-        settled = [image for image in torch.cat([*self.index, _NONE]).tolist() if image != _MANY]
-        seen = set(settled)
-        if len(seen) < len(settled):
-            raise InputError(
-                "Two processes scored the same test images, more than one each. Use a sampler that "
-                "shares the images out."
-            )
-        distinct = []
-        for counted, (image, _) in zip(self._tallies(), self.tags, strict=True):
-            if int(image) not in seen:
-                distinct.append(counted)
-            if int(image) != _MANY:
-                seen.add(int(image))
-        return distinct
-
-
-_NONE = torch.empty(0, dtype=torch.long)
-
-
-def is_finite(scores: Tensor) -> bool:
-    """Return whether no score is NaN or infinite."""
-    return not scores.numel() or bool(torch.isfinite(torch.stack(torch.aminmax(scores))).all())
+        shift = self._others.shift  # narrower bins would be merged anyway
+        return tally(codes, defective, weights, shift=shift, max_bins=self.max_bins)
 
 
 def _largest(spread: NDArray[np.float64], *, but: float) -> NDArray[np.bool_]:
-    """Pick the largest spreads, leaving out as many as add up to less than `but`."""
+    """Pick the largest spreads; those that are not picked add up to at most `but`."""
     order = np.argsort(spread)
     picked = np.zeros(len(spread), np.bool_)
     picked[order] = np.cumsum(spread[order]) > but

@@ -1,116 +1,177 @@
-"""Exact ranking metrics from raw scores of any sign and range.
+"""Ranking figures from binned scores, each between its worst and its best order within the bins.
 
-Scores are only ever compared: no sigmoid, no scaling, no bins. Tied scores share one threshold.
+The order of the scores within a bin is unknown. A figure is lowest where the normal pixels of each
+bin come first and highest where the defective pixels do. In a bin of a single code the scores are
+tied, and both values are the same.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from omiad.errors import InputError
 
+Array = NDArray[np.float64]
 
-class RankedCounts(NamedTuple):
-    """Cumulative counts at each distinct threshold, from the highest score to the lowest.
+
+class Interval(NamedTuple):
+    """A figure that is known up to the order within bins."""
+
+    low: float
+    high: float
+
+    @property
+    def value(self) -> float:
+        """The middle of the interval."""
+        return (self.low + self.high) / 2
+
+    @property
+    def bound(self) -> float:
+        """Largest distance of the exact figure from `value`."""
+        return (self.high - self.low) / 2
+
+
+class Figure(NamedTuple):
+    """A figure and where its uncertainty comes from.
 
     Attributes:
-        true_positives: Weight of positives at or above the threshold, (K,), float64.
-        false_positives: Number of negatives at or above the threshold, (K,), float64.
+        interval: Worst and best value.
+        spread: Most that each bin adds to the distance between them (K,), highest bin first.
     """
 
-    true_positives: Tensor
-    false_positives: Tensor
+    interval: Interval
+    spread: Array
 
 
-class Ranking:
-    """Scores sorted once, for every metric that needs their order.
+class Ranked:
+    """Bins from the highest score to the lowest, of one sample of scores or of R samples.
 
     Args:
-        scores: Scores (N,) or of any shape, higher is more anomalous.
-        labels: Whether each is anomalous, like the scores, bool.
+        counts: Normal, defective and weighted defective scores of each bin (3, K) or (3, R, K).
+        is_tied: Whether all scores of a bin are equal (K,).
 
     Raises:
-        InputError: If scores and labels differ in shape, there are no scores, one is not finite, or
-            only one class is present.
+        InputError: If normal or defective scores are missing.
     """
 
-    def __init__(self, scores: Tensor, labels: Tensor) -> None:
-        if labels.shape != scores.shape:
+    def __init__(self, counts: Array, is_tied: NDArray[np.bool_]) -> None:
+        self.normal, self.defective, self.overlap = counts
+        self.is_tied = is_tied
+        ends = np.cumsum(counts, axis=-1)
+        # Scores above each bin.
+        self.false, self.true, self.covered = ends - counts
+        self.num_normal, self.num_defective, self.num_regions = counts.sum(-1, keepdims=True)
+        if not (self.num_normal.all() and self.num_defective.all()):
             raise InputError(
-                f"Ranking metrics need a label for each score, but got {tuple(labels.shape)} for "
-                f"{tuple(scores.shape)}."
+                f"Ranking metrics need both normal and anomalous labels, but got "
+                f"{self.num_normal.min():.0f} normal and {self.num_defective.min():.0f} anomalous."
             )
-        scores, labels = scores.flatten(), labels.flatten()
-        if scores.numel() == 0:
-            raise InputError("Ranking metrics need at least one score, but got none.")
-        if not torch.isfinite(scores).all():
-            raise InputError("Ranking metrics need finite scores, but some are NaN or infinite.")
-        if labels.all() or not labels.any():
-            raise InputError(
-                f"Ranking metrics need both normal and anomalous labels, but all "
-                f"{labels.numel()} are {'anomalous' if labels.all() else 'normal'}."
-            )
-        ordered, self._order = torch.sort(scores, descending=True)
-        self._labels = labels[self._order]
-        # The last position of each run of tied scores.
-        ends = torch.ones_like(ordered, dtype=torch.bool)
-        ends[:-1] = ordered[1:] != ordered[:-1]
-        self._ends = ends.nonzero().flatten()
 
-    def counts(self, weights: Tensor | None = None) -> RankedCounts:
-        """Count at each distinct threshold.
-
-        Args:
-            weights: Weight of each positive, like the scores; 1 if not given.
-        """
-        labels = self._labels
-        if weights is None:
-            positives = labels.cumsum(0)[self._ends].double()
-            return RankedCounts(positives, (self._ends + 1).double() - positives)
-        weighted = (weights.flatten()[self._order].double() * labels).cumsum(0)[self._ends]
-        negatives = (~labels).cumsum(0)[self._ends].double()
-        return RankedCounts(weighted, negatives)
+    def figure(self, low: Array, high: Array, tied: Array) -> Figure:
+        """Sum what each bin adds (K,) in the worst order, in the best order, and as one tie."""
+        low, high = np.where(self.is_tied, tied, low), np.where(self.is_tied, tied, high)
+        return Figure(Interval(low.sum(-1), high.sum(-1)), high - low)
 
 
-def auroc(counts: RankedCounts) -> float:
+def auroc(bins: Ranked) -> Figure:
     """Area under the ROC curve: the chance that a positive outranks a negative, ties half."""
-    tpr, fpr = (_from_zero(c / c[-1]) for c in counts)
-    return float(torch.trapezoid(tpr, fpr))
+    share = bins.normal / bins.num_normal / bins.num_defective
+    low, high = share * bins.true, share * (bins.true + bins.defective)
+    return bins.figure(low, high, (low + high) / 2)
 
 
-def average_precision(counts: RankedCounts) -> float:
-    """Average precision: the sum of recall steps times precision, as scikit-learn defines it."""
-    recall = _from_zero(counts.true_positives / counts.true_positives[-1])
-    precision = counts.true_positives / (counts.true_positives + counts.false_positives)
-    return float((recall.diff() * precision).sum())
+def average_precision(bins: Ranked) -> Figure:
+    """Average precision: the sum of recall steps times precision, as scikit-learn defines it.
+
+    In the best order the positives of a bin are tied above its negatives. In the worst order they
+    follow one by one below its negatives. Their precision (T + k) / (T + k + F) is then concave in
+    k = 1..p, so its mean is at least the mean of its two ends.
+    """
+    true, false = bins.true + bins.defective, bins.false + bins.normal
+    recall = bins.defective / bins.num_defective
+    first = (bins.true + 1) / (bins.true + 1 + false)
+    tied = true / np.maximum(true + false, 1)
+    best = true / np.maximum(true + bins.false, 1)
+    return bins.figure(recall * (first + tied) / 2, recall * best, recall * tied)
 
 
-def f1_max(counts: RankedCounts) -> float:
-    """Highest F1 over all distinct thresholds."""
-    true, false = counts
-    return float((2 * true / (true[-1] + true + false)).max())
+def f1_max(bins: Ranked) -> Figure:
+    """Highest F1 over all thresholds."""
+    true, false = bins.true + bins.defective, bins.false + bins.normal
+    at_end = 2 * true / (bins.num_defective + true + false)
+    best = 2 * true / (bins.num_defective + true + bins.false)
+    low = at_end.max(-1)
+    spread = np.where(bins.is_tied, 0, np.maximum(best - low[..., None], 0))
+    return Figure(Interval(low, low + spread.max(-1)), spread)
 
 
-def area_up_to(counts: RankedCounts, fpr_limit: float) -> float:
-    """Area under the curve up to a false-positive rate, divided by that rate.
+def au_pro(bins: Ranked, *, fpr_limit: float) -> Figure:
+    """Area under the per-region overlap curve up to a false-positive rate, divided by that rate.
 
-    The curve is interpolated at the limit.
+    The curve is interpolated at the limit if scores are tied there.
 
     Raises:
         InputError: If the limit is not in (0, 1].
     """
     if not 0 < fpr_limit <= 1:
         raise InputError(f"fpr_limit must lie in (0, 1], but got {fpr_limit}.")
-    tpr, fpr = (_from_zero(c / c[-1]) for c in counts)
-    last = int(torch.searchsorted(fpr, fpr.new_tensor(fpr_limit), right=True)) - 1
-    area = torch.trapezoid(tpr[: last + 1], fpr[: last + 1])
-    width = fpr_limit - fpr[last]
-    if width > 0:
-        slope = (tpr[last + 1] - tpr[last]) / (fpr[last + 1] - fpr[last])
-        area = area + width * (tpr[last] + slope * width / 2)
-    return float(area / fpr_limit)
+    room = fpr_limit * bins.num_normal
+    width = np.clip(room - bins.false, 0, bins.normal)
+    share = width / room / bins.num_regions
+    part = width / np.maximum(bins.normal, 1)
+    low, high = share * bins.covered, share * (bins.covered + bins.overlap)
+    return bins.figure(low, high, low + part * (high - low) / 2)
 
 
-def _from_zero(x: Tensor) -> Tensor:
-    return torch.cat([x.new_zeros(1), x])
+def fpr_at_recall(bins: Ranked, *, recall: float) -> Figure:
+    """Lowest false-positive rate of a threshold with at least that recall, of one sample."""
+    needed = recall * bins.num_defective - _SLACK
+    k = int(np.argmax(bins.true + bins.defective >= needed))
+    low = bins.false[k] / bins.num_normal[0]
+    high = (bins.false[k] + bins.normal[k]) / bins.num_normal[0]
+    return _at(bins, k, low, high, tied=high)
+
+
+def recall_at_fpr(bins: Ranked, *, fpr: float) -> Figure:
+    """Highest recall of a threshold with at most that false-positive rate, of one sample."""
+    exceeds = bins.false + bins.normal > fpr * bins.num_normal + _SLACK
+    if not exceeds.any():
+        return Figure(Interval(1.0, 1.0), np.zeros_like(bins.normal))
+    k = int(np.argmax(exceeds))
+    low = bins.true[k] / bins.num_defective[0]
+    high = (bins.true[k] + bins.defective[k]) / bins.num_defective[0]
+    return _at(bins, k, low, high, tied=low)
+
+
+_SLACK = 1e-6
+"""Part of a count, so that 0.95 of 20 is 19 in floating point too."""
+
+
+def _at(bins: Ranked, k: int, low: float, high: float, *, tied: float) -> Figure:
+    """Return an operating point that lies in bin k."""
+    spread = np.zeros_like(bins.normal)
+    if bins.is_tied[k]:
+        low = high = tied
+    spread[k] = high - low
+    return Figure(Interval(float(low), float(high)), spread)
+
+
+FPR_LIMIT = 0.3
+"""False-positive rate up to which AU-PRO is integrated."""
+
+PIXEL_FIGURES: dict[str, Callable[[Ranked], Figure]] = {
+    "pixel_auroc": auroc,
+    "pixel_ap": average_precision,
+    "pixel_f1_max": f1_max,
+    "aupro": partial(au_pro, fpr_limit=FPR_LIMIT),
+    "aupro_0.05": partial(au_pro, fpr_limit=0.05),
+    "aupro_0.01": partial(au_pro, fpr_limit=0.01),
+    "pixel_fpr_at_recall_0.95": partial(fpr_at_recall, recall=0.95),
+    "pixel_fpr_at_recall_0.99": partial(fpr_at_recall, recall=0.99),
+    "pixel_recall_at_fpr_0.001": partial(recall_at_fpr, fpr=0.001),
+    "pixel_recall_at_fpr_0.01": partial(recall_at_fpr, fpr=0.01),
+}
+"""Every pixel figure by its name in the results."""

@@ -1,4 +1,4 @@
-"""Results as a table for a terminal, which fits into 80 columns."""
+"""Results as a table that fits into a terminal of 80 columns."""
 
 from decimal import ROUND_CEILING, Context
 
@@ -7,7 +7,7 @@ from rich.table import Table
 
 from omiad.metrics.detection import METRICS, PIXEL_METRICS, Results
 
-HEADINGS = {
+COLUMNS = {
     "image_auroc": "image\nAUROC",
     "image_ap": "image\nAP",
     "image_f1_max": "image\nF1max",
@@ -17,7 +17,7 @@ HEADINGS = {
     "aupro": "AU-\nPRO",
     "mad": "mAD",
 }
-"""Column of each figure."""
+"""Column of each figure in a terminal."""
 
 
 def results_table(results: Results, *, title: str | None = None, steps: str = "") -> Table:
@@ -25,8 +25,8 @@ def results_table(results: Results, *, title: str | None = None, steps: str = ""
 
     Args:
         results: All figures.
-        title: What stands above the table.
-        steps: How maps, masks and image scores were prepared, to stand below it.
+        title: Title of the table.
+        steps: How maps, masks and image scores were prepared, printed below the table.
     """
     captions = [f"{name}: {note}" for name, note in results.notes.items()]
     captions += _exactness(results)
@@ -46,17 +46,17 @@ def results_table(results: Results, *, title: str | None = None, steps: str = ""
 def figures_table(*, title: str | None = None, caption: str | None = None) -> Table:
     """Return an empty table with a column for the category and one for each figure.
 
-    A long name goes on in the next line, so that no figure is cut.
+    A long name is folded, so that no figure is cut.
     """
     table = Table(title=title, caption=caption, caption_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("category (%)", overflow="fold")
-    for heading in HEADINGS.values():
+    for heading in COLUMNS.values():
         table.add_column(heading, justify="right", no_wrap=True)
     return table
 
 
 def _exactness(results: Results) -> list[str]:
-    """Say which pixel figures are estimates, and how far the others may be from the exact ones."""
+    """Say which pixel figures are estimates, and how large the error of the others may be."""
     bounded = {name for row in results.bounds.values() for name in row}
     estimated = [
         name for name in PIXEL_METRICS if results.mean[name] is not None and name not in bounded

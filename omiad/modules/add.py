@@ -14,6 +14,7 @@ from omiad.diffusion.adversarial_diffusion import (
 from omiad.errors import InputError
 from omiad.modules.omiad import Losses, OmiADModule
 from omiad.modules.randomness import SampleDraws
+from omiad.modules.training import seeded
 from omiad.networks import Heads, Network
 
 FEATURE_STEP = 1
@@ -62,8 +63,9 @@ class ADDModule(OmiADModule):
 
     def build_student(self) -> None:
         """Build the heads on the levels of the teacher's encoder."""
-        network, x = cast(Network, self.teacher.network), self.detector.noise[0]
-        self.heads = Heads.on(network, x, width=HEAD_WIDTH, seed=self.seed)
+        channels = [level.shape[1] for level in self._levels(self.detector.noise[0])]
+        with seeded(self.seed):
+            self.heads = Heads(channels, HEAD_WIDTH)
 
     @property
     def student_network(self) -> nn.Module:

@@ -69,11 +69,7 @@ class DetectionModule(LightningModule):
 
     @property
     def data(self) -> FeatureDataModule:
-        """The data module of the attached trainer.
-
-        Raises:
-            InputError: If the trainer runs without a FeatureDataModule.
-        """
+        """The data module of the attached trainer."""
         data = getattr(self.trainer, "datamodule", None)
         if not isinstance(data, FeatureDataModule):
             raise InputError(
@@ -83,11 +79,7 @@ class DetectionModule(LightningModule):
         return data
 
     def setup(self, stage: str) -> None:
-        """Let the data module compute features by the extractor of the detector.
-
-        Raises:
-            InputError: If the data module asks for other features.
-        """
+        """Let the data module compute features by the extractor of the detector."""
         asked = self.data.hparams
         for name, value in self.detector.extractor.config.items():
             if asked.get(name) not in (None, value):
@@ -105,11 +97,7 @@ class DetectionModule(LightningModule):
             self.calibrate()
 
     def calibrate(self, *, brief: bool = False) -> None:
-        """Calibrate the detector on the training images, unless that would change nothing.
-
-        Args:
-            brief: Read few images, for a checkpoint in the middle of a run.
-        """
+        """Calibrate on the training images, on few if brief, unless that would change nothing."""
         if is_calibrated(self.detector, brief=brief):
             return
         positions: dict[str, list[int]] = {name: [] for name in self.data.categories}

@@ -311,12 +311,7 @@ class OmiADModule(TrainingModule):
         return self.student
 
     def on_fit_start(self) -> None:
-        """Reject a teacher that is not an AMDM, and note the hash of its weights.
-
-        Raises:
-            InputError: If the teacher is not an AMDM (a resumed run may name its own checkpoint),
-                or several processes would wait for parameters that a step does not train.
-        """
+        """Reject a teacher that is not an AMDM; a resumed run may name its own checkpoint."""
         kind = read_checkpoint(self.teacher_path)[CHECKPOINT_KEY]["detector"]["kind"]
         if kind != "AMDM" and not self.is_restored:
             raise InputError(

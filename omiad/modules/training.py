@@ -57,12 +57,7 @@ class TrainingModule(DetectionModule):
         return "detector" in self._modules
 
     def setup(self, stage: str) -> None:
-        """Check what can be checked before any work.
-
-        Raises:
-            InputError: If small steps of the weights, or gradients, would be lost in the precision
-                of the trainer.
-        """
+        """Reject a precision that loses small steps or gradients; warn of few photographs."""
         if stage != "fit":
             return
         if self.trainer.precision not in self.precisions:
@@ -85,11 +80,7 @@ class TrainingModule(DetectionModule):
                 self.build()
 
     def report_t_init(self, rms: float) -> None:
-        """Log the noise-to-signal ratio at t_init, and warn where no network can reconstruct.
-
-        Args:
-            rms: Root mean square of the features as the network sees them.
-        """
+        """Log the noise-to-signal ratio of features with this rms; warn where it is unusable."""
         t_init, schedule = self.detector.t_init, self.detector.denoiser.schedule
         ratio = schedule.noise_to_signal(t_init, rms)
         logger.info("features: rms %.3g; noise-to-signal at t_init %d: %.3g", rms, t_init, ratio)
@@ -137,11 +128,7 @@ class TrainingModule(DetectionModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Reject a checkpoint of another class or backbone; restore the counters.
-
-        Raises:
-            InputError: If the checkpoint does not belong to this model.
-        """
+        """Reject a checkpoint of another class or backbone; restore the counters."""
         stored = checkpoint.get(CHECKPOINT_KEY)
         name = type(self).__name__
         if stored is None:
@@ -165,15 +152,7 @@ class TrainingModule(DetectionModule):
         self.is_restored = True
 
     def check_extractor(self, spec: Mapping[str, Any], owner: str) -> None:
-        """Reject features that differ from the features a model was trained on.
-
-        Args:
-            spec: `Detector.spec` of the model.
-            owner: What the sentence calls the model.
-
-        Raises:
-            InputError: If the backbone, its weights or the feature grid differ.
-        """
+        """Reject features that differ from those that `owner`, a model of that spec, learned."""
         mine = self.detector.extractor.config
         for name, value in spec["extractor"].items():
             if mine[name] != value and name != "precision":
@@ -188,11 +167,7 @@ class TrainingModule(DetectionModule):
             )
 
     def check_finite(self, loss: Tensor, name: str) -> None:
-        """Stop a run whose loss is not a number.
-
-        Raises:
-            InputError: If the loss is NaN or infinite.
-        """
+        """Stop a run whose loss is NaN or infinite."""
         if not torch.isfinite(loss):
             raise InputError(
                 f"{name} became {loss.item()} at step {self.global_step}. Lower the learning rate "
@@ -210,8 +185,6 @@ def seeded(seed: int) -> Iterator[None]:
 
 def is_plain(value: object) -> bool:
     """Return whether a value is data that any program may load, and no code."""
-    if isinstance(value, dict):
-        return all(map(is_plain, value.values()))
-    if isinstance(value, (list, tuple)):
-        return all(map(is_plain, value))
+    if isinstance(value, (dict, list, tuple)):
+        return all(map(is_plain, value.values() if isinstance(value, dict) else value))
     return value is None or isinstance(value, (bool, int, float, str))

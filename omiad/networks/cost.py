@@ -13,11 +13,9 @@ def count_parameters(module: nn.Module) -> int:
 
 
 def count_macs(network: Network, shape: tuple[int, int, int]) -> int:
-    """Return the multiply-accumulates of one forward pass for one sample, attention included.
+    """Return the multiply-accumulates, attention included, of one sample of features (C, H, W).
 
-    Args:
-        network: The network. A copy on the meta device is counted, so the network is not touched.
-        shape: Shape of the features, (C, H, W).
+    A copy on the meta device is counted, so the network is not touched.
     """
     with torch.device("meta"):
         copy = build_network(network_spec(network))
@@ -28,17 +26,12 @@ def count_macs(network: Network, shape: tuple[int, int, int]) -> int:
 
 
 def cost_summary(network: Network, shape: tuple[int, int, int]) -> str:
-    """Return the size and cost of a network in one line.
+    """Return the size and cost of a network, for features (C, H, W), in one line.
 
     For example "UNet: 40.2 M parameters (encoder 12.0 M), 6.95 GMACs per image".
-
-    Args:
-        network: The network.
-        shape: Shape of the features, (C, H, W).
     """
-    parameters, macs = count_parameters(network), count_macs(network, shape)
     encoder = sum(parameter.numel() for parameter in network.encoder_parameters())
     return (
-        f"{type(network).__name__}: {parameters / 1e6:.1f} M parameters "
-        f"(encoder {encoder / 1e6:.1f} M), {macs / 1e9:.3g} GMACs per image"
+        f"{type(network).__name__}: {count_parameters(network) / 1e6:.1f} M parameters "
+        f"(encoder {encoder / 1e6:.1f} M), {count_macs(network, shape) / 1e9:.3g} GMACs per image"
     )

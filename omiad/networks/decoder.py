@@ -37,18 +37,16 @@ class FeatureDecoder(nn.Module):
                 f"and width {width}."
             )
         self.image_size = image_size
-        widths = [width]
         layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1)]
         doublings = int(math.log2(image_size / feature_size))
         for _ in range(doublings - 1):
-            widths.append(max(16, widths[-1] // 2))
-            layers += [_block(widths[-2]), nn.Upsample(scale_factor=2.0, mode="nearest")]
-            layers += [nn.Conv2d(widths[-2], widths[-1], 3, padding=1)]
-        self.layers = nn.Sequential(*layers, _block(widths[-1]))
+            narrow = max(16, width // 2)
+            layers += [_block(width), nn.Upsample(scale_factor=2.0, mode="nearest")]
+            layers += [nn.Conv2d(width, narrow, 3, padding=1)]
+            width = narrow
+        self.layers = nn.Sequential(*layers, _block(width))
         last = 2 if doublings else 1
-        self.out = nn.Sequential(
-            nn.Conv2d(widths[-1], 3 * last**2, 3, padding=1), nn.PixelShuffle(last)
-        )
+        self.out = nn.Sequential(nn.Conv2d(width, 3 * last**2, 3, padding=1), nn.PixelShuffle(last))
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):  # with torch's default the signal fades with depth
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")

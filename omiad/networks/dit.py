@@ -12,12 +12,7 @@ FREQUENCIES = 256
 
 
 class DiTBlock(nn.Module):
-    """Attention and an MLP; the timestep scales and shifts their inputs and gates their outputs.
-
-    Args:
-        dim: Length of a token and of the timestep embedding.
-        num_heads: Number of attention heads.
-    """
+    """Attention and an MLP; the timestep scales and shifts their inputs and gates their outputs."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
@@ -28,10 +23,8 @@ class DiTBlock(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """Map tokens x (B, N, D) and the timestep embedding (B, D) to tokens (B, N, D)."""
-        # (B, 1, D) each
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(F.silu(time))[
-            :, None
-        ].chunk(6, dim=-1)
+        modulation = self.modulation(F.silu(time))[:, None]  # (B, 1, 6 D)
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation.chunk(6, dim=-1)
         x = x + gate_a * self.attention(self.norm(x) * (1 + scale_a) + shift_a)
         out: Tensor = x + gate_m * self.mlp(self.norm(x) * (1 + scale_m) + shift_m)
         return out
@@ -55,16 +48,12 @@ class DiT(Transformer):
         self.out = nn.Linear(dim, patch**2 * channels)
         zeroed(self.out)
 
-    def _embed(self, t: Tensor) -> Tensor:
-        frequencies = timestep_embedding(t, FREQUENCIES).to(self.out.weight.dtype)
-        embedding: Tensor = self.embed(frequencies)
-        return embedding
-
-    def _encode(self, x: Tensor, time: Tensor) -> list[Tensor]:
-        outputs: list[Tensor] = [self.patches(x)]
+    def _encode(self, x: Tensor, t: Tensor) -> tuple[list[Tensor], Tensor]:
+        time = self.embed(timestep_embedding(t, FREQUENCIES).to(self.out.weight.dtype))
+        outputs = [self.patches(x)]
         for block in self.encoder:
             outputs.append(block(outputs[-1], time))
-        return outputs[1:]
+        return outputs[1:], time
 
     def _decode(self, levels: list[Tensor], time: Tensor) -> Tensor:
         tokens = levels[-1]
@@ -90,8 +79,5 @@ def dit_medium(channels: int) -> DiT:
 
 
 def dit_base(channels: int) -> DiT:
-    """Preset DiT-S/2, about the cost of unet_base: 33.3 M parameters, 6.26 GMACs, 272 x 32 x 32.
-
-    The paper does not state the size of its DiT.
-    """
+    """Preset DiT-S/2, about the cost of unet_base; the paper does not state the size of its DiT."""
     return DiT(channels)

@@ -2,10 +2,7 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
-
-from omiad.networks.protocol import Network
 
 
 class Heads(nn.Module):
@@ -28,22 +25,6 @@ class Heads(nn.Module):
             )
             for n in channels
         )
-
-    @classmethod
-    def on(cls, network: Network, x: Tensor, *, width: int, seed: int) -> "Heads":
-        """Build a head for every level of a network's encoder.
-
-        Args:
-            network: The network whose encoder the heads read.
-            x: Any features (1, C, H, W) that the network accepts.
-            width: Hidden channels of each head.
-            seed: Seed of the initial weights; torch's global random state does not change.
-        """
-        with torch.no_grad():
-            levels = network.encode_levels(x, torch.ones(1, dtype=torch.int64, device=x.device))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)  # noqa: TID251 (torch initialises from its global state)
-            return cls([level.shape[1] for level in levels], width)
 
     def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
         """Map levels (B, C_k, H_k, W_k) to one map of logits (B, 1, H_k, W_k) each."""

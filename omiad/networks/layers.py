@@ -11,16 +11,15 @@ from torch.nn import functional as F  # noqa: N812 (the field's spelling)
 from omiad.errors import InputError
 
 
-def timestep_embedding(t: Tensor, dim: int, *, max_period: float = 10_000.0) -> Tensor:
+def timestep_embedding(t: Tensor, dim: int) -> Tensor:
     """Embed steps as cosines and sines of geometric frequencies, (B, dim).
 
     Args:
         t: Steps (B,), integers in 1..T. guided-diffusion counts from 0, so t - 1 is embedded.
         dim: Length of the embedding, even.
-        max_period: Longest period in steps.
     """
     exponents = torch.arange(dim // 2, device=t.device, dtype=torch.float32) / (dim // 2)
-    angles = (t - 1).float()[:, None] * torch.exp(-math.log(max_period) * exponents)
+    angles = (t - 1).float()[:, None] * torch.exp(-math.log(10_000.0) * exponents)
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
@@ -38,11 +37,7 @@ def group_norm(channels: int) -> nn.GroupNorm:
 
 
 def check_grid(x: Tensor, factor: int, option: str) -> None:
-    """Check that the grid of features x (B, C, H, W) is a multiple of a factor.
-
-    Raises:
-        InputError: If it is not; the message names the option of the network that sets the factor.
-    """
+    """Reject features (B, C, H, W) whose grid is not a multiple of what the option sets."""
     height, width = x.shape[-2:]
     if height % factor or width % factor:
         raise InputError(
@@ -59,13 +54,7 @@ def zeroed(module: nn.Module) -> nn.Module:
 
 
 class ResBlock(nn.Module):
-    """Residual block in which the timestep scales and shifts the second normalisation.
-
-    Args:
-        channels: Input channels.
-        out_channels: Output channels.
-        embedding_dim: Length of the timestep embedding.
-    """
+    """Residual block in which the timestep scales and shifts the second normalisation."""
 
     def __init__(self, channels: int, out_channels: int, embedding_dim: int) -> None:
         super().__init__()
@@ -88,12 +77,7 @@ class ResBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over positions, added to its input.
-
-    Args:
-        channels: Number of channels, a multiple of the number of heads.
-        num_heads: Number of attention heads.
-    """
+    """Self-attention over positions, added to its input."""
 
     def __init__(self, channels: int, num_heads: int) -> None:
         super().__init__()
@@ -104,36 +88,24 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (B, C, H, W) to the same shape."""
-        tokens = self.norm(x).flatten(2)
-        q, k, v = rearrange(
-            self.qkv(tokens), "b (three h d) n -> three b h n d", three=3, h=self.num_heads
-        )
+        qkv = self.qkv(self.norm(x).flatten(2))
+        q, k, v = rearrange(qkv, "b (three h d) n -> three b h n d", three=3, h=self.num_heads)
         attended = rearrange(F.scaled_dot_product_attention(q, k, v), "b h n d -> b (h d) n")
         out: Tensor = x + self.project(attended).view_as(x)
         return out
 
 
-class Downsample(nn.Module):
-    """Halve the grid with a strided convolution."""
+class Resample(nn.Module):
+    """Double the grid by repeating each cell, then convolve; or halve it by the convolution."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, up: bool) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+        self.up = up
+        self.conv = nn.Conv2d(channels, channels, 3, stride=1 if up else 2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map x (B, C, H, W) to (B, C, H / 2, W / 2)."""
+        """Map x (B, C, H, W) to a grid of twice or half the size."""
+        if self.up:
+            x = F.interpolate(x, scale_factor=2.0, mode="nearest")
         out: Tensor = self.conv(x)
-        return out
-
-
-class Upsample(nn.Module):
-    """Double the grid by repeating each cell, then convolve."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map x (B, C, H, W) to (B, C, 2 H, 2 W)."""
-        out: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
         return out

@@ -25,20 +25,17 @@ class Network(nn.Module, ABC):
         """Map noisy features x (B, C, H, W) and steps t (B,) to a raw output (B, C, H, W)."""
         return self.forward_and_encode(x, t)[0]
 
-    @abstractmethod
     def encode(self, x: Tensor, t: Tensor) -> Tensor:
         """Run only the encoder and return its output (B, C', H', W')."""
+        return self.encode_levels(x, t)[-1]
 
+    @abstractmethod
     def encode_levels(self, x: Tensor, t: Tensor) -> list[Tensor]:
-        """Return the outputs of the encoder's levels, each (B, C_k, H_k, W_k).
-
-        The last level is the result of `encode`.
-        """
-        return [self.encode(x, t)]
+        """Return the outputs of the encoder's levels, each (B, C_k, H_k, W_k)."""
 
     @abstractmethod
     def forward_and_encode(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the results of `forward` and `encode` from a single pass."""
+        """Return the results of `forward`, in float32, and of `encode` from a single pass."""
 
     @abstractmethod
     def encoder_parameters(self) -> Iterator[nn.Parameter]:

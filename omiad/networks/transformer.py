@@ -17,13 +17,8 @@ from omiad.networks.protocol import Network
 def position_embedding(height: int, width: int, dim: int, *, device: torch.device) -> Tensor:
     """Embed the cells of a grid as cosines and sines, (height * width, dim).
 
-    Half of the numbers encode the row and half encode the column (as in MAE and DiT).
-
-    Args:
-        height: Number of rows.
-        width: Number of columns.
-        dim: Length of the embedding, a multiple of 4.
-        device: Device of the result.
+    Half of the numbers, of which there must be a multiple of 4, encode the row and half encode the
+    column (as in MAE and DiT).
     """
     rows, columns = (
         timestep_embedding(torch.arange(1, n + 1, device=device), dim // 2) for n in (height, width)
@@ -32,13 +27,7 @@ def position_embedding(height: int, width: int, dim: int, *, device: torch.devic
 
 
 class Patches(nn.Module):
-    """Cut a feature map into patches, and embed each patch and its position as a token.
-
-    Args:
-        channels: Channels of the features.
-        dim: Length of a token, a multiple of 4.
-        patch: Side of a patch in cells.
-    """
+    """Cut a feature map into patches, and embed each patch and its position as a token."""
 
     def __init__(self, channels: int, dim: int, patch: int) -> None:
         super().__init__()
@@ -46,11 +35,7 @@ class Patches(nn.Module):
         self.embed = nn.Conv2d(channels, dim, patch, stride=patch)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map features (B, C, H, W) to tokens (B, H / p * W / p, D).
-
-        Raises:
-            InputError: If a side of the grid is not a multiple of the patch.
-        """
+        """Map features (B, C, H, W) to tokens (B, H / p * W / p, D)."""
         check_grid(x, self.patch, "patch")
         tokens: Tensor = self.embed(x)
         dim, rows, columns = tokens.shape[1:]
@@ -67,23 +52,12 @@ class Patches(nn.Module):
 
     def to_features(self, pixels: Tensor, grid: torch.Size) -> Tensor:
         """Arrange predicted patches (B, N, p * p * C) as features (B, C, H, W)."""
-        return rearrange(
-            pixels,
-            "b (h w) (p q c) -> b c (h p) (w q)",
-            h=grid[0] // self.patch,
-            p=self.patch,
-            q=self.patch,
-        )
+        pattern, p = "b (h w) (p q c) -> b c (h p) (w q)", self.patch
+        return rearrange(pixels, pattern, h=grid[0] // p, p=p, q=p)
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention over tokens.
-
-    Args:
-        dim: Length of a token, a multiple of the number of heads.
-        num_heads: Number of attention heads.
-        bias: Whether queries, keys and values have a bias.
-    """
+    """Multi-head self-attention over tokens; `bias` is that of queries, keys and values."""
 
     def __init__(self, dim: int, num_heads: int, *, bias: bool) -> None:
         super().__init__()
@@ -93,11 +67,10 @@ class SelfAttention(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map tokens (B, N, D) to the same shape."""
-        q, k, v = rearrange(
-            self.qkv(tokens), "b n (three h d) -> three b h n d", three=3, h=self.num_heads
-        )
-        attended = F.scaled_dot_product_attention(q, k, v)
-        out: Tensor = self.project(rearrange(attended, "b h n d -> b n (h d)"))
+        qkv = self.qkv(tokens)
+        q, k, v = rearrange(qkv, "b n (three h d) -> three b h n d", three=3, h=self.num_heads)
+        attended = rearrange(F.scaled_dot_product_attention(q, k, v), "b h n d -> b n (h d)")
+        out: Tensor = self.project(attended)
         return out
 
 
@@ -114,13 +87,12 @@ class Transformer(Network):
     Args:
         channels: Channels of the input and of the output.
         patch: Side of a patch in cells.
-        dim: Length of a token.
+        dim: Length of a token, a multiple of num_heads and, because of the positions, of 4.
         depth: Number of blocks, even. U-ViT has one more block in the middle.
         num_heads: Number of attention heads.
 
     Raises:
-        InputError: If a size is below 1, the width is not a multiple of the heads and of 4, or the
-            depth is odd.
+        InputError: If an argument is out of range.
     """
 
     patches: Patches
@@ -130,42 +102,25 @@ class Transformer(Network):
         self, channels: int, *, patch: int = 2, dim: int = 384, depth: int = 12, num_heads: int = 6
     ) -> None:
         super().__init__()
-        if min(patch, dim, depth, num_heads) < 1:
+        is_positive = min(patch, dim, depth, num_heads) >= 1
+        if not is_positive or dim % num_heads or dim % 4 or depth % 2:
             raise InputError(
-                f"A transformer needs a positive patch, dim, depth and num_heads, but got {patch}, "
-                f"{dim}, {depth} and {num_heads}."
+                f"A transformer needs positive sizes, a dim that is a multiple of num_heads and of "
+                f"4, and an even depth, but got patch {patch}, dim {dim}, depth {depth} and "
+                f"num_heads {num_heads}."
             )
-        if dim % num_heads or dim % 4:
-            raise InputError(
-                f"dim must be a multiple of num_heads and, because of the position embedding, of "
-                f"4, but got dim {dim} with num_heads {num_heads}."
-            )
-        if depth % 2:
-            raise InputError(
-                f"depth must be even because half of the blocks are the encoder, but got {depth}."
-            )
-        self.config = {
-            "channels": channels,
-            "patch": patch,
-            "dim": dim,
-            "depth": depth,
-            "num_heads": num_heads,
-        }
+        sizes = {"patch": patch, "dim": dim, "depth": depth, "num_heads": num_heads}
+        self.config = {"channels": channels, **sizes}
         self._build(channels, patch, dim, depth, num_heads)
-
-    def encode(self, x: Tensor, t: Tensor) -> Tensor:
-        """Return the tokens after the encoder's last block as a map (B, D, H / p, W / p)."""
-        return self.encode_levels(x, t)[-1]
 
     def encode_levels(self, x: Tensor, t: Tensor) -> list[Tensor]:
         """Return the tokens after each block of the encoder as maps (B, D, H / p, W / p)."""
-        levels = self._encode(x, self._embed(t))
+        levels, _ = self._encode(x, t)
         return [self.patches.to_map(tokens, x.shape[2:]) for tokens in levels]
 
     def forward_and_encode(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the raw output (B, C, H, W), in float32, and the encoding."""
-        time = self._embed(t)
-        levels = self._encode(x, time)
+        """Return the raw output (B, C, H, W) and the last of the encoder's levels."""
+        levels, time = self._encode(x, t)
         encoding = self.patches.to_map(levels[-1], x.shape[2:])
         tokens = self._decode(levels, time)
         # At t_init the output is amplified, and half precision would show in the reconstruction.
@@ -181,12 +136,8 @@ class Transformer(Network):
         """Make the layers."""
 
     @abstractmethod
-    def _embed(self, t: Tensor) -> Tensor:
-        """Embed the steps t (B,) as (B, D)."""
-
-    @abstractmethod
-    def _encode(self, x: Tensor, time: Tensor) -> list[Tensor]:
-        """Return the tokens (B, N, D) after each block of the encoder."""
+    def _encode(self, x: Tensor, t: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Return the tokens (B, N, D) after each block of the encoder, and t embedded (B, D)."""
 
     @abstractmethod
     def _decode(self, levels: list[Tensor], time: Tensor) -> Tensor:

@@ -9,9 +9,8 @@ from torch.nn import functional as F  # noqa: N812 (the field's spelling)
 from omiad.errors import InputError
 from omiad.networks.layers import (
     Attention,
-    Downsample,
+    Resample,
     ResBlock,
-    Upsample,
     check_grid,
     full_precision,
     group_norm,
@@ -39,14 +38,15 @@ class UNet(Network):
 
     Args:
         channels: Channels of the input and of the output.
-        width: Channels of the finest level, even. The timestep embedding has four times as many.
+        width: Channels of the finest level, even because of the timestep embedding, which has four
+            times as many.
         multipliers: Channels of each level as multiples of the width.
         num_blocks: Residual blocks in each level of the encoder; the decoder has one more.
         attention_factors: Downsampling factors at which attention follows each residual block.
-        num_heads: Number of attention heads.
+        num_heads: Number of attention heads, which must divide the channels of every level.
 
     Raises:
-        InputError: If a size is below 1, the width is odd, or the heads do not divide the channels.
+        InputError: If an argument is out of range.
     """
 
     def __init__(
@@ -60,7 +60,13 @@ class UNet(Network):
         num_heads: int = 4,
     ) -> None:
         super().__init__()
-        _check_sizes(width, multipliers, num_blocks, num_heads)
+        is_positive = multipliers and min(width, num_blocks, num_heads, *multipliers) >= 1
+        if not is_positive or width % 2 or any(width * m % num_heads for m in multipliers):
+            raise InputError(
+                f"A U-Net needs positive sizes, an even width, and channels in every level that "
+                f"num_heads divides, but got width {width}, multipliers {list(multipliers)}, "
+                f"num_blocks {num_blocks} and num_heads {num_heads}."
+            )
         self.config = {
             "channels": channels,
             "width": width,
@@ -91,7 +97,7 @@ class UNet(Network):
                 skips.append(now := n_out)
             self.level_ends.append(len(self.down) - 1)
             if level + 1 < len(levels):
-                self.down.append(Stage([Downsample(now)]))
+                self.down.append(Stage([Resample(now, up=False)]))
                 skips.append(now)
         self.middle = Stage(
             [ResBlock(now, now, dim), Attention(now, num_heads), ResBlock(now, now, dim)]
@@ -103,23 +109,18 @@ class UNet(Network):
                 self.up.append(stage)
                 now = n_out
             if level:
-                stage.append(Upsample(now))
+                stage.append(Resample(now, up=True))
         self.norm = group_norm(now)
         self.out = zeroed(nn.Conv2d(now, channels, 3, padding=1))
 
-    def encode(self, x: Tensor, t: Tensor) -> Tensor:
-        """Return the encoder's last output, before the middle (SiDA's discriminator)."""
-        return self._encode(x, self._embed(t))[-1]
-
     def encode_levels(self, x: Tensor, t: Tensor) -> list[Tensor]:
-        """Return the encoder's last output on each grid."""
-        outputs = self._encode(x, self._embed(t))
+        """Return the encoder's last output on each grid, none from the middle (as SiDA does)."""
+        outputs, _ = self._encode(x, t)
         return [outputs[i] for i in self.level_ends]
 
     def forward_and_encode(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the raw output (B, C, H, W), in float32, and the encoding (B, C', H', W')."""
-        embedding = self._embed(t)
-        skips = self._encode(x, embedding)
+        """Return the raw output (B, C, H, W) and the encoder's last output."""
+        skips, embedding = self._encode(x, t)
         encoding = skips[-1]
         h = self.middle(encoding, embedding)
         for stage in self.up:
@@ -133,32 +134,15 @@ class UNet(Network):
         """Return the parameters of the encoder."""
         return self.down.parameters()
 
-    def _embed(self, t: Tensor) -> Tensor:
-        embedding: Tensor = self.embed(timestep_embedding(t, self.width).to(self.norm.weight.dtype))
-        return embedding
-
-    def _encode(self, x: Tensor, embedding: Tensor) -> list[Tensor]:
+    def _encode(self, x: Tensor, t: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Return the output of every stage of the encoder, and t embedded (B, E)."""
         check_grid(x, self.factor, "multipliers")
+        embedding = self.embed(timestep_embedding(t, self.width).to(self.norm.weight.dtype))
         outputs = []
         for stage in self.down:
             x = stage(x, embedding)
             outputs.append(x)
-        return outputs
-
-
-def _check_sizes(width: int, multipliers: Sequence[int], num_blocks: int, num_heads: int) -> None:
-    if not multipliers or min(width, num_blocks, num_heads, *multipliers) < 1:
-        raise InputError(
-            f"A U-Net needs a positive width, num_blocks, num_heads and multipliers, but got "
-            f"{width}, {num_blocks}, {num_heads} and {list(multipliers)}."
-        )
-    if width % 2:
-        raise InputError(f"width must be even because of the timestep embedding, but got {width}.")
-    if any(width * m % num_heads for m in multipliers):
-        raise InputError(
-            f"num_heads must divide the channels of every level, but got {num_heads} heads "
-            f"for width {width} times {list(multipliers)}."
-        )
+        return outputs, embedding
 
 
 def unet_tiny(channels: int) -> UNet:

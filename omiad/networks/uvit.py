@@ -8,13 +8,7 @@ from omiad.networks.transformer import Patches, SelfAttention, Transformer, mlp
 
 
 class UViTBlock(nn.Module):
-    """Attention and an MLP, each after a layer norm; decoder blocks take a long skip connection.
-
-    Args:
-        dim: Length of a token.
-        num_heads: Number of attention heads.
-        skip: Whether the block also takes the tokens of an encoder block.
-    """
+    """Attention and an MLP, each after a layer norm; decoder blocks take a long skip connection."""
 
     def __init__(self, dim: int, num_heads: int, *, skip: bool = False) -> None:
         super().__init__()
@@ -52,19 +46,19 @@ class UViT(Transformer):
         self.norm = nn.LayerNorm(dim)
         self.predict = nn.Linear(dim, patch**2 * channels)
         self.out = nn.Conv2d(channels, channels, 3, padding=1)
-        self.apply(_initialise)
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):  # as U-ViT does
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
 
-    def _embed(self, t: Tensor) -> Tensor:
-        return timestep_embedding(t, self.dim)
-
-    def _encode(self, x: Tensor, time: Tensor) -> list[Tensor]:
+    def _encode(self, x: Tensor, t: Tensor) -> tuple[list[Tensor], Tensor]:
         tokens: Tensor = self.patches(x)
-        tokens = torch.cat([time.to(tokens.dtype)[:, None], tokens], dim=1)
-        outputs = []
+        time = timestep_embedding(t, self.dim)
+        outputs = [torch.cat([time.to(tokens.dtype)[:, None], tokens], dim=1)]
         for block in self.encoder:
-            tokens = block(tokens)
-            outputs.append(tokens)
-        return outputs
+            outputs.append(block(outputs[-1]))
+        return outputs[1:], time
 
     def _decode(self, levels: list[Tensor], time: Tensor) -> Tensor:
         tokens: Tensor = self.middle(levels[-1])
@@ -78,14 +72,6 @@ class UViT(Transformer):
         return out
 
 
-def _initialise(module: nn.Module) -> None:
-    """Initialise the linear layers as U-ViT does."""
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-
-
 def uvit_small(channels: int) -> UViT:
     """Preset with about the cost of unet_small: 3.8 M parameters, 0.30 GMACs for 152 x 16 x 16."""
     return UViT(channels, dim=192, depth=6, num_heads=3)
@@ -97,8 +83,5 @@ def uvit_medium(channels: int) -> UViT:
 
 
 def uvit_base(channels: int) -> UViT:
-    """Preset with about the cost of unet_base: 26.3 M parameters, 7.92 GMACs for 272 x 32 x 32.
-
-    The paper does not state the size of its U-ViT.
-    """
+    """Preset with about the cost of unet_base; the paper does not state the size of its U-ViT."""
     return UViT(channels)

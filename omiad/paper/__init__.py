@@ -1,6 +1,6 @@
 """The paper's tables, as printed and with our own figures.
 
-`omiad sweep` and `omiad table` train the models of a table (models.py, runs.py); `omiad typeset`
+`omiad sweep` and `omiad table` train the models of a table (runs.py); `omiad typeset`
 takes any results. All three lay the figures out as the paper does (entries.py, layouts.py).
 """
 

@@ -1,5 +1,6 @@
 """The figures of one model on one data set, measured or printed in the paper."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,14 +13,11 @@ from omiad.results import read_results
 
 @dataclass(frozen=True)
 class Entry:
-    """One run of a model on a data set, or a method in a table of the paper.
+    """One run of a model on a data set, or a method in a table of the paper, which has no path.
 
-    Attributes:
-        name: Name of the model. Runs of the same name on a data set are seeds of one model.
-        dataset: The paper's name of the data set, or else the user's.
-        rows: Figures by category, in % and None if undefined. The key None is their mean.
-        path: The results.json, or None if the paper prints the figures.
-        record: Content of the results.json.
+    Runs of the same name on a data set are seeds of one model. The data set has the paper's name if
+    it is one of the paper's. The rows hold the figures of each category in %, None if undefined;
+    the row None holds their mean.
     """
 
     name: str
@@ -43,9 +41,6 @@ def read_entry(path: Path, name: str = "") -> Entry:
     """Read a results.json. On the paper's data sets, categories have its spelling and order.
 
     Without a name, the model is named after its kind, and another method after its maps' folder.
-
-    Raises:
-        InputError: If the file holds no results of this version.
     """
     record = read_results(path)
     if "further" not in record:
@@ -58,34 +53,24 @@ def read_entry(path: Path, name: str = "") -> Entry:
     if published := dataset_of(own):
         by_key = {category_key(category): category for category in own}
         spelling = {shown: by_key[key] for key, shown in categories_of(published).items()}
-    rows: dict[str | None, dict[str, float | None]] = {
-        shown: _in_percent(own[category] | further[category])
-        for shown, category in spelling.items()
+    rows = {shown: own[category] | further[category] for shown, category in spelling.items()}
+    rows |= {None: record["mean"] | record["further"]["mean"]}
+    in_percent = {
+        category: {metric: None if x is None else 100 * x for metric, x in row.items()}
+        for category, row in rows.items()
     }
-    rows[None] = _in_percent(record["mean"] | record["further"]["mean"])
-    return Entry(name, published or str(record["dataset"]), rows, path, record)
+    return Entry(name, published or str(record["dataset"]), in_percent, path, record)
 
 
 def printed_entries(table: int, dataset: str | None) -> list[Entry]:
-    """Return the methods that a table of the paper lists on a data set.
-
-    Raises:
-        InputError: If the table does not cover the data set.
-    """
+    """Return the methods that a table of the paper lists on a data set."""
     cells = [cell for cell in paper_table(table) if cell.dataset == dataset]
     if dataset is None or not cells:
-        raise InputError(
-            f"The paper's Table {table} has no figures on {dataset or 'this data set'}. Leave "
-            f"--paper out."
-        )
+        on = dataset or "this data set"
+        raise InputError(f"The paper's Table {table} has no figures on {on}. Leave --paper out.")
     # The two tables on VisA spell its categories differently.
-    spelling: dict[str, str | None] = {**categories_of(dataset), MEAN: None}
-    methods: dict[str, dict[str | None, dict[str, float]]] = {}
+    spelling = {**categories_of(dataset), MEAN: None}
+    methods = defaultdict[str, dict[str | None, dict[str, float]]](dict)
     for cell in cells:
-        rows = methods.setdefault(cell.method, {})
-        rows[spelling[category_key(cell.category)]] = cell.figures
+        methods[cell.method][spelling[category_key(cell.category)]] = cell.figures
     return [Entry(method, dataset, rows) for method, rows in methods.items()]
-
-
-def _in_percent(figures: Mapping[str, float | None]) -> dict[str, float | None]:
-    return {metric: None if x is None else 100 * x for metric, x in figures.items()}

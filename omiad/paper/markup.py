@@ -3,82 +3,59 @@
 import csv
 import io
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
+from itertools import chain
 
 from jinja2 import Environment, PackageLoader
 
 MARKUPS = (".csv", ".md", ".tex")
 """The file endings of `render`."""
 
-_TEMPLATES = Environment(
+_MARKDOWN = str.maketrans({char: f"\\{char}" for char in "\\`*_|<[~&$"})
+_LATEX = str.maketrans(
+    {char: f"\\{char}" for char in "_&%#${}"}
+    # After the \\ of the previous row, [ or * would be an option of that \\.
+    | {char: f"{{{char}}}" for char in "[*"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
+    | {"±": r"$\pm$", "✓": r"$\checkmark$"}
+)
+
+TEMPLATES = Environment(
     loader=PackageLoader("omiad.paper"),
     variable_start_string="<<",  # braces belong to LaTeX
     variable_end_string=">>",
     line_statement_prefix="%%",
     keep_trailing_newline=True,
 )
-
-_MARKDOWN = str.maketrans({char: f"\\{char}" for char in "\\`*_|<[~&$"})
-_LATEX = str.maketrans(
-    {
-        **{char: f"\\{char}" for char in "_&%#${}"},
-        # After the \\ of the previous row, [ or * would be an option of that \\.
-        **{char: f"{{{char}}}" for char in "[*"},
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "|": r"\textbar{}",
-        "±": r"$\pm$",
-        "✓": r"$\checkmark$",
-    }
-)
+TEMPLATES.filters["markdown"] = lambda cell: cell.translate(_MARKDOWN)
+# Two hyphens would become a dash.
+TEMPLATES.filters["latex"] = lambda cell: re.sub("-(?=-)", "-{}", cell.translate(_LATEX))
 
 
 def render(
     markup: str,
     title: str,
     header: Sequence[str],
-    rows: Sequence[Sequence[str]],
+    sections: Sequence[Sequence[Sequence[str]]],
     *,
     num_labels: int = 1,
-    rules: Collection[int] = (),
 ) -> str:
-    """Write a table as CSV without its title, as GitHub's Markdown, or as a LaTeX tabular.
+    """Write sections of rows as CSV without the title, GitHub's Markdown, or a LaTeX tabular.
 
-    Args:
-        markup: One of `MARKUPS`.
-        title: One paragraph above the table.
-        header: Names of the columns.
-        rows: The cells.
-        num_labels: How many leading columns LaTeX aligns to the left.
-        rules: Indices of the rows above which LaTeX draws a line.
+    LaTeX draws a line above each section, and aligns `num_labels` leading columns to the left.
     """
+    header = [printable(cell) for cell in header]
+    sections = [[[printable(cell) for cell in row] for row in rows] for rows in sections]
     if markup == ".csv":
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([header, *rows])
+        csv.writer(text, lineterminator="\n").writerows([header, *chain(*sections)])
         return text.getvalue()
-    escape = _latex if markup == ".tex" else _markdown
-    header, *rows = ([escape(cell) for cell in row] for row in (header, *rows))
-    return _TEMPLATES.get_template(f"table{markup}.jinja").render(
-        # LaTeX has the title in a comment, where nothing is escaped.
-        title=title if markup == ".tex" else escape(title),
-        header=header,
-        rows=rows,
-        alignment="l" * num_labels + "c" * (len(header) - num_labels),
-        rules=rules,
+    return TEMPLATES.get_template(f"table{markup}.jinja").render(
+        title=printable(title), header=header, sections=sections, num_labels=num_labels
     )
 
 
 def printable(name: str) -> str:
     """Return a name in one line, with ? for each character that text files cannot hold."""
     return "".join(char if char.isprintable() else "?" for char in " ".join(name.split()))
-
-
-def _markdown(cell: str) -> str:
-    return cell.translate(_MARKDOWN)
-
-
-def _latex(cell: str) -> str:
-    return re.sub("-(?=-)", "-{}", cell.translate(_LATEX))  # -- would become a dash

@@ -11,6 +11,7 @@ from importlib.resources import files
 from typing import NamedTuple
 
 from omiad.errors import InputError
+from omiad.metrics import METRICS
 
 DATASETS = {"mvtec": "MVTec-AD", "visa": "VisA", "mpdd": "MPDD", "realiad": "Real-IAD"}
 """The paper's name of each data set, by the name in our configurations, in the paper's order."""
@@ -18,45 +19,26 @@ DATASETS = {"mvtec": "MVTec-AD", "visa": "VisA", "mpdd": "MPDD", "realiad": "Rea
 MEAN = "mean"
 """The category of a row that averages over all categories of a data set."""
 
-HEADINGS = {
-    "image_auroc": "I-AUROC",
-    "image_ap": "I-AP",
-    "image_f1_max": "I-F1max",
-    "pixel_auroc": "P-AUROC",
-    "pixel_ap": "P-AP",
-    "pixel_f1_max": "P-F1max",
-    "aupro": "AU-PRO",
-    "mad": "mAD",
-    "image_fpr_at_num_anomalous": "FPR",
-}
+_FIGURES = (*METRICS, "mad", "image_fpr_at_num_anomalous")
+_HEADINGS = ("I-AUROC", "I-AP", "I-F1max", "P-AUROC", "P-AP", "P-F1max", "AU-PRO", "mAD", "FPR")
+HEADINGS = dict(zip(_FIGURES, _HEADINGS, strict=True))
 """Column heading of each metric."""
 
-_METRICS = tuple(HEADINGS)
-_AUROC = ("image_auroc", "pixel_auroc")
 METRICS_OF_TABLE: dict[int, tuple[str, ...]] = {
-    1: _METRICS[:8],
+    1: _FIGURES[:8],
     2: ("seconds_per_batch_of_64",),
-    3: _AUROC,
-    **dict.fromkeys((4, 6, 8, 10), _METRICS[:3]),
-    **dict.fromkeys((5, 7, 9, 11), _METRICS[3:7]),
-    12: _METRICS[8:],
-    **dict.fromkeys((13, 14, 15), _AUROC),
+    **dict.fromkeys((3, 13, 14, 15), ("image_auroc", "pixel_auroc")),
+    **dict.fromkeys((4, 6, 8, 10), METRICS[:3]),
+    **dict.fromkeys((5, 7, 9, 11), METRICS[3:]),
+    12: _FIGURES[8:],
 }
 """The metrics in each cell of a table, in their order. All but the seconds are in %."""
 
-_CATEGORIES_OF = dict(zip(DATASETS.values(), (4, 6, 8, 10), strict=True))
-"""A table that lists the categories of each data set."""
-
 
 class PaperRow(NamedTuple):
-    """One cell of a table of the paper.
+    """One cell of a table of the paper, as printed.
 
-    Attributes:
-        table: Number of the table.
-        dataset: Name of the data set.
-        category: Name of the category, or "mean".
-        method: Name of the method, or of the variant in an ablation.
-        printed: The cell as printed.
+    The category may be "mean". The method of an ablation is a variant of OmiAD.
     """
 
     table: int
@@ -74,26 +56,19 @@ class PaperRow(NamedTuple):
 
 @cache
 def paper_table(number: int) -> Sequence[PaperRow]:
-    """Return the cells of a table in the paper's order.
-
-    Args:
-        number: 1 to 15.
-
-    Raises:
-        InputError: If the paper has no such table.
-    """
+    """Return the cells of a table, 1 to 15, in the paper's order."""
     if number not in METRICS_OF_TABLE:
         raise InputError(f"The paper's tables are numbered 1 to 15, but got {number}.")
     text = files(__package__).joinpath("tables.csv").read_text(encoding="utf-8")
-    cells = csv.DictReader(text.splitlines())
-    rows = [PaperRow(int(cell.pop("table")), **cell) for cell in cells]
-    return [row for row in rows if row.table == number]
+    _, *cells = csv.reader(text.splitlines())
+    return [PaperRow(number, *cell) for table, *cell in cells if table == str(number)]
 
 
 def categories_of(dataset: str) -> dict[str, str]:
     """Return the paper's names of a data set's categories by `category_key`, in its order."""
-    rows = paper_table(_CATEGORIES_OF[dataset])
-    return {category_key(row.category): row.category for row in rows if row.category != MEAN}
+    rows = [row for number in (4, 6, 8, 10) for row in paper_table(number)]
+    names = [row.category for row in rows if row.dataset == dataset and row.category != MEAN]
+    return {category_key(name): name for name in names}
 
 
 def category_key(name: str) -> str:
@@ -104,4 +79,4 @@ def category_key(name: str) -> str:
 def dataset_of(categories: Iterable[str]) -> str | None:
     """Return the paper's data set with exactly these categories, or None."""
     keys = {category_key(name) for name in categories}
-    return next((name for name in _CATEGORIES_OF if keys == categories_of(name).keys()), None)
+    return next((name for name in DATASETS.values() if keys == categories_of(name).keys()), None)

@@ -1,4 +1,4 @@
-"""The runs of a sweep: finished runs are skipped, interrupted runs are resumed.
+"""The models that fill a table of the paper, and their runs: skipped if finished, else resumed.
 
 A fit lies in parts, `part_0`, `part_1`, ...; each part resumes the last checkpoint before it.
 `asked.json` records what the fit was given, and `finished.json` its final checkpoint.
@@ -11,28 +11,50 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from omiad.errors import InputError
+from omiad.errors import InputError, MissingInputError
 from omiad.files import write_whole
 from omiad.lightning_cli import OmiadCLI, read_config
-from omiad.paper.models import Model, configuration, latest_results, parts_of
 
 logger = logging.getLogger(__name__)
+
+ABLATIONS = (3, 13, 14, 15)
+"""Tables whose rows are variants of OmiAD."""
+
+_CHECKPOINT = "checkpoints/last.ckpt"
+
+
+class Model(NamedTuple):
+    """The files in configs/ablation that configure stage 1 of a model and stage 2, if any."""
+
+    teacher: str
+    distil: str | None = None
+
+    @property
+    def folder(self) -> str:
+        """Name of the model's folder in a sweep."""
+        return "_".join(filter(None, self))
+
+
+def models_of_table(number: int, *, configs: Path, small: bool) -> dict[str, Model]:
+    """Return the models of a table or of its small preset, by the paper's names, in its order."""
+    if number not in ABLATIONS:
+        models = {"AMDM": Model("adaptive_mask"), "OmiAD": Model("adaptive_mask", "asd")}
+        return models if number == 1 else {"OmiAD": models["OmiAD"]}
+    tables = read_config(configuration(configs, "ablation/tables.yaml"))
+    return {
+        name: Model((small and row.get("small_teacher")) or row["teacher"], row.get("distil"))
+        for name, row in tables[number].items()
+    }
 
 
 @dataclass(frozen=True)
 class Runs:
     """The fits and tests of models on one data set. Models with the same teacher share its fit.
 
-    Attributes:
-        dataset: Name in configs/amdm_<dataset>.yaml.
-        root: Folder of the data set.
-        folder: Folder of the runs, one subfolder for each model.
-        configs: Folder of the configurations.
-        small: Whether the small preset is laid over the data set's configuration.
-        options: Further options of every fit, in one string.
-        teacher_options: Further options of stage 1.
+    The data set is named as in configs/amdm_<dataset>.yaml, over which `small` lays the small
+    preset. The folder has a subfolder for each model. Options are arguments in one string.
     """
 
     dataset: str
@@ -45,98 +67,115 @@ class Runs:
 
     def results(self, model: Model) -> Path:
         """Train whatever is missing, test, and return the results.json."""
-        options = shlex.split(self.options)
-        of_teacher = [*options, *shlex.split(self.teacher_options)]
-        checkpoint = self._fitted(Model(model.teacher), "amdm", of_teacher)
+        root, options = f"--data.root={self.root}", shlex.split(self.options)
+        of_teacher = [root, *options, *shlex.split(self.teacher_options)]
+        checkpoint = self.fitted("amdm", self.folder / model.teacher, of_teacher, model.teacher)
+        folder = self.folder / model.folder
         if model.distil is not None:
-            checkpoint = self._fitted(model, "omiad", [f"--model.teacher={checkpoint}", *options])
-        return self.tested(self.folder / model.folder, checkpoint)
+            of_student = [root, f"--model.teacher={checkpoint}", *options]
+            checkpoint = self.fitted("omiad", folder, of_student, model.distil)
+        return self.tested(folder, checkpoint)
 
     def minutes(self, model: Model) -> str:
         """Return how long the last stage of a finished model was trained, ? if unknown."""
-        seconds = json.loads((self.folder / model.folder / "finished.json").read_text())["seconds"]
+        seconds = _read(self.folder / model.folder / "finished.json")["seconds"]
         return "?" if seconds is None else f"{seconds / 60:.0f}"
 
-    def configurations(self, stage: str) -> list[Path]:
-        """Return the configurations of a stage, "amdm" or "omiad", before any ablation."""
-        names = [f"{stage}_{self.dataset}.yaml"]
-        if self.small:
-            names.append(f"ablation/{'small' if stage == 'amdm' else 'small_distil'}.yaml")
-        return [configuration(self.configs, name) for name in names]
-
-    def _fitted(self, model: Model, stage: str, options: Sequence[str]) -> Path:
-        name = f"ablation/{model.distil or model.teacher}.yaml"
-        files = [*self.configurations(stage), configuration(self.configs, name)]
-        *before, last = [f"--config={file}" for file in files]
-        # The last argument wins, so that no option changes what the ablation is about.
-        arguments = [*before, f"--data.root={self.root}", *options, last]
-        return self.fitted(self.folder / model.folder, files, arguments)
-
-    def fitted(self, folder: Path, files: Sequence[Path], arguments: Sequence[str]) -> Path:
+    def fitted(
+        self, stage: str, folder: Path, options: Sequence[str], ablation: str | None = None
+    ) -> Path:
         """Start a fit, resume it, or find it finished; return its checkpoint.
 
-        Args:
-            folder: Folder of the fit.
-            files: Its configurations. A fit whose configurations have changed is another fit.
-            arguments: The arguments of `omiad fit`, including these configurations.
+        The stage is "amdm" or "omiad". No option overrides an ablation, a file in configs/ablation.
 
         Raises:
-            InputError: If the folder holds a fit with other configurations or arguments, or a
-                configuration is not YAML.
+            InputError: If the folder holds a fit with other configurations or options.
         """
-        _claim(folder, files, arguments)
-        finished = folder / "finished.json"
-        if (done := _read(finished)) is not None:
+        names = [f"{stage}_{self.dataset}"]
+        if self.small:
+            names.append("ablation/small" if stage == "amdm" else "ablation/small_distil")
+        files = [configuration(self.configs, f"{name}.yaml") for name in names]
+        arguments = [*(f"--config={file}" for file in files), *options]
+        if ablation is not None:
+            files.append(configuration(self.configs, f"ablation/{ablation}.yaml"))
+            arguments.append(f"--config={files[-1]}")  # the last argument wins
+        # Contents are compared, not bytes, so that a comment may change.
+        asked = {"arguments": arguments, "configurations": [read_config(file) for file in files]}
+        begun = in_parts(folder, _CHECKPOINT)
+        # A fit that failed before its first checkpoint may be started with other options.
+        if begun and _read(folder / "asked.json") != asked:
+            raise InputError(
+                f"'{folder}' holds a run with other configurations or options, recorded in its "
+                f"asked.json. Give the same ones, or another --output."
+            )
+        if done := _read(folder / "finished.json"):
             return folder / str(done["checkpoint"])
-        if begun := _checkpoints(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / "asked.json", json.dumps(asked, indent=2) + "\n")
+        if begun:
             logger.info("resuming from %s", begun[-1])
             arguments = [f"--ckpt_path={begun[-1]}"]
-        part = folder / f"part_{len(parts_of(folder))}"
-        start = time.monotonic()
-        try:
-            OmiadCLI(["fit", f"--run_dir={part}", *arguments])
-        finally:
-            part.mkdir(parents=True, exist_ok=True)
-            write_whole(part / "seconds", f"{time.monotonic() - start:.1f}")
-        # If the part before was killed after its last step, this part has written no checkpoint.
-        begun = _checkpoints(folder)
-        times = [_read(checkpoint.parents[1] / "seconds") for checkpoint in begun]
-        record = {
-            "checkpoint": str(begun[-1].relative_to(folder)),
-            "seconds": None if None in times else sum(times),
-            "parts": len(begun),
-        }
-        write_whole(finished, json.dumps(record, indent=2) + "\n")
-        return begun[-1]
+        return _train(folder, arguments)
 
     def tested(self, folder: Path, checkpoint: Path, options: Sequence[str] = ()) -> Path:
         """Test a checkpoint unless its folder holds results, and return the results.json."""
-        results = latest_results(folder)
-        if results is None:
-            part = folder / "test" / f"part_{len(parts_of(folder / 'test'))}"
-            OmiadCLI(["test", f"--ckpt_path={checkpoint}", f"--run_dir={part}", *options])
-            results = part / "results.json"
-        return results
+        if results := latest_results(folder):
+            return results
+        part = _next_part(folder / "test")
+        OmiadCLI(["test", f"--ckpt_path={checkpoint}", f"--run_dir={part}", *options])
+        return part / "results.json"
 
 
-def _claim(folder: Path, files: Sequence[Path], arguments: Sequence[str]) -> None:
-    """Record what a fit was given; refuse to continue a fit that was given something else."""
-    # Contents are compared, not bytes, so that a comment may change.
-    asked = {"arguments": list(arguments), "configurations": [read_config(f) for f in files]}
-    path = folder / "asked.json"
-    # A fit that failed before its first checkpoint may be started with other options.
-    if _checkpoints(folder) and _read(path) != asked:
-        raise InputError(
-            f"'{folder}' holds a run with other configurations or options, recorded in its "
-            f"asked.json. Give the same ones, or another --output."
+def _train(folder: Path, arguments: Sequence[str]) -> Path:
+    """Run the next part of a fit to its end, record that it is finished, return its checkpoint."""
+    part = _next_part(folder)
+    start = time.monotonic()
+    try:
+        OmiadCLI(["fit", f"--run_dir={part}", *arguments])
+    finally:
+        part.mkdir(parents=True, exist_ok=True)
+        write_whole(part / "seconds", f"{time.monotonic() - start:.1f}")
+    # If the part before was killed after its last step, this part has written no checkpoint.
+    checkpoints = in_parts(folder, _CHECKPOINT)
+    times = [_read(checkpoint.parents[1] / "seconds") for checkpoint in checkpoints]
+    record = {
+        "checkpoint": str(checkpoints[-1].relative_to(folder)),
+        "seconds": None if None in times else sum(times),
+        "parts": len(checkpoints),
+    }
+    write_whole(folder / "finished.json", json.dumps(record, indent=2) + "\n")
+    return checkpoints[-1]
+
+
+def configuration(configs: Path, name: str) -> Path:
+    """Return the path of a configuration, or raise MissingInputError."""
+    if not (configs / name).is_file():
+        raise MissingInputError(
+            f"No '{name}' in '{configs}'. Run from a checkout of omiad, or give --configs."
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps(asked, indent=2) + "\n")
+    return configs / name
 
 
-def _checkpoints(folder: Path) -> list[Path]:
-    paths = [part / "checkpoints" / "last.ckpt" for part in parts_of(folder)]
-    return [path for path in paths if path.is_file()]
+def sweep_results(number: int, sweep: Path, *, configs: Path) -> dict[str, Path]:
+    """Return the results.json of each model of a table that a sweep has tested."""
+    models = models_of_table(number, configs=configs, small=sweep.name.endswith("_small"))
+    found = {name: latest_results(sweep / model.folder) for name, model in models.items()}
+    return {name: path for name, path in found.items() if path}
+
+
+def latest_results(folder: Path) -> Path | None:
+    """Return the results.json of a model's folder, or None if the model has not been tested."""
+    return next(reversed(in_parts(folder / "test", "results.json")), None)
+
+
+def in_parts(folder: Path, file: str) -> list[Path]:
+    """Return a file of each part of an interrupted run or test that has it, in their order."""
+    parts = sorted(folder.glob("part_*"), key=lambda path: int(path.name.removeprefix("part_")))
+    return [part / file for part in parts if (part / file).is_file()]
+
+
+def _next_part(folder: Path) -> Path:
+    return folder / f"part_{len(list(folder.glob('part_*')))}"
 
 
 def _read(path: Path) -> Any:

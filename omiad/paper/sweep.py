@@ -11,9 +11,8 @@ from rich.markdown import Markdown
 from omiad.errors import InputError, MissingInputError
 from omiad.paper.entries import Entry, printed_entries, read_entry
 from omiad.paper.layouts import lay_out
-from omiad.paper.models import ABLATIONS, models_of_table, sweep_results
 from omiad.paper.printed import DATASETS
-from omiad.paper.runs import Runs
+from omiad.paper.runs import ABLATIONS, Runs, models_of_table, sweep_results
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +44,7 @@ def sweep(
     """
     folder = _folder(output, dataset, small=small)
     runs = Runs(dataset, Path(root), folder, Path(configs), small, options, teacher_options)
-    _train(runs, 1, folder / "table.md", shown=(1, 12))
+    _train(runs, 1, "table.md", shown=(1, 12))
 
 
 def table(
@@ -73,9 +72,6 @@ def table(
         small: Use the small preset, for a CPU. An ablation on a `folder` always does.
         options: Further options of every fit, in one string.
         teacher_options: Further options of stage 1, e.g. "--data.weights FILE".
-
-    Raises:
-        InputError: If there is no such table, an ablation has no root, or no sweep is finished.
     """
     if number in ABLATIONS:
         if root is None:
@@ -84,28 +80,29 @@ def table(
         small = small or dataset == "folder"
         folder = _folder(output, dataset, small=small)
         runs = Runs(dataset, Path(root), folder, Path(configs), small, options, teacher_options)
-        _train(runs, number, folder / f"table_{number}.md", shown=(number,))
+        _train(runs, number, f"table_{number}.md", shown=(number,))
     elif number in (1, 12):
         _collect(number, output, small=small)
     else:
-        choices = ", ".join(map(str, sorted((1, 12, *ABLATIONS))))
-        raise InputError(f"Table {number} does not consist of runs. Choose one of {choices}.")
+        raise InputError(f"Table {number} does not consist of runs. Choose 1, 3, 12, 13, 14 or 15.")
 
 
-def _train(runs: Runs, number: int, path: Path, *, shown: Sequence[int]) -> None:
+def _train(runs: Runs, number: int, file: str, *, shown: Sequence[int]) -> None:
+    """Train and test the models of a table, and write the tables to show."""
     models = models_of_table(number, configs=runs.configs, small=runs.small)
     entries = [read_entry(runs.results(model), name) for name, model in models.items()]
     minutes = ", ".join(f"{name} {runs.minutes(model)}" for name, model in models.items())
-    _write(path, shown, entries, f"data set {runs.root.name}; minutes of training: {minutes}")
+    note = f"data set {runs.root.name}; minutes of training: {minutes}"
+    _write(runs.folder / file, shown, entries, note)
 
 
 def _collect(number: int, output: str, *, small: bool) -> None:
     entries = []
     for dataset in DATASETS:
         folder = _folder(output, dataset, small=small)
-        found = sweep_results(number, folder, configs=Path())
-        entries += [read_entry(path, name) for name, path in found.items()]
-        if not found:
+        if found := sweep_results(number, folder, configs=Path()):
+            entries += [read_entry(path, name) for name, path in found.items()]
+        else:
             logger.info("no results in %s; `omiad sweep %s ROOT` makes them", folder, dataset)
     if not entries:
         raise MissingInputError(
@@ -126,12 +123,9 @@ def _write(path: Path, tables: Sequence[int], own: Sequence[Entry], note: str) -
     texts = []
     for number in tables:
         # The paper's ablations are on MVTec-AD alone.
-        datasets = {"MVTec-AD"} if number in ABLATIONS else {entry.published for entry in own}
-        printed = [
-            p for d in DATASETS.values() if d in datasets for p in printed_entries(number, d)
-        ]
-        entries = [*(entry for entry in printed if entry.name in names), *own]
-        texts.append(lay_out(number, entries, ".md", note))
+        datasets = {"MVTec-AD"} if number in ABLATIONS else {e.published for e in own} - {None}
+        printed = [e for d in datasets for e in printed_entries(number, d) if e.name in names]
+        texts.append(lay_out(number, [*printed, *own], ".md", note))
     text = "\n".join(texts)
     Console().print(Markdown(text))
     path.write_text(text)

@@ -9,14 +9,11 @@ from omiad.errors import InputError, MissingInputError
 from omiad.paper.entries import Entry, printed_entries, read_entry
 from omiad.paper.layouts import lay_out
 from omiad.paper.markup import MARKUPS, printable
-from omiad.paper.models import latest_results, sweep_results
 from omiad.paper.printed import METRICS_OF_TABLE, paper_table
+from omiad.paper.runs import latest_results, sweep_results
 from omiad.results import refuse_other_measures
 
 logger = logging.getLogger(__name__)
-
-_OF_A_SEED = ("maps", "scores")
-"""Parts of a model's description in which its seeds may differ."""
 
 
 def typeset(
@@ -34,22 +31,17 @@ def typeset(
         output: File to write: .csv, .md (Markdown) or .tex (a LaTeX tabular).
         paper: Add the paper's figures, marked as such.
         configs: Folder of the configurations, which define the rows of an ablation.
-
-    Raises:
-        InputError: If there is no such table or markup, the runs do not belong together, or the
-            file exists or cannot be written.
     """
     path = Path(output)
     if path.suffix not in MARKUPS:
         raise InputError(f"'{output}' is not a table. End --output in {', '.join(MARKUPS)}.")
     if table not in METRICS_OF_TABLE or table == 2:
         raise InputError(f"Table {table} does not consist of results. Choose 1, or 3 to 15.")
-    entries = [entry for text in results for entry in _named(text, table, Path(configs))]
+    entries = [entry for text in results for entry in _read(text, table, Path(configs))]
     _refuse_mixtures(entries, table)
-    if paper:
-        datasets = dict.fromkeys(entry.published for entry in entries)
-        entries = [*(e for name in datasets for e in printed_entries(table, name)), *entries]
-    text = lay_out(table, entries, path.suffix)
+    datasets = dict.fromkeys(entry.published for entry in entries if paper)
+    printed = [entry for name in datasets for entry in printed_entries(table, name)]
+    text = lay_out(table, [*printed, *entries], path.suffix)
     try:
         with path.open("x", encoding="utf-8", newline="") as file:
             file.write(text)
@@ -61,47 +53,36 @@ def typeset(
     logger.info("table: %s", path)
 
 
-def _named(text: str, table: int, configs: Path) -> list[Entry]:
+def _read(text: str, table: int, configs: Path) -> list[Entry]:
     """Read the runs that PATH or NAME=PATH stands for."""
-    name, equals, path = text.partition("=")
+    name, equals, given = text.partition("=")
     if not (name and equals) or Path(text).exists():  # the = may belong to the path
-        name, path = "", text
-    files = _files(Path(path).expanduser(), table, configs)
+        name, given = "", text
+    path = Path(given).expanduser()
+    candidates = (path, path / "results.json", latest_results(path))
+    if file := next((file for file in candidates if file and file.is_file()), None):
+        return [read_entry(file, name)]
+    files = sweep_results(table, path, configs=configs) if path.is_dir() else {}
+    if not files:
+        raise MissingInputError(
+            f"No results for Table {table} at '{path}'. Give a results.json, its folder, or the "
+            f"folder of a sweep."
+        )
     if name and len(files) > 1:
         raise InputError(
-            f"'{path}' holds several runs ({', '.join(map(str, files))}), which cannot all be "
+            f"'{given}' holds several runs ({', '.join(map(str, files))}), which cannot all be "
             f"named '{name}'. Give their folders one by one."
         )
     return [read_entry(file, name or model) for model, file in files.items()]
 
 
-def _files(path: Path, table: int, configs: Path) -> dict[str, Path]:
-    """Return the results.json files at a path by model; "" if the path does not name it."""
-    for file in (path, path / "results.json", latest_results(path)):
-        if file and file.is_file():
-            return {"": file}
-    found = sweep_results(table, path, configs=configs) if path.is_dir() else {}
-    if not found:
-        raise MissingInputError(
-            f"No results for Table {table} at '{path}'. Give a results.json, its folder, or the "
-            f"folder of a sweep."
-        )
-    return found
-
-
 def _refuse_mixtures(entries: Sequence[Entry], table: int) -> None:
-    """Check that runs belong in one table.
-
-    Raises:
-        InputError: If they differ in what a comparison must share.
-    """
+    """Raise InputError if runs differ in what a comparison must share."""
     refuse_other_measures({entry.path: entry.record for entry in entries if entry.path})
     names = sorted({entry.dataset for entry in entries})
     if len(names) > 1 and table not in (1, 12):
-        raise InputError(
-            f"Table {table} lists one data set, but the runs are on {printable(', '.join(names))}. "
-            f"Give the runs on one of them."
-        )
+        runs_on = printable(", ".join(names))
+        raise InputError(f"Table {table} lists one data set. Give the runs on one of {runs_on}.")
     of_table, published = paper_table(table)[0].dataset, entries[0].published
     if table in range(4, 12) and published not in (None, of_table):
         raise InputError(
@@ -113,15 +94,14 @@ def _refuse_mixtures(entries: Sequence[Entry], table: int) -> None:
             raise InputError(f"'{other.path}' is given twice. Give each run once.")
         if first.dataset != other.dataset:
             continue
+        both = f"'{first.path}' and '{other.path}'"
         if first.rows.keys() != other.rows.keys():
-            raise InputError(
-                f"'{first.path}' and '{other.path}' differ in their categories. Give runs on the "
-                f"same data."
-            )
+            raise InputError(f"{both} differ in their categories. Give runs on the same data.")
         one, two = (entry.record.get("model", {}) for entry in (first, other))
-        for key in sorted((one.keys() | two.keys()) - set(_OF_A_SEED)):
+        # Seeds of a method have their own maps and scores.
+        for key in sorted((one.keys() | two.keys()) - {"maps", "scores"}):
             if first.name == other.name and one.get(key) != two.get(key):
                 raise InputError(
-                    f"'{first.path}' and '{other.path}' are both named {first.name}, but differ in "
-                    f"{key}: {one.get(key)} and {two.get(key)}. Name one of them, NAME=PATH."
+                    f"{both} are both named {first.name}, but differ in {key}: {one.get(key)} and "
+                    f"{two.get(key)}. Name one of them, NAME=PATH."
                 )

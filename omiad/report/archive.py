@@ -1,6 +1,5 @@
 """The file beside results.json that pictures are drawn from: small maps, masks and names."""
 
-import zipfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from omiad.errors import BROKEN_ARCHIVE, InputError
 from omiad.report.kept import Kept
+from omiad.report.pictures import scaled
 from omiad.types import Sample
 
 
@@ -62,28 +62,25 @@ def write_gallery(
         scale: Scores to draw darkest and brightest.
         references: For each category, the path of a normal training image below the root.
     """
-    low, high = scale
     groups: dict[str, list[Kept]] = defaultdict(list)
     for image in kept:
         groups[samples[image.index].category].append(image)
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for category, images in sorted(groups.items()):
-            about = [samples[image.index] for image in images]
-            maps = np.stack([image.anomaly_map for image in images])
-            level = np.clip((maps - low) / max(high - low, 1e-12), 0, 1) * 255
-            stored = StoredImages(
-                name=np.array([sample.name(root) for sample in about], np.str_),
-                defect=np.array([sample.defect for sample in about], np.str_),
-                score=np.array([image.score for image in images]),
-                level=level.round().astype(np.uint8),
-                mask=_stacked([image.mask for image in images], np.bool_),
-                has_mask=np.array([image.mask is not None for image in images]),
-                reconstruction=_stacked([image.reconstruction for image in images], np.uint8),
-                reference=np.array([(references or {}).get(category, "")], np.str_),
-            )
-            for column, array in stored._asdict().items():
-                with archive.open(f"{category}/{column}.npy", "w", force_zip64=True) as file:
-                    np.lib.format.write_array(file, array, allow_pickle=False)
+    columns = dict[str, Any]()
+    for category, images in sorted(groups.items()):
+        about = [samples[image.index] for image in images]
+        level = scaled(np.stack([image.anomaly_map for image in images]), scale) * 255
+        stored = StoredImages(
+            name=np.array([sample.name(root) for sample in about], np.str_),
+            defect=np.array([sample.defect for sample in about], np.str_),
+            score=np.array([image.score for image in images]),
+            level=level.round().astype(np.uint8),
+            mask=_stacked([image.mask for image in images], np.bool_),
+            has_mask=np.array([image.mask is not None for image in images]),
+            reconstruction=_stacked([image.reconstruction for image in images], np.uint8),
+            reference=np.array([(references or {}).get(category, "")], np.str_),
+        )
+        columns |= {f"{category}/{name}": array for name, array in stored._asdict().items()}
+    np.savez_compressed(path, **columns)
 
 
 def read_gallery(path: Path) -> dict[str, StoredImages]:
@@ -96,10 +93,9 @@ def read_gallery(path: Path) -> dict[str, StoredImages]:
         return {}
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            categories = list(dict.fromkeys(key.rpartition("/")[0] for key in archive.files))
             return {
                 category: StoredImages(*(archive[f"{category}/{f}"] for f in StoredImages._fields))
-                for category in categories
+                for category in dict.fromkeys(key.rpartition("/")[0] for key in archive.files)
             }
     except BROKEN_ARCHIVE as error:
         raise InputError(

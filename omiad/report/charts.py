@@ -4,18 +4,20 @@ import io
 import re
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter1d
 
-from omiad.report.curves import Curve
+from omiad.report.curves import Array, Curve
 
-Array = NDArray[np.float64]
+Chart = dict[str, str]
+"""What the templates show of a chart: its title, its description and its SVG element."""
 
 COLOURS = ("#0b6bcb", "#b8500d", "#00795a", "#a1357f", "#6b5b00", "#4b4f56")
 _DASHES: Sequence[Any] = ("-", "--", ":", "-.", (0, (8, 2)), (0, (3, 1, 1, 1)))
@@ -39,20 +41,6 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-class Chart(NamedTuple):
-    """A chart of a page.
-
-    Attributes:
-        title: What it shows; the page writes it above the picture.
-        description: The same with figures, for readers who cannot see the picture.
-        svg: The picture.
-    """
-
-    title: str
-    description: str
-    svg: Markup
-
-
 def picture(
     paint: Callable[[Figure], object], size: tuple[float, float], *, kind: str, salt: str = ""
 ) -> bytes:
@@ -74,18 +62,21 @@ def picture(
     return content.getvalue()
 
 
-def svg(
+def chart(
+    title: str,
+    description: str,
     draw: Callable[[Axes], None],
     *,
-    salt: str,
     size: tuple[float, float] = (3.2, 2.5),
     box: tuple[float, float, float, float] | None = (0.16, 0.18, 0.79, 0.73),
-) -> Markup:
-    """Return a chart as an element of a page: without header, metadata and global styles.
+) -> Chart:
+    """Return a chart with its picture as an SVG element without metadata and global styles.
 
     Args:
+        title: What the chart shows; the page writes it above the picture.
+        description: The same with figures, for readers who cannot see the picture. No other chart
+            of the page has it, so that it keeps their identifiers apart.
         draw: Draws into the empty axes.
-        salt: Any text, which keeps the identifiers of the charts of a page apart.
         size: Width and height in inches.
         box: Left, bottom, width and height of the axes as parts of the picture; None finds a box
             that all labels fit around, in twice the time.
@@ -95,13 +86,14 @@ def svg(
         figure.set_layout_engine("none" if box else "constrained")
         draw(figure.add_axes(box) if box else figure.subplots())
 
-    text = picture(paint, size, kind="svg", salt=salt).decode()
+    text = picture(paint, size, kind="svg", salt=description).decode()
     text = re.sub(r"^.*?<svg[^>]*>|<metadata>.*?</metadata>|<style.*?</style>|</svg>\s*$", "",
                   text, flags=re.DOTALL)  # fmt: skip
     # Each chart numbers its groups from 1, but an identifier may occur only once in a page.
     text = re.sub(r'<g id="[^"]*">', "<g>", text)
     width, height = (round(72 * length, 1) for length in size)
-    return Markup(f'<svg viewBox="0 0 {width} {height}">{text}</svg>')
+    svg = Markup(f'<svg viewBox="0 0 {width} {height}">{text}</svg>')
+    return {"title": title, "description": description, "svg": svg}
 
 
 def draw_rates(
@@ -110,8 +102,7 @@ def draw_rates(
     """Draw one curve of each run, where it is defined, in the unit square or a part of it."""
     for number, curve in enumerate(curves):
         if curve is not None:
-            axes.plot(*curve, color=_of(COLOURS, number), linestyle=_of(_DASHES, number),
-                      clip_on=False)  # fmt: skip
+            axes.plot(*curve, **_look(number) | {"marker": ""}, clip_on=False)
     axes.set(xlim=(0, x_limit), ylim=(0, 1), xlabel=labels[0], ylabel=labels[1])
     axes.locator_params(nbins=5)
 
@@ -141,8 +132,8 @@ def draw_intervals(
         place, value, low, high = np.array(known, dtype=float).reshape(-1, 4).T
         shift = 0.7 * ((number + 0.5) / len(runs) - 0.5)
         reach = np.maximum([value - low, high - value], 0)
-        axes.errorbar(value, place + shift, xerr=reach, color=_of(COLOURS, number),
-                      fmt=_of(_MARKERS, number), markersize=5)  # fmt: skip
+        look = _look(number) | {"linestyle": "", "markersize": 5}
+        axes.errorbar(value, place + shift, xerr=reach, **look)
     names = [printable(name) for name in categories]
     short = [name if len(name) <= 24 else f"{name[:23]}…" for name in names]
     axes.set_yticks(range(len(short)), short)
@@ -166,16 +157,13 @@ def draw_logged(axes: Axes, points: Array) -> None:
 def draw_key(axes: Axes, number: int) -> None:
     """Draw the line and marker of a run, for a legend."""
     axes.set_axis_off()
-    axes.plot(range(3), [0] * 3, color=_of(COLOURS, number), linestyle=_of(_DASHES, number),
-              marker=_of(_MARKERS, number), markevery=[1])  # fmt: skip
+    axes.plot(range(3), [0] * 3, **_look(number), markevery=[1])
 
 
 def moving_average(values: Array, reach: int) -> Array:
     """Average each value with up to `reach` neighbours on either side."""
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    index = np.arange(len(values))
-    low, high = np.maximum(index - reach, 0), np.minimum(index + reach + 1, len(values))
-    return np.asarray((sums[high] - sums[low]) / (high - low))
+    average = partial(uniform_filter1d, size=2 * reach + 1, mode="constant")
+    return np.asarray(average(values) / average(np.ones_like(values)))
 
 
 def printable(name: str) -> str:
@@ -183,5 +171,11 @@ def printable(name: str) -> str:
     return "".join(char if char.isprintable() else "?" for char in name)
 
 
-def _of(styles: Sequence[Any], number: int) -> Any:
-    return styles[number % len(styles)]
+def _look(number: int) -> dict[str, Any]:
+    """Return colour, dash and marker of a run."""
+    number %= len(COLOURS)
+    return {
+        "color": COLOURS[number],
+        "linestyle": _DASHES[number],
+        "marker": _MARKERS[number],
+    }

@@ -1,21 +1,17 @@
 """`omiad report`: a page of one or many runs."""
 
 import logging
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
-from omiad.errors import InputError, MissingInputError
-from omiad.report import sections as parts
-from omiad.report.charts import draw_key, svg
+from omiad.errors import InputError
 from omiad.report.images import images
 from omiad.report.page import free_page, write_page
 from omiad.report.pictures import FOLDER, MAX_MEGABYTES, Album, Where
-from omiad.report.runs import Runs, read_runs
-from omiad.report.summary import summary
+from omiad.report.runs import read_runs
+from omiad.report.sections import curves, legend, results, summary
 from omiad.report.tables import FIGURES
+from omiad.report.training import training
 
 logger = logging.getLogger(__name__)
 
@@ -59,56 +55,29 @@ def report(
     beside = folder / FOLDER
     if pictures == "folder" and (beside.is_file() or (beside.is_dir() and any(beside.iterdir()))):
         raise InputError(f"'{beside}' exists already. Choose another --out.")
-    given_root = None if root is None else Path(root).expanduser()
-    if given_root is not None and not given_root.is_dir():
-        raise MissingInputError(f"No folder '{root}'. Check --root.")
     megabytes = MAX_MEGABYTES[pictures] if max_megabytes is None else max_megabytes
     album = Album(folder, where=pictures, max_megabytes=megabytes)
-    found = read_runs(runs)
-    sections, content = dict[str, str](), dict[str, Any](gallery=None)
+    found = read_runs(runs, root)
+    title, sections, content = "Training", dict[str, str](), dict[str, Any](gallery=None)
     if found.tested:
+        names = dict.fromkeys(str(run.record.get("dataset", "test")) for run in found.tested)
+        title = f"Anomaly detection on {', '.join(names)}"
         sections |= _HEADINGS
         content = {
             "figures": FIGURES,
-            "summary": summary(found),
-            "results": parts.results(found),
-            "curves": parts.curves(found),
-            "legends": {name: _legend(found, name) for name in ("results", "curves")},
-            **images(found.tested, album, root=given_root, max_megabytes=megabytes),
+            "summary": summary(found.tested),
+            "results": results(found),
+            "curves": curves(found),
+            "legends": {name: legend(found.tested, name) for name in ("results", "curves")},
+            **images(found.tested, album, megabytes),
         }
-    if trainings := parts.training(found.trainings):
+    if trainings := training(found.trainings):
         sections["training"] = "Training"
     if not sections:
         raise InputError(
             f"{', '.join(runs)}: no training figure was logged yet. Train longer, or give the "
             f"folder of a test."
         )
-    write_page(
-        path,
-        title=_title(found),
-        lead=", ".join(runs),
-        sections=sections,
-        trainings=trainings,
-        **content,
-    )
+    lead = ", ".join(runs)
+    write_page(path, title=title, lead=lead, sections=sections, trainings=trainings, **content)
     logger.info("report: %s (%.1f MB)", path, path.stat().st_size / 1e6)
-
-
-def _title(runs: Runs) -> str:
-    if not runs.tested:
-        return "Training"
-    names = dict.fromkeys(str(run.record.get("dataset", "test")) for run in runs.tested)
-    return f"Anomaly detection on {', '.join(names)}"
-
-
-def _legend(runs: Runs, section: str) -> dict[str, Markup]:
-    """Return the line and marker of each run, by its name."""
-    return {
-        run.name: svg(
-            partial(draw_key, number=number),
-            salt=f"{section} {number}",
-            size=(0.5, 0.2),
-            box=(0, 0, 1, 1),
-        )
-        for number, run in enumerate(runs.tested)
-    }

@@ -12,12 +12,7 @@ FPR_LIMIT = 0.3
 
 
 class Curve(NamedTuple):
-    """A curve in the unit square.
-
-    Attributes:
-        x: Ascending values (K,).
-        y: Value at each x (K,).
-    """
+    """A curve in the unit square: ascending values (K,), and the value at each of them (K,)."""
 
     x: Array
     y: Array
@@ -53,15 +48,16 @@ class CategoryScores(NamedTuple):
         """Every curve that is defined, by name."""
         found = dict[str, Curve]()
         if self.threshold is not None:
-            counts = self._ranked[1]
-            found |= {"image ROC": roc(counts), "image PR": precision_recall(counts)}
+            found |= _roc_and_pr("image", self._ranked[1])
         if self.pixels is not None and self.pixels[:2].sum(axis=1).all():
             highest_first = self.pixels[:, ::-1]
-            found |= {
-                "pixel ROC": roc(highest_first),
-                "pixel PR": precision_recall(highest_first),
-                "PRO": per_region_overlap(highest_first),
-            }
+            found |= _roc_and_pr("pixel", highest_first)
+            fpr, overlap = _rates(highest_first[0]), _rates(highest_first[2])
+            inside = fpr < FPR_LIMIT
+            at_limit = np.interp(FPR_LIMIT, fpr, overlap)
+            found["PRO"] = Curve(
+                np.append(fpr[inside], FPR_LIMIT), np.append(overlap[inside], at_limit)
+            )
         return found
 
     @property
@@ -72,34 +68,21 @@ class CategoryScores(NamedTuple):
         return -negated, np.stack([np.bincount(rank, weights=label) for label in labels])
 
 
-def roc(counts: Array) -> Curve:
-    """Return the recall over the false-positive rate.
+def _roc_and_pr(what: str, counts: Array) -> dict[str, Curve]:
+    """Return recall over false-positive rate, and precision over recall in steps.
+
+    Average precision is the area below the steps: a precision holds from the previous recall up to
+    its own.
 
     Args:
+        what: First word of the curves' names.
         counts: Normal and defective counts at each threshold, the highest first (2 or more, K).
     """
-    return Curve(_rates(counts[0]), _rates(counts[1]))
-
-
-def precision_recall(counts: Array) -> Curve:
-    """Return the precision over the recall in steps; average precision is the area below them."""
     false, true = np.cumsum(counts[:2], axis=1)
-    precision, recall = true / np.maximum(true + false, 1), true / true[-1]
-    # A precision holds from the previous recall up to its own.
-    starts = np.concatenate([[0.0], recall[:-1]])
-    return Curve(np.stack([starts, recall], 1).ravel(), np.repeat(precision, 2))
-
-
-def per_region_overlap(counts: Array) -> Curve:
-    """Return the mean covered part of the defective regions over the pixels' false-positive rate.
-
-    Args:
-        counts: Normal, defective and region-weighted pixels, the highest threshold first (3, K).
-    """
-    fpr, overlap = _rates(counts[0]), _rates(counts[2])
-    at_limit = np.interp(FPR_LIMIT, fpr, overlap)
-    inside = fpr < FPR_LIMIT
-    return Curve(np.append(fpr[inside], FPR_LIMIT), np.append(overlap[inside], at_limit))
+    recall = _rates(counts[1])
+    precision = true / np.maximum(true + false, 1)
+    steps = Curve(np.stack([recall[:-1], recall[1:]], 1).ravel(), np.repeat(precision, 2))
+    return {f"{what} ROC": Curve(_rates(counts[0]), recall), f"{what} PR": steps}
 
 
 def _rates(counts: Array) -> Array:

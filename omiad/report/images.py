@@ -4,38 +4,33 @@ import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
-from pathlib import Path
 from typing import Any, TypeAlias
+
+from PIL import Image
 
 from omiad.protocols import PROTOCOLS
 from omiad.report.kept import turns
-from omiad.report.pictures import Album, map_picture, mask_picture, photograph, plain_picture
+from omiad.report.pictures import Album, encoded, map_picture, mask_picture, photograph
 from omiad.report.runs import TestedRun
 from omiad.types import NORMAL
 
 logger = logging.getLogger(__name__)
 
-_MISTAKES = ("false alarm", "miss")
-
 _Judgement: TypeAlias = tuple[int, int, dict[str, Any]]
 """Number of a run, row of the image among its stored images, and what gallery.js shows of both."""
 
 
-def images(
-    runs: Sequence[TestedRun], album: Album, *, root: Path | None, max_megabytes: float
-) -> dict[str, Any]:
+def images(runs: Sequence[TestedRun], album: Album, max_megabytes: float) -> dict[str, Any]:
     """Return the images of a page, mistakes first, and what the page says about them.
 
     Args:
         runs: The tests. An image of several tests is shown once, with the map of each.
         album: Takes the pictures until it is full.
-        root: Folder of the photographs, by default the one that each run was tested on.
         max_megabytes: Limit of the album.
     """
-    roots = [root or Path(str(run.record.get("root", ""))) for run in runs]
     judged = _judged(runs)
-    references = _references(runs, roots, album)
-    in_order = (_image(runs, roots, album, key, judged[key]) for key in _mistakes_first(judged))
+    references = _references(runs, album)
+    in_order = (_image(runs, album, key, judged[key]) for key in _mistakes_first(judged))
     shown = list(takewhile(bool, in_order))
     warnings = []
     if silent := [run.name for run in runs if not run.stored]:
@@ -44,23 +39,25 @@ def images(
         )
     if num_missing := sum(image is not None and image["photo"] is None for image in shown):
         warnings.append(
-            f"{num_missing} of {len(shown)} photographs were not found below {roots[0]}. Make the "
-            f"report again with --root, the folder where they are now."
+            f"{num_missing} of {len(shown)} photographs were not found below {runs[0].root}. Make "
+            f"the report again with --root, the folder where they are now."
         )
         logger.warning(warnings[-1])
-    tested = {(c, n) for run in runs for c, of in run.scores.items() for n in of.name.tolist()}
-    thresholds = [{name: of.threshold for name, of in run.scores.items()} for run in runs]
-    data = {
+    num_tested = len(set[Any]().union(*(run.images for run in runs)))
+    gallery = {
         "judged": True,
         "runs": [
-            {"name": run.name, "thresholds": limits}
-            for run, limits in zip(runs, thresholds, strict=True)
+            {
+                "name": run.name,
+                "thresholds": {name: of.threshold for name, of in run.scores.items()},
+            }
+            for run in runs
         ],
         "references": references,
         "images": shown,
     }
     return {
-        "about": f"{_how_many(len(tested), len(judged), len(shown), max_megabytes)} An image "
+        "about": f"{_how_many(num_tested, len(judged), len(shown), max_megabytes)} An image "
         "counts as defective if its score reaches the threshold of its category: the score with "
         "the highest F1 on these test images. A mistake is worse the further its score is on the "
         "wrong side of the threshold, in standard deviations of the category's scores.",
@@ -68,7 +65,7 @@ def images(
         "scales": [
             (i, run.name, *run.record["map_range"]) for i, run in enumerate(runs) if run.stored
         ],
-        "gallery": data if shown else None,
+        "gallery": gallery if shown else None,
     }
 
 
@@ -124,38 +121,38 @@ def _mistakes_first(
     judged: Mapping[tuple[str, str], Sequence[_Judgement]],
 ) -> list[tuple[str, str]]:
     """Order images: mistakes of any run before all others, categories and outcomes in turn."""
-    mistakes: dict[tuple[str, str], list[tuple[float, tuple[str, str]]]] = defaultdict(list)
-    others: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
-    for key, judgements in judged.items():
-        worst = max((verdict for *_, verdict in judgements), key=lambda v: v["wrongness"])
-        group = key[0], worst["outcome"]
-        if worst["outcome"] in _MISTAKES:
-            mistakes[group].append((-worst["wrongness"], key))
+    worst = {
+        key: max((verdict for *_, verdict in judgements), key=lambda v: float(v["wrongness"]))
+        for key, judgements in judged.items()
+    }
+    groups: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
+    for key, verdict in worst.items():
+        groups[key[0], verdict["outcome"]].append(key)
+    mistakes, others = [], []
+    for (_, outcome), keys in sorted(groups.items()):
+        if outcome in ("false alarm", "miss"):
+            mistakes.append(sorted(keys, key=lambda key: (-worst[key]["wrongness"], key)))
         else:
-            others[group].append(key)
-    worst_first = [[key for _, key in sorted(mistakes[group])] for group in sorted(mistakes)]
-    return turns(worst_first) + turns([others[group] for group in sorted(others)])
+            others.append(keys)
+    return turns(mistakes) + turns(others)
 
 
-def _references(
-    runs: Sequence[TestedRun], roots: Sequence[Path], album: Album
-) -> dict[str, str | None]:
+def _references(runs: Sequence[TestedRun], album: Album) -> dict[str, str | None]:
     """Return the address of a normal photograph of each category, from training if it is known."""
     found: dict[str, str | None] = {}
-    for run, root in zip(runs, roots, strict=True):
+    for run in runs:
         for category, stored in run.stored.items():
             normal = stored.name[stored.defect == NORMAL]
             name = str(stored.reference[0]) or next(iter(normal.tolist()), "")
             if found.get(category) is None and name:
-                read = photograph(root / name, album.side, kept_part=_kept_part(run))
-                taken = album.take((read[0], "jpg")) if read else None
+                read = _photograph(run, name, album)
+                taken = album.take(read[0]) if read else None
                 found[category] = taken[0] if taken else None
     return found
 
 
 def _image(
     runs: Sequence[TestedRun],
-    roots: Sequence[Path],
     album: Album,
     key: tuple[str, str],
     judgements: Sequence[_Judgement],
@@ -164,17 +161,14 @@ def _image(
     category, name = key
     run, row, _ = judgements[0]
     stored = runs[run].stored[category]
-    read = photograph(roots[run] / name, album.side, kept_part=_kept_part(runs[run]))
+    read = _photograph(runs[run], name, album)
     mask, has_mask = stored.mask[row], bool(stored.has_mask[row])
-    pictures = [
-        (read[0], "jpg") if read else None,
-        (mask_picture(mask), "png") if has_mask and mask.any() else None,
-    ]
+    pictures = [read and read[0], mask_picture(mask) if has_mask and mask.any() else None]
     for number, place, _ in judgements:
         theirs = runs[number].stored[category]
         drawn = theirs.reconstruction[place]
-        pictures.append((map_picture(theirs.level[place]), "jpg"))
-        pictures.append((plain_picture(drawn), "jpg") if drawn.size else None)
+        pictures.append(map_picture(theirs.level[place]))
+        pictures.append(encoded(Image.fromarray(drawn), quality=85) if drawn.size else None)
     taken = album.take(*pictures)
     if taken is None:
         return None
@@ -195,11 +189,11 @@ def _image(
     }
 
 
-def _kept_part(run: TestedRun) -> float:
-    """Return the part of each side of a photograph that the protocol keeps."""
-    preset = PROTOCOLS.get(str(run.record["protocol"]))
-    if preset is None:
-        return 1.0
-    changes = run.record.get("protocol_changes") or {}
-    size = int(changes.get("input_size", preset.input_size))
-    return int(changes.get("crop", preset.crop) or size) / size
+def _photograph(run: TestedRun, name: str, album: Album) -> tuple[bytes, float] | None:
+    """Return a photograph with its aspect, cut as the protocol of the run cuts it."""
+    kept_part = 1.0
+    if preset := PROTOCOLS.get(str(run.record["protocol"])):
+        changes = run.record.get("protocol_changes") or {}
+        size = int(changes.get("input_size", preset.input_size))
+        kept_part = int(changes.get("crop", preset.crop) or size) / size
+    return photograph(run.root / name, album.side, kept_part=kept_part)

@@ -1,16 +1,16 @@
 """Choose which images of a test can be shown later: the worst errors and samples of each defect."""
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
-import torch.distributed
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 (the field's spelling)
 
 from omiad.errors import InputError
+from omiad.metrics.gathering import gather
 from omiad.types import Labels, Prediction, Sample
 
 T = TypeVar("T")
@@ -20,9 +20,6 @@ NUM_KEPT = 1000
 
 MAP_SIDE, MASK_SIDE = 96, 192
 """Largest sides of a kept map and a kept mask in pixels."""
-
-_SPREAD = 2.5
-"""Length of the colour scale, in distances from the median to the 99th percentile of normals."""
 
 
 class Kept(NamedTuple):
@@ -62,12 +59,18 @@ class KeptImages:
         if num_images < 0:
             raise InputError(f"--num_kept must not be negative, but got {num_images}.")
         self._samples = samples
-        share = fair_share(Counter(sample.category for sample in samples), num_images)
+        defects: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+        for index, sample in enumerate(samples):
+            defects[sample.category][sample.defect].append(index)
+        in_turn = [turns(list(indices.values())) for indices in defects.values()]
+        share = fair_share([len(indices) for indices in in_turn], num_images)
         self._num_worst = share // 3
-        self._spread = _spread(samples, share, share - 2 * self._num_worst)
+        self._spread = set[int]()
+        for indices in in_turn:
+            is_small = len(indices) <= share
+            self._spread.update(indices if is_small else indices[: share - 2 * self._num_worst])
         self._kept: dict[int, Kept] = {}
         self._worst: dict[tuple[str, bool], list[tuple[float, int]]] = defaultdict(list)
-        self._normal_levels: list[tuple[float, float]] = []
 
     def add(
         self,
@@ -83,64 +86,43 @@ class KeptImages:
             labels: What is known about the images.
             picture: Reconstructs some rows of the batch as (N, 3, H, W), uint8.
         """
-        maps = shrunk(prediction.anomaly_map.float().cpu(), MAP_SIDE)
-        normal = maps[~labels.is_anomalous.cpu()].flatten(1)
-        if len(normal):
-            levels = torch.quantile(normal, normal.new_tensor([0.5, 0.99]), dim=1)
-            self._normal_levels += [(median, high) for median, high in levels.T.tolist()]
+        maps = _shrunk(prediction.anomaly_map)
         scores, indices = prediction.score.tolist(), labels.index.tolist()
-        rows = [i for i, index in enumerate(indices) if self._enters(index, scores[i])]
-        drawn = picture(rows) if picture is not None and rows else None
-        for number, row in enumerate(rows):
+        wanted = self._rank(zip(indices, scores, strict=True))
+        rows = [row for row, index in enumerate(indices) if index in wanted]
+        if not rows:
+            return
+        side = min(MASK_SIDE, labels.masks.shape[-1])
+        # A pixel is defective if any pixel that it replaces is.
+        masks = (F.adaptive_max_pool2d(labels.masks[rows].float().cpu(), side) > 0).numpy()
+        pictures = picture(rows) if picture is not None else None
+        drawn = None if pictures is None else _shrunk(pictures).round().byte()
+        for number, row in enumerate(rows):  # views would keep the whole batch in memory
             self._kept[indices[row]] = Kept(
                 indices[row],
                 scores[row],
-                maps[row].numpy().copy(),  # a view would keep the whole batch
-                _small_mask(labels.masks[row].cpu()) if labels.has_mask[row] else None,
-                None if drawn is None else _thumbnail(drawn[number]),
+                maps[row].numpy().copy(),
+                masks[number].copy() if labels.has_mask[row] else None,
+                None if drawn is None else drawn[number].permute(1, 2, 0).numpy().copy(),
             )
-        self._drop_displaced()
-
-    def _enters(self, index: int, score: float) -> bool:
-        """Rank an image among the errors of its category, and return whether it is kept."""
-        sample = self._samples[index]
-        worst = self._worst[sample.category, sample.is_anomalous]
-        worst.append((score if sample.is_anomalous else -score, index))
-        worst.sort()
-        del worst[self._num_worst :]
-        return index in self._spread or any(index == other for _, other in worst)
-
-    def _drop_displaced(self) -> None:
-        wanted = self._spread | {index for worst in self._worst.values() for _, index in worst}
         self._kept = {index: self._kept[index] for index in sorted(wanted & self._kept.keys())}
+
+    def _rank(self, scores: Iterable[tuple[int, float]]) -> set[int]:
+        """Rank images among the errors of their categories; return the indices to keep."""
+        for index, score in scores:
+            sample = self._samples[index]
+            worst = self._worst[sample.category, sample.is_anomalous]
+            worst.append((score if sample.is_anomalous else -score, index))
+            worst.sort()
+            del worst[self._num_worst :]
+        return self._spread | {index for worst in self._worst.values() for _, index in worst}
 
     def share(self) -> None:
         """Merge what all processes kept; every process must call this."""
-        if not torch.distributed.is_initialized():
-            return
-        everyone: list[Any] = [None] * torch.distributed.get_world_size()
-        torch.distributed.all_gather_object(everyone, (self._kept, self._normal_levels))
         self._worst.clear()
-        self._normal_levels = [level for _, levels in everyone for level in levels]
-        for kept, _ in everyone:
-            self._kept |= kept
-        for image in self._kept.values():
-            self._enters(image.index, image.score)
-        self._drop_displaced()
-
-    def scale(self) -> tuple[float, float]:
-        """Return the scores to draw darkest and brightest, such that normal images stay dark.
-
-        The scale starts at the median pixel of normal images. It ends 2.5 times as far above that
-        as their 99th percentile. Both are medians over the normal images.
-        """
-        levels = (
-            self._normal_levels
-            or [(float(k.anomaly_map.min()), float(k.anomaly_map.max())) for k in self.kept]
-            or [(0.0, 1.0)]
-        )
-        low, high = np.median(np.array(levels), axis=0).tolist()
-        return low, low + _SPREAD * max(high - low, 1e-12)
+        merged = {index: image for kept in gather(self._kept) for index, image in kept.items()}
+        wanted = self._rank((index, image.score) for index, image in merged.items())
+        self._kept = {index: merged[index] for index in sorted(wanted & merged.keys())}
 
     @property
     def kept(self) -> list[Kept]:
@@ -148,10 +130,10 @@ class KeptImages:
         return list(self._kept.values())
 
 
-def fair_share(counts: Mapping[str, int], total: int) -> int:
+def fair_share(counts: Collection[int], total: int) -> int:
     """Return how many images each category may keep, given that small ones are kept whole."""
     left = total
-    for taken, count in enumerate(sorted(counts.values())):
+    for taken, count in enumerate(sorted(counts)):
         share = left // (len(counts) - taken)
         if share < count:
             return share
@@ -159,38 +141,12 @@ def fair_share(counts: Mapping[str, int], total: int) -> int:
     return total
 
 
-def _spread(samples: Sequence[Sample], share: int, num_picked: int) -> set[int]:
-    """Pick images of each category, one defect after the other; small categories whole."""
-    groups: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
-    for index, sample in enumerate(samples):
-        groups[sample.category][sample.defect].append(index)
-    picked: set[int] = set()
-    for defects in groups.values():
-        in_turn = turns(list(defects.values()))
-        picked.update(in_turn if len(in_turn) <= share else in_turn[:num_picked])
-    return picked
-
-
-def turns(groups: Sequence[Sequence[T]]) -> list[T]:
+def turns(groups: Collection[Sequence[T]]) -> list[T]:
     """Return the members of all groups, the first of each before the second of any."""
     longest = max(map(len, groups), default=0)
     return [group[i] for i in range(longest) for group in groups if i < len(group)]
 
 
-def shrunk(maps: Tensor, side: int) -> Tensor:
-    """Average maps (B, H, W) to (B, side, side), unless they are smaller."""
-    if maps.shape[-1] <= side:
-        return maps.clone()
-    return F.adaptive_avg_pool2d(maps[:, None], side)[:, 0]
-
-
-def _small_mask(mask: Tensor) -> NDArray[np.bool_]:
-    """Shrink a mask; a pixel is defective if any pixel that it replaces is."""
-    if mask.shape[-1] > MASK_SIDE:
-        mask = F.adaptive_max_pool2d(mask[None].float(), MASK_SIDE)[0] > 0
-    return np.array(mask.numpy(), dtype=np.bool_)
-
-
-def _thumbnail(picture: Tensor) -> NDArray[np.uint8]:
-    pixels = shrunk(picture.float().cpu(), MAP_SIDE)
-    return np.asarray(pixels.round().byte().permute(1, 2, 0).numpy())
+def _shrunk(maps: Tensor) -> Tensor:
+    """Average maps (..., H, W) to at most MAP_SIDE pixels a side."""
+    return F.adaptive_avg_pool2d(maps.float().cpu(), min(MAP_SIDE, maps.shape[-1]))

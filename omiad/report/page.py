@@ -3,16 +3,16 @@
 import base64
 import hashlib
 from collections.abc import Mapping
-from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from omiad.errors import InputError
-from omiad.report.colors import heat_stops
+from omiad.report.pictures import heat
 from omiad.version import __version__
 
 _POLICY = (
@@ -49,36 +49,31 @@ def write_page(path: Path, *, title: str, sections: Mapping[str, str], **content
         sections: Headings of its sections, by their name in addresses and of their template.
         content: What the templates of the sections show; every text is escaped.
     """
-    script = _asset("page.js") + _asset("gallery.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    page = _templates().get_template("page.html.j2")
-    text = page.render(
-        title=title,
-        sections=sections,
-        policy=_POLICY.format(hash=digest),
-        style=Markup(_asset("page.css")),
-        script=Markup(script),
-        heat_stops=heat_stops(),
-        version=__version__,
-        **content,
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Names of files need not be valid text.
-    path.write_text(text, encoding="utf-8", errors="backslashreplace")
-
-
-@cache
-def _templates() -> Environment:
-    environment = Environment(
+    templates = Environment(
         loader=PackageLoader("omiad.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
-    return environment
-
-
-def _asset(name: str) -> str:
-    return files("omiad.report").joinpath("assets", name).read_text(encoding="utf-8")
+    templates.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
+    assets = files("omiad.report") / "assets"
+    style, *scripts = (
+        (assets / name).read_text(encoding="utf-8")
+        for name in ("page.css", "page.js", "gallery.js")
+    )
+    script = "".join(scripts)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    text = templates.get_template("page.html.j2").render(
+        title=title,
+        sections=sections,
+        policy=_POLICY.format(hash=digest),
+        style=Markup(style),
+        script=Markup(script),
+        heat_stops=heat(np.linspace(0, 1, 11)[None])[0].tolist(),
+        version=__version__,
+        **content,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Names of files need not be valid text.
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -1,18 +1,21 @@
-"""Pictures of a page: photographs, maps and masks, with a limit on their total size."""
+"""Pictures of a page: their colours, their encoding, and a limit on their total size."""
 
 import base64
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from omiad.data.images import load_image
 from omiad.errors import InputError
-from omiad.report.colors import heat
 
+Pixels = NDArray[np.uint8]
+Map = NDArray[np.floating[Any]]
 Where = Literal["embedded", "folder"]
 
 SIDES = {"embedded": 288, "folder": 640}
@@ -29,6 +32,17 @@ _OPACITY = bytes([0, 50, 255, 255])
 """Colours of a mask: background, defect, and a bright and a dark edge around it."""
 
 
+def scaled(anomaly_map: Map, scale: Sequence[float]) -> Map:
+    """Map scores from `scale` (low, high) to [0, 1], clipped."""
+    low, high = scale
+    return np.asarray(np.clip((anomaly_map - low) / max(high - low, 1e-12), 0, 1))
+
+
+def heat(values: Map) -> Pixels:
+    """Colour values in [0, 1] (H, W) as RGB (H, W, 3); colour-blind readers can order them."""
+    return np.asarray(colormaps["inferno"](np.clip(values, 0, 1), bytes=True)[..., :3])
+
+
 class Album:
     """Takes pictures until they reach a size together.
 
@@ -42,36 +56,49 @@ class Album:
     """
 
     def __init__(self, folder: Path, *, where: Where, max_megabytes: float) -> None:
-        if not max_megabytes > 0:
-            raise InputError(f"--max_megabytes must be above 0, but got {max_megabytes:g}.")
         self.side = SIDES[where]
         self._is_embedded = where == "embedded"
         self._folder = folder / FOLDER
-        self._max_bytes, self._num_bytes = max_megabytes * 1e6, 0
+        self._num_bytes_left = to_bytes(max_megabytes)
         self._count = 0
 
-    def take(self, *pictures: tuple[bytes, str] | None) -> list[str | None] | None:
-        """Return the address of each picture, or None if they no longer fit.
-
-        Args:
-            pictures: Content and suffix of each picture; None stays None.
-        """
+    def take(self, *pictures: bytes | None) -> list[str | None] | None:
+        """Return the address of each picture, or None if they no longer fit; None stays None."""
         larger = 4 / 3 if self._is_embedded else 1
-        size = sum(int(larger * len(picture[0])) + 40 for picture in pictures if picture)
-        if self._num_bytes + size > self._max_bytes:
+        size = sum(int(larger * len(content)) + 40 for content in pictures if content)
+        if size > self._num_bytes_left:
             return None
-        self._num_bytes += size
-        return [picture and self._put(*picture) for picture in pictures]
+        self._num_bytes_left -= size
+        return [self._put(content) if content else None for content in pictures]
 
-    def _put(self, content: bytes, suffix: str) -> str:
+    def _put(self, content: bytes) -> str:
         if self._is_embedded:
-            kind = "jpeg" if suffix == "jpg" else suffix
-            return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+            return address(content)
         self._folder.mkdir(parents=True, exist_ok=True)
-        name = f"{self._count:05}.{suffix}"  # never a name from the data set
+        name = f"{self._count:05}.{_kind(content)}"  # never a name from the data set
         self._count += 1
         (self._folder / name).write_bytes(content)
         return f"{FOLDER}/{name}"
+
+
+def to_bytes(max_megabytes: float) -> float:
+    """Return the limit of all pictures in bytes.
+
+    Raises:
+        InputError: If it is not above 0.
+    """
+    if not max_megabytes > 0:
+        raise InputError(f"--max_megabytes must be above 0, but got {max_megabytes:g}.")
+    return max_megabytes * 1e6
+
+
+def address(content: bytes) -> str:
+    """Return a picture as an address that contains it."""
+    return f"data:image/{_kind(content)};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _kind(content: bytes) -> str:
+    return "png" if content.startswith(b"\x89PNG") else "jpeg"
 
 
 def photograph(path: Path, side: int, *, kept_part: float = 1.0) -> tuple[bytes, float] | None:
@@ -94,17 +121,12 @@ def thumbnail(image: Image.Image, side: int, *, kept_part: float = 1.0) -> bytes
     cut_x, cut_y = (round(s * (1 - kept_part) / 2) for s in image.size)
     image = image.crop((cut_x, cut_y, image.width - cut_x, image.height - cut_y))
     image.thumbnail((side, side), Image.Resampling.BILINEAR)
-    return _encoded(image, "JPEG", quality=82)
+    return encoded(image, quality=82)
 
 
-def map_picture(level: NDArray[np.uint8]) -> bytes:
+def map_picture(level: Pixels) -> bytes:
     """Return a map (h, w) as a JPEG; 0 and 255 are the ends of the colour scale."""
-    return _encoded(Image.fromarray(heat(level / 255)), "JPEG", quality=88, subsampling=0)
-
-
-def plain_picture(pixels: NDArray[np.uint8]) -> bytes:
-    """Return pixels (h, w, 3) as a JPEG."""
-    return _encoded(Image.fromarray(pixels), "JPEG", quality=85)
+    return encoded(Image.fromarray(heat(level / 255)), quality=88, subsampling=0)
 
 
 def mask_picture(mask: NDArray[np.bool_]) -> bytes:
@@ -113,10 +135,11 @@ def mask_picture(mask: NDArray[np.bool_]) -> bytes:
     bright, dark = (np.asarray(white.filter(ImageFilter.MaxFilter(size))) > 0 for size in (5, 7))
     indices = Image.fromarray(np.select([mask, bright, dark], [1, 2, 3], 0).astype(np.uint8), "P")
     indices.putpalette(np.array(_PALETTE, np.uint8).tobytes())
-    return _encoded(indices, "PNG", transparency=_OPACITY, optimize=True)
+    return encoded(indices, "PNG", transparency=_OPACITY, optimize=True)
 
 
-def _encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+def encoded(image: Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
+    """Return the file of an image."""
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()

@@ -1,8 +1,7 @@
 """The run folders that a report is made from."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ class TestedRun:
         path: The results.json.
         name: Its name on the page, which no other run has.
         record: The content of results.json.
+        root: Folder of the photographs.
         scores: The images of each category.
         stored: The pictures of each category; empty if the test kept none.
     """
@@ -29,13 +29,9 @@ class TestedRun:
     path: Path
     name: str
     record: Mapping[str, Any]
+    root: Path
     scores: Mapping[str, CategoryScores]
     stored: Mapping[str, StoredImages]
-
-    @property
-    def kind(self) -> str:
-        """AMDM or OmiAD; "maps" if another method made the maps."""
-        return str(self.record.get("model", {}).get("kind", "unknown model"))
 
     @property
     def weights(self) -> Mapping[str, Any]:
@@ -43,11 +39,9 @@ class TestedRun:
         return self.record.get("weights") or {}
 
     @property
-    def metrics_csv(self) -> Path | None:
-        """The log of the fit that wrote the checkpoint; None if it is gone."""
-        checkpoint = self.record.get("checkpoint")
-        path = Path(checkpoint).parent.parent / "metrics.csv" if checkpoint else None
-        return path if path is not None and path.is_file() else None
+    def images(self) -> set[tuple[str, str]]:
+        """Category and name of every tested image."""
+        return {(category, n) for category, of in self.scores.items() for n in of.name.tolist()}
 
 
 @dataclass(frozen=True)
@@ -67,31 +61,22 @@ class Runs:
         """The categories of all tests, sorted."""
         return sorted({name for run in self.tested for name in run.record["categories"]})
 
-    @property
-    def pairs(self) -> list[tuple[TestedRun, TestedRun]]:
-        """Each teacher with its student; the hashes of their weights say which belong together."""
-        return [
-            (teacher, student)
-            for student in self.tested
-            for teacher in self.tested
-            if teacher.weights.get("model")
-            and teacher.weights["model"] == student.weights.get("teacher")
-        ]
 
-
-def read_runs(given: Sequence[str]) -> Runs:
+def read_runs(given: Sequence[str], root: str | None) -> Runs:
     """Read run folders.
 
     Args:
         given: Folders of tests, evaluations and fits, or paths of results.json.
+        root: Folder of the photographs, by default the one that each run was tested on.
 
     Raises:
         MissingInputError: If a path does not exist.
         InputError: If a folder holds no run, holds files of several runs or is given twice, or if
             two runs share no category.
     """
-    tested, trainings = [], dict[str, Path]()
-    seen = set[Path]()
+    if root is not None and not Path(root).expanduser().is_dir():
+        raise MissingInputError(f"No folder '{root}'. Check --root.")
+    tests, trainings, seen = list[Path](), dict[str, Path](), set[Path]()
     for path in map(Path, given):
         if not path.exists():
             raise MissingInputError(f"No run folder at '{path}'. Check the path.")
@@ -100,7 +85,7 @@ def read_runs(given: Sequence[str]) -> Runs:
             raise InputError(f"'{path}' is given twice. Give each run once.")
         seen.add(results.resolve())
         if results.is_file():
-            tested.append(_read(results))
+            tests.append(results)
         elif (path / "metrics.csv").is_file():
             name = _folder_name(path)
             trainings[str(path) if name in trainings else name] = path / "metrics.csv"
@@ -109,56 +94,36 @@ def read_runs(given: Sequence[str]) -> Runs:
                 f"'{path}' holds neither results.json (`omiad test`, `omiad evaluate`) nor "
                 f"metrics.csv (`omiad fit`). Give a run folder."
             )
-    for other in tested[1:]:
-        if not set(other.record["categories"]) & set(tested[0].record["categories"]):
+    records = {path: read_results(path) for path in tests}
+    for path, record in records.items():
+        if not record["categories"].keys() & records[tests[0]]["categories"].keys():
             raise InputError(
-                f"'{tested[0].path}' and '{other.path}' share no category. Give runs on the same "
-                f"data."
+                f"'{tests[0]}' and '{path}' share no category. Give runs on the same data."
             )
-    tested = _with_distinct_names(tested)
+    tested = [
+        _read(path, name, records[path], root)
+        for path, name in zip(records, _names(records), strict=True)
+    ]
     known = {path.resolve() for path in trainings.values()}
     for run in tested:
-        if run.metrics_csv is not None and run.metrics_csv.resolve() not in known:
-            trainings[f"training of {run.name}"] = run.metrics_csv
-            known.add(run.metrics_csv.resolve())
+        checkpoint = run.record.get("checkpoint")
+        fit = Path(checkpoint).parent.parent / "metrics.csv" if checkpoint else None
+        if fit is not None and fit.is_file() and fit.resolve() not in known:
+            trainings[f"training of {run.name}"] = fit
+            known.add(fit.resolve())
     return Runs(tested, trainings)
 
 
-def _read(path: Path) -> TestedRun:
-    record = read_results(path)
-    scores = {}
-    for category, images in read_images(images_path(path)):
-        pixels = images.counts.sum(axis=0, dtype=np.float64) if images.has_mask.all() else None
-        scores[category] = CategoryScores(images.name, images.score, images.is_anomalous, pixels)
-    if scores.keys() != record["categories"].keys():
-        raise _files_of_two_tests(path, images_path(path))
-    stored = read_gallery(gallery_path(path))
-    for category, pictures in stored.items():
-        if category not in scores or not set(pictures.name) <= set(scores[category].name):
-            raise _files_of_two_tests(path, gallery_path(path))
-    return TestedRun(path, "", record, scores, stored)
-
-
-def _files_of_two_tests(path: Path, other: Path) -> InputError:
-    return InputError(
-        f"'{path}' and the '{other.name}' beside it come from different tests. Copy both again "
-        f"from one test."
-    )
-
-
-def _with_distinct_names(runs: Sequence[TestedRun]) -> list[TestedRun]:
+def _names(records: Mapping[Path, Mapping[str, Any]]) -> list[str]:
     """Name each run by its model, with its folder where the model alone is not enough."""
-    kinds = Counter(run.kind for run in runs)
+    kinds = [str(of.get("model", {}).get("kind", "unknown model")) for of in records.values()]
     names = [
-        f"{'peer' if run.kind == 'maps' else run.kind}, {_folder_name(run.path.parent)}"
-        if kinds[run.kind] > 1 or run.kind == "maps"
-        else run.kind
-        for run in runs
+        f"{'peer' if kind == 'maps' else kind}, {_folder_name(path.parent)}"
+        if kind == "maps" or kinds.count(kind) > 1
+        else kind
+        for path, kind in zip(records, kinds, strict=True)
     ]
-    return [
-        replace(run, name=f"{name} ({i + 1})" if names.count(name) > 1 else name)
-        for i, (run, name) in enumerate(zip(runs, names, strict=True))
-    ]
+    return [f"{name} ({i + 1})" if names.count(name) > 1 else name for i, name in enumerate(names)]
 
 
 def _folder_name(folder: Path) -> str:
@@ -166,3 +131,24 @@ def _folder_name(folder: Path) -> str:
     folder = folder.resolve()
     says_little = folder.name == "test" or folder.name.startswith("version_")
     return f"{folder.parent.name}/{folder.name}" if says_little else folder.name
+
+
+def _read(path: Path, name: str, record: Mapping[str, Any], root: str | None) -> TestedRun:
+    scores = {}
+    for category, images in read_images(images_path(path)):
+        pixels = images.counts.sum(axis=0, dtype=np.float64) if images.has_mask.all() else None
+        scores[category] = CategoryScores(images.name, images.score, images.is_anomalous, pixels)
+    stored = read_gallery(gallery_path(path))
+    folder = Path(root or str(record.get("root", ""))).expanduser()
+    run = TestedRun(path, name, record, folder, scores, stored)
+    kept = {(category, n) for category, of in stored.items() for n in of.name.tolist()}
+    for other, is_of_run in (
+        (images_path(path), scores.keys() == record["categories"].keys()),
+        (gallery_path(path), kept <= run.images),
+    ):
+        if not is_of_run:
+            raise InputError(
+                f"'{path}' and the '{other.name}' beside it come from different tests. Copy both "
+                f"again from one test."
+            )
+    return run

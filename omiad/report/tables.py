@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from omiad.data.layouts.published import recognise
-from omiad.paper.printed import MEAN, category_key, dataset_of, paper_table
+from omiad.paper.printed import DATASETS, MEAN, category_key, dataset_of, paper_table
 from omiad.report.runs import TestedRun
 
 FIGURES = {
@@ -19,15 +19,8 @@ FIGURES = {
 }
 """Each figure with its heading."""
 
-_PAPER_TABLES = {
-    "mvtec": ("MVTec-AD", (1, 4, 5)),
-    "visa": ("VisA", (1, 6, 7)),
-    "mpdd": ("MPDD", (1, 8, 9)),
-    "realiad": ("Real-IAD", (1, 10, 11)),
-}
-
-_SHOWN_OF_PAPER = ("OmiAD", "AMDM")
-"""Methods of the paper that are shown at first: those that omiad implements."""
+_PAPER_TABLES = (1, *range(4, 12))
+"""Means of all data sets, then two tables of the categories of each."""
 
 
 class Row(NamedTuple):
@@ -49,8 +42,8 @@ class Row(NamedTuple):
 
     @property
     def is_shown(self) -> bool:
-        """Whether the row is shown before the reader chooses methods."""
-        return not self.is_papers or self.method in _SHOWN_OF_PAPER
+        """Whether the row is shown at first: the paper's methods only if omiad implements them."""
+        return not self.is_papers or self.method in ("OmiAD", "AMDM")
 
 
 def rows_of(run: TestedRun) -> list[Row]:
@@ -75,15 +68,12 @@ def paper_rows(categories: Sequence[str]) -> list[Row]:
     The paper's means are over all categories of a data set, so they are left out where some of
     the categories are missing here.
     """
-    dataset = recognise(set(categories)) if categories else None
-    if dataset not in _PAPER_TABLES:
-        return []
-    title, tables = _PAPER_TABLES[dataset]
+    title = DATASETS.get(recognise(categories) or "")
     ours = {category_key(name): name for name in categories}
     if dataset_of(categories) is not None:
         ours[MEAN] = MEAN
     found: dict[tuple[str, str], dict[str, float]] = {}
-    for printed in (cell for number in tables for cell in paper_table(number)):
+    for printed in (cell for number in _PAPER_TABLES for cell in paper_table(number)):
         name = ours.get(category_key(printed.category))
         if printed.dataset == title and name is not None:
             # Some means are printed twice and differ: Table 1, which comes first, decides.
@@ -106,5 +96,5 @@ def in_words(rows: Iterable[Row], category: str, key: str) -> str:
     return "; ".join(
         f"{row.method}: {FIGURES[key]} {row.figures[key]:.1f} %"
         for row in rows
-        if row.category == category and key in row.figures and not row.is_papers
+        if row.category == category and key in row.figures
     )

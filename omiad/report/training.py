@@ -1,15 +1,18 @@
-"""Training curves: read what a fit logged, and draw it as one picture."""
+"""Training curves: read what a fit logged, and draw it as one picture or as charts of a page."""
 
 import csv
 import math
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from omiad.errors import InputError
-from omiad.report.charts import draw_logged, picture, printable
+from omiad.report.charts import chart, draw_logged, picture, printable
+from omiad.report.curves import Array
 
 _COLUMNS = 3
 
@@ -25,7 +28,7 @@ def training_curves(metrics_csv: Path, output: Path, title: str) -> None:
     Raises:
         InputError: If the file has no training figures.
     """
-    curves = read_curves(metrics_csv)
+    curves = _read(metrics_csv)
     if not curves:
         raise InputError(f"'{metrics_csv}' has no finite train/* figures to draw.")
     columns = min(_COLUMNS, len(curves))
@@ -39,13 +42,32 @@ def training_curves(metrics_csv: Path, output: Path, title: str) -> None:
             axes.set_axis_off()
         for axes, (name, points) in zip(grid, curves.items(), strict=False):
             draw_logged(axes, points)
-            axes.set_title(printable(name).replace("_", " "), fontsize=10, loc="left")
+            axes.set_title(printable(name), fontsize=10, loc="left")
 
     output.write_bytes(picture(paint, (4.2 * columns, 0.4 + 2.4 * rows), kind="png"))
 
 
-def read_curves(path: Path) -> dict[str, NDArray[np.float64]]:
-    """Read the finite values of each `train/*` column as steps and values (K, 2).
+def training(trainings: Mapping[str, Path]) -> list[dict[str, Any]]:
+    """Return charts of the logged figures of each fit, losses apart from the others.
+
+    Args:
+        trainings: The metrics.csv of each fit, by the fit's name.
+    """
+    found = []
+    for fit, path in trainings.items():
+        charts: dict[bool, list[Any]] = {True: [], False: []}
+        for name, points in _read(path).items():
+            first, last = points[[0, -1], 1]
+            said = f"{name} over {len(points)} logged steps, from {first:.4g} to {last:.4g}; {fit}"
+            drawn = chart(name, said, partial(draw_logged, points=points), box=None)
+            charts["loss" in name].append(drawn)
+        if any(charts.values()):
+            found.append({"name": fit, "losses": charts[True], "others": charts[False]})
+    return found
+
+
+def _read(path: Path) -> dict[str, Array]:
+    """Read the finite values of each `train/*` column as steps and values (K, 2), by its title.
 
     Raises:
         InputError: If the file is not a CSVLogger's.
@@ -53,16 +75,16 @@ def read_curves(path: Path) -> dict[str, NDArray[np.float64]]:
     points: dict[str, list[tuple[float, float]]] = {}
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            rows = csv.DictReader(file)
-            names = [name for name in rows.fieldnames or () if name.startswith("train/")]
-            for row in rows:
-                for name in names:
-                    if (text := row[name]) and math.isfinite(value := float(text)):
-                        key = name.removeprefix("train/")
-                        points.setdefault(key, []).append((float(row["step"]), value))
+            for row in csv.DictReader(file, restkey=""):
+                for name, text in row.items():
+                    if name.startswith("train/") and text and math.isfinite(value := float(text)):
+                        points.setdefault(name, []).append((float(row["step"]), value))
     except (ValueError, KeyError, csv.Error) as error:
         raise InputError(
             f"'{path}' is not a metrics.csv of `omiad fit` ({error}). Copy the file again, or "
             f"leave this run out."
         ) from error
-    return {name: np.array(values) for name, values in sorted(points.items())}
+    return {
+        name.removeprefix("train/").replace("_", " "): np.array(values)
+        for name, values in sorted(points.items())
+    }

@@ -24,14 +24,8 @@ from omiad import Detector
 from omiad.data.images import read_image
 from omiad.data.layouts import index_dataset
 
-KINDS = ("features", "reconstruction", "mean image")
-
 NUM_SHOWN = 4
 """Pictures of each category that --output saves."""
-
-
-def psnr(picture: Tensor, image: Tensor) -> float:
-    return float(-10 * (picture - image).square().mean().log10())
 
 
 def save(path: Path, pictures: Sequence[Tensor]) -> None:
@@ -58,7 +52,7 @@ def main() -> None:
         if sample.split == "train":
             sums[sample.category].append(read_image(sample.image, size) / 255)
     means = {category: torch.stack(images).mean(0) for category, images in sums.items()}
-    found: dict[str, list[list[float]]] = defaultdict(list)
+    found: dict[str, list[np.ndarray]] = defaultdict(list)
     for sample in normal:
         if sample.split == "test":
             pixels = read_image(sample.image, size)[None]
@@ -68,11 +62,13 @@ def main() -> None:
                 decoder(detector.reconstruct(features)),
                 means[sample.category][None],
             )
-            found[sample.category].append([psnr(p, pixels / 255) for p in pictures])
+            errors = [float((picture - pixels / 255).square().mean()) for picture in pictures]
+            found[sample.category].append(-10 * np.log10(errors))
             if options.output and len(found[sample.category]) <= NUM_SHOWN:
                 name = f"{sample.category}_{sample.image.stem}.png"
                 save(Path(options.output) / name, [pixels / 255, *pictures])
-    table = Table("category", "images", *KINDS, title="PSNR in dB, normal test images")
+    kinds = ("features", "reconstruction", "mean image")
+    table = Table("category", "images", *kinds, title="PSNR in dB, normal test images")
     rows = {category: np.array(values) for category, values in sorted(found.items())}
     rows["all images"] = np.concatenate(list(rows.values()))
     for name, values in rows.items():

@@ -18,9 +18,6 @@ from omiad.modules import OmiADModule
 from omiad.modules.omiad import Losses
 from omiad.modules.randomness import SampleDraws
 
-NUM_STEPS = 10
-"""DDIM steps that one step is regressed on, as many as the paper's teacher takes."""
-
 
 class Regression(OmiADModule):
     """Train the generator alone, on the squared distance from a target."""
@@ -57,7 +54,7 @@ class InputRegression(Regression):
 
 
 class DdimRegression(Regression):
-    """Regress one step on what ten DDIM steps of the teacher make of the same noise."""
+    """Regress one step on what the teacher makes of the same noise in ten DDIM steps."""
 
     def reconstruct(self, denoiser: Denoiser, x_0: Tensor, noise: Tensor) -> Tensor:
         """Reconstruct in one step, and keep the noise for the target."""
@@ -67,13 +64,9 @@ class DdimRegression(Regression):
     @torch.no_grad()
     def target(self, x_0: Tensor) -> Tensor:
         """Return the teacher's reconstruction in ten steps."""
+        schedule, t_init = self.teacher.schedule, self.detector.t_init
         return ddim_reconstruct(
-            self.teacher,
-            self.teacher.schedule,
-            x_0,
-            self.noise,
-            t_init=self.detector.t_init,
-            num_steps=NUM_STEPS,
+            self.teacher, schedule, x_0, self.noise, t_init=t_init, num_steps=10
         )
 
 

@@ -14,7 +14,7 @@ from itertools import pairwise
 
 import torch
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
@@ -28,7 +28,6 @@ from omiad.diffusion.losses import (
     generator_adversarial_loss,
     score_distillation_loss,
 )
-from omiad.diffusion.masking import apply_mask
 from omiad.diffusion.sampling import ddim_reconstruct, one_step_reconstruct
 
 
@@ -55,15 +54,19 @@ def features_of(detector: Detector, root: str, ckpt: str, count: int) -> tuple[T
     return torch.cat(features), torch.stack([item.labels.is_anomalous for item in items])
 
 
+def table_of(title: str, *headings: str) -> Table:
+    return Table(*(Column(heading, justify="right") for heading in headings), title=title)
+
+
 @torch.no_grad()
 def reconstruction_table(
     nets: dict[str, Denoiser], detector: Detector, x_0: Tensor, bad: Tensor
 ) -> Table:
     """Compare reconstructions: mean squared error per element, and spread of the output."""
     schedule, noise, t_init = detector.denoiser.schedule, detector.noise[0], detector.t_init
-    table = Table(title=f"reconstruction from t {t_init}, mean over elements")
-    for heading in ("network", "error, normal", "error, defective", "output variance, normal"):
-        table.add_column(heading, justify="left" if heading == "network" else "right")
+    title = f"reconstruction from t {t_init}, mean over elements"
+    headings = ("network", "error, normal", "error, defective", "output variance, normal")
+    table = table_of(title, *headings)
     outputs = {
         f"{name}, one step": one_step_reconstruct(nets[name], schedule, x_0, noise, t_init=t_init)
         for name in ("teacher", "generator", "average")
@@ -83,17 +86,11 @@ def reconstruction_table(
 @torch.no_grad()
 def denoising_table(teacher: Denoiser, x_0: Tensor, seed: int) -> Table:
     """Measure how well the teacher denoises at single steps, with and without the paper's mask."""
-    table = Table(title="the teacher on normal images, mean over elements; last two with a mask")
-    for heading in (
-        "t",
-        "error of x_0",
-        "error of x_t / alpha",
-        "variance of x_0",
-        "noise error",
-        "error, visible",
-        "error, hidden",
-    ):
-        table.add_column(heading, justify="right")
+    table = table_of(
+        "the teacher on normal images, mean over elements; last two with a mask",
+        *("t", "error of x_0", "error of x_t / alpha", "variance of x_0", "noise error"),
+        *("error, visible", "error, hidden"),
+    )
     masking = Masking()
     generator = torch.Generator().manual_seed(seed)
     for step in (10, 50, 100, 200, 300, 400, 500, 700, 900):
@@ -104,7 +101,7 @@ def denoising_table(teacher: Denoiser, x_0: Tensor, seed: int) -> Table:
             len(x_0), *masking.uniform_shape(tuple(x_0.shape[1:])), generator=generator
         )
         keep = masking.keep(uniform, t, teacher.schedule.num_timesteps)
-        masked = teacher(teacher.schedule.add_noise(apply_mask(x_0, keep), noise, t), t)
+        masked = teacher(teacher.schedule.add_noise(x_0 * keep, noise, t), t)
         error = (masked.x_0 - x_0).square().mean(1, keepdim=True)
         figures = (
             (estimate.x_0 - x_0).square().mean(),
@@ -134,20 +131,19 @@ def band_table(
     since the gradient of a single draw is mostly noise and orthogonal to any direction.
     """
     schedule = detector.denoiser.schedule
-    table = Table(title=f"at the generator's output, {len(x_0)} normal images")
-    for heading in ("t", "teacher error", "student error", "score gap"):
-        table.add_column(heading, justify="right")
-    for loss in ("distillation", "adversarial"):
-        for heading in ("norm", f"cosine, {num_draws // 2} draws", f"cosine, {num_draws} draws"):
-            table.add_column(f"{loss}: {heading}", justify="right")
+    pull = ("norm", f"cosine, {num_draws // 2} draws", f"cosine, {num_draws} draws")
+    table = table_of(
+        f"at the generator's output, {len(x_0)} normal images",
+        *("t", "teacher error", "student error", "score gap"),
+        *(f"{loss}: {each}" for loss in ("distillation", "adversarial") for each in pull),
+    )
     with torch.no_grad():
         x_g = one_step_reconstruct(
             nets["generator"], schedule, x_0, detector.noise[0], t_init=detector.t_init
         )
     away = (x_g - x_0).flatten(1)
     generator = torch.Generator().manual_seed(seed)
-    edges = [round(t_max * i / 4) for i in range(5)]
-    for low, high in pairwise(edges):
+    for low, high in pairwise(round(t_max * i / 4) for i in range(5)):
         errors, pulls = torch.zeros(3), torch.zeros(2, *away.shape)
         halfway = pulls
         for draw in range(num_draws):
@@ -205,17 +201,8 @@ def main() -> None:
     console.print(reconstruction_table(nets, detector, x_0, bad))
     console.print(denoising_table(nets["teacher"], x_0[~bad], options.seed))
     trained = read_checkpoint(options.ckpt_path)["hyper_parameters"]
-    console.print(
-        band_table(
-            nets,
-            detector,
-            x_0[~bad],
-            alpha=trained["alpha"],
-            t_max=trained["t_max"],
-            num_draws=options.num_draws,
-            seed=options.seed,
-        )
-    )
+    band = {"alpha": trained["alpha"], "t_max": trained["t_max"], "seed": options.seed}
+    console.print(band_table(nets, detector, x_0[~bad], num_draws=options.num_draws, **band))
 
 
 if __name__ == "__main__":

@@ -21,14 +21,13 @@ REPEATS = 21
 
 def milliseconds(run: Callable[[], object], device: torch.device) -> float:
     """Return the median time of a call, without the first call."""
+    wait = (lambda: torch.cuda.synchronize(device)) if device.type == "cuda" else (lambda: None)
     times = []
     for _ in range(REPEATS + 1):
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        wait()
         start = time.perf_counter()
         run()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        wait()
         times.append(1000 * (time.perf_counter() - start))
     return median(times[1:])
 
@@ -45,21 +44,21 @@ def main() -> None:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8, generator=generator)
     images = images.to(device)
+    rows = {}
     with torch.inference_mode():
         features = detector.extractor(images)
-        steps = detector.num_steps
-        rows = {"backbone": milliseconds(lambda: detector.extractor(images), device)}
+        steps, size_of_memory = detector.num_steps, detector.scoring.memory_size
+        rows["backbone"] = milliseconds(lambda: detector.extractor(images), device)
         whole = milliseconds(lambda: detector.score_features(features), device)
-        scoring = detector.scoring
-        detector.scoring = replace(scoring, memory_size=0)
+        detector.scoring = replace(detector.scoring, memory_size=0)
         plain = milliseconds(lambda: detector.score_features(features), device)
+        rows[f"{steps} step(s) and map"] = plain
+        if size_of_memory:
+            rows[f"memory of {len(detector.memory.patches)} patches"] = whole - plain
+        rows["all"] = rows["backbone"] + whole
         detector.num_steps = 10
         ten = milliseconds(lambda: detector.score_features(features), device)
-    rows[f"{steps} step(s) and map"] = plain
-    if scoring.memory_size:
-        rows[f"memory of {len(detector.memory.patches)} patches"] = whole - plain
-    rows["all"] = rows["backbone"] + whole
-    rows["ten steps of DDIM and map, instead"] = ten
+        rows["ten steps of DDIM and map, instead"] = ten
     threads = f", {torch.get_num_threads()} thread(s)" if device.type == "cpu" else ""
     print(f"{platform.machine()}, {device}{threads}; batch {batch}, {size} x {size}; ms per image")
     for name, value in rows.items():

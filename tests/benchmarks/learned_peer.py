@@ -53,8 +53,7 @@ class Photographs(Dataset[Tensor]):
     """Image files as (3, size, size) in [0, 1], read when they are asked for."""
 
     def __init__(self, paths: Sequence[Path], size: int) -> None:
-        self.paths = paths
-        self.size = size
+        self.paths, self.size = paths, size
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -73,8 +72,7 @@ def build(name: str, backbone: str, weights: Path, image_size: int) -> AnomalibM
     """Build a model on a backbone with weights of a local file, without what scores maps anew."""
     kind = getattr(models, name)
     with tempfile.TemporaryDirectory() as folder:
-        config = {"architecture": backbone}
-        Path(folder, "config.json").write_text(json.dumps(config))
+        Path(folder, "config.json").write_text(json.dumps({"architecture": backbone}))
         Path(folder, "model.safetensors").symlink_to(weights.resolve())
         return kind(
             backbone=f"local-dir:{folder}",
@@ -130,9 +128,7 @@ def main() -> None:
     arguments = parser.parse_args()
     size = arguments.image_size
     samples = index_dataset(arguments.root).samples
-    train = [s.image for s in samples if s.split == "train"]
-    test = [s.image for s in samples if s.split == "test"]
-
+    train, test = ([s.image for s in samples if s.split == each] for each in ("train", "test"))
     lightning.seed_everything(arguments.seed)
     model = build(arguments.model, arguments.backbone, arguments.weights, size)
     started = time.perf_counter()

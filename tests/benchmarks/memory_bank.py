@@ -7,13 +7,12 @@
 As in PatchCore, on a grid of 14 and from four categories alone:
 
     python tests/benchmarks/memory_bank.py --root real --backbone mobilenetv2_100 \
-        --weights mobilenetv2_100.safetensors --feature_size 14 --grid patchcore \
-        --raw --num_patches 30000 \
-        --categories cookie hazelnut_toy magnetic_tile pcb --output bank
+        --weights mobilenetv2_100.safetensors --feature_size 14 --grid patchcore --raw \
+        --num_patches 30000 --categories cookie hazelnut_toy magnetic_tile pcb --output bank
 
-With `--categories` the maps of the other categories are written too, but mean nothing. The features
-of configs/amdm_folder.yaml are `--image_size 448 --feature_size 28 --grid patchcore
---stages 1 2 3`.
+With `--categories` the maps of the other categories are written too, but mean nothing. The options
+`--image_size 448 --feature_size 28 --grid patchcore --stages 1 2 3` are those of
+configs/amdm_folder.yaml.
 
 The features are those of the model: the same backbone, stages and, unless `--raw`, normalisation
 per channel. The bank holds patches drawn from the training images of all categories: like the
@@ -67,14 +66,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the patches drawn")
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
-    extractor = FeatureExtractor(
-        arguments.backbone,
-        weights=arguments.weights,
-        image_size=arguments.image_size,
-        feature_size=arguments.feature_size,
-        stages=arguments.stages,
-        grid=arguments.grid,
-    )
+    names = ("backbone", "weights", "image_size", "feature_size", "stages", "grid")
+    extractor = FeatureExtractor(**{name: getattr(arguments, name) for name in names})
     samples = index_dataset(arguments.root).samples
     chosen = set(arguments.categories or (s.category for s in samples))
     train = [s.image for s in samples if s.split == "train" and s.category in chosen]
@@ -88,8 +81,8 @@ def main() -> None:
             picked = torch.randperm(len(image), generator=generator)[:per_image]
             drawn.append(image[picked])
     bank = torch.cat(drawn)
-    std = torch.ones(bank.shape[1]) if arguments.raw else bank.std(0).clamp(min=1e-6)
     mean = bank.mean(0)
+    std = torch.ones_like(mean) if arguments.raw else bank.std(0).clamp(min=1e-6)
     bank = (bank - mean) / std
     print(f"{len(bank)} patches of {len(train)} images")
 

@@ -1,13 +1,18 @@
 """Speed, memory and error of the pixel figures, against scikit-learn and adeval.
 
-    python tests/benchmarks/metrics.py                  # all, in processes of their own
+    python tests/benchmarks/metrics.py                  # all, each in its own process
     python tests/benchmarks/metrics.py --method omiad   # one of them
+    python tests/benchmarks/metrics.py --passes 100     # bounds after one pass and after two
 
 The maps are synthetic: noise on a grid of 28 x 28, raised where one to three rectangles are
 defective, upsampled to 224 x 224; 15 categories of 115 images, 73 % of them defective, as many
-pixels as MVTec AD's test set. Seconds are the processor's, on one thread, without making the maps.
+pixels as in the test set of MVTec AD. Seconds are processor time on one thread, without making the
+maps.
 
-adeval (pip install adeval opencv-python-headless) is left out where it is not installed.
+adeval (pip install adeval opencv-python-headless) is left out if it is not installed.
+
+`--passes N` counts N images of 256 x 256 pixels of every kind of score in `KINDS`, with large
+defects and with three of 6 pixels.
 """
 
 import argparse
@@ -25,7 +30,14 @@ import numpy as np
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from omiad.metrics import PixelDetection, au_pro
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for `references`
+
+from references import slow_au_pro
+
+from omiad.metrics import AnomalyMetrics, PixelDetection
+from omiad.protocols import UNIAD
+from omiad.results import write_results
+from omiad.types import Labels, Prediction, Sample
 
 NUM_CATEGORIES, NUM_IMAGES, SIZE, GRID = 15, 115, 224, 28
 BATCH_SIZE = 32
@@ -35,37 +47,34 @@ REAL_IAD = (30, 114_585)
 Figures = dict[str, float]
 
 
-def category(
-    seed: int, *, num_images: int = NUM_IMAGES, size: int = SIZE
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return maps (N, size, size) and masks of a category."""
+def category(seed: int, num_images: int = NUM_IMAGES) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return maps (N, SIZE, SIZE) and masks of a category."""
     generator = torch.Generator().manual_seed(seed)
     rng = np.random.default_rng(seed)
-    masks = torch.zeros(num_images, size, size, dtype=torch.bool)
+    masks = torch.zeros(num_images, SIZE, SIZE, dtype=torch.bool)
     for mask in masks[: int(0.73 * num_images)]:
         for _ in range(rng.integers(1, 4)):
             height, width = rng.integers(4, 40, 2)
-            top, left = rng.integers(0, size - height), rng.integers(0, size - width)
+            top, left = rng.integers(0, SIZE - height), rng.integers(0, SIZE - width)
             mask[top : top + height, left : left + width] = True
     shape = (num_images, 1, GRID, GRID)
     noise = 5 * torch.exp(0.35 * torch.randn(shape, generator=generator))
     raised = F.avg_pool2d(F.interpolate(masks[:, None].float(), (GRID, GRID), mode="area"), 3, 1, 1)
     strength = 3 * torch.rand(num_images, 1, 1, 1, generator=generator)
     grid = noise * (1 + strength * raised)
-    maps = F.interpolate(grid, (size, size), mode="bilinear", align_corners=True)[:, 0]
-    return maps, masks
+    return F.interpolate(grid, (SIZE, SIZE), mode="bilinear", align_corners=True)[:, 0], masks
 
 
 def run_omiad(maps: torch.Tensor, masks: torch.Tensor) -> tuple[Figures, int, float]:
     metric = PixelDetection()
-    for i in range(0, len(maps), BATCH_SIZE):
-        batch = slice(i, i + BATCH_SIZE)
-        metric.update(maps[batch], masks[batch], index=torch.arange(len(maps))[batch])
-    state = sum(x.nbytes for name in ("keys", "counts") for x in getattr(metric, name))
+    for rows in torch.arange(len(maps)).split(BATCH_SIZE):
+        batch = slice(rows[0], rows[-1] + 1)
+        metric.update(maps[batch], masks[batch], rows)
     figures = metric.compute()
-    seven = {name: figures[name] for name in ("pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro")}
     bound = max(interval.bound for interval in figures.values())
-    return {name: float(interval.value) for name, interval in seven.items()}, state, bound
+    names = ("pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro")
+    values = {name: float(figures[name].value) for name in names}
+    return values, sum(part.nbytes for part in metric.bins), bound
 
 
 def run_sklearn(maps: torch.Tensor, masks: torch.Tensor) -> tuple[Figures, int, float]:
@@ -73,13 +82,12 @@ def run_sklearn(maps: torch.Tensor, masks: torch.Tensor) -> tuple[Figures, int, 
 
     truth, scores = masks.numpy().ravel(), maps.numpy().ravel()
     precision, recall, _ = precision_recall_curve(truth, scores)
+    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
     figures = {
         "pixel_auroc": float(roc_auc_score(truth, scores)),
         "pixel_ap": float(average_precision_score(truth, scores)),
-        "pixel_f1_max": float(
-            (2 * precision * recall / np.maximum(precision + recall, 1e-12)).max()
-        ),
-        "aupro": au_pro(maps, masks),  # exact: every score is a threshold
+        "pixel_f1_max": float(f1.max()),
+        "aupro": slow_au_pro(maps.numpy(), masks.numpy(), 0.3),  # each score is a threshold
     }
     return figures, 0, 0.0
 
@@ -92,46 +100,32 @@ def run_adeval(maps: torch.Tensor, masks: torch.Tensor) -> tuple[Figures, int, f
     return dict(zip(("pixel_auroc", "pixel_ap", "aupro"), figures, strict=True)), 0, 0.0
 
 
-METHODS: dict[str, Callable[..., tuple[Figures, int, float]]] = {
-    "omiad": run_omiad,
-    "sklearn": run_sklearn,
-    "adeval": run_adeval,
-}
+METHODS = {"omiad": run_omiad, "sklearn": run_sklearn, "adeval": run_adeval}
 
 
 def measure(method: str) -> dict[str, object]:
-    """Score all categories; in a process of its own, so that its peak memory is the method's."""
-    seconds, state, bound, figures = 0.0, 0, 0.0, []
+    """Score all categories in a process that does nothing else, to measure peak memory."""
     data = [category(seed) for seed in range(NUM_CATEGORIES)]
     METHODS[method](*(x[:2] for x in data[0]))  # imports
-    before = peak_mb()
-    for maps, masks in data:
-        start = time.process_time()
-        row, size, error = METHODS[method](maps, masks)
-        seconds += time.process_time() - start
-        state, bound = state + size, max(bound, error)
-        figures.append(row)
+    before, start = peak_mb(), time.process_time()
+    figures, states, bounds = zip(*(METHODS[method](*each) for each in data), strict=True)
     return {
-        "seconds": seconds,
+        "seconds": time.process_time() - start,
         "peak_mb": peak_mb() - before,
-        "state_mb": state / 2**20,
-        "bound": bound,
+        "state_mb": sum(states) / 2**20,
+        "bound": max(bounds),
         "figures": figures,
     }
 
 
 def measure_stream(fraction: float) -> dict[str, object]:
     """Stream Real-IAD's test images, made on the fly, up to results.json, and watch the memory."""
-    from omiad.metrics import AnomalyMetrics
-    from omiad.protocols import UNIAD
-    from omiad.results import write_results
-    from omiad.types import Labels, Prediction, Sample
-
     num_categories, num_images = REAL_IAD
     per_category = int(fraction * num_images / num_categories)
     names = [f"category_{i:02}" for i in range(num_categories)]
     metrics = AnomalyMetrics(names)
-    maps, masks = category(0, num_images=BATCH_SIZE)
+    maps, masks = category(0, BATCH_SIZE)
+    defective, known = masks.flatten(1).any(1), torch.ones(BATCH_SIZE, dtype=torch.bool)
     generator = torch.Generator().manual_seed(0)
     start, seconds, index = rss_mb(), 0.0, 0
     memory: list[list[float]] = []  # of each category, after each of its batches
@@ -139,16 +133,10 @@ def measure_stream(fraction: float) -> dict[str, object]:
         memory.append([])
         for _ in range(0, per_category, BATCH_SIZE):
             change = 0.8 + 0.4 * torch.rand(BATCH_SIZE, 1, 1, generator=generator)
-            rows = torch.arange(index, index + BATCH_SIZE)
+            labels = Labels(defective, masks, known, torch.arange(index, index + BATCH_SIZE))
             prediction = Prediction(change.flatten(), maps * change)
-            batch = Labels(
-                is_anomalous=masks.flatten(1).any(1),
-                masks=masks,
-                has_mask=torch.ones(BATCH_SIZE, dtype=torch.bool),
-                index=rows,
-            )
             before = time.process_time()
-            metrics.update(prediction, batch, [name] * BATCH_SIZE)
+            metrics.update(prediction, labels, [name] * BATCH_SIZE)
             seconds += time.process_time() - before
             index += BATCH_SIZE
             memory[-1].append(rss_mb() - start)
@@ -156,19 +144,14 @@ def measure_stream(fraction: float) -> dict[str, object]:
     results = metrics.compute()
     computed = time.process_time()
     streamed_mb = peak_mb() - start
+    samples = [
+        Sample(Path(f"{i:06}.png"), None, names[0], "good", "test", f"{i // 5}", i % 5)
+        for i in range(index)
+    ]
+    about = {"root": Path(), "protocol": UNIAD, "dataset": "synthetic"}
     with tempfile.TemporaryDirectory() as folder:
-        write_results(
-            Path(folder) / "results.json",
-            results,
-            [
-                Sample(Path(f"{i:06}.png"), None, names[0], "good", "test", f"{i // 5}", i % 5)
-                for i in range(index)
-            ],
-            root=Path(),
-            protocol=UNIAD,
-            dataset="synthetic",
-            device=torch.device("cpu"),
-        )
+        path = Path(folder) / "results.json"
+        write_results(path, results, samples, device=torch.device("cpu"), **about)
     half = len(memory[0]) // 2
     slopes = [
         np.polyfit(BATCH_SIZE * np.arange(len(row) - half), row[half:], 1)[0] for row in memory
@@ -182,8 +165,49 @@ def measure_stream(fraction: float) -> dict[str, object]:
         "peak_mb": peak_mb() - start,
         "kb_per_image": 1024 * float(np.median(slopes)),
         "mb_per_category": (memory[-1][-1] - memory[0][-1]) / (num_categories - 1),
-        "bound": results.bound,
     }
+
+
+KINDS: dict[str, Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]] = {
+    "residual norms": lambda z, m, _: np.exp(0.35 * z + m),
+    "squared distances": lambda z, m, _: z**2 * np.exp(2 * m),
+    "heavy tails": lambda z, m, _: np.exp(10 * (z + m)),
+    "1 - cosine": lambda z, m, _: 1 - np.cos(0.01 * np.abs(z + 2 * m)),
+    "signed": lambda z, m, _: z + 1.5 * m,
+    "narrow band": lambda z, m, _: 40 * (1 + 1e-3 * (z + m)),
+    "half precision": lambda z, m, _: np.exp(0.35 * z + m).astype(np.float16),
+    "softmax": lambda z, m, _: 1 / (1 + np.exp(14 - 6 * z - 20 * m)),
+    "sharp softmax": lambda z, m, _: 1 / (1 + np.exp(40 - 20 * z - 60 * m)),
+    "nine tenths zero": lambda z, m, rng: (rng.random(z.shape) < 0.1) * np.exp(3 * z + 2 * m),
+}
+"""Scores from standard normal noise and masks."""
+
+
+def measure_passes(num_images: int) -> None:
+    """Print the largest bound after one pass and after two, for each kind of score."""
+    print(f"{'':20}{'defects':>9}{'one pass':>12}  {'figure':28}{'two passes':>12}")
+    for kind, make in KINDS.items():
+        for size in ("large", "tiny"):
+            metric, bounds, worst = PixelDetection(), [], ""
+            for _ in range(2):
+                for i in range(num_images):
+                    rng = np.random.default_rng(i)
+                    mask = np.zeros((1, 256, 256), bool)
+                    if size == "large" and i % 2:
+                        top, left, height, width = rng.integers(4, 60, 4)
+                        mask[0, top : top + height, left : left + width] = True
+                    elif size == "tiny" and i < 3:
+                        mask[0, 100 : 100 + 2, 50 : 50 + 3] = True
+                    scores = make(rng.standard_normal(mask.shape), mask, rng).astype(np.float32)
+                    rows = torch.tensor([i])
+                    metric.update(torch.from_numpy(scores), torch.from_numpy(mask), rows)
+                figures = metric.compute()
+                bounds.append(max(figure.bound for figure in figures.values()))
+                worst = worst or max(figures, key=lambda name: figures[name].bound)
+                if not (len(bounds) < 2 and metric.refine()):
+                    break
+            second = f"{bounds[1]:.1e}" if len(bounds) > 1 else "-"
+            print(f"{kind:20}{size:>9}{bounds[0]:12.1e}  {worst:28}{second:>12}", flush=True)
 
 
 def peak_mb() -> float:
@@ -195,12 +219,16 @@ def rss_mb() -> float:
         return int(file.read().split()[1]) * resource.getpagesize() / 2**20
 
 
+def in_own_process(*options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, __file__, *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
 def report(fraction: float) -> None:
-    """Run every method in a process of its own and print how they compare."""
+    """Run every method in its own process and print how they compare."""
     results = {}
     for method in METHODS:
-        command = [sys.executable, __file__, "--method", method]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = in_own_process("--method", method)
         if done.returncode:
             print(f"{method}: left out ({done.stderr.strip().splitlines()[-1]})", flush=True)
             continue
@@ -221,8 +249,8 @@ def report(fraction: float) -> None:
             f"{result['peak_mb']:10.0f}{max(errors):16.1e}"
         )
     print(f"omiad: state {ours['state_mb']:.0f} MB, stated bound {ours['bound']:.1e}")
-    command = [sys.executable, __file__, "--stream", str(fraction)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = in_own_process("--stream", str(fraction))
+    done.check_returncode()
     stream = json.loads(done.stdout.splitlines()[-1])
     print(
         f"Real-IAD's scale: {stream['images']} maps in {REAL_IAD[0]} categories, "
@@ -237,12 +265,15 @@ def report(fraction: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--method", choices=METHODS)
+    parser.add_argument("--passes", type=int, metavar="IMAGES")
     parser.add_argument("--stream", type=float, metavar="FRACTION")
     parser.add_argument("--fraction", type=float, default=0.2, help="of Real-IAD's test images")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.method:
         print(json.dumps(measure(arguments.method)))
+    elif arguments.passes:
+        measure_passes(arguments.passes)
     elif arguments.stream:
         print(json.dumps(measure_stream(arguments.stream)))
     else:

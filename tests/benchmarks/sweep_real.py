@@ -28,37 +28,27 @@ from omiad.paper.runs import Runs
 from omiad.results import read_results
 
 EXPERIMENTS = Path(__file__).with_name("experiments.yaml")
-PARTS = ("teacher", "distil", "test")
 
 
 def results(
     runs: Runs, options: dict[str, str], shared: dict[str, str], seed: int
 ) -> dict[str, Any]:
     """Train what is missing and return the figures of an experiment."""
-    teacher, distil, test = (options.get(part) for part in PARTS)
+    teacher, distil, test = (options.get(part) for part in ("teacher", "distil", "test"))
     seeded = [f"--data.root={runs.root}", f"--seed_everything={seed}"]
     small = ["--small"] * runs.small
-    first = [*shlex.split(shared["teacher"]), *shlex.split(teacher or ""), *seeded]
-    folder = runs.folder / f"teacher_{digest([*small, *first])}"
-    checkpoint = fitted(runs, "amdm", folder, first)
+    words = [*shlex.split(f"{shared['teacher']} {teacher or ''}"), *seeded]
+    folder = runs.folder / f"teacher_{digest([*small, *words])}"
+    checkpoint = runs.fitted("amdm", folder, words)
     if distil is not None:
-        second = [
-            f"--model.teacher={checkpoint}",
-            *shlex.split(distil),
-            *shlex.split(shared["distil"]),
-            *seeded,
-        ]
-        folder = runs.folder / f"distil_{digest([*small, *second])}"
-        checkpoint = fitted(runs, "omiad", folder, second)
+        words = [f"--model.teacher={checkpoint}", *shlex.split(f"{distil} {shared['distil']}")]
+        words += seeded
+        folder = runs.folder / f"distil_{digest([*small, *words])}"
+        checkpoint = runs.fitted("omiad", folder, words)
     tested = shlex.split(test or "")
     folder = folder / f"test_{digest(tested)}"
     print(f"results: {folder}")
     return read_results(runs.tested(folder, checkpoint, tested))
-
-
-def fitted(runs: Runs, stage: str, folder: Path, options: list[str]) -> Path:
-    files = runs.configurations(stage)
-    return runs.fitted(folder, files, [*(f"--config={file}" for file in files), *options])
 
 
 def digest(options: list[str]) -> str:
@@ -69,25 +59,16 @@ def table(figures: dict[str, list[dict[str, Any]]], images: str) -> str:
     """Write the experiments as Markdown, the best first."""
     rows_of_all = next(iter(figures.values()))[0]["categories"]
     categories = [name for name, row in rows_of_all.items() if row["mad"] is not None]
-    headings = ["experiment", "seeds", "mAD", "spread", *categories]
     lines = []
-
-    def mad(row: dict[str, Any]) -> float:
-        return 100 * float(row["mad"])
-
-    for name, rows in sorted(figures.items(), key=lambda x: -mean(mad(r["mean"]) for r in x[1])):
-        mads = [mad(row["mean"]) for row in rows]
-        of_categories = (mean(mad(row["categories"][c]) for row in rows) for c in categories)
-        lines.append(
-            [
-                name,
-                str(len(rows)),
-                f"{mean(mads):.1f}",
-                f"{stdev(mads):.1f}" if len(mads) > 1 else "",
-                *(f"{value:.1f}" for value in of_categories),
-            ]
-        )
-    return render(".md", f"mAD on {images} (%)", headings, lines)
+    for name, rows in figures.items():
+        mads = [100 * row["mean"]["mad"] for row in rows]
+        spread = f"{stdev(mads):.1f}" if len(mads) > 1 else ""
+        means = (mean(100 * row["categories"][each]["mad"] for row in rows) for each in categories)
+        line = [name, str(len(rows)), f"{mean(mads):.1f}", spread, *(f"{x:.1f}" for x in means)]
+        lines.append((mean(mads), line))
+    lines.sort(key=lambda pair: -pair[0])
+    headings = ["experiment", "seeds", "mAD", "spread", *categories]
+    return render(".md", f"mAD on {images} (%)", headings, [[line for _, line in lines]])
 
 
 def main(given: list[str] | None = None) -> None:

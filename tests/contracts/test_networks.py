@@ -58,16 +58,16 @@ def test_a_sample_does_not_depend_on_its_batch(network: Network, x: torch.Tensor
     torch.testing.assert_close(network(x, T)[1:2], network(x[1:2], T[1:2]))
 
 
-def test_every_level_depends_on_the_input_and_the_last_is_the_encoding(
+def test_every_level_depends_on_the_input_and_the_encoding_on_every_encoder_parameter(
     network: Network, x: torch.Tensor
 ) -> None:
-    x.requires_grad_()
-    levels = network.encode_levels(x, T)
-    assert torch.equal(levels[-1], network.encode(x, T))
+    levels = network.encode_levels(x.requires_grad_(), T)
     for level in levels:
         assert level.shape[0] == len(x)
         (gradient,) = torch.autograd.grad(level.square().mean(), x, retain_graph=True)
         assert gradient.abs().sum() > 0
+    levels[-1].mean().backward()
+    assert all(p.grad is not None and p.grad.any() for p in network.encoder_parameters())
 
 
 def test_gradients_reach_every_parameter(network: Network, x: torch.Tensor) -> None:
@@ -76,20 +76,11 @@ def test_gradients_reach_every_parameter(network: Network, x: torch.Tensor) -> N
     assert without == []
 
 
-def test_discriminator_gradients_reach_input_and_encoder(network: Network, x: torch.Tensor) -> None:
-    x.requires_grad_()
-    network.encode(x, T).mean().backward()
-    assert x.grad is not None
-    assert x.grad.abs().sum() > 0
-    assert all(p.grad is not None and p.grad.any() for p in network.encoder_parameters())
-
-
 def test_a_frozen_network_passes_gradients_to_its_input(network: Network, x: torch.Tensor) -> None:
     network.requires_grad_(False)
-    x.requires_grad_()
-    network(x, T).square().mean().backward()
+    network(x.requires_grad_(), T).square().mean().backward()
     assert x.grad is not None
-    assert x.grad.abs().sum() > 0
+    assert x.grad.any()
     assert all(p.grad is None for p in network.parameters())
 
 

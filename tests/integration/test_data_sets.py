@@ -1,14 +1,14 @@
 """The configurations of the paper's four data sets, from end to end on generated trees."""
 
 import json
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
 from synthetic import write_mpdd, write_mvtec, write_realiad, write_visa
 
 from omiad.cli import main
+
+MPDD = {"connector", "metal_plate", "tubes"}
 
 # What the trees and a CPU in a test need; all else is the configuration's.
 SMALL = [
@@ -39,17 +39,10 @@ NETWORK = [
         ("realiad", write_realiad, {"audiojack", "bottle_cap"}),
         # Other tests of the command line go through this layout.
         pytest.param("mvtec", write_mvtec, {"bottle", "cable"}, marks=pytest.mark.slow),
-        pytest.param(
-            "mpdd", write_mpdd, {"connector", "metal_plate", "tubes"}, marks=pytest.mark.slow
-        ),
+        pytest.param("mpdd", write_mpdd, MPDD, marks=pytest.mark.slow),
     ],
 )
-def test_both_stages_train_and_test_on_the_data_set(
-    name: str,
-    write: Callable[[Path, np.random.Generator], None],
-    categories: set[str],
-    tmp_path: Path,
-) -> None:
+def test_both_stages_train_and_test_on_the_data_set(name, write, categories, tmp_path):
     root = tmp_path / name
     write(root, np.random.default_rng(0))
     data = [*SMALL, f"--data.root={root}", f"--data.cache_dir={tmp_path / 'cache'}"]

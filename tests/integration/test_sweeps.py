@@ -16,8 +16,7 @@ from omiad.cli import main
 from omiad.errors import InputError
 from omiad.modules import AMDMModule, OmiADModule, TrainingModule
 from omiad.paper import categories_of, paper_table
-from omiad.paper.models import AMDM, sweep_results
-from omiad.paper.runs import Runs
+from omiad.paper.runs import Model, Runs, sweep_results
 from omiad.paper.sweep import sweep, table
 
 OPTIONS = (
@@ -28,6 +27,8 @@ TEACHER_OPTIONS = (
     "--data.backbone=test_efficientnet --data.weights=random --data.image_size=32 "
     "--data.feature_size=8"
 )
+MODELS = {"AMDM": "adaptive_mask", "OmiAD": "adaptive_mask_asd"}
+RESULTS = Path("test", "part_0", "results.json")
 TINY = f"{TEACHER_OPTIONS} --model.network=omiad.networks.unet_tiny"
 
 
@@ -41,8 +42,8 @@ def options(folder: Path, *, more: str = "", teacher: str = TINY) -> dict[str, s
     }
 
 
-def as_arguments(given: dict[str, str]) -> list[str]:
-    return [f"--{name}={value}" for name, value in given.items()]
+def sweep_by_words(dataset: str, root: Path, folder: Path) -> None:
+    main(["sweep", dataset, str(root), *(f"--{k}={v}" for k, v in options(folder).items())])
 
 
 def interrupt_at(step: int, stage: type[TrainingModule], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,15 +61,11 @@ def interrupt_at(step: int, stage: type[TrainingModule], monkeypatch: pytest.Mon
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     finished = json.loads((folder / "finished.json").read_text())
-    state = torch.load(folder / finished["checkpoint"], weights_only=True)["state_dict"]
-    assert isinstance(state, dict)
-    return state
+    return torch.load(folder / finished["checkpoint"], weights_only=True)["state_dict"]
 
 
 def results_of(model: Path) -> dict[str, Any]:
-    results = json.loads((model / "test" / "part_0" / "results.json").read_text())
-    assert isinstance(results, dict)
-    return results
+    return json.loads((model / RESULTS).read_text())
 
 
 def percent(figure: float) -> str:
@@ -80,14 +77,14 @@ def swept(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sweep that was never interrupted."""
     folder = tmp_path_factory.mktemp("swept")
     shutil.copytree("configs", folder / "configs")
-    main(["sweep", "mvtec", str(mvtec_root), *as_arguments(options(folder))])
+    sweep_by_words("mvtec", mvtec_root, folder)
     return folder
 
 
 def test_a_sweep_leaves_both_models_and_a_table(swept: Path) -> None:
     folder = swept / "sweeps" / "mvtec"
     text = (folder / "table.md").read_text()
-    for name in ("adaptive_mask", "adaptive_mask_asd"):
+    for name in MODELS.values():
         assert f"| {percent(results_of(folder / name)['mean']['mad'])} |" in text
     assert "minutes of training: AMDM 0, OmiAD 0" in text
     # The paper's means are over fifteen categories, these over two.
@@ -97,52 +94,41 @@ def test_a_sweep_leaves_both_models_and_a_table(swept: Path) -> None:
     assert asked["arguments"][-1].endswith("ablation/adaptive_mask.yaml")
 
 
-def test_tables_1_and_12_collect_the_finished_sweeps(swept: Path) -> None:
-    sweeps = swept / "sweeps"
+def test_tables_1_and_12_collect_the_finished_sweeps(swept: Path, tmp_path: Path) -> None:
+    for name in ("mvtec", "mvtec_small"):
+        shutil.copytree(swept / "sweeps" / "mvtec", tmp_path / name)
     for number in (1, 12):
-        table(number, output=str(sweeps))
-    first, twelfth = ((sweeps / f"table_{n}.md").read_text() for n in (1, 12))
-    for method, name in (("AMDM", "adaptive_mask"), ("OmiAD", "adaptive_mask_asd")):
-        results = results_of(sweeps / "mvtec" / name)
+        table(number, output=str(tmp_path))
+    table(1, output=str(tmp_path), small=True)  # does not overwrite the full tables
+    first, twelfth, small = (
+        (tmp_path / f"table_{name}.md").read_text() for name in ("1", "12", "1_small")
+    )
+    for method, name in MODELS.items():
+        results = results_of(swept / "sweeps" / "mvtec" / name)
         start = f"| {results['dataset']} | {method} | {percent(results['mean']['image_auroc'])} |"
         assert start in first
     rate = results["further"]["mean"]["image_fpr_at_num_anomalous"]
     assert f"| {results['dataset']} | {100 * rate:.2f} |" in twelfth
+    assert "small preset" in small
+    assert "small" not in first
 
 
 def test_the_papers_means_are_listed_if_the_categories_are_the_papers(
     swept: Path, tmp_path: Path
 ) -> None:
-    for name in ("adaptive_mask", "adaptive_mask_asd"):
+    for name in MODELS.values():
         results = results_of(swept / "sweeps" / "mvtec" / name)
         for section in (results, results["further"]):
             row = next(iter(section["categories"].values()))
             section["categories"] = dict.fromkeys(categories_of("MVTec-AD").values(), row)
-        path = tmp_path / "mvtec" / name / "test" / "part_0" / "results.json"
+        path = tmp_path / "mvtec" / name / RESULTS
         path.parent.mkdir(parents=True)
         path.write_text(json.dumps(results))
     table(1, output=str(tmp_path))
     lines = (tmp_path / "table_1.md").read_text().splitlines()
-    assert [line.split(" | ")[1] for line in lines[4:]] == [
-        "AMDM (paper)",
-        "OmiAD (paper)",
-        "AMDM",
-        "OmiAD",
-    ]
+    names = [line.split(" | ")[1] for line in lines[4:]]
+    assert names == ["AMDM (paper)", "OmiAD (paper)", "AMDM", "OmiAD"]
     assert lines[5].endswith(" | 85.3 |")
-
-
-def test_tables_of_the_small_preset_do_not_overwrite_the_full_ones(
-    swept: Path, tmp_path: Path
-) -> None:
-    for name in ("mvtec", "mvtec_small"):
-        shutil.copytree(swept / "sweeps" / "mvtec", tmp_path / name)
-    table(1, output=str(tmp_path))
-    full = (tmp_path / "table_1.md").read_text()
-    table(1, output=str(tmp_path), small=True)
-    assert (tmp_path / "table_1.md").read_text() == full
-    assert "small preset" in (tmp_path / "table_1_small.md").read_text()
-    assert "small" not in full
 
 
 def test_a_finished_sweep_is_not_repeated(swept: Path, mvtec_root: Path) -> None:
@@ -162,28 +148,20 @@ def test_a_finished_sweep_is_not_repeated(swept: Path, mvtec_root: Path) -> None
 def test_an_interrupted_sweep_ends_with_the_same_weights(
     swept: Path, mvtec_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    died = tmp_path / "sweeps" / "mvtec" / "adaptive_mask" / "part_0"  # before a checkpoint
+    died.mkdir(parents=True)
+    (died / "config.yaml").touch()
     # One interruption in each stage; the first batch of stage 2 trains only the student.
     for step, stage in ((2, AMDMModule), (3, OmiADModule)):
         interrupt_at(step, stage, monkeypatch)
         with pytest.raises(SystemExit):
             sweep("mvtec", str(mvtec_root), **options(tmp_path))
     sweep("mvtec", str(mvtec_root), **options(tmp_path))
-    for name in ("adaptive_mask", "adaptive_mask_asd"):
+    for name in MODELS.values():
         folders = [where / "sweeps" / "mvtec" / name for where in (swept, tmp_path)]
         whole, resumed = map(weights, folders)
         assert all(torch.equal(value, resumed[key]) for key, value in whole.items()), name
         assert json.loads((folders[1] / "finished.json").read_text())["parts"] == 2
-
-
-@pytest.mark.slow
-def test_a_fit_that_died_before_its_first_checkpoint_starts_again(
-    mvtec_root: Path, tmp_path: Path
-) -> None:
-    part = tmp_path / "sweeps" / "mvtec" / "adaptive_mask" / "part_0"
-    part.mkdir(parents=True)
-    (part / "config.yaml").touch()
-    sweep("mvtec", str(mvtec_root), **options(tmp_path))
-    assert (part.with_name("part_1") / "checkpoints" / "last.ckpt").is_file()
 
 
 def test_a_sweep_survives_a_torn_marker(swept: Path, mvtec_root: Path, tmp_path: Path) -> None:
@@ -193,24 +171,18 @@ def test_a_sweep_survives_a_torn_marker(swept: Path, mvtec_root: Path, tmp_path:
     before = weights(folder)
     (folder / "finished.json").write_text('{"checkpoint": ')
     (folder / "part_0" / "seconds").unlink()  # missing after a kill
-    given = options(torn)
-    runs = Runs(
-        "mvtec",
-        mvtec_root,
-        folder.parent,
-        torn / "configs",
-        options=given["options"],
-        teacher_options=given["teacher_options"],
-    )
+    given = {key: value for key, value in options(torn).items() if key.endswith("options")}
+    runs = Runs("mvtec", mvtec_root, folder.parent, torn / "configs", **given)
+    model = Model("adaptive_mask")
     asked = folder / "asked.json"
     asked.write_text(asked.read_text().replace(str(swept), str(torn)))
-    assert runs.results(AMDM) == folder / "test" / "part_0" / "results.json"
+    assert runs.results(model) == folder / RESULTS
     after = weights(folder)
     assert all(torch.equal(value, after[key]) for key, value in before.items())
-    assert runs.minutes(AMDM) == "?"
+    assert runs.minutes(model) == "?"
     asked.write_text("")
     with pytest.raises(InputError, match=r"asked\.json"):
-        runs.results(AMDM)
+        runs.results(model)
 
 
 @pytest.mark.parametrize(
@@ -260,23 +232,17 @@ def test_what_cannot_be_swept_is_refused(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("dataset", "write"),
-    [
-        ("mvtec", write_mvtec),
-        ("visa", write_visa),
-        ("mpdd", write_mpdd),
-        ("realiad", write_realiad),
-        ("folder", write_folder),
-    ],
+    "write", [write_mvtec, write_visa, write_mpdd, write_realiad, write_folder]
 )
 def test_every_layout_is_swept_from_the_command_line(
-    dataset: str, write: Callable[[Path, np.random.Generator], None], tmp_path: Path
+    write: Callable[[Path, np.random.Generator], None], tmp_path: Path
 ) -> None:
+    dataset = write.__name__.removeprefix("write_")
     root = tmp_path / "data"
     write(root, np.random.default_rng(0))
-    main(["sweep", dataset, str(root), *as_arguments(options(tmp_path))])
+    sweep_by_words(dataset, root, tmp_path)
     folder = tmp_path / "sweeps" / dataset
-    for name in ("adaptive_mask", "adaptive_mask_asd"):
+    for name in MODELS.values():
         figure = percent(results_of(folder / name)["mean"]["image_auroc"])
         assert f" | {figure} | " in (folder / "table.md").read_text()
 
@@ -284,18 +250,10 @@ def test_every_layout_is_swept_from_the_command_line(
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [3, 13, 14, 15])
 def test_every_row_of_an_ablation_is_trained_and_tested(
-    number: int, mvtec_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    number: int, mvtec_root: Path, tmp_path: Path
 ) -> None:
-    def run() -> None:
-        given = options(tmp_path, teacher=TEACHER_OPTIONS)
-        table(number, root=str(mvtec_root), small=True, **given)
-
-    # One interruption in each stage; ADD is the first row of Table 3 with a stage 2.
-    for step, stage in ((2, AMDMModule), (3, OmiADModule)):
-        interrupt_at(step, stage, monkeypatch)
-        with pytest.raises(SystemExit):
-            run()
-    run()
+    given = options(tmp_path, teacher=TEACHER_OPTIONS)
+    table(number, root=str(mvtec_root), small=True, **given)
     folder = tmp_path / "sweeps" / "mvtec_small"
     found = sweep_results(number, folder, configs=Path("configs"))
     own = [json.loads(path.read_text())["mean"] for path in found.values()]
@@ -311,5 +269,5 @@ def test_every_row_of_an_ablation_is_trained_and_tested(
         for i, metric in enumerate(("image_auroc", "pixel_auroc")):
             assert lines[2 + i][1:] == [f"{row.figures[metric]:.1f}" for row in rows]
             assert lines[4 + i][1:] == [percent(mean[metric]) for mean in own]
-    # All rows with the same teacher share one fit of it, interrupted once.
-    assert len(list((folder / "adaptive_mask").glob("part_*/config.yaml"))) <= 2
+    # All rows with the same teacher share one fit of it.
+    assert len(list((folder / "adaptive_mask").glob("part_*"))) == 1

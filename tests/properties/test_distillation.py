@@ -13,15 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer
-from tiny import fit
+from tiny import amdm, data_of, fit, saved
 from torch import Tensor, nn
 
-from omiad import AMDMModule, OmiADModule
+from omiad import OmiADModule
 from omiad.diffusion import NoiseSchedule
 from omiad.networks import Network
-from omiad.scoring import Scoring
-
-T_INIT = 500
 
 
 class GaussianDenoiser(Network):
@@ -30,14 +27,13 @@ class GaussianDenoiser(Network):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.config = {"channels": channels}
-        self.gain, self.bias = (
-            nn.Parameter(torch.full((1, channels, 1, 1), v)) for v in (1.0, 0.0)
+        self.gain, self.bias, self.mean, self.log_std = (
+            nn.Parameter(torch.full((1, channels, 1, 1), v)) for v in (1.0, 0.0, 0.0, 0.0)
         )
-        self.mean, self.log_std = (nn.Parameter(torch.zeros(1, channels, 1, 1)) for _ in range(2))
         self.schedule = NoiseSchedule()
 
-    def encode(self, x: Tensor, t: Tensor) -> Tensor:
-        return self.gain * x + self.bias
+    def encode_levels(self, x: Tensor, t: Tensor) -> list[Tensor]:
+        return [self.gain * x + self.bias]
 
     def forward_and_encode(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         encoding = self.encode(x, t)
@@ -65,21 +61,11 @@ class WrongStart(Callback):
 
 @pytest.fixture(scope="module")
 def teacher(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    # The initial weights are optimal for standardised features, so the learning rate is 0.
+    still = partial(torch.optim.SGD, lr=0.0)
+    module = amdm(network=GaussianDenoiser, optimizer=still, parameterization="x0")
     folder = tmp_path_factory.mktemp("gaussian")
-    module = AMDMModule(
-        GaussianDenoiser,
-        partial(
-            torch.optim.SGD, lr=0.0
-        ),  # the initial weights are optimal for standardised features
-        parameterization="x0",
-        feature_norm="channel",
-        t_init=T_INIT,
-        num_steps=1,
-        scoring=Scoring(pool_size=4),
-    )
-    trainer, _ = fit(module, mvtec_root, folder, 1, batch_size=8)
-    trainer.save_checkpoint(folder / "amdm.ckpt")
-    return folder / "amdm.ckpt"
+    return saved(fit(module, data_of(mvtec_root, folder, batch_size=8), folder, 1))
 
 
 def distil(
@@ -92,9 +78,8 @@ def distil(
         partial(torch.optim.Adam, lr=0.02, betas=(0.0, 0.999)),
         alpha=alpha,
     )
-    fit(module, root, folder, 400, WrongStart(*start), batch_size=8)
-    cache = module.data.features("train")
-    x_0 = module.detector.normalizer(torch.stack([cache[i] for i in range(len(cache))]))
+    fit(module, data_of(root, folder, batch_size=8), folder, 400, WrongStart(*start))
+    x_0 = module.detector.normalizer(torch.stack(list(module.data.features("train"))))
     noise = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         x_g = module.reconstruct(module.generator, x_0, noise)

@@ -8,7 +8,8 @@ from scipy import ndimage
 from torch.nn import functional as F  # noqa: N812
 
 from omiad.errors import InputError
-from omiad.protocols import ADER, DINOMALY, PROTOCOLS, UNIAD, find_protocol
+from omiad.evaluation.options import EvaluationOptions
+from omiad.protocols import ADER, DINOMALY, PROTOCOLS, UNIAD, Protocol
 
 
 @pytest.fixture
@@ -37,60 +38,71 @@ def test_a_preset_does_what_its_source_does(name: str, mask: np.ndarray) -> None
         assert scores[i].item() == pytest.approx(expected_score, abs=1e-5)
 
 
-def test_aders_blur_and_pooling_are_arguments() -> None:
-    protocol = find_protocol("ader", blur_sigma=0, pool_size=16)
+def chosen(**options: object) -> Protocol:
+    return EvaluationOptions(**options).build_protocol()  # type: ignore[arg-type]
+
+
+def test_blur_and_window_are_options() -> None:
+    protocol = chosen(protocol="ader", blur_sigma=0, pool_size=16)
     maps = maps_of(256)
     assert torch.equal(protocol.prepare_map(maps), maps)
     expected = F.avg_pool2d(maps[:, None], 16, stride=1).amax((1, 2, 3))
     torch.testing.assert_close(protocol.image_score(maps), expected)
     assert protocol.changes == {"blur_sigma": 0, "pool_size": 16}
+    windowed = chosen(protocol="dinomaly", pool_size=3)
+    assert windowed.top_fraction == 0
+    assert windowed.image_score(maps).shape == (3,)
 
 
-@pytest.mark.parametrize("name", PROTOCOLS)
-def test_a_preset_lists_each_of_its_steps(name: str) -> None:
-    record = PROTOCOLS[name].as_record()
-    assert record["protocol"] == name
-    assert record["protocol_changes"] == {}
-    assert set(record["protocol_steps"]) == {
-        "input resize",
-        "mask resize",
-        "crop",
-        "upsampling",
-        "compared at",
-        "blur",
-        "image score",
-    }
-    assert PROTOCOLS[name].sentence.startswith(f"protocol {name}: input resize")
+def test_another_size_leaves_out_the_crop() -> None:
+    protocol = chosen(protocol="dinomaly", image_size=128)
+    assert protocol.given_size == protocol.map_size == 128
+    assert protocol.crop is None
 
 
-def test_the_steps_say_what_is_done() -> None:
+def test_a_model_brings_its_size_and_window_unless_others_are_chosen() -> None:
+    model = {"image_size": 448, "pool_size": 32}
+    steps = EvaluationOptions().build_protocol(**model)
+    assert (steps.name, steps.given_size, steps.map_size, steps.pool_size) == (
+        "uniad",
+        448,
+        448,
+        32,
+    )
+    steps = EvaluationOptions(image_size=320, top_fraction=0.01).build_protocol(**model)
+    assert (steps.map_size, steps.pool_size, steps.top_fraction) == (320, 16, 0.01)
+    assert EvaluationOptions(protocol="ader").build_protocol(**model) == ADER
+
+
+def test_a_preset_records_each_of_its_steps() -> None:
+    for name, protocol in PROTOCOLS.items():
+        record = protocol.as_record()
+        assert (record["protocol"], record["protocol_changes"]) == (name, {})
+        assert list(record["protocol_steps"]) == [
+            "input resize", "mask resize", "crop", "upsampling", "compared at", "blur",
+            "image score",
+        ]  # fmt: skip
+        assert protocol.sentence.startswith(f"protocol {name}: input resize")
     steps = DINOMALY.steps
     assert steps["crop"] == "centre 392 x 392"
     assert steps["compared at"] == "256 x 256 (maps bilinear, masks nearest)"
     assert steps["image score"] == "mean of the highest 1 % of pixels"
     assert UNIAD.steps["image score"] == "highest mean over 16 x 16 pixels"
     assert ADER.steps["mask resize"] == "256 x 256, bilinear, defective above 0.5 of white"
-    assert "(changed)" in find_protocol("uniad", image_size=320).sentence
-
-
-def test_a_size_of_ones_own_leaves_out_the_crop() -> None:
-    protocol = find_protocol("dinomaly", image_size=128)
-    assert protocol.given_size == protocol.map_size == 128
-    assert find_protocol("dinomaly", pool_size=3).image_score(maps_of(256)).shape == (3,)
-    assert find_protocol("dinomaly", pool_size=3).top_fraction == 0
+    assert "(changed)" in chosen(image_size=320).sentence
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("options", "message"),
     [
-        ({"name": "padim"}, "No protocol 'padim'. Choose one of uniad, ader, dinomaly"),
-        ({"name": "uniad", "image_size": 0}, "sizes of at least 1, but got input_size 0"),
-        ({"name": "uniad", "blur_sigma": -1.0}, "blur_sigma must be finite and not negative"),
-        ({"name": "uniad", "top_fraction": 2.0}, r"top_fraction must lie in \[0, 1\], but got 2"),
-        ({"name": "uniad", "pool_size": 4, "top_fraction": 0.1}, "Give one of --pool_size and"),
-        ({"name": "uniad", "image_size": 8}, "pool_size 16 is larger than the maps of 8 pixels"),
+        ({"protocol": "padim"}, "'padim'.* uniad, ader, dinomaly"),
+        ({"image_size": 0}, "input_size 0"),
+        ({"blur_sigma": -1.0}, "blur_sigma .* -1"),
+        ({"top_fraction": 2.0}, r"top_fraction must lie in \[0, 1\], but got 2"),
+        ({"pool_size": 4, "top_fraction": 0.1}, "one of --pool_size and --top_fraction"),
+        ({"image_size": 8, "pool_size": 16}, "pool_size 16 .* 8 pixels"),
     ],
 )
-def test_impossible_steps_are_refused(arguments: dict[str, object], message: str) -> None:
+def test_impossible_steps_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        find_protocol(**arguments)  # type: ignore[arg-type]
+        EvaluationOptions(**options)  # type: ignore[arg-type]

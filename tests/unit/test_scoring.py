@@ -4,12 +4,21 @@ import torch
 from scipy import ndimage
 
 from omiad.errors import InputError
-from omiad.scoring import Scoring, anomaly_map, blurred, image_score, residual_norm
+from omiad.scoring import (
+    Edges,
+    Scoring,
+    anomaly_map,
+    blurred,
+    gaussian_blur,
+    image_score,
+    map_scale,
+    residual_norm,
+)
 
 
 def test_a_map_is_upsampled_with_aligned_corners(generator: torch.Generator) -> None:
     cells = torch.rand(2, 1, 4, 4, generator=generator)
-    pixels, norm = anomaly_map(cells, 7, Scoring()), cells[:, 0]
+    pixels, norm = anomaly_map(cells, 7), cells[:, 0]
     # Seven pixels with aligned corners lie at every half cell of four.
     torch.testing.assert_close(pixels[:, ::2, ::2], norm)
     between = (norm[:, 0, 0] + norm[:, 0, 1] + norm[:, 1, 0] + norm[:, 1, 1]) / 4
@@ -22,17 +31,27 @@ def test_the_norm_is_taken_over_channels(generator: torch.Generator) -> None:
     np.testing.assert_allclose(residual_norm(residual), expected, rtol=1e-6)
 
 
-def test_the_distance_is_squared_before_upsampling(generator: torch.Generator) -> None:
-    cells = torch.rand(1, 1, 4, 4, generator=generator)
-    squared = anomaly_map(cells, 4, Scoring(squared=True))
-    torch.testing.assert_close(squared, anomaly_map(cells, 4, Scoring()) ** 2)
+@pytest.mark.parametrize("edges", ["mirror", "reflect"])
+@pytest.mark.parametrize(("side", "sigma"), [(32, 2.0), (33, 0.7), (5, 4.0)])
+def test_blur_equals_scipys(
+    edges: Edges, side: int, sigma: float, generator: torch.Generator
+) -> None:
+    maps = torch.rand(3, side, side + 2, generator=generator)
+    theirs = ndimage.gaussian_filter(maps.numpy(), (0, sigma, sigma), mode=edges)
+    np.testing.assert_allclose(gaussian_blur(maps, sigma, edges=edges), theirs, atol=1e-6)
 
 
-def test_blur_equals_scipys(generator: torch.Generator) -> None:
-    maps = torch.rand(1, 32, 32, generator=generator)
-    ours = blurred(maps, Scoring(blur_sigma=2.0))[0].numpy()
-    theirs = ndimage.gaussian_filter(maps[0].numpy(), 2.0, mode="mirror")
-    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+def test_nothing_lies_beyond_zero_edges(generator: torch.Generator) -> None:
+    maps = torch.rand(2, 9, 9, generator=generator)
+    theirs = ndimage.gaussian_filter(maps.numpy(), (0, 4, 4), mode="constant", radius=2)
+    np.testing.assert_allclose(gaussian_blur(maps, 4, edges="zero", radius=2), theirs, atol=1e-6)
+
+
+def test_the_scale_of_maps_leaves_normal_images_dark() -> None:
+    low, high = map_scale(torch.arange(101.0).view(1, 101))
+    assert (low, high) == (50, 50 + 2.5 * 49)
+    low, high = map_scale(torch.full((2, 3), 7.0))
+    assert low == 7 < high
 
 
 def test_image_score_is_the_highest_window_mean(generator: torch.Generator) -> None:
@@ -55,23 +74,23 @@ def test_a_map_is_the_same_under_the_callers_autocast(
     residual = torch.randn(1, 5, 8, 8, generator=generator)
     scoring = Scoring(blur_sigma=blur_sigma, pool_size=4)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        pixels = blurred(anomaly_map(residual_norm(residual), 16, scoring), scoring)
+        pixels = blurred(anomaly_map(residual_norm(residual), 16), scoring)
         score = image_score(pixels, scoring)
     assert pixels.dtype == score.dtype == torch.float32
-    sharp = anomaly_map(residual_norm(residual), 16, scoring)
+    sharp = anomaly_map(residual_norm(residual), 16)
     assert torch.equal(pixels, blurred(sharp, scoring))
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"pool_size": 0}, "pool_size must be at least 1"),
-        ({"blur_sigma": -1.0}, "blur_sigma must be finite and not negative, but got -1"),
-        ({"blur_sigma": float("nan")}, "finite and not negative, but got nan"),
-        ({"blur_sigma": float("inf")}, "finite and not negative, but got inf"),
-        ({"memory_size": -1}, "memory_size must not be negative, but got -1"),
-        ({"residual_weight": -0.5}, "residual_weight must be finite and not negative, but got -0"),
-        ({"residual_weight": float("nan")}, "residual_weight must be finite .* got nan"),
+        ({"pool_size": 0}, "pool_size"),
+        ({"blur_sigma": -1.0}, "blur_sigma .* -1"),
+        ({"blur_sigma": float("nan")}, "blur_sigma .* nan"),
+        ({"blur_sigma": float("inf")}, "blur_sigma .* inf"),
+        ({"memory_size": -1}, "memory_size .* -1"),
+        ({"residual_weight": -0.5}, "residual_weight .* -0.5"),
+        ({"residual_weight": float("nan")}, "residual_weight .* nan"),
     ],
 )
 def test_impossible_scoring_is_refused(arguments: dict[str, float], message: str) -> None:

@@ -1,20 +1,19 @@
 """`omiad data check`: find the faults of a data set before a run fails on them."""
 
 import json as json_format
-from functools import partial
 from itertools import groupby
 from pathlib import Path
+from typing import get_args
 
 from rich.console import Console
 from rich.table import Table
 
 from omiad.data.check.facts import Facts, gather
-from omiad.data.check.faults import Fault, count, find
+from omiad.data.check.faults import Fault, Level, find
 from omiad.data.layouts import Index, Layout, index_dataset
-from omiad.data.layouts.published import PUBLISHED
+from omiad.data.layouts.published import PUBLISHED, count
 
-_SHOWN = 5
-"""Number of faults of one kind that the table shows; the JSON lists all of them."""
+_SHOWN = 5  # faults of one kind; the JSON lists all of them
 
 
 def check(root: str, *, layout: Layout = "auto", num_workers: int = 0, json: bool = False) -> bool:
@@ -40,28 +39,20 @@ def check(root: str, *, layout: Layout = "auto", num_workers: int = 0, json: boo
     faults = find(folder, index, facts)
     levels = [fault.level for fault in faults]
     ok = "error" not in levels
-    console = Console()
-    show = partial(console.print, markup=False, highlight=False, soft_wrap=True)
-    if json:
-        record = {
-            "ok": ok,
-            "root": str(folder),
-            "layout": index.layout,
-            "dataset": index.dataset,
-            "categories": {name: c._asdict() for name, c in count(index.samples).items()},
-            "faults": [fault._asdict() for fault in faults],
-        }
-        show(json_format.dumps(record, indent=2))
-        return ok
-    show(index.summary())
-    show(_table(index, facts))
-    for line in _lines(faults):
-        show(line)
-    show(
-        f"{'ok: the data set can be used' if ok else 'not ok: fix the errors first'} "
-        f"({levels.count('error')} errors, {levels.count('warning')} warnings, "
-        f"{levels.count('note')} notes)"
-    )
+    verdict = "ok: the data set can be used" if ok else "not ok: fix the errors first"
+    counted = ", ".join(f"{levels.count(level)} {level}s" for level in get_args(Level))
+    shown = [index.summary(), _table(index, facts), *_lines(faults), f"{verdict} ({counted})"]
+    record = {
+        "ok": ok,
+        "root": str(folder),
+        "layout": index.layout,
+        "dataset": index.dataset,
+        "categories": {name: c._asdict() for name, c in count(index.samples).items()},
+        "faults": [fault._asdict() for fault in faults],
+    }
+    console = Console(markup=False, highlight=False, soft_wrap=True)
+    for item in [json_format.dumps(record, indent=2)] if json else shown:
+        console.print(item)
     return ok
 
 
@@ -70,16 +61,15 @@ def _table(index: Index, facts: list[Facts]) -> Table:
     table = Table(box=None, pad_edge=False)
     for heading in ("category", "train", "test good", "test defective", "masks", "size"):
         table.add_column(heading, justify="left" if heading in ("category", "size") else "right")
-    published = PUBLISHED.get(index.dataset)
+    published = PUBLISHED[index.dataset].categories if index.dataset in PUBLISHED else {}
     for name, counts in count(index.samples).items():
-        expected = published and published.categories.get(name)
-        rows = [fact for fact in facts if index.samples[fact.row].category == name]
-        sizes = {fact.size for fact in rows if fact.size}
-        masks = sum(index.samples[fact.row].mask is not None for fact in rows)
-        size = " x ".join(map(str, next(iter(sizes)))) if len(sizes) == 1 else "unequal"
+        mine = [fact for fact in facts if fact.sample.category == name]
+        sizes = {fact.size for fact in mine if fact.size}
+        masks = sum(fact.sample.mask is not None for fact in mine)
+        size = " x ".join(map(str, *sizes)) if len(sizes) == 1 else "unequal"
         shown = [
-            str(here) if not expected or there in (here, -1) else f"{here} (of {there})"
-            for here, there in zip(counts, expected or counts, strict=True)
+            str(here) if there in (here, -1) else f"{here} (of {there})"
+            for here, there in zip(counts, published.get(name, counts), strict=True)
         ]
         table.add_row(name, *shown, str(masks), size)
     return table

@@ -1,102 +1,132 @@
-"""Facts about one image and its mask, found by reading both in full."""
+"""Facts about images and masks, found by reading both in full, and images that occur twice."""
 
 import hashlib
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from rich.progress import track
-from torch.utils.data import DataLoader, Dataset
+from torch import Tensor
+from torch.utils.data import DataLoader
 
-from omiad.data.images import MaskSizeError, load_mask, read_image
-from omiad.errors import InputError
+from omiad.data.images import MaskSizeError, load_mask, read_image, upright_size
+from omiad.errors import InputError, MissingInputError
 from omiad.types import Sample
 
-THUMBNAIL = 32
-"""Side in pixels of the pictures by which near duplicates are found."""
+_NEAR = 0.2  # share of the usual distance between a training image and its nearest neighbour
+_MIN_TRAIN = 8  # with fewer training images the median distance is meaningless
+_THUMBNAIL = 32  # side in pixels of the pictures by which near duplicates are found
 
-_SPECIAL_MODES = {
-    "1": "black and white",
-    "L": "grayscale",
-    "LA": "alpha",
-    "PA": "alpha",
-    "RGBA": "alpha",
-    "P": "palette",
-    "CMYK": "CMYK",
+Pair = tuple[Sample, Sample]  # if one is a training image, it is the first
+Conversion = tuple[str, str]  # what is special about an image, and how it is read
+
+_CONVERSIONS: dict[str, Conversion] = {
+    "1": ("black and white", "repeated to three channels"),
+    "L": ("grayscale", "repeated to three channels"),
+    "LA": ("alpha", "read without transparency"),
+    "PA": ("alpha", "read without transparency"),
+    "RGBA": ("alpha", "read without transparency"),
+    "P": ("palette", "read as the colours of the palette"),
+    "CMYK": ("CMYK", "converted to RGB"),
+    "I": ("16-bit", "scaled from 0..65535 to 0..255"),
 }
+_TURNED = ("rotated by EXIF", "turned upright")
 
 
 class Facts(NamedTuple):
-    """Facts about one image; those of an unreadable image are empty, except `row` and `error`.
+    """Facts about one image; an unreadable image has only a fault."""
 
-    Attributes:
-        row: Position of the sample in the list.
-        size: Width and height in pixels after EXIF rotation.
-        special: Conversions that reading applies, such as "grayscale", "alpha" or "16-bit".
-        digest: Hash of the bytes of the file.
-        thumbnail: Gray picture (1024,), uint8.
-        error: Message of `read_image`, or empty.
-        mask_fault: "mask size", "unreadable mask" or "empty mask", or empty.
-        mask_error: Sentence about the fault of the mask, or empty.
-    """
-
-    row: int
-    size: tuple[int, int] | None = None
-    special: tuple[str, ...] = ()
-    digest: bytes = b""
-    thumbnail: NDArray[np.uint8] | None = None
-    error: str = ""
-    mask_fault: str = ""
-    mask_error: str = ""
+    sample: Sample
+    fault: str  # of the image or its mask, such as "mask size", or empty
+    message: str  # a sentence about the fault, or empty
+    size: tuple[int, int] | None = None  # width and height in pixels after EXIF rotation
+    conversions: tuple[Conversion, ...] = ()
+    digest: bytes = b""  # of the file
+    thumbnail: NDArray[np.uint8] = np.empty(0, np.uint8)  # gray picture (1024,)
 
 
 def gather(samples: Sequence[Sample], *, num_workers: int, progress: bool) -> list[Facts]:
     """Read all images and masks and return their facts, in the order of the samples."""
-    loader: DataLoader[Facts] = DataLoader(
-        _Facts(samples), batch_size=8, num_workers=num_workers, collate_fn=list
+    loader: DataLoader[list[Facts]] = DataLoader(
+        samples,  # type: ignore[arg-type] # a list will do
+        batch_size=8,
+        num_workers=num_workers,
+        collate_fn=_read,
     )
     batches = track(loader, "data check", disable=not progress)
     return [fact for batch in batches for fact in batch]
 
 
-class _Facts(Dataset[Facts]):
-    def __init__(self, samples: Sequence[Sample]) -> None:
-        self.samples = samples
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> Facts:
-        sample = self.samples[index]
-        try:
-            pixels = read_image(sample.image, THUMBNAIL).numpy()
-            size, special = _header(sample)
-            digest = hashlib.blake2b(sample.image.read_bytes(), digest_size=16).digest()
-        except InputError as error:
-            return Facts(index, error=str(error))
-        thumbnail = pixels.mean(0).round().astype(np.uint8).reshape(-1)
-        return Facts(index, size, special, digest, thumbnail, "", *_mask_fault(sample))
+def _read(samples: Sequence[Sample]) -> list[Facts]:
+    return [_facts(sample) for sample in samples]
 
 
-def _header(sample: Sample) -> tuple[tuple[int, int], tuple[str, ...]]:
+def _facts(sample: Sample) -> Facts:
+    try:
+        pixels = read_image(sample.image, _THUMBNAIL).numpy()
+    except MissingInputError:
+        message = "The data set lists this image, but the file is missing."
+        return Facts(sample, "missing image", message)
+    except InputError as error:
+        return Facts(sample, "unreadable image", str(error))
     with Image.open(sample.image) as image:
-        size, mode = image.size, image.mode
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    special = _SPECIAL_MODES.get(mode) or ("16-bit" if mode.startswith("I") else None)
-    found = [name for name in (special, "rotated by EXIF" if orientation != 1 else None) if name]
-    return size[::-1] if orientation >= 5 else size, tuple(found)
+        size, mode = upright_size(image), image.mode.partition(";")[0]  # "I;16" is a kind of "I"
+        is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    conversions = (*([_CONVERSIONS[mode]] if mode in _CONVERSIONS else []), *[_TURNED] * is_turned)
+    digest = hashlib.blake2b(sample.image.read_bytes(), digest_size=16).digest()
+    thumbnail = pixels.mean(0).round().astype(np.uint8).reshape(-1)
+    return Facts(sample, *_mask_fault(sample), size, conversions, digest, thumbnail)
 
 
 def _mask_fault(sample: Sample) -> tuple[str, str]:
-    if sample.mask is None:
-        return "", ""
     try:
-        if load_mask(sample.mask, image=sample.image).any():
-            return "", ""
+        if sample.mask and not load_mask(sample.mask, image=sample.image).any():
+            return "empty mask", "The mask of this defective image marks no pixel."
     except MaskSizeError as error:
         return "mask size", str(error)
     except InputError as error:
         return "unreadable mask", str(error)
-    return "empty mask", "The mask of this defective image marks no pixel."
+    return "", ""
+
+
+def identical(facts: Sequence[Facts]) -> Iterator[Pair]:
+    """Yield pairs of images whose files have the same bytes."""
+    by_digest: dict[bytes, list[Sample]] = defaultdict(list)
+    for fact in facts:
+        if fact.digest:
+            by_digest[fact.digest].append(fact.sample)
+    for samples in by_digest.values():
+        first, *others = sorted(samples, key=lambda sample: sample.split != "train")
+        yield from ((first, other) for other in others)
+
+
+def near(facts: Sequence[Facts], known: Collection[Pair]) -> Iterator[Pair]:
+    """Yield pairs of a training image and a test image of its category that look the same.
+
+    The distance is Euclidean between gray pictures of 32 x 32 pixels. The limit follows from the
+    training images of the category: the more similar they are, the lower it is. The second images
+    of `known` pairs are left out.
+    """
+    seen = {second for _, second in known}
+    groups: dict[tuple[str, str], list[Facts]] = defaultdict(list)
+    for fact in facts:
+        if fact.thumbnail.size and fact.sample not in seen:
+            groups[fact.sample.category, fact.sample.split].append(fact)
+    for category in sorted({category for category, _ in groups}):
+        train, test = groups[category, "train"], groups[category, "test"]
+        if len(train) < _MIN_TRAIN or not test:
+            continue
+        pictures = _pictures(train)
+        among_train = torch.cdist(pictures, pictures).fill_diagonal_(torch.inf)
+        limit = _NEAR * among_train.amin(1).quantile(0.5)
+        distances, nearest = torch.cdist(_pictures(test), pictures).min(1)
+        for i in torch.nonzero(distances < limit).flatten().tolist():
+            yield train[int(nearest[i])].sample, test[i].sample
+
+
+def _pictures(facts: Sequence[Facts]) -> Tensor:
+    return torch.from_numpy(np.stack([fact.thumbnail for fact in facts])).double()

@@ -1,7 +1,6 @@
 """A validation set made only from training images: normal ones held out, and artificial defects."""
 
 import zlib
-from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +15,8 @@ from omiad.data.layouts.listing import check_empty
 from omiad.errors import InputError
 from omiad.types import NORMAL, Sample
 
-VISIBLE = 12
-"""Smallest change of a colour channel, out of 255, that counts as defective."""
-
-MIN_AREA = 2e-4
-"""Smallest share of the image that a defect covers; a smaller defect is drawn again."""
-
+VISIBLE = 12  # smallest change of a colour channel, out of 255, that counts as defective
+MIN_AREA = 2e-4  # share of the image; a defect that covers less is drawn again
 _ATTEMPTS = 20
 
 
@@ -63,10 +58,14 @@ def hold_out(
         )
     samples = [s for s in index_dataset(root, layout).samples if s.split == "train"]
     for category in sorted({sample.category for sample in samples}):
-        mine = [sample for sample in samples if sample.category == category]
-        held = _held_out(mine, category, fraction=fraction, seed=seed)
         folder = output / category
-        _link(mine, held, folder)
+        mine = [sample for sample in samples if sample.category == category]
+        held = _held_out(mine, fraction=fraction, seed=seed)
+        for number, sample in enumerate(mine):
+            split = "test" if number in held else "train"
+            link = folder / split / NORMAL / f"{number:05}{sample.image.suffix.lower()}"
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(sample.image.resolve())
         for i in track(range(num_defective), description=category):
             turn, k = divmod(i, len(DEFECTS))
             kind, sample = sorted(DEFECTS)[k], mine[held[(i + turn) % len(held)]]
@@ -79,19 +78,9 @@ def hold_out(
 def deface(
     sample: Sample, kind: str, others: list[Sample], *, seed: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Paste an artificial defect on a photograph.
+    """Return a photograph (H, W, 3) with an artificial defect, and its visible pixels (H, W).
 
-    Args:
-        sample: The photograph.
-        kind: A key of `DEFECTS`.
-        others: Photographs from which foreign texture is taken.
-        seed: Seed of the defect.
-
-    Returns:
-        The picture (H, W, 3) at its own size, and the pixels that changed visibly (H, W).
-
-    Raises:
-        InputError: If no visible defect can be drawn, for example on an image of a few pixels.
+    Foreign texture comes from the others. On a photograph of a few pixels no defect can be drawn.
     """
     rng = np.random.default_rng([seed, zlib.crc32(f"{kind}/{sample.image.name}".encode())])
     picture = load_image(sample.image).astype(np.float32)
@@ -113,24 +102,15 @@ def deface(
     )
 
 
-def _held_out(samples: list[Sample], category: str, *, fraction: float, seed: int) -> list[int]:
+def _held_out(samples: list[Sample], *, fraction: float, seed: int) -> list[int]:
     """Return the numbers of the images to hold out, ascending, with all views of each part."""
-    parts = sorted({sample.sample_id or str(sample.image) for sample in samples})
-    count = max(2, round(fraction * len(parts)))
+    category, names = samples[0].category, [s.sample_id or str(s.image) for s in samples]
+    parts = sorted(set(names))
     if len(parts) < 4:
         raise InputError(
             f"Category '{category}' has {len(parts)} normal training images, but at least 4 are "
             f"needed to hold some out. Add images or leave the category out."
         )
     rng = np.random.default_rng([seed, zlib.crc32(category.encode())])
-    picked = {parts[i] for i in rng.choice(len(parts), count, replace=False)}
-    return [i for i, s in enumerate(samples) if (s.sample_id or str(s.image)) in picked]
-
-
-def _link(samples: list[Sample], held: Collection[int], folder: Path) -> None:
-    """Link the held-out images from test/good and the others from train/good."""
-    for number, sample in enumerate(samples):
-        split = "test" if number in held else "train"
-        link = folder / split / NORMAL / f"{number:05}{sample.image.suffix.lower()}"
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(sample.image.resolve())
+    picked = set(rng.choice(parts, max(2, round(fraction * len(parts))), replace=False))
+    return [i for i, name in enumerate(names) if name in picked]

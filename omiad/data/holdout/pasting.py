@@ -2,9 +2,8 @@
 
 Each function changes a photograph (H, W, 3), RGB in 0..255, inside a shape (H, W) of opacities in
 0..1. The kinds imitate what defects do to a product, not the defects of any data set: misplaced
-material (CutPaste, Li et al. 2021), foreign texture (DRAEM, Zavrtanik et al. 2021), lines, spots,
-shading, missing detail, and broken or displaced parts. They range from barely visible to half of
-the image.
+material is CutPaste (Li et al. 2021), foreign texture DRAEM (Zavrtanik et al. 2021). They range
+from barely visible to half of the image.
 """
 
 from collections.abc import Callable
@@ -14,26 +13,24 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from omiad.data.layouts.synthetic.scenes import edge, turned
+
 Picture = NDArray[np.float32]
-Shape = NDArray[np.float32]
 
 
 class Canvas(NamedTuple):
-    """The material of a defect.
+    """The material of a defect."""
 
-    Attributes:
-        picture: The normal photograph (H, W, 3).
-        other: Another normal photograph (H, W, 3), of any product.
-        shape: Opacity of a blot (H, W).
-        foreground: Pixels of the product (H, W).
-        rng: Source of all random numbers.
-    """
-
-    picture: Picture
-    other: Picture
-    shape: Shape
-    foreground: NDArray[np.bool_]
+    picture: Picture  # the normal photograph (H, W, 3)
+    other: Picture  # another normal photograph (H, W, 3), of any product
+    shape: NDArray[np.float32]  # opacity of a blot (H, W)
+    foreground: NDArray[np.bool_]  # pixels of the product (H, W)
     rng: np.random.Generator
+
+    @property
+    def side(self) -> int:
+        """The longer side in pixels."""
+        return int(max(self.shape.shape))
 
 
 def misplaced(canvas: Canvas) -> Picture:
@@ -41,7 +38,8 @@ def misplaced(canvas: Canvas) -> Picture:
     height, width = canvas.shape.shape
     shift = canvas.rng.integers([height // 8, width // 8], [7 * height // 8, 7 * width // 8])
     moved = np.roll(canvas.picture, tuple(shift), axis=(0, 1))
-    return _mix(canvas, _flipped(moved, canvas.rng) * np.float32(canvas.rng.uniform(0.8, 1.2)))
+    vertical, horizontal = canvas.rng.choice([-1, 1], 2)
+    return _mix(canvas, moved[::vertical, ::horizontal] * np.float32(canvas.rng.uniform(0.8, 1.2)))
 
 
 def foreign(canvas: Canvas) -> Picture:
@@ -58,24 +56,20 @@ def spot(canvas: Canvas) -> Picture:
 
 def shaded(canvas: Canvas) -> Picture:
     """Darken or lighten the blot softly, like uneven material or coating."""
-    soft = ndimage.gaussian_filter(canvas.shape, 0.03 * max(canvas.shape.shape))
+    soft = ndimage.gaussian_filter(canvas.shape, 0.03 * canvas.side)
     strength = canvas.rng.uniform(20, 60) * canvas.rng.choice([-1, 1])
     return np.asarray(canvas.picture + np.float32(strength) * soft[..., None])
 
 
 def broken(canvas: Canvas) -> Picture:
     """Break a piece off along a ragged line; the background is black if the product fills it."""
-    height, width = canvas.shape.shape
-    side = max(height, width)
-    y, x = np.mgrid[:height, :width] / side
-    angle = canvas.rng.uniform(0, 2 * np.pi)
-    along = y * np.cos(angle) - x * np.sin(angle)
-    depth = x * np.cos(angle) + y * np.sin(angle)
+    y, x = np.indices(canvas.shape.shape) / canvas.side
+    depth, along = turned(x, y, canvas.rng.uniform(0, 2 * np.pi))
     for waves in (7, 17, 41):
         phase = canvas.rng.uniform(0, 2 * np.pi)
         depth = depth + 0.06 / waves * np.sin(2 * np.pi * waves * along + phase)
-    edge = np.quantile(depth[canvas.foreground], canvas.rng.uniform(0.65, 0.97))
-    off = np.clip(0.5 + (depth - edge) * side, 0, 1) * canvas.foreground
+    border = np.quantile(depth[canvas.foreground], canvas.rng.uniform(0.65, 0.97))
+    off = edge((border - depth) * canvas.side, 1) * canvas.foreground
     rest = canvas.picture[~canvas.foreground]
     behind = np.median(rest, axis=0) if len(rest) else np.zeros(3, np.float32)
     drawn = canvas._replace(shape=off.astype(np.float32))
@@ -84,83 +78,63 @@ def broken(canvas: Canvas) -> Picture:
 
 def missing(canvas: Canvas) -> Picture:
     """Blur the detail away, so that the blot has the colour of its surroundings."""
-    reach = 0.06 * max(canvas.shape.shape)
+    reach = 0.06 * canvas.side
     return _mix(canvas, ndimage.gaussian_filter(canvas.picture, (reach, reach, 0)))
 
 
 def distorted(canvas: Canvas) -> Picture:
     """Pull the material of the blot aside."""
-    height, width = canvas.shape.shape
-    inside = ndimage.gaussian_filter(canvas.shape, 0.01 * max(height, width))
-    pull = canvas.rng.uniform(0.04, 0.1) * max(height, width)
+    inside = ndimage.gaussian_filter(canvas.shape, 0.01 * canvas.side)
+    pull = canvas.rng.uniform(0.04, 0.1) * canvas.side
     angle = canvas.rng.uniform(0, 2 * np.pi)
-    y, x = np.mgrid[:height, :width].astype(np.float32)
+    y, x = np.indices(canvas.shape.shape, np.float32)
     where = y + pull * np.sin(angle) * inside, x + pull * np.cos(angle) * inside
-    pulled = [
-        ndimage.map_coordinates(canvas.picture[..., channel], where, order=1, mode="nearest")
-        for channel in range(3)
-    ]
+    channels = np.moveaxis(canvas.picture, -1, 0)
+    pulled = [ndimage.map_coordinates(c, where, order=1, mode="nearest") for c in channels]
     return np.stack(pulled, axis=-1)
 
 
 def line(canvas: Canvas) -> Picture:
     """Draw a scratch or crack in place of the blot: bent, thin, and dark or light."""
-    height, width = canvas.shape.shape
-    side = max(height, width)
     rows, columns = np.nonzero(canvas.shape > 0.5)
-    y, x = np.mgrid[:height, :width]
-    y, x = (y - rows.mean()) / side, (x - columns.mean()) / side
-    angle = canvas.rng.uniform(0, np.pi)
-    along = x * np.cos(angle) + y * np.sin(angle)
+    y, x = np.indices(canvas.shape.shape)
+    y, x = (y - rows.mean()) / canvas.side, (x - columns.mean()) / canvas.side
+    along, across = turned(x, y, canvas.rng.uniform(0, np.pi))
     wave = 0.02 * np.sin(along * canvas.rng.uniform(10, 60) + canvas.rng.uniform(0, 2 * np.pi))
-    across = y * np.cos(angle) - x * np.sin(angle) - wave - canvas.rng.uniform(-2, 2) * along**2
+    across = across - wave - canvas.rng.uniform(-2, 2) * along**2
     length, thickness = canvas.rng.uniform(0.05, 0.3), canvas.rng.uniform(0.004, 0.015)
-    distance = np.maximum(np.abs(across) - thickness / 2, np.abs(along) - length / 2) * side
-    drawn = canvas._replace(shape=np.clip(0.5 - distance, 0, 1).astype(np.float32))
+    outside = np.maximum(np.abs(across) - thickness / 2, np.abs(along) - length / 2)
+    drawn = canvas._replace(shape=edge(outside * canvas.side, 1).astype(np.float32))
     return spot(drawn)
 
 
 DEFECTS: dict[str, Callable[[Canvas], Picture]] = {
-    "broken": broken,
-    "distorted": distorted,
-    "foreign": foreign,
-    "line": line,
-    "misplaced": misplaced,
-    "missing": missing,
-    "shaded": shaded,
-    "spot": spot,
+    function.__name__: function
+    for function in (broken, distorted, foreign, line, misplaced, missing, shaded, spot)
 }
 """The kinds of artificial defects."""
 
 
-def blot(foreground: NDArray[np.bool_], rng: np.random.Generator) -> Shape:
-    """Draw a ragged blot on the product.
+def blot(foreground: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Draw a ragged blot on the product: opacities (H, W), with an edge about one pixel wide.
 
-    The diameter is log-uniform between 3 and 60 % of the longer side.
-
-    Args:
-        foreground: Pixels of the product (H, W).
-        rng: Source of all random numbers.
-
-    Returns:
-        Opacities (H, W), with an edge about one pixel wide.
+    The diameter is log-uniform between 3 and 60 % of the longer side. `foreground` (H, W) marks the
+    pixels of the product.
     """
-    height, width = foreground.shape
-    side = max(height, width)
+    side = max(foreground.shape)
     rows, columns = np.nonzero(foreground)
     centre = rng.integers(len(rows))
     radius = 0.5 * np.exp(rng.uniform(np.log(0.03), np.log(0.6)))
     aspect = np.exp(rng.uniform(-0.7, 0.7))
-    turn = rng.uniform(0, np.pi)
-    y, x = np.mgrid[:height, :width]
+    y, x = np.indices(foreground.shape)
     y, x = (y - rows[centre]) / side, (x - columns[centre]) / side
-    u, v = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
+    u, v = turned(x, y, rng.uniform(0, np.pi))
     angle = np.arctan2(v, u)
     ragged = sum(
         rng.uniform(0, 0.5 / k) * np.sin(k * angle + rng.uniform(0, 2 * np.pi)) for k in range(2, 7)
     )
-    distance = (np.hypot(u * aspect, v / aspect) - radius * (1 + ragged)) * side
-    return np.asarray(np.clip(0.5 - distance, 0, 1), np.float32)
+    distance = np.hypot(u * aspect, v / aspect) - radius * (1 + ragged)
+    return edge(distance * side, 1).astype(np.float32)
 
 
 def find_foreground(picture: Picture) -> NDArray[np.bool_]:
@@ -173,15 +147,8 @@ def find_foreground(picture: Picture) -> NDArray[np.bool_]:
     spread = np.abs(border - background).max(axis=1)
     differs = np.abs(picture - background).max(axis=2) > max(30.0, float(np.quantile(spread, 0.9)))
     filled = ndimage.binary_fill_holes(ndimage.binary_opening(differs, iterations=2))
-    if not 0.1 < filled.mean() < 0.9:
-        return np.ones(picture.shape[:2], np.bool_)
-    return np.asarray(filled, np.bool_)
+    return np.asarray(filled if 0.1 < filled.mean() < 0.9 else np.ones_like(filled))
 
 
 def _mix(canvas: Canvas, above: Picture, opacity: float = 1.0) -> Picture:
     return canvas.picture + (above - canvas.picture) * (opacity * canvas.shape)[..., None]
-
-
-def _flipped(picture: Picture, rng: np.random.Generator) -> Picture:
-    vertical, horizontal = rng.choice([-1, 1], 2)
-    return picture[::vertical, ::horizontal]

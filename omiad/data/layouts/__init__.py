@@ -1,15 +1,14 @@
 """Layouts of data sets: each module lists the images below a folder without opening them."""
 
-from collections import Counter
 from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from omiad.data.layouts import folder, mvtec, realiad, visa
-from omiad.data.layouts.listing import check_root, folders
-from omiad.data.layouts.published import recognise
-from omiad.errors import InputError
+from omiad.data.layouts.listing import folders
+from omiad.data.layouts.published import count, recognise
+from omiad.errors import InputError, MissingInputError
 from omiad.types import Sample
 
 Layout = Literal["auto", "mvtec", "visa", "mpdd", "realiad", "realiad_sv", "folder", "synthetic"]
@@ -25,46 +24,40 @@ INDEXES: dict[str, Callable[[Path], list[Sample]]] = {
 }
 """The index function of each layout. MPDD and the synthetic data set use that of MVTec AD."""
 
-FEW_PHOTOGRAPHS = 10
-"""Number of training photographs of a category below which a warning is given."""
+FEW_PHOTOGRAPHS = 10  # training photographs of a category; fewer give a warning
 
 
 class Index(NamedTuple):
-    """The contents of a data set.
-
-    Attributes:
-        layout: Name of the layout.
-        dataset: Name of the published data set, or otherwise of the folder.
-        samples: The images.
-    """
+    """The contents of a data set."""
 
     layout: str
-    dataset: str
+    dataset: str  # name of the published data set, or otherwise of the folder
     samples: list[Sample]
 
     def summary(self) -> str:
         """Return the name, the layout and the numbers of images in one line."""
-        train = sum(sample.split == "train" for sample in self.samples)
-        categories = len({sample.category for sample in self.samples})
+        counts = count(self.samples)
+        train = sum(c.train for c in counts.values())
         return (
-            f"{self.dataset}, {self.layout} layout, {categories} categories, {train} training and "
+            f"{self.dataset}, {self.layout} layout, {len(counts)} categories, {train} training and "
             f"{len(self.samples) - train} test images"
         )
 
 
 def index_dataset(root: Path, layout: Layout = "auto", *, test_only: bool = False) -> Index:
-    """List the images of a data set.
+    """List the images of a data set; with "auto" the layout is detected from the folders.
 
-    Args:
-        root: Folder of the data set.
-        layout: Name of its layout. With "auto" the layout is detected from the folders.
-        test_only: List only test images; the training images may be missing.
+    With `test_only` only test images are listed, and the training images may be missing.
 
     Raises:
         MissingInputError: If the root does not exist.
         InputError: If no layout fits, or the data set is incomplete.
     """
-    name = detect(root) if layout == "auto" else layout
+    if not root.is_dir():
+        raise MissingInputError(
+            f"No folder '{root}'. Set --data.root to the folder that contains the categories."
+        )
+    name = _detect(root) if layout == "auto" else layout
     index = INDEXES[name]
     if test_only and index is mvtec.index:  # the other layouts do not need training images
         samples = mvtec.index(root, test_only=True)
@@ -77,23 +70,12 @@ def index_dataset(root: Path, layout: Layout = "auto", *, test_only: bool = Fals
 
 
 def few_photographs(samples: Collection[Sample]) -> dict[str, int]:
-    """Return the number of training photographs of each category with fewer than 10 of them.
-
-    With so few, the scale of the anomaly maps and the memory rest on too few normal images.
-    """
-    train = Counter(sample.category for sample in samples if sample.split == "train")
-    categories = sorted({sample.category for sample in samples})
-    return {name: train[name] for name in categories if train[name] < FEW_PHOTOGRAPHS}
+    """Return the number of training photographs of each category with fewer than 10 of them."""
+    counts = count(samples).items()
+    return {name: c.train for name, c in counts if c.train < FEW_PHOTOGRAPHS}
 
 
-def detect(root: Path) -> str:
-    """Return the name of the layout that the sub-folders of a root suggest.
-
-    Raises:
-        MissingInputError: If the root does not exist.
-        InputError: If no layout fits.
-    """
-    check_root(root)
+def _detect(root: Path) -> str:
     if visa.matches(root):
         return "visa"
     if realiad.matches(root):
@@ -101,7 +83,7 @@ def detect(root: Path) -> str:
     inner = folders(root)
     if any(mvtec.is_category(category) for category in inner):
         return "mvtec"
-    if folder.is_category(root) or any(folder.is_category(category) for category in inner):
+    if any(folder.is_category(category) for category in (root, *inner)):
         return "folder"
     found = ", ".join(path.name for path in inner[:4]) or "no folders"
     raise InputError(

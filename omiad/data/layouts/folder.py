@@ -12,18 +12,15 @@ for each defect, and have the name of the image, with or without `_mask` at its 
 """
 
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
-from omiad.data.layouts.listing import check_root, folders, images, masks
+from omiad.data.layouts.listing import folders, images, masks
 from omiad.errors import InputError
 from omiad.types import NORMAL, Sample
 
 NORMAL_NAMES = ("good", "normal", "ok")
 MASK_NAMES = ("ground_truth", "masks", "mask")
-
-HELD_OUT = 5
-"""One in this many normal images is held out if there are defects but no normal test images."""
+HELD_OUT = 5  # of so many normal images, one is tested if there are only defective test images
 
 
 def index(root: Path) -> list[Sample]:
@@ -31,15 +28,9 @@ def index(root: Path) -> list[Sample]:
 
     If a category has defects but no normal test images, the fifth of its normal images whose file
     names have the lowest CRC-32 becomes test images, so that detection can be measured.
-
-    Raises:
-        MissingInputError: If the root does not exist.
-        InputError: If there is no category, a category has no normal images, or photographs lie
-            both in the root and in categories.
     """
-    check_root(root)
-    inner = [f for f in folders(root) if is_category(f)]
-    named = [f.name for f in inner if f.name not in MASK_NAMES]
+    inner = [folder for folder in folders(root) if is_category(folder)]
+    named = [folder.name for folder in inner if folder.name not in MASK_NAMES]
     if images(root) and named and not _normal_folder(root):
         raise InputError(
             f"'{root}' contains photographs and folders of photographs ({', '.join(named[:4])}). "
@@ -62,9 +53,8 @@ def is_category(folder: Path) -> bool:
 
 def _category(category: Path) -> list[Sample]:
     name = category.resolve().name
-    train = category / "train"
-    tested = category / "test" if train.is_dir() else category
-    source = train if train.is_dir() else category
+    split = (category / "train").is_dir()
+    source, tested = (category / "train", category / "test") if split else (category, category)
     normal = images(_normal_folder(source) or source)
     if not normal:
         raise InputError(
@@ -72,11 +62,17 @@ def _category(category: Path) -> list[Sample]:
         )
     normal_test: list[Path] = []
     defective: list[Sample] = []
-    for folder in folders(tested) if tested.is_dir() else []:
+    for folder in folders(tested):
         if folder.name.lower() in NORMAL_NAMES:
-            normal_test += images(folder) if tested != source else []
+            normal_test += images(folder) if split else []
         elif folder.name.lower() not in {"train", "test", *MASK_NAMES}:
-            defective += _defective(category, folder)
+            mask: dict[str, Path] = {}
+            for place in MASK_NAMES:
+                mask |= masks(category / place) | masks(category / place / folder.name)
+            defective += [
+                Sample(path, mask.get(path.stem), name, folder.name, "test")
+                for path in images(folder)
+            ]
     if defective and not normal_test:
         by_checksum = sorted(normal, key=lambda path: (zlib.crc32(path.name.encode()), path.name))
         normal_test = sorted(by_checksum[: len(normal) // HELD_OUT])
@@ -88,14 +84,5 @@ def _category(category: Path) -> list[Sample]:
     ]
 
 
-def _defective(category: Path, folder: Path) -> Iterator[Sample]:
-    mask: dict[str, Path] = {}
-    for place in MASK_NAMES:
-        mask |= masks(category / place) | masks(category / place / folder.name)
-    for path in images(folder):
-        yield Sample(path, mask.get(path.stem), category.resolve().name, folder.name, "test")
-
-
 def _normal_folder(folder: Path) -> Path | None:
-    inner = folders(folder) if folder.is_dir() else []
-    return next((path for path in inner if path.name.lower() in NORMAL_NAMES), None)
+    return next((path for path in folders(folder) if path.name.lower() in NORMAL_NAMES), None)

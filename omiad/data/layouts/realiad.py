@@ -14,74 +14,51 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from omiad.data.layouts.listing import check_root, folders
+from omiad.data.layouts.listing import folders
 from omiad.errors import InputError
 from omiad.types import NORMAL, Sample
 
-RESOLUTION = re.compile(r"realiad_(\d+|raw)")
-"""Names of the image folders."""
-
-JSONS = "realiad_jsons"
-"""Folder of the multi-view splits; the archive unpacks to a folder inside one of that name."""
-
 # Source: section 3 of the data set's README. The second group is the number of the view.
 _SAMPLE = re.compile(r"([a-zA-Z][a-zA-Z0-9_]*_[0-9]{4}_[A-Z][A-Z_]*[A-Z])_C([0-9])_")
-
+_RESOLUTION = re.compile(r"realiad_(\d+|raw)")  # names of the image folders
+_JSONS = "realiad_jsons"  # the archive unpacks to a folder inside one of that name
 _KEYS = {"category", "anomaly_class", "image_path", "mask_path"}
 
 
 def matches(root: Path) -> bool:
     """Return whether a folder looks like Real-IAD or one of its resolutions."""
-    return bool(
-        (root / JSONS).is_dir()
-        or RESOLUTION.fullmatch(root.resolve().name)
-        or any(RESOLUTION.fullmatch(folder.name) for folder in folders(root))
-        or any((root / f"{folder.name}.json").is_file() for folder in folders(root))
+    names = [folder.name for folder in folders(root)]
+    return (
+        _JSONS in names
+        or any(_RESOLUTION.fullmatch(name) for name in (root.resolve().name, *names))
+        or any((root / f"{name}.json").is_file() for name in names)
     )
 
 
-def index(root: Path, *, jsons: str = JSONS) -> list[Sample]:
+def index(root: Path, *, jsons: str = _JSONS) -> list[Sample]:
     """List the images by category, training before test, in the order of the JSON.
 
     A sample is normal if its `anomaly_class` is the `normal_class` of the file. `sample_id` names
-    the part, and `view` is the number of the camera, 1 to 5.
-
-    Args:
-        root: Folder of the data set.
-        jsons: Folder of the splits: realiad_jsons, or realiad_jsons_sv for the first view only.
-
-    Raises:
-        MissingInputError: If the root does not exist.
-        InputError: If images or splits are missing, there are several resolutions, or a JSON file
-            does not have the official structure.
+    the part, and `view` is the number of the camera, 1 to 5. `jsons` is the folder of the splits.
     """
-    check_root(root)
-    images = _image_folder(root)
-    samples: list[Sample] = []
-    for path in _splits(root, images, jsons):
-        samples += _category(path, images)
-    return samples
-
-
-def _image_folder(root: Path) -> Path:
-    """Return the folder that contains the categories."""
-    found = [folder for folder in folders(root) if RESOLUTION.fullmatch(folder.name)]
+    found = [folder for folder in folders(root) if _RESOLUTION.fullmatch(folder.name)]
     if len(found) > 1:
         names = ", ".join(f"'{folder}'" for folder in found)
         raise InputError(
             f"'{root}' has several resolutions. Set --data.root to one of {names}. The smallest "
             f"one that is at least --data.image_size is the fastest to read."
         )
-    return found[0] if found else root
+    images = found[0] if found else root
+    return [sample for path in _splits(root, images, jsons) for sample in _category(path, images)]
 
 
 def _splits(root: Path, images: Path, jsons: str) -> list[Path]:
     """Return the JSON file of each category that has images."""
     above = images.resolve().parent
-    places = [parent / inner / jsons for parent in (root, above) for inner in (JSONS, "")]
-    places += [images] if jsons == JSONS else []
+    places = [parent / inner / jsons for parent in (root, above) for inner in (_JSONS, "")]
+    places += [images] if jsons == _JSONS else []
     for place in places:
         found = sorted(place.glob("*.json")) if place.is_dir() else []
         here = [path for path in found if (images / path.stem).is_dir()]
@@ -94,43 +71,35 @@ def _splits(root: Path, images: Path, jsons: str) -> list[Path]:
             )
     raise InputError(
         f"No splits of Real-IAD for '{images}': '{jsons}' is missing. Unpack realiad_jsons.zip to "
-        f"'{above / JSONS}'. For all views, <category>.json next to each category also works."
+        f"'{above / _JSONS}'. For all views, <category>.json next to each category also works."
     )
 
 
 def _category(path: Path, images: Path) -> Iterator[Sample]:
+    parts: tuple[Literal["train", "test"], ...] = ("train", "test")
     try:
         split = json.loads(path.read_text())
-        folder = images / split["meta"]["prefix"]
-        normal = split["meta"]["normal_class"]
-        rows: dict[Literal["train", "test"], list[dict[str, Any]]]
-        rows = {"train": split["train"], "test": split["test"]}
+        folder, normal = images / split["meta"]["prefix"], split["meta"]["normal_class"]
+        rows = [(part, row) for part in parts for row in split[part]]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"'{path}' is not a split of Real-IAD ({type(error).__name__}: {error}). Unpack "
             f"realiad_jsons.zip again."
         ) from error
-    for part, listed in rows.items():
-        for row in listed:
-            if set(row) != _KEYS:
-                raise InputError(
-                    f"A row of '{part}' in '{path}' has the keys {sorted(row)} instead of "
-                    f"{sorted(_KEYS)}. Unpack realiad_jsons.zip again."
-                )
-            defect = NORMAL if row["anomaly_class"] == normal else row["anomaly_class"]
-            if part == "train" and defect != NORMAL:
-                raise InputError(
-                    f"'{path}' trains on the defective '{row['image_path']}' ({defect}). Use the "
-                    f"folder realiad_jsons; realiad_jsons_fuiad_* are for noisy training."
-                )
-            image, mask = folder / row["image_path"], row["mask_path"]
-            match = _SAMPLE.match(image.name)
-            yield Sample(
-                image=image,
-                mask=folder / mask if defect != NORMAL and mask else None,
-                category=row["category"],
-                defect=defect,
-                split=part,
-                sample_id=match[1] if match else None,
-                view=int(match[2]) if match else None,
+    for part, row in rows:
+        if set(row) != _KEYS:
+            raise InputError(
+                f"A row of '{part}' in '{path}' has the keys {sorted(row)} instead of "
+                f"{sorted(_KEYS)}. Unpack realiad_jsons.zip again."
             )
+        defect = NORMAL if row["anomaly_class"] == normal else row["anomaly_class"]
+        if part == "train" and defect != NORMAL:
+            raise InputError(
+                f"'{path}' trains on the defective '{row['image_path']}' ({defect}). Use the "
+                f"folder realiad_jsons; realiad_jsons_fuiad_* are for noisy training."
+            )
+        image, mask = folder / row["image_path"], row["mask_path"]
+        mask = folder / mask if defect != NORMAL and mask else None
+        match = _SAMPLE.match(image.name)
+        sample_id, view = (match[1], int(match[2])) if match else (None, None)
+        yield Sample(image, mask, row["category"], defect, part, sample_id, view)

@@ -15,19 +15,17 @@ Prepared trees have the layout of MVTec AD, with masks named like their images:
 
 import csv
 from pathlib import Path
+from typing import Literal
 
 from omiad.data.layouts import mvtec
-from omiad.data.layouts.listing import check_root, folders
+from omiad.data.layouts.listing import folders
 from omiad.errors import InputError
 from omiad.types import NORMAL, Sample
 
-SPLIT = "split_csv/1cls.csv"
-"""The official split of the download for training without defects."""
-
-PREPARED = ("1cls", "visa_pytorch", "VisA_pytorch")
-"""Folders around the categories in prepared trees."""
-
+SPLIT = "split_csv/1cls.csv"  # the official split for training without defects
+PREPARED = ("1cls", "visa_pytorch", "VisA_pytorch")  # folders around prepared categories
 _COLUMNS = ("object", "split", "label", "image", "mask")
+_ROWS = {("train", "normal"), ("test", "normal"), ("test", "anomaly")}
 
 
 def matches(root: Path) -> bool:
@@ -43,12 +41,7 @@ def index(root: Path) -> list[Sample]:
     """List the images by category, training before test, label, and file name.
 
     In the original download the split file names each image, its label and its mask.
-
-    Raises:
-        MissingInputError: If the root does not exist.
-        InputError: If there is no split file and no prepared tree, or the split file is broken.
     """
-    check_root(root)
     if (root / SPLIT).is_file():
         return _original(root)
     for name in PREPARED:
@@ -64,6 +57,7 @@ def index(root: Path) -> list[Sample]:
 
 def _original(root: Path) -> list[Sample]:
     path = root / SPLIT
+    samples: list[Sample] = []
     with path.open(newline="", encoding="utf-8-sig") as file:
         rows = csv.DictReader(file)
         if missing := [name for name in _COLUMNS if name not in (rows.fieldnames or ())]:
@@ -71,24 +65,20 @@ def _original(root: Path) -> list[Sample]:
                 f"'{path}' has no column {', '.join(missing)}. Copy the file from the official "
                 f"archive; its columns are {', '.join(_COLUMNS)}."
             )
-        samples = [_sample(root, row, f"line {rows.line_num} of '{path}'") for row in rows]
+        for row in rows:
+            split, label = row["split"], row["label"]
+            if (split, label) not in _ROWS:
+                raise InputError(
+                    f"In line {rows.line_num} of '{path}' the split is '{split}' and the label is "
+                    f"'{label}'. Expected train,normal or test,normal or test,anomaly. Copy the "
+                    f"file from the official archive."
+                )
+            defect = NORMAL if label == "normal" else label
+            mask = root / row["mask"] if row["mask"] and defect != NORMAL else None
+            part: Literal["train", "test"] = "train" if split == "train" else "test"
+            samples.append(Sample(root / row["image"], mask, row["object"], defect, part))
     if not any(sample.split == "train" for sample in samples):
         raise InputError(
             f"'{path}' lists no training image. Copy the file from the official archive."
         )
     return sorted(samples, key=lambda s: (s.category, s.split == "test", s.defect, s.image.name))
-
-
-def _sample(root: Path, row: dict[str, str], where: str) -> Sample:
-    split, label = row["split"], row["label"]
-    image, mask = root / row["image"], root / row["mask"] if row["mask"] else None
-    if label == "normal" and split == "train":
-        return Sample(image, None, row["object"], NORMAL, "train")
-    if label == "normal" and split == "test":
-        return Sample(image, None, row["object"], NORMAL, "test")
-    if label == "anomaly" and split == "test":
-        return Sample(image, mask, row["object"], label, "test")
-    raise InputError(
-        f"In {where} the split is '{split}' and the label is '{label}'. Expected train,normal or "
-        f"test,normal or test,anomaly. Copy the file from the official archive."
-    )

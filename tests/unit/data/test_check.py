@@ -12,7 +12,6 @@ from synthetic import write_folder, write_mvtec, write_realiad, write_visa
 
 from omiad.cli import main
 from omiad.data.check import check
-from omiad.data.check.duplicates import near
 from omiad.data.check.facts import gather
 from omiad.data.check.faults import Fault, find
 from omiad.data.layouts import Index, few_photographs, index_dataset
@@ -55,10 +54,9 @@ def test_other_layouts_without_faults_have_no_errors(tmp_path, write):
 
 def edit(path: str, change: Callable[[Image.Image], Image.Image]) -> Callable[[Path], None]:
     def plant(root: Path) -> None:
-        image = Image.open(root / path)
-        exif = image.getexif()
-        image = change(image)
-        image.save(root / path, exif=exif)
+        with Image.open(root / path) as image:
+            changed = change(image)
+        changed.save(root / path)
 
     return plant
 
@@ -67,8 +65,8 @@ def copy(source: str, target: str) -> Callable[[Path], None]:
     return lambda root: shutil.copy(root / source, root / target)
 
 
-def truncate(root: Path) -> None:
-    (root / TRAIN).write_bytes((root / TRAIN).read_bytes()[:-200])
+def bend(root: Path) -> None:
+    (root / "cable/test/good").rename(root / "cable/test/bend")
 
 
 def retouch(root: Path) -> None:
@@ -76,17 +74,9 @@ def retouch(root: Path) -> None:
     Image.open(root / TRAIN).point(lambda value: value ^ 1).save(root / COPY)
 
 
-def another_defect(root: Path) -> None:
-    (root / "cable/test/good").rename(root / "cable/test/bend")
-
-
 def all_gray(root: Path) -> None:
     for path in [*root.glob("cable/train/*/*.png"), *root.glob("cable/test/*/*.png")]:
         Image.open(path).convert("L").save(path)
-
-
-def deep(image: Image.Image) -> Image.Image:
-    return Image.fromarray(np.asarray(image)[..., 0].astype(np.uint16) * 257)
 
 
 def printed(root: Path) -> None:
@@ -113,21 +103,21 @@ def no_defects(root: Path) -> None:
 @pytest.mark.parametrize(
     ("plant", "level", "kind", "where", "words"),
     [
-        (truncate, "error", "unreadable image", TRAIN, "cannot be read"),
+        (lambda r: (r / TRAIN).write_bytes(b"x"), "error", "unreadable image", TRAIN, "read"),
         (edit(MASK, lambda m: m.resize((16, 32))), "error", "mask size", MASK, "16 x 32"),
         (edit(MASK, lambda m: Image.new("L", m.size)), "error", "empty mask", MASK, "no pixel"),
         (lambda r: (r / MASK).write_bytes(b"x"), "error", "unreadable mask", MASK, "read"),
         (copy(MASK, MASK.replace("000", "7")), "error", "stray mask", MASK.replace("000", "7"), ""),
         (lambda r: (r / MASK).unlink(), "error", "no mask", "cable/test/hole/000.png", "others"),
         (lambda r: shutil.rmtree(r / "cable/ground_truth"), "note", "no masks", "cable", "pixel"),
-        (another_defect, "warning", "no masks", "cable/bend", "None of the 4"),
+        (bend, "warning", "no masks", "cable/bend", "None of the 4"),
         (copy(TRAIN, COPY), "error", "train in test", COPY, TRAIN),
         (retouch, "warning", "near duplicate", COPY, TRAIN),
         (copy(TRAIN, TRAIN.replace("003", "copy")), "warning", "duplicate", None, TRAIN),
         (copy("bottle/test/hole/001.png", COPY), "error", "two labels", None, COPY),
         (edit(GRAY, lambda i: i.convert("L")), "note", "grayscale", "cable", GRAY),
         (all_gray, "note", "grayscale", "cable", "17 of 17 images:"),
-        (edit(GRAY, deep), "note", "16-bit", "cable", f"1 of 17 images (the first is '{GRAY}'"),
+        (edit(GRAY, lambda i: i.convert("L").convert("I;16")), "note", "16-bit", "cable", GRAY),
         (edit(GRAY, lambda i: i.convert("RGBA")), "note", "alpha", "cable", "transparency"),
         (printed, "note", "CMYK", "cable", "RGB"),
         (turn, "note", "rotated by EXIF", "cable", "upright"),
@@ -137,14 +127,7 @@ def no_defects(root: Path) -> None:
         (no_defects, "note", "cannot be measured", "cable", "no defective test images"),
     ],
 )
-def test_a_planted_fault_is_named_with_its_place_and_fix(
-    root: Path,
-    plant: Callable[[Path], None],
-    level: str,
-    kind: str,
-    where: str | None,
-    words: str,
-) -> None:
+def test_a_planted_fault_is_named_with_its_place_and_fix(root, plant, level, kind, where, words):
     plant(root)
     found = faults_of(root)
     (fault,) = [f for f in found if f.kind == kind]
@@ -157,19 +140,20 @@ def test_a_planted_fault_is_named_with_its_place_and_fix(
 
 
 def test_a_stray_mask_is_offered_the_name_of_the_only_image_without_one(root):
-    folder = root / "cable/ground_truth/hole"
-    (folder / "000_mask.png").rename(folder / "7_mask.png")
-    assert ["'000_mask.png'" in f.fix for f in faults_of(root) if f.kind == "stray mask"] == [True]
-    (folder / "001_mask.png").rename(folder / "8_mask.png")
-    stray = [f.fix for f in faults_of(root) if f.kind == "stray mask"]
-    assert ["name of its image" in fix for fix in stray] == [True, True]
+    for number, name in enumerate(["'000_mask.png'", "name of its image"]):
+        mask = root / f"cable/ground_truth/hole/{number:03}_mask.png"
+        mask.rename(mask.with_name(f"{number + 7}_mask.png"))
+        stray = [fault for fault in faults_of(root) if fault.kind == "stray mask"]
+        assert [name in fault.fix for fault in stray] == [True] * (number + 1)
 
 
-def test_a_listed_image_that_is_missing_is_named(tmp_path):
+def test_a_listed_image_that_is_missing_and_counts_that_differ_are_shown(tmp_path, capsys):
     write_visa(tmp_path / "VisA", np.random.default_rng(0))
     (tmp_path / "VisA/candle/Data/Images/Anomaly/001.JPG").unlink()
-    (fault,) = [f for f in faults_of(tmp_path / "VisA") if f.kind == "missing image"]
-    assert fault.where == "candle/Data/Images/Anomaly/001.JPG"
+    assert not check(str(tmp_path / "VisA"))
+    out = capsys.readouterr().out
+    assert "missing image (1)\n  candle/Data/Images/Anomaly/001.JPG: " in out
+    assert "4 (of 900)" in out
 
 
 def listed(**counts: tuple[int, int, int]) -> Index:
@@ -189,12 +173,9 @@ def test_counts_are_compared_with_the_published_ones(tmp_path, monkeypatch):
     assert [f for f in find(Path(), listed(**published), []) if f.level == "error"] == []
     published["bottle"] = (208, 20, 64)
     faults = [f for f in find(Path(), listed(**published), []) if f.level == "error"]
-    assert [(f.where, "208" in f.what or "3628" in f.what) for f in faults] == [
-        ("bottle", True),
-        ("bottle", False),
-        ("all categories", True),
-        ("all categories", False),
-    ]
+    assert [f.where for f in faults] == 2 * ["bottle"] + 2 * ["all categories"]
+    numbers = (208, 64, 3628, 1259)
+    assert all(f"are {n} " in f.what for n, f in zip(numbers, faults, strict=True))
     del published["bottle"]
     faults = [f for f in find(Path(), listed(**published, screws=(99, 9, 9)), []) if f.fix]
     assert [(f.kind, f.where) for f in faults] == [
@@ -208,20 +189,11 @@ def test_categories_with_fewer_than_ten_training_photographs_are_few():
     assert few_photographs(samples) == {"bolt": 9, "gear": 0}
 
 
-def test_a_near_duplicate_that_is_known_is_not_found_again(root):
-    retouch(root)
-    samples = index_dataset(root).samples
-    facts = gather(samples, num_workers=0, progress=False)
-    (pair,) = near(samples, facts, set())
-    assert [samples[row].image.name for row in pair] == ["003.png", "copy.png"]
-    assert list(near(samples, facts, {pair})) == []
-
-
 def test_workers_find_the_same_facts(root):
     samples = index_dataset(root).samples
     alone, shared = (gather(samples, num_workers=n, progress=False) for n in (0, 1))
-    assert [f.digest for f in alone] == [f.digest for f in shared]
-    assert [f.row for f in shared] == list(range(len(shared)))
+    assert [f.sample for f in shared] == samples
+    assert [f.digest for f in shared] == [f.digest for f in alone]
 
 
 def test_the_command_prints_a_table_and_fails_on_errors(root, capsys):
@@ -241,13 +213,6 @@ def test_the_command_prints_a_table_and_fails_on_errors(root, capsys):
         main(["data", "check", f"--data.root={root}", "--json"])
     record = json.loads(capsys.readouterr().out)
     assert record["ok"] is False
-    assert record["layout"] == "mvtec"
     assert record["categories"]["bottle"] == {"train": 10, "good": 4, "defective": 3}
     assert len(record["faults"]) == 7
     assert set(record["faults"][0]) == {"level", "kind", "where", "what", "fix"}
-
-
-def test_the_table_shows_the_published_counts_that_differ(tmp_path, capsys):
-    write_visa(tmp_path / "VisA", np.random.default_rng(0))
-    assert not check(str(tmp_path / "VisA"))
-    assert "4 (of 900)" in capsys.readouterr().out

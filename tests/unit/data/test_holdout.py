@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from synthetic import write_realiad
+from synthetic import write_mvtec, write_realiad
 
 from omiad.data.holdout import MIN_AREA, VISIBLE, deface, hold_out
 from omiad.data.holdout.pasting import DEFECTS, blot, find_foreground
@@ -17,14 +17,8 @@ from omiad.types import Sample
 @pytest.fixture(scope="module")
 def products(tmp_path_factory):
     root = tmp_path_factory.mktemp("products") / "data"
-    synthesize(
-        root,
-        num_train=8,
-        num_test_good=1,
-        num_test_defective=1,
-        image_size=64,
-        categories=("bricks", "gear"),
-    )
+    few = {"num_train": 8, "num_test_good": 1, "num_test_defective": 1, "image_size": 64}
+    synthesize(root, categories=("bricks", "gear"), **few)
     return root
 
 
@@ -36,19 +30,15 @@ def held(products, tmp_path_factory):
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.*"))
-    }
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.*")}
 
 
 def test_training_images_are_split_and_no_test_image_is_used(products, held):
     samples = index_dataset(held).samples
     for category in ("bricks", "gear"):
         normal = [s for s in samples if s.category == category and not s.is_anomalous]
-        origin = [path.image.resolve() for path in normal]
-        assert sorted(origin) == sorted(
-            (products / category / "train" / "good").resolve().iterdir()
-        )
+        origin = {sample.image.resolve() for sample in normal}
+        assert origin == set((products / category / "train" / "good").resolve().iterdir())
         assert [s.split for s in normal].count("test") == 2
         defects = [s.defect for s in samples if s.category == category and s.is_anomalous]
         assert sorted(defects) == sorted([*DEFECTS, *DEFECTS])
@@ -57,13 +47,12 @@ def test_training_images_are_split_and_no_test_image_is_used(products, held):
 def test_the_mask_marks_the_pixels_that_changed(products, held):
     normal = [load_image(s.image) for s in index_dataset(products).samples if s.split == "train"]
     for sample in index_dataset(held).samples:
-        if not sample.is_anomalous:
-            continue
-        changed = load_image(sample.image).astype(int)
-        mask = load_mask(sample.mask, image=sample.image)
-        change = min((np.abs(changed - x).max(axis=2) for x in normal), key=np.sum)
-        np.testing.assert_array_equal(change >= VISIBLE, mask)
-        assert mask.mean() >= MIN_AREA
+        if sample.is_anomalous:
+            changed = load_image(sample.image).astype(int)
+            mask = load_mask(sample.mask, image=sample.image)
+            change = min((np.abs(changed - x).max(axis=2) for x in normal), key=np.sum)
+            np.testing.assert_array_equal(change >= VISIBLE, mask)
+            assert MIN_AREA <= mask.mean() < 0.5
 
 
 def test_the_seed_decides_every_byte(products, held, tmp_path):
@@ -76,23 +65,11 @@ def test_the_seed_decides_every_byte(products, held, tmp_path):
 def test_all_views_of_a_part_are_held_out_together(tmp_path):
     write_realiad(tmp_path / "realiad", np.random.default_rng(0), num_train=4)
     hold_out(tmp_path / "realiad", tmp_path / "out", num_defective=1)
-    parts = {"train": set(), "test": set()}
-    origins = {s.image.resolve(): s for s in index_dataset(tmp_path / "realiad").samples}
-    for sample in index_dataset(tmp_path / "out").samples:
-        if not sample.is_anomalous:
-            origin = origins[sample.image.resolve()]
-            parts[sample.split].add((origin.category, origin.sample_id))
-    assert parts["test"]
-    assert not parts["test"] & parts["train"]
-
-
-@pytest.mark.parametrize("kind", DEFECTS)
-def test_every_kind_of_defect_is_visible_and_small(products, kind):
-    samples = [s for s in index_dataset(products).samples if s.split == "train"]
-    picture, mask = deface(samples[0], kind, samples, seed=3)
-    change = np.abs(picture.astype(int) - load_image(samples[0].image)).max(axis=2)
-    assert change[mask].min() >= VISIBLE
-    assert MIN_AREA <= mask.mean() < 0.2
+    origins = {s.image.resolve(): s.sample_id for s in index_dataset(tmp_path / "realiad").samples}
+    normal = [s for s in index_dataset(tmp_path / "out").samples if not s.is_anomalous]
+    parts = {(origins[s.image.resolve()], s.split) for s in normal}
+    assert len(parts) == 2 * 4
+    assert len([split for _, split in parts if split == "test"]) == 2 * 2
 
 
 def test_the_foreground_differs_from_the_border():
@@ -129,13 +106,10 @@ def test_an_output_that_is_not_empty_is_rejected(products):
         hold_out(products, products)
 
 
-def test_a_category_of_few_images_is_rejected(products, tmp_path):
-    good = tmp_path / "data" / "nut" / "train" / "good"
-    good.mkdir(parents=True)
-    for i in range(3):
-        Image.new("RGB", (32, 32)).save(good / f"{i}.png")
-    with pytest.raises(InputError, match=r"'nut' has 3 .* at least 4"):
-        hold_out(tmp_path / "data", tmp_path / "out", layout="mvtec")
+def test_a_category_of_few_images_is_rejected(tmp_path):
+    write_mvtec(tmp_path / "data", np.random.default_rng(0), num_train=3)
+    with pytest.raises(InputError, match=r"'bottle' has 3 .* at least 4"):
+        hold_out(tmp_path / "data", tmp_path / "out")
 
 
 def test_an_image_too_small_for_a_defect_is_rejected(tmp_path):

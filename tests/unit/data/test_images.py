@@ -1,18 +1,19 @@
 import shutil
 import struct
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import DataLoader
 
 from omiad.data.images import ImageDataset, MaskSizeError, read_image, read_mask
 from omiad.data.layouts.mvtec import index
 from omiad.errors import InputError, MissingInputError
 from omiad.features.reading import FileLoader
-from omiad.types import ImageBatch, Sample
+from omiad.types import ImageBatch
 
 GRADIENT = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
 
@@ -37,13 +38,12 @@ def test_every_mode_becomes_rgb(tmp_path, mode):
 
 
 def test_transparency_is_dropped_and_the_stored_colour_is_kept(tmp_path):
-    clear = Image.new("RGBA", (8, 8), (200, 10, 30, 0))
-    clear.save(tmp_path / "a.png")
-    assert read_image(tmp_path / "a.png", 8)[:, 0, 0].tolist() == [200, 10, 30]
+    Image.new("RGBA", (8, 8), (200, 10, 30, 0)).save(tmp_path / "a.png")
     palette = Image.new("P", (8, 8), 1)
     palette.putpalette([0, 0, 0, 200, 10, 30])
     palette.save(tmp_path / "b.png", transparency=bytes([255, 0]))
-    assert read_image(tmp_path / "b.png", 8)[:, 0, 0].tolist() == [200, 10, 30]
+    for name in ("a.png", "b.png"):
+        assert read_image(tmp_path / name, 8)[:, 0, 0].tolist() == [200, 10, 30]
 
 
 def test_16_bit_grayscale_is_scaled_to_8_bit(tmp_path):
@@ -55,16 +55,15 @@ def test_16_bit_grayscale_is_scaled_to_8_bit(tmp_path):
 def test_exif_orientation_is_applied_to_the_image_and_to_its_mask_check(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # rotate by 90 degrees clockwise to see it upright
-    pixels = np.zeros((8, 16), np.uint8)
-    pixels[:, :8] = 255
+    pixels = np.repeat(np.uint8([[255, 0]]), 8, axis=1).repeat(8, axis=0)
     Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
-    upright = read_image(tmp_path / "a.png", 8)
-    assert upright[0, :3].min() == 255
-    assert upright[0, 5:].max() == 0
     Image.fromarray(pixels.T.copy()).save(tmp_path / "m.png")
     mask = read_mask(tmp_path / "m.png", 8, image=tmp_path / "a.png")
     assert mask[:4].all()
     assert not mask[4:].any()
+    upright = read_image(tmp_path / "a.png", 8)
+    assert upright[0, :3].min() == 255
+    assert upright[0, 5:].max() == 0
 
 
 def test_broken_truncated_and_floating_point_images_are_rejected(tmp_path):
@@ -82,30 +81,18 @@ def test_broken_truncated_and_floating_point_images_are_rejected(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "I;16", "P", "RGB", "RGBA"])
-def test_every_pixel_of_a_mask_that_is_not_black_is_defective(tmp_path, mode):
+@pytest.mark.parametrize("size", [8, 16])
+def test_every_pixel_of_a_mask_that_is_not_black_is_defective(tmp_path, mode, size):
     defective = GRADIENT > 100
+    numbers = defective.astype(np.uint16 if mode == "I;16" else np.uint8)  # 1 counts like 255
+    mask = Image.fromarray(defective if mode == "1" else numbers)
     if mode == "P":
-        mask = Image.fromarray(defective.astype(np.uint8))
         mask.putpalette([0, 0, 0, 1, 0, 0])
-    elif mode == "I;16":
-        mask = Image.fromarray(defective.astype(np.uint16))
-    else:
-        mask = Image.fromarray(defective).convert(mode)
-    mask.save(tmp_path / "m.png")
-    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    mask.convert(mode).resize((size, size), Image.Resampling.NEAREST).save(tmp_path / "m.png")
+    Image.new("RGB", (size, size)).save(tmp_path / "a.png")
     read = read_mask(tmp_path / "m.png", 8, image=tmp_path / "a.png")
     assert read.dtype == torch.bool
     assert np.array_equal(read.numpy(), defective)
-
-
-def test_a_mask_of_class_numbers_is_binarised_before_it_is_resized(tmp_path):
-    numbers = np.zeros((16, 16), np.uint8)
-    numbers[:, :8] = 3
-    Image.fromarray(numbers).save(tmp_path / "m.png")
-    Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
-    read = read_mask(tmp_path / "m.png", 8, image=tmp_path / "a.png")
-    assert read[:, :4].all()
-    assert not read[:, 4:].any()
 
 
 def test_a_mask_of_another_size_than_its_image_is_rejected(tmp_path):
@@ -117,27 +104,15 @@ def test_a_mask_of_another_size_than_its_image_is_rejected(tmp_path):
 
 def test_items_collate_to_an_image_batch_with_labels_from_the_index(mvtec_root):
     samples = [s for s in index(mvtec_root) if s.split == "test" and s.category == "bottle"]
-    (batch,) = DataLoader(ImageDataset(samples, 16), batch_size=6)
+    samples.append(replace(samples[-1], mask=None))  # its pixels are unknown
+    (batch,) = DataLoader(ImageDataset(samples, 16), batch_size=7)
     assert isinstance(batch, ImageBatch)
-    assert batch.images.shape == (6, 3, 16, 16)
-    assert batch.labels.is_anomalous.tolist() == [False] * 3 + [True] * 3
+    assert batch.images.shape == (7, 3, 16, 16)
+    assert batch.labels.is_anomalous.tolist() == [False] * 3 + [True] * 4
     assert batch.labels.masks.dtype == torch.bool
-    assert batch.labels.masks.flatten(1).any(1).tolist() == [False] * 3 + [True] * 3
-    assert batch.labels.has_mask.all()
-    assert batch.labels.index.tolist() == list(range(6))
-
-
-def test_the_pixels_of_a_defective_image_without_mask_are_unknown(mvtec_root):
-    image = mvtec_root / "bottle/test/hole/000.png"
-    samples = [
-        Sample(image=image, mask=None, category="bottle", defect=defect, split="test")
-        for defect in ("hole", "good")
-    ]
-    dataset = ImageDataset(samples, 16)
-    batch = default_collate([dataset[0], dataset[1]])
-    assert batch.labels.has_mask.tolist() == [False, True]
-    assert batch.labels.is_anomalous.tolist() == [True, False]
-    assert not batch.labels.masks.any()
+    assert batch.labels.masks.flatten(1).any(1).tolist() == [False] * 3 + [True] * 3 + [False]
+    assert batch.labels.has_mask.tolist() == [True] * 6 + [False]
+    assert batch.labels.index.tolist() == list(range(7))
 
 
 def test_an_error_in_a_worker_stays_one_sentence(mvtec_root, tmp_path):
@@ -148,24 +123,17 @@ def test_an_error_in_a_worker_stays_one_sentence(mvtec_root, tmp_path):
         list(FileLoader(dataset, batch_size=2, num_workers=1))
 
 
-def png_of_16_bit_colour(pixels: np.ndarray) -> bytes:
-    """Encode (H, W, 3), uint16, which Pillow reads but does not write (RFC 2083)."""
-
+def test_16_bit_colour_keeps_its_high_byte(tmp_path):
     def chunk(kind: bytes, content: bytes) -> bytes:
         body = kind + content
         return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
 
-    height, width, _ = pixels.shape
-    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
-    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in pixels)
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(lines)), chunk(b"IEND", b"")]
-    )
-
-
-def test_16_bit_colour_keeps_its_high_byte(tmp_path):
+    # Pillow reads such files but does not write them (RFC 2083).
     high = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint16)
-    (tmp_path / "a.png").write_bytes(png_of_16_bit_colour(high * 256 + 7))
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in high * 256 + 7)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0))
+    content = header + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
     assert np.array_equal(read_image(tmp_path / "a.png", 8).permute(1, 2, 0).numpy(), high)
 
 

@@ -17,10 +17,10 @@ SPLIT = "split_csv/1cls.csv"
 AUDIOJACK = "realiad_jsons/realiad_jsons/audiojack.json"
 
 
-def touch(*paths: Path) -> None:
-    for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
 
 
 @pytest.fixture
@@ -41,28 +41,18 @@ def realiad_root(tmp_path):
 def test_suffixes_match_in_any_case_and_other_files_are_ignored(tmp_path):
     names = ["a.PNG", "b.Jpg", "c.jpeg", "d.BMP", "e.tif", "f.TIFF", "g.webp"]
     others = ["notes.txt", ".hidden.png", "._a.PNG", "Thumbs.db"]
-    touch(*(tmp_path / "nut/train/good" / name for name in [*names, *others]))
-    touch(tmp_path / "readme.txt", tmp_path / ".cache/train/x.png", tmp_path / "license/text.txt")
+    touch(tmp_path / "nut/train/good", *names, *others)
+    touch(tmp_path, "readme.txt", ".cache/train/x.png", "license/text.txt")
     assert [s.image.name for s in mvtec.index(tmp_path)] == names
 
 
 def test_a_mask_may_have_the_name_of_its_image_but_the_mvtec_name_is_preferred(tmp_path):
-    touch(tmp_path / "nut/train/good/0.png")
-    touch(*(tmp_path / f"nut/test/bent/{stem}.JPG" for stem in ("0", "1", "2", "b_mask")))
+    touch(tmp_path / "nut/train/good", "0.png")
+    touch(tmp_path / "nut/test/bent", "0.JPG", "1.JPG", "2.JPG", "b_mask.JPG")
     masks = ("0_mask.png", "0.png", "1.bmp", "b_mask_mask.png")
-    touch(*(tmp_path / "nut/ground_truth/bent" / name for name in masks))
+    touch(tmp_path / "nut/ground_truth/bent", *masks)
     found = {s.image.stem: s.mask and s.mask.name for s in mvtec.index(tmp_path)[1:]}
     assert found == {"0": "0_mask.png", "1": "1.bmp", "2": None, "b_mask": "b_mask_mask.png"}
-
-
-def test_masks_of_good_images_are_ignored_and_test_images_are_optional(tmp_path):
-    touch(tmp_path / "nut/train/good/0.png", tmp_path / "nut/test/good/0.png")
-    touch(tmp_path / "nut/ground_truth/good/0_mask.png", tmp_path / "screw/train/good/0.png")
-    assert [(s.category, s.split, s.mask) for s in mvtec.index(tmp_path)] == [
-        ("nut", "train", None),
-        ("nut", "test", None),
-        ("screw", "train", None),
-    ]
 
 
 def test_a_relative_root_and_a_linked_category_are_followed(mvtec_root, tmp_path, monkeypatch):
@@ -77,13 +67,11 @@ def test_a_relative_root_and_a_linked_category_are_followed(mvtec_root, tmp_path
     [
         (["images/0.png"], ".", "No category"),
         (["nut/train/good/0.png"], "nut", "nut' is a single category"),
-        (["nut/train/ok/0.png"], ".", "nut' has no train/good"),
-        (["nut/test/good/0.png"], ".", "nut' has no train/good"),
-        (["nut/train/good/0.txt"], ".", r"nut/train/good' has no images.*\.png"),
+        (["nut/test/good/0.png"], ".", r"nut' has no images in train/good.*\.png"),
     ],
 )
 def test_an_incomplete_mvtec_tree_is_rejected(tmp_path, files, root, message):
-    touch(*(tmp_path / name for name in files))
+    touch(tmp_path, *files)
     with pytest.raises(InputError, match=message):
         mvtec.index(tmp_path / root)
 
@@ -98,19 +86,13 @@ def replaced(old: bytes, new: bytes) -> Callable[[Path], None]:
     return change
 
 
-def train_on_a_defect(root: Path) -> None:
-    lines = (root / SPLIT).read_bytes().split(b"\r\n")
-    lines[3] = b"candle,train,anomaly,candle/Data/Images/Anomaly/000.JPG,"
-    (root / SPLIT).write_bytes(b"\r\n".join(lines))
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda root: (root / SPLIT).unlink(), f"'{SPLIT}' is missing"),
         (replaced(b"label", b"kind"), "no column label"),
         (replaced(b",train,", b",test,"), "no training image"),
-        (train_on_a_defect, "line 4 of .* 'train' .* 'anomaly'"),
+        (replaced(b"test,anomaly", b"train,anomaly"), r"line \d+ of .* 'train' .* 'anomaly'"),
     ],
 )
 def test_a_broken_split_of_visa_is_rejected(visa_root, change, message):
@@ -123,23 +105,22 @@ def test_a_broken_split_of_visa_is_rejected(visa_root, change, message):
 # Real-IAD
 
 
-def edit(root: Path, change: Callable[[dict], object]) -> None:
-    split = json.loads((root / AUDIOJACK).read_text())
-    change(split)
-    (root / AUDIOJACK).write_text(json.dumps(split))
+def edited(change: Callable[[dict], object]) -> Callable[[Path], None]:
+    def edit(root: Path) -> None:
+        split = json.loads((root / AUDIOJACK).read_text())
+        change(split)
+        (root / AUDIOJACK).write_text(json.dumps(split))
+
+    return edit
 
 
-def test_the_root_may_be_one_resolution_of_real_iad(realiad_root):
+def test_the_root_is_one_of_several_resolutions_of_real_iad(realiad_root):
     alone = index_dataset(realiad_root / "realiad_256")
-    assert alone.layout == alone.dataset == "realiad"
-    assert alone.samples == realiad.index(realiad_root)
-
-
-def test_several_resolutions_of_real_iad_are_rejected(realiad_root):
+    assert alone == index_dataset(realiad_root)
     write_realiad(realiad_root, np.random.default_rng(0), images="realiad_512")
+    assert alone == index_dataset(realiad_root / "realiad_256")
     with pytest.raises(InputError, match=r"realiad_256', .*realiad_512'"):
         realiad.index(realiad_root)
-    assert len(realiad.index(realiad_root / "realiad_512")) == 40
 
 
 def test_a_category_of_real_iad_without_images_is_left_out(realiad_root):
@@ -153,26 +134,21 @@ def test_a_category_of_real_iad_without_images_is_left_out(realiad_root):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda split: split["test"][2].pop("mask_path"), r"A row of 'test' in .*audiojack.json'"),
-        (lambda split: split["train"][0].update(anomaly_class="AK"), r"defective '.*' \(AK\)"),
-        (lambda split: split.pop("meta"), r"audiojack.json' is not a split .*KeyError"),
+        (edited(lambda s: s["test"][2].pop("mask_path")), r"A row of 'test' in .*audiojack.json'"),
+        (edited(lambda s: s["train"][0].update(anomaly_class="AK")), r"defective '.*' \(AK\)"),
+        (edited(lambda s: s.pop("meta")), r"audiojack.json' is not a split .*KeyError"),
+        (lambda root: (root / AUDIOJACK).write_text("not json"), "audiojack.json' is not a split"),
+        (lambda root: (root / AUDIOJACK).write_text("[]"), r"audiojack.json' is not a split"),
     ],
 )
 def test_a_wrong_split_of_real_iad_is_rejected(realiad_root, change, message):
-    edit(realiad_root, change)
+    change(realiad_root)
     with pytest.raises(InputError, match=message):
         realiad.index(realiad_root)
 
 
-@pytest.mark.parametrize("content", ["not json", "[]"])
-def test_a_split_of_real_iad_that_is_not_an_object_is_rejected(realiad_root, content):
-    (realiad_root / AUDIOJACK).write_text(content)
-    with pytest.raises(InputError, match=r"audiojack.json' is not a split"):
-        realiad.index(realiad_root)
-
-
 def test_a_defective_view_of_real_iad_without_mask_stays_defective(realiad_root):
-    edit(realiad_root, lambda split: split["test"][5].update(mask_path=None))
+    edited(lambda split: split["test"][5].update(mask_path=None))(realiad_root)
     samples = [s for s in realiad.index(realiad_root) if s.is_anomalous and s.mask is None]
     assert [s.view for s in samples] == [1]
 
@@ -210,7 +186,7 @@ def test_the_single_view_splits_are_a_layout(realiad_root, jsons):
     ],
 )
 def test_the_root_may_be_a_single_category(tmp_path, files, expected):
-    touch(*(tmp_path / "screws" / name for name in files))
+    touch(tmp_path / "screws", *files)
     found = index_dataset(tmp_path / "screws")
     assert found.layout == "folder"
     assert {s.category for s in found.samples} == {"screws"}
@@ -222,18 +198,17 @@ def test_a_fifth_of_the_normal_images_is_held_out_by_name(tmp_path):
         samples = folder.index(tmp_path)
         return {s.image.name for s in samples if s.split == "test" and not s.is_anomalous}
 
-    touch(tmp_path / "nut/bad/0.png", *(tmp_path / f"nut/good/{i}.png" for i in range(10)))
+    touch(tmp_path / "nut", "bad/0.png", *(f"good/{i}.png" for i in range(10)))
     before = held_out()
     assert len(before) == 2
-    touch(*(tmp_path / f"nut/good/{i}.png" for i in range(10, 15)))
+    touch(tmp_path / "nut", *(f"good/{i}.png" for i in range(10, 15)))
     assert len(held_out()) == 3
     assert held_out() & before
 
 
 def test_masks_are_found_with_and_without_a_folder_for_the_defect(tmp_path):
-    images = ("good/0.png", "dent/1.png", "dent/2.png", "dent/3.png")
-    touch(*(tmp_path / "nut" / name for name in (*images, "masks/1.png")))
-    touch(tmp_path / "nut/ground_truth/dent/2_mask.png")
+    touch(tmp_path / "nut", "good/0.png", "dent/1.png", "dent/2.png", "dent/3.png")
+    touch(tmp_path / "nut", "masks/1.png", "ground_truth/dent/2_mask.png")
     masks = {s.image.stem: s.mask and s.mask.name for s in folder.index(tmp_path)}
     assert masks == {"0": None, "1": "1.png", "2": "2_mask.png", "3": None}
 
@@ -246,14 +221,13 @@ def test_masks_are_found_with_and_without_a_folder_for_the_defect(tmp_path):
     ],
 )
 def test_photographs_in_the_wrong_place_are_rejected(tmp_path, files, message):
-    touch(*(tmp_path / name for name in files))
+    touch(tmp_path, *files)
     with pytest.raises(InputError, match=message):
         folder.index(tmp_path)
 
 
 def test_a_published_data_set_is_recognised_by_half_of_its_categories():
     categories = list(PUBLISHED["mvtec"].categories)
-    assert recognise(categories) == "mvtec"
     assert recognise(categories[:8]) == "mvtec"
     assert recognise(categories[:7]) is None
     assert recognise([*categories, "bolt"]) is None

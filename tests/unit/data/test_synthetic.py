@@ -8,6 +8,7 @@ from omiad.data.layouts import mvtec
 from omiad.data.layouts.synthetic import DEFECTS, render, synthesize
 from omiad.errors import InputError
 
+KINDS = [(category, defect) for category, defects in DEFECTS.items() for defect in defects]
 SMALL = {"num_train": 1, "num_test_good": 1, "num_test_defective": 3, "image_size": 32}
 
 
@@ -15,21 +16,20 @@ def pixels(root: Path) -> dict[str, bytes]:
     return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*.png")}
 
 
-def test_the_data_set_is_indexed_with_all_its_defects(tmp_path: Path) -> None:
+def test_the_data_set_has_all_categories_and_defects(tmp_path):
     synthesize(tmp_path / "data", **SMALL)
-    samples = mvtec.index(tmp_path / "data")
-    assert len({s.category for s in samples}) >= 4
-    assert len({s.defect for s in samples}) >= 4
-    assert all(s.mask is not None for s in samples if s.is_anomalous)
+    defective = [s for s in mvtec.index(tmp_path / "data") if s.is_anomalous]
+    assert {(s.category, s.defect) for s in defective} == set(KINDS)
+    assert all(s.mask is not None for s in defective)
 
 
-def test_the_seed_decides_every_byte(tmp_path: Path) -> None:
+def test_the_seed_decides_every_byte(tmp_path):
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
         synthesize(tmp_path / name, seed=seed, categories=["gear"], **SMALL)
     assert pixels(tmp_path / "a") == pixels(tmp_path / "b") != pixels(tmp_path / "c")
 
 
-def test_an_image_does_not_depend_on_the_number_of_others(tmp_path: Path) -> None:
+def test_an_image_does_not_depend_on_the_number_of_others(tmp_path):
     synthesize(tmp_path / "few", categories=["fabric"], **SMALL)
     synthesize(tmp_path / "more", categories=["fabric"], **(SMALL | {"num_train": 3}))
     few, more = pixels(tmp_path / "few"), pixels(tmp_path / "more")
@@ -37,25 +37,21 @@ def test_an_image_does_not_depend_on_the_number_of_others(tmp_path: Path) -> Non
     assert few.items() <= more.items()
 
 
-@pytest.mark.parametrize(
-    ("category", "defect"), [(c, d) for c, defects in DEFECTS.items() for d in defects]
-)
-def test_a_mask_marks_a_part_of_the_image(category: str, defect: str) -> None:
+@pytest.mark.parametrize(("category", "defect"), KINDS)
+def test_a_mask_marks_a_part_of_the_image(category, defect):
     for index in range(4):
         _, mask = render(category, "test", index, defect=defect, image_size=48, seed=0)
         assert 0.001 < (mask > 0).mean() < 0.25
 
 
-def test_a_defect_changes_the_photograph_only_inside_its_mask(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_defect_changes_the_photograph_only_inside_its_mask(monkeypatch):
     # A stain that changes nothing gives the normal photograph of the same scene, light and noise.
     image, mask = render("gear", "test", 0, defect="stain", image_size=64, seed=0)
     stain = DEFECTS["gear"]["stain"]
 
-    def harmless(scene, rng):  # type: ignore[no-untyped-def]
-        stain(scene, rng)  # draws the same random numbers
-        return scene
+    def harmless(scene, x, y, rng):
+        stain(scene, x, y, rng)  # draws the same random numbers
+        return scene(x, y)
 
     monkeypatch.setitem(DEFECTS["gear"], "stain", harmless)
     normal, empty = render("gear", "test", 0, defect="stain", image_size=64, seed=0)
@@ -63,11 +59,6 @@ def test_a_defect_changes_the_photograph_only_inside_its_mask(
     change = np.abs(image.astype(int) - normal.astype(int)).max(-1)
     assert change[mask == 0].max() <= 12  # 8 / 255, lit by up to 1.2, rounded
     assert change[mask > 0].mean() > 12
-
-
-def test_pose_varies_between_images() -> None:
-    a, b = (render("gear", "train", i, defect=None, image_size=32, seed=0)[0] for i in (0, 1))
-    assert np.abs(a.astype(int) - b).mean() > 5
 
 
 @pytest.mark.parametrize(
@@ -78,20 +69,18 @@ def test_pose_varies_between_images() -> None:
         ({"categories": ["car"]}, r"\['car'\]"),
     ],
 )
-def test_impossible_requests_are_rejected(
-    tmp_path: Path, arguments: dict[str, object], message: str
-) -> None:
+def test_impossible_requests_are_rejected(tmp_path, arguments, message):
     with pytest.raises(InputError, match=message):
-        synthesize(tmp_path / "data", **(SMALL | arguments))  # type: ignore[arg-type]
+        synthesize(tmp_path / "data", **(SMALL | arguments))
 
 
-def test_a_folder_that_is_not_empty_is_rejected(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_empty_is_rejected(tmp_path):
     (tmp_path / "mine.png").touch()
     with pytest.raises(InputError, match="not empty"):
         synthesize(tmp_path, **SMALL)
 
 
-def test_the_command_writes_a_data_set(tmp_path: Path) -> None:
+def test_the_command_writes_a_data_set(tmp_path):
     few = ["--num_train=1", "--num_test_good=1", "--num_test_defective=1", "--image_size=16"]
     main(["data", "synthesize", str(tmp_path / "made"), *few, "--categories=[gear]", "--seed=3"])
     assert len(mvtec.index(tmp_path / "made")) == 3

@@ -2,50 +2,41 @@ import pytest
 import torch
 
 from omiad.diffusion import Masking
+from omiad.diffusion.masking import Granularity
 from omiad.errors import InputError
 
 
-def drop_rate(masking: Masking, t: int, generator: torch.Generator) -> float:
-    shape = masking.uniform_shape((8, 32, 32))
-    uniform = torch.rand(64, *shape, generator=generator)
-    return 1 - masking.keep(uniform, torch.full((64,), t), 1000).mean().item()
-
-
-@pytest.mark.parametrize(("t", "rate"), [(1, 0.1), (500, 0.175), (960, 0.3765), (1000, 0.4)])
-def test_the_drop_rate_is_p_of_t(t: int, rate: float, generator: torch.Generator) -> None:
+def test_the_drop_rate_is_p_of_t(generator: torch.Generator) -> None:
+    t = torch.tensor([1, 500, 960, 1000])
+    uniform = torch.rand(4, *Masking().uniform_shape((8, 256, 256)), generator=generator)
+    dropped = 1 - Masking().keep(uniform, t, 1000).mean((1, 2, 3))
     # The standard error of 65,536 Bernoulli draws is at most 0.002.
-    assert drop_rate(Masking(), t, generator) == pytest.approx(rate, abs=0.008)
-
-
-def test_the_drop_probability_rises_with_the_noise() -> None:
-    p = Masking().drop_probability(torch.arange(1, 1001), 1000)
-    assert (p.diff() > 0).all()
+    assert dropped.tolist() == pytest.approx([0.1, 0.175, 0.3765, 0.4], abs=0.008)
+    assert Masking(p_min=0, p_max=0).keep(uniform, t, 1000).all()
 
 
 @pytest.mark.parametrize(
-    ("granularity", "shape"),
-    [("token", (1, 4, 4)), ("element", (5, 4, 4)), ("channel", (5, 1, 1))],
+    ("granularity", "block", "shape"),
+    [
+        ("token", 1, (1, 4, 4)),
+        ("token", 2, (1, 2, 2)),
+        ("element", 1, (5, 4, 4)),
+        ("element", 2, (5, 2, 2)),
+        ("channel", 2, (5, 1, 1)),
+    ],
 )
-def test_the_granularity_decides_the_shape_of_the_mask(
-    granularity: str, shape: tuple[int, ...]
+def test_granularity_and_block_decide_the_shape_of_what_is_hidden(
+    granularity: Granularity, block: int, shape: tuple[int, int, int], generator: torch.Generator
 ) -> None:
-    masking = Masking(granularity=granularity)  # type: ignore[arg-type]
+    masking = Masking(p_min=0.5, p_max=0.5, granularity=granularity, block=block)
     assert masking.uniform_shape((5, 4, 4)) == shape
-    keep = masking.keep(torch.rand(2, *shape), torch.tensor([1000, 1000]), 1000)
-    assert keep.shape == (2, *shape)
-    assert set(keep.unique().tolist()) <= {0.0, 1.0}
-
-
-def test_a_block_hides_whole_squares(generator: torch.Generator) -> None:
-    masking = Masking(p_min=0.5, p_max=0.5, block=2)
-    uniform = torch.rand(3, *masking.uniform_shape((5, 8, 8)), generator=generator)
-    keep = masking.keep(uniform, torch.tensor([1, 1, 1]), 1000)
-    squares = keep.view(3, 1, 4, 2, 4, 2)
-    torch.testing.assert_close(squares.amax((3, 5)), squares.amin((3, 5)))
-
-
-def test_bounds_of_zero_turn_masking_off(generator: torch.Generator) -> None:
-    assert drop_rate(Masking(p_min=0, p_max=0), 1000, generator) == 0
+    uniform = torch.rand(2, *shape, generator=generator)
+    keep = masking.keep(uniform, torch.tensor([1, 1]), 1000)
+    # Each draw decides one piece, whole.
+    expected = (uniform >= 0.5).float()
+    if granularity != "channel":
+        expected = expected.repeat_interleave(block, 2).repeat_interleave(block, 3)
+    assert torch.equal(keep, expected)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ def problem(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def estimates(protocol: str, maps: np.ndarray, masks: np.ndarray) -> dict[str, float | None]:
     metric = PixelDetection()
-    metric.update(torch.from_numpy(maps), torch.from_numpy(masks))
+    metric.update(torch.from_numpy(maps), torch.from_numpy(masks), torch.arange(len(maps)))
     metric.compute()
     return SOURCE_ESTIMATORS[protocol](metric.bins)
 

@@ -77,4 +77,4 @@ def test_an_outlier_leaves_a_narrow_band_as_fine_as_it_was() -> None:
 
 def test_no_scores_are_no_bins() -> None:
     assert_same(counted(np.empty(0), 16), Tally.empty())
-    assert_same(merge([], max_bins=16), Tally.empty())
+    assert_same(merge([Tally.empty()] * 2, max_bins=16), Tally.empty())

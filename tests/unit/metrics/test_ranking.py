@@ -1,100 +1,94 @@
-"""Ranking metrics against scikit-learn, on scores of every kind."""
+"""The bounds of binned figures: they hold for every order within the bins, and some are reached."""
 
 import numpy as np
 import pytest
-import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
+from references import slow_pixel_figures
 
 from omiad.errors import InputError
-from omiad.metrics.ranking import Ranking, area_up_to, auroc, average_precision, f1_max
+from omiad.metrics.ranking import PIXEL_FIGURES, Ranked, au_pro, auroc, average_precision, f1_max
 
 
-def scores_of(kind: str, labels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    scores = torch.randn(len(labels), generator=generator) + labels
-    return {
-        "random": scores,
-        "tied": (2 * scores).round(),
-        "negative": scores - 50,
-        "huge range": torch.exp(8 * scores),
-        # Where torchmetrics' own AUROC saturates its sigmoid and answers 0.5.
-        "narrow band near 40": 40 + 1e-3 * scores,
-        "constant": torch.zeros(len(labels)),
-    }[kind]
+def binned(bins: np.ndarray, labels: np.ndarray, *, is_tied: bool = False) -> Ranked:
+    """Count scores in bins numbered from the lowest; each defective one is a region."""
+    size = bins.max() + 1
+    normal, defective = (np.bincount(bins, weights=w, minlength=size) for w in (~labels, labels))
+    counts = np.stack([normal, defective, defective])[:, ::-1]
+    return Ranked(counts, np.full(size, is_tied))
 
 
-@pytest.mark.parametrize(
-    "kind", ["random", "tied", "negative", "huge range", "narrow band near 40", "constant"]
-)
-def test_metrics_equal_scikit_learns(kind: str, generator: torch.Generator) -> None:
-    labels = torch.rand(600, generator=generator) < 0.2
-    scores = scores_of(kind, labels, generator)
-    counts = Ranking(scores, labels).counts()
-    truth, guess = labels.numpy(), scores.numpy()
-    precision, recall, _ = precision_recall_curve(truth, guess)
-    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
-    assert auroc(counts) == pytest.approx(roc_auc_score(truth, guess), abs=1e-12)
-    assert average_precision(counts) == pytest.approx(
-        average_precision_score(truth, guess), abs=1e-12
-    )
-    assert f1_max(counts) == pytest.approx(f1.max(), abs=1e-12)
+def exact(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Return the figures of images of a single pixel."""
+    return slow_pixel_figures(scores.reshape(-1, 1, 1), labels.reshape(-1, 1, 1))
 
 
-def test_metrics_worked_by_hand() -> None:
-    # Ranked: + - + -. AUROC 3/4; AP (1 + 2/3) / 2; best F1 at the third score: 4/5.
-    counts = Ranking(
-        torch.tensor([4.0, 3.0, 2.0, 1.0]), torch.tensor([True, False, True, False])
-    ).counts()
-    assert auroc(counts) == 0.75
-    assert average_precision(counts) == pytest.approx(5 / 6)
-    assert f1_max(counts) == pytest.approx(0.8)
+@pytest.mark.parametrize("seed", range(0, 8, 2))
+def test_the_figures_of_every_order_within_the_bins_lie_between_the_bounds(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    bins = rng.integers(0, 2 + 2 * seed, 40)
+    labels = rng.random(40) < rng.choice([0.1, 0.5])
+    labels[:2] = True, False
+    bounds = {name: figure(binned(bins, labels)) for name, figure in PIXEL_FIGURES.items()}
+    for trial in range(12):
+        # Any order, many ties, one tie, and the two extremes; bins are 10 apart.
+        inside = [rng.random(40), rng.integers(0, 3, 40), np.zeros(40), labels, ~labels][trial % 5]
+        for name, value in exact(10 * bins + inside, labels).items():
+            (low, high), spread = bounds[name]
+            assert low - 1e-9 <= value <= high + 1e-9, name
+            assert high - low <= spread.sum() + 1e-9
 
 
-def test_a_ramp_has_half_its_limit_as_partial_area() -> None:
-    # TPR = FPR for a useless score: the area to 1/3 is 1/18, divided by 1/3.
-    labels = torch.arange(600) % 2 == 0
-    counts = Ranking(torch.zeros(600), labels).counts()
-    assert area_up_to(counts, 1 / 3) == pytest.approx(1 / 6)
+def test_bounds_are_reached_by_the_extreme_orders() -> None:
+    rng = np.random.default_rng(0)
+    bins, labels = rng.integers(0, 4, 60), rng.random(60) < 0.3
+    best, worst = (exact(10 * bins + inside, labels) for inside in (labels, ~labels))
+    for name in ("pixel_auroc", "pixel_f1_max", "aupro", "aupro_0.05"):
+        low, high = PIXEL_FIGURES[name](binned(bins, labels)).interval
+        assert high == pytest.approx(best[name], abs=1e-9), name
+        assert low == pytest.approx(worst[name], abs=1e-9), name
+    high = average_precision(binned(bins, labels)).interval.high
+    assert high == pytest.approx(best["pixel_ap"], abs=1e-9)
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
-@given(st.lists(st.tuples(st.integers(-5, 5), st.booleans()), min_size=2, max_size=60))
-def test_order_and_monotone_transforms_do_not_matter(rows: list[tuple[int, bool]]) -> None:
-    labels = torch.tensor([label for _, label in rows])
-    if labels.all() or not labels.any():
-        return
-    scores = torch.tensor([float(score) for score, _ in rows])
-    counts = Ranking(scores, labels).counts()
-    shuffle = torch.randperm(len(rows), generator=torch.Generator().manual_seed(1))
-    for other in (
-        Ranking(scores[shuffle], labels[shuffle]).counts(),
-        Ranking(torch.exp(scores / 2) - 7, labels).counts(),
-    ):
-        assert auroc(other) == pytest.approx(auroc(counts))
-        assert average_precision(other) == pytest.approx(average_precision(counts))
-        assert f1_max(other) == pytest.approx(f1_max(counts))
-    assert auroc(Ranking(-scores, labels).counts()) == pytest.approx(1 - auroc(counts))
+def test_the_worst_precision_needs_the_positives_of_a_bin_apart() -> None:
+    # One bin of a positive pair under six negatives: precision 1/7 and 2/8 one by one.
+    bins, labels = np.zeros(8, int), np.arange(8) < 2
+    low = average_precision(binned(bins, labels)).interval.low
+    one_by_one = exact(np.array([1.0, 0, 5, 5, 5, 5, 5, 5]), labels)["pixel_ap"]
+    assert one_by_one == pytest.approx((1 / 7 + 2 / 8) / 2)
+    assert low == pytest.approx(one_by_one)
 
 
-@pytest.mark.parametrize(
-    ("scores", "labels", "message"),
-    [
-        ([], [], "at least one score"),
-        ([1.0, float("nan")], [True, False], "finite scores"),
-        ([1.0, 2.0], [True, True], "all 2 are anomalous"),
-        ([1.0, 2.0], [False, False], "all 2 are normal"),
-        ([1.0, 2.0], [False, True, True], r"label for each score, but got \(3,\) for \(2,\)"),
-    ],
-)
-def test_scores_that_cannot_be_ranked_are_refused(
-    scores: list[float], labels: list[bool], message: str
-) -> None:
-    with pytest.raises(InputError, match=message):
-        Ranking(torch.tensor(scores), torch.tensor(labels, dtype=torch.bool))
+@pytest.mark.parametrize("levels", [1, 5, 30])
+def test_tied_bins_are_exact(levels: int) -> None:
+    rng = np.random.default_rng(levels)
+    bins, labels = rng.integers(0, levels, 50), rng.random(50) < 0.4
+    for name, value in exact(bins.astype(float), labels).items():
+        interval = PIXEL_FIGURES[name](binned(bins, labels, is_tied=True)).interval
+        assert interval.bound == 0
+        assert interval.value == pytest.approx(value, abs=1e-9), name
+
+
+def test_bounds_worked_by_hand() -> None:
+    # One bin of a positive and three negatives above one of a single negative.
+    bins, labels = np.array([1, 1, 1, 1, 0]), np.array([True, False, False, False, False])
+    ranked = binned(bins, labels)
+    assert auroc(ranked).interval == pytest.approx((1 / 4, 1))
+    assert average_precision(ranked).interval == pytest.approx((1 / 4, 1))
+    assert f1_max(ranked).interval == pytest.approx((2 / 5, 1))
+    # Up to FPR 0.3 the overlap is 1 or nothing.
+    interval = au_pro(ranked, fpr_limit=0.3).interval
+    assert interval == pytest.approx((0, 1))
+    assert interval.value == pytest.approx(0.5)
+    assert interval.bound == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("labels", [[True, True], [False, False]])
+def test_one_class_cannot_be_ranked(labels: list[bool]) -> None:
+    with pytest.raises(InputError, match="both normal and anomalous labels, but got"):
+        binned(np.array([0, 1]), np.array(labels))
 
 
 def test_an_impossible_limit_is_refused() -> None:
-    counts = Ranking(torch.tensor([1.0, 2.0]), torch.tensor([True, False])).counts()
-    with pytest.raises(InputError, match=r"fpr_limit must lie in \(0, 1\], but got 2"):
-        area_up_to(counts, 2)
+    ranked = binned(np.array([0, 1]), np.array([True, False]))
+    with pytest.raises(InputError, match=r"fpr_limit must lie in \(0, 1\], but got 0"):
+        au_pro(ranked, fpr_limit=0)

@@ -5,24 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from references import softened_patches
+from references import patches
 from scipy.spatial import cKDTree
-from tiny import amdm, data_of, distilled, fit_and_save
+from tiny import Data, Fit, amdm
 
-from omiad import Detector
+from omiad import Detector, OmiADModule
 from omiad.calibration import calibrate
 from omiad.scoring import Scoring
-
-ALL = 10_000
-"""More patches than the data set has."""
-
-REMEMBERING = Scoring(pool_size=4, memory_size=ALL)
-
-
-@pytest.fixture(scope="module")
-def remembering(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    module = amdm(scoring=REMEMBERING)
-    return fit_and_save(module, mvtec_root, tmp_path_factory.mktemp("remembering"), 6)
 
 
 def cells(x: torch.Tensor) -> np.ndarray:
@@ -41,21 +30,18 @@ def slow_distances(detector: Detector, normal: torch.Tensor, asked: torch.Tensor
             both.append((cells(x_0), cells(x_0 - detector.denoiser(x_t, steps).x_0)))
     (x_0, residual), (x, r) = both
     rms = np.sqrt((residual**2).mean(0))
-    stages, weight = detector.extractor.channels_per_stage, detector.scoring.residual_weight
-
-    def patches(x_0: np.ndarray, residual: np.ndarray) -> np.ndarray:
-        softened = softened_patches(x_0, stages), softened_patches(residual / rms, stages)
-        return np.concatenate([softened[0], weight * softened[1]], axis=1)
-
-    return cKDTree(patches(x_0, residual)).query(patches(x, r))[0]
+    options = rms, detector.extractor.channels_per_stage, detector.scoring.residual_weight
+    return cKDTree(patches(x_0, residual, *options)).query(patches(x, r, *options))[0]
 
 
 def test_a_checkpoint_scores_by_the_nearest_normal_patch(
-    remembering: Path, mvtec_root: Path, tmp_path: Path, generator: torch.Generator
+    teacher: Path, data: Data, generator: torch.Generator
 ) -> None:
-    detector = Detector.load(remembering)
-    features = data_of(mvtec_root, tmp_path).features("train")
-    normal = torch.stack([features[i] for i in range(len(features))])
+    detector = Detector.load(teacher)
+    normal = torch.stack(list(data().features("train")))
+    # Each patch finds itself, but the scale is that of images that the memory leaves out.
+    assert detector.score_features(normal).anomaly_map.abs().max() < 1e-3
+    assert detector.map_range[1] > detector.map_range[0] > 0.1
     asked = normal[:2].float() + torch.randn(normal[:2].shape, generator=generator)
     maps = detector.score_features(asked).anomaly_map
     expected = slow_distances(detector, normal, asked).reshape(2, 8, 8)
@@ -63,27 +49,25 @@ def test_a_checkpoint_scores_by_the_nearest_normal_patch(
     np.testing.assert_allclose(maps[:, ::31, ::31], expected[:, ::7, ::7], rtol=1e-4)
 
 
-def test_every_category_keeps_as_many_patches(mvtec_root: Path, tmp_path: Path) -> None:
+def test_every_category_keeps_as_many_patches(fit: Fit) -> None:
     module = amdm(scoring=Scoring(pool_size=4, memory_size=30))
-    path = fit_and_save(module, mvtec_root, tmp_path, 1)
-    assert len(Detector.load(path).memory.patches) == 2 * 30
+    fit(module)
+    assert len(module.detector.memory.patches) == 2 * 30
 
 
 def test_the_generator_keeps_its_own_residuals(
-    remembering: Path, mvtec_root: Path, tmp_path: Path
+    teacher: Path, student: tuple[OmiADModule, Path]
 ) -> None:
-    _, trainer = distilled(mvtec_root, tmp_path, remembering, 6, student_warmup_fraction=0.0)
-    trainer.save_checkpoint(tmp_path / "omiad.ckpt")
-    student, teacher = Detector.load(tmp_path / "omiad.ckpt"), Detector.load(remembering)
-    assert student.scoring == teacher.scoring
-    channels = teacher.extractor.num_channels
-    mine, theirs = student.memory.patches, teacher.memory.patches
+    start, after = Detector.load(teacher), Detector.load(student[1])
+    assert after.scoring == start.scoring
+    channels = start.extractor.num_channels
+    mine, theirs = after.memory.patches, start.memory.patches
     assert torch.equal(mine[:, :channels], theirs[:, :channels])
     assert not torch.equal(mine[:, channels:], theirs[:, channels:])
 
 
-def test_without_a_memory_few_images_are_read(mvtec_root: Path, tmp_path: Path) -> None:
-    detector, read = Detector.load(fit_and_save(amdm(), mvtec_root, tmp_path, 1)), []
+def test_without_a_memory_few_images_are_read(teacher: Path) -> None:
+    detector, read = Detector.load(teacher, scoring=vars(Scoring(pool_size=4))), []
 
     class Counted:
         def __getitem__(self, index: int) -> torch.Tensor:
@@ -112,18 +96,16 @@ def scale_of(detector: Detector, *categories: torch.Tensor) -> tuple[float, floa
     return low, high
 
 
-def test_a_category_of_one_image_does_not_change_the_scale_of_the_others(
-    remembering: Path,
-) -> None:
-    detector = Detector.load(remembering)
+def test_a_category_of_one_image_does_not_change_the_scale_of_the_others(teacher: Path) -> None:
+    detector = Detector.load(teacher)
     many, one = images_of(detector, 12, 0.3, 0), images_of(detector, 1, 0.3, 1)
     alone = scale_of(detector, many)
     assert scale_of(detector, many, one) == pytest.approx(alone, rel=0.05)
     assert len(detector.memory.patches) == 13 * 64  # the single image is remembered
 
 
-def test_the_scale_of_a_single_image_is_not_its_distance_to_itself(remembering: Path) -> None:
-    detector = Detector.load(remembering)
+def test_the_scale_of_a_single_image_is_not_its_distance_to_itself(teacher: Path) -> None:
+    detector = Detector.load(teacher)
     (image,) = images_of(detector, 1, 0.3, 1)
     low, high = scale_of(detector, image[None])
     assert 0.1 < low < high
@@ -132,22 +114,12 @@ def test_the_scale_of_a_single_image_is_not_its_distance_to_itself(remembering: 
     assert maps.median() < high
 
 
-def test_a_fixed_camera_gets_the_scale_of_new_photographs(remembering: Path) -> None:
+def test_a_fixed_camera_gets_the_scale_of_new_photographs(teacher: Path) -> None:
     # Photographs of one scene represent each other, so a coreset may keep only patches of those
     # that set the scale; the scale must still be what a photograph taken later gets.
-    detector = Detector.load(remembering, scoring=vars(Scoring(pool_size=4, memory_size=64)))
+    detector = Detector.load(teacher, scoring=vars(Scoring(pool_size=4, memory_size=64)))
     shots = images_of(detector, 48, 0.1, 0)
     low, high = scale_of(detector, shots[:24])
     later = detector.score_features(shots[24:]).anomaly_map
     assert low == pytest.approx(later.median().item(), rel=0.15)
     assert (later < high).float().mean() > 0.99
-
-
-def test_the_scale_is_of_images_that_the_memory_leaves_out(
-    remembering: Path, mvtec_root: Path, tmp_path: Path
-) -> None:
-    detector = Detector.load(remembering)
-    features = data_of(mvtec_root, tmp_path).features("train")
-    kept = detector.score_features(torch.stack([features[i] for i in range(len(features))]))
-    assert kept.anomaly_map.abs().max() < 1e-3  # each patch finds itself
-    assert detector.map_range[1] > detector.map_range[0] > 0.1

@@ -6,32 +6,17 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from lightning import LightningModule
 
-from omiad import AMDMModule, Detector, FeatureDataModule
+from omiad import Detector
 from omiad.data.images import read_image
 from omiad.modules import DecoderModule
 from omiad.modules.decoder import psnr
-from omiad.networks import UNet
-from omiad.scoring import Scoring
-
-NETWORK = partial(UNet, width=8, multipliers=(1, 2), num_blocks=1, attention_factors=(2,))
-
-
-def fit(module: LightningModule, root: Path, folder: Path, steps: int) -> FeatureDataModule:
-    trainer, data = tiny.fit(module, root, folder, steps, batch_size=8)
-    trainer.save_checkpoint(folder / "last.ckpt")
-    return data
 
 
 @pytest.fixture(scope="module")
-def detector(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def detector(data: tiny.Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("detector")
-    module = AMDMModule(
-        NETWORK, feature_norm="channel", t_init=300, num_steps=1, scoring=Scoring(pool_size=4)
-    )
-    fit(module, mvtec_root, folder, 30)
-    return folder / "last.ckpt"
+    return tiny.saved(tiny.fit(tiny.amdm(t_init=300), data(batch_size=8), folder, 30))
 
 
 def test_the_ratio_is_in_decibels() -> None:
@@ -40,14 +25,15 @@ def test_the_ratio_is_in_decibels() -> None:
 
 
 def test_it_learns_the_normal_images_and_leaves_the_detector_as_it_is(
-    mvtec_root: Path, tmp_path: Path, detector: Path
+    data: tiny.Data, fit: tiny.Fit, detector: Path
 ) -> None:
     module = DecoderModule(str(detector), partial(torch.optim.Adam, lr=3e-3), width=32)
-    data = fit(module, mvtec_root, tmp_path, 80)
-    before = Detector.load(detector)
+    eight = data(batch_size=8)
+    path = tiny.saved(fit(module, 80, datamodule=eight))
+    before, after = Detector.load(detector), Detector.load(path)
     for name, value in before.state_dict().items():
         assert torch.equal(value, module.detector.state_dict()[name]), name
-    images = torch.stack([read_image(s.image, 32) for s in data.samples("train")])
+    images = torch.stack([read_image(s.image, 32) for s in eight.samples("train")])
     features, wanted = module.detector.extractor(images), images / 255
     flat = (wanted.mean((0, 2, 3), keepdim=True) - wanted).square().mean()
     for x_0 in (module.detector.normalizer(features), module.detector.reconstruct(features)):
@@ -55,23 +41,19 @@ def test_it_learns_the_normal_images_and_leaves_the_detector_as_it_is(
         # Over three seeds 0.058 of the variance was left at most, of either.
         assert error < 0.2 * flat
     # Scores are the detector's to the last bit, from its checkpoint or the decoder's.
-    after = Detector.load(tmp_path / "last.ckpt")
     assert torch.equal(after(images).score, before(images).score)
     assert torch.equal(after.map_range, before.map_range)
 
 
 def test_a_picture_is_of_the_reconstruction_and_not_of_the_photograph(
-    mvtec_root: Path, tmp_path: Path, detector: Path
+    fit: tiny.Fit, detector: Path
 ) -> None:
     module = DecoderModule(str(detector), width=16)
-    data = fit(module, mvtec_root, tmp_path, 1)
-    image = read_image(data.samples("train")[0].image, 32)[None]
+    path = tiny.saved(fit(module))
+    image = read_image(module.data.samples("train")[0].image, 32)[None]
     features = module.detector.extractor(image)
     assert Detector.load(detector).picture(features) is None
-    picture = Detector.load(tmp_path / "last.ckpt").picture(features)
-    assert picture is not None
-    assert picture.dtype == torch.uint8
-    assert picture.shape == image.shape
+    picture = Detector.load(path).picture(features)
     x_0 = module.detector.normalizer(features)
     reconstruction = module.detector.reconstruct(features)
     torch.testing.assert_close(
@@ -81,4 +63,4 @@ def test_a_picture_is_of_the_reconstruction_and_not_of_the_photograph(
         atol=0,
     )
     expected = (module.decoder(reconstruction) * 255).round().to(torch.uint8)
-    assert torch.equal(picture, expected)
+    torch.testing.assert_close(picture, expected, rtol=0, atol=0)  # the data type included

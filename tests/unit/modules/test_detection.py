@@ -5,40 +5,32 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import amdm, data_of, distilled, fit_and_save, same, trainer_of, weights
+from lightning import Trainer
+from tiny import REMEMBERING, Data, Fit, amdm, same, saved, trainer_of, weights
 
-from omiad import Detector
+from omiad import Detector, OmiADModule
 from omiad.calibration import is_calibrated
 from omiad.callbacks import LastCheckpoint
 from omiad.errors import InputError
 from omiad.modules import DecoderModule, DetectionModule
 from omiad.scoring import Scoring
 
-REMEMBERING = Scoring(pool_size=4, memory_size=10_000)
-"""Keeps every patch, since the data set has fewer."""
-
-
-@pytest.fixture(scope="module")
-def teacher(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    module = amdm(scoring=REMEMBERING)
-    return fit_and_save(module, mvtec_root, tmp_path_factory.mktemp("teacher"), 6)
+Tested = Callable[..., Detector]
 
 
 @pytest.fixture
-def tested(mvtec_root: Path, tmp_path: Path) -> Callable[..., Detector]:
+def tested(data: Data, tmp_path: Path) -> Tested:
     def run(path: Path, **changes: object) -> Detector:
         module = DetectionModule.load(path, **changes)  # type: ignore[arg-type]
-        data = data_of(mvtec_root, tmp_path, seed=5)  # other backbone weights, if it built one
-        trainer_of(tmp_path, 1).test(module, datamodule=data, verbose=False)
-        assert data.extractor is module.detector.extractor
+        other = data(seed=5)  # other backbone weights, if it built one
+        trainer_of(tmp_path, 1).test(module, datamodule=other, verbose=False)
+        assert other.extractor is module.detector.extractor
         return module.detector
 
     return run
 
 
-def test_a_test_builds_one_network_and_keeps_the_calibration(
-    teacher: Path, tested: Callable[..., Detector]
-) -> None:
+def test_a_test_builds_one_network_and_keeps_the_calibration(teacher: Path, tested: Tested) -> None:
     detector, stored = tested(teacher), Detector.load(teacher)
     module = DetectionModule.load(teacher)
     assert [name for name, _ in module.named_children()] == ["detector"]
@@ -50,12 +42,12 @@ def test_a_test_builds_one_network_and_keeps_the_calibration(
     [
         {"t_init": 300},
         {"num_steps": 3},
-        {"scoring": vars(Scoring(pool_size=4, memory_size=10_000, residual_weight=0.2))},
+        {"scoring": vars(REMEMBERING) | {"residual_weight": 0.2}},
         {"weights": "raw"},
     ],
 )
 def test_other_settings_than_the_checkpoints_are_calibrated_for(
-    teacher: Path, tested: Callable[..., Detector], change: dict[str, object]
+    teacher: Path, tested: Tested, change: dict[str, object]
 ) -> None:
     detector, stored = tested(teacher, **change), Detector.load(teacher)
     assert not torch.equal(detector.memory.patches, stored.memory.patches)
@@ -63,61 +55,51 @@ def test_other_settings_than_the_checkpoints_are_calibrated_for(
     assert is_calibrated(detector)
 
 
-@pytest.mark.parametrize(
-    ("change", "memory_stays"), [({"blur_sigma": 2.0}, True), ({"memory_size": 0}, None)]
-)
-def test_another_scoring_gets_its_own_scale(
-    teacher: Path,
-    tested: Callable[..., Detector],
-    change: dict[str, object],
-    memory_stays: bool | None,
+@pytest.mark.parametrize("change", [{"blur_sigma": 2.0}, {"memory_size": 0}])
+def test_another_scoring_gets_its_own_scale_and_leaves_the_memory(
+    teacher: Path, tested: Tested, change: dict[str, object]
 ) -> None:
-    stored = Detector.load(teacher)
-    detector = tested(teacher, scoring=vars(REMEMBERING) | change)
+    detector, stored = tested(teacher, scoring=vars(REMEMBERING) | change), Detector.load(teacher)
     assert not torch.equal(detector.map_range, stored.map_range)
-    if memory_stays:
+    if detector.scoring.memory_size:
         assert torch.equal(detector.memory.patches, stored.memory.patches)
 
 
 def test_an_earlier_t_init_leaves_normal_pixels_within_the_scale(
-    teacher: Path, tested: Callable[..., Detector], mvtec_root: Path, tmp_path: Path
+    teacher: Path, tested: Tested, data: Data
 ) -> None:
     # With the scale of t_init 500 every pixel of t_init 50 would lie below it.
     detector = tested(teacher, t_init=50, scoring=vars(Scoring(pool_size=4)))
-    features = data_of(mvtec_root, tmp_path).features("train")
-    maps = detector.score_features(torch.stack([features[i] for i in range(8)])).anomaly_map
+    maps = detector.score_features(torch.stack(list(data().features("train")))).anomaly_map
     low, high = detector.map_range.tolist()
     assert 0.1 < ((maps > low) & (maps < high)).float().mean() <= 1.0
     assert (maps > high).float().mean() < 0.01
 
 
 def test_a_module_tested_after_its_fit_has_the_memory_of_its_last_weights(
-    mvtec_root: Path, tmp_path: Path
+    data: Data, fit: Fit, tmp_path: Path
 ) -> None:
-    module = amdm(scoring=REMEMBERING)
-    trainer = trainer_of(tmp_path, 6, callbacks=[LastCheckpoint(every_n_steps=3)])
-    data = data_of(mvtec_root, tmp_path)
-    trainer.fit(module, datamodule=data)
-    trainer.test(module, datamodule=data, verbose=False)
+    module, same_data = amdm(scoring=REMEMBERING), data()
+    trainer = fit(module, 6, LastCheckpoint(every_n_steps=3), datamodule=same_data)
+    trainer.test(module, datamodule=same_data, verbose=False)
     assert is_calibrated(module.detector)
     stored = Detector.load(tmp_path / "checkpoints" / "last.ckpt")
     assert torch.equal(module.detector.memory.patches, stored.memory.patches)
 
 
 def test_a_checkpoint_of_a_run_in_progress_is_calibrated_briefly_and_anew_by_a_test(
-    mvtec_root: Path, tmp_path: Path, tested: Callable[..., Detector], monkeypatch
+    fit: Fit, tested: Tested, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("omiad.calibration.NUM_BRIEF", 4)
     saved: list[Path] = []
 
     class Saver(LastCheckpoint):
-        def save(self, trainer) -> Path:
+        def save(self, trainer: Trainer) -> Path:
             path = super().save(trainer)
             saved.append(path.rename(path.with_name(f"{len(saved)}.ckpt")))
             return saved[-1]
 
-    trainer = trainer_of(tmp_path, 6, callbacks=[Saver(every_n_steps=3)])
-    trainer.fit(amdm(scoring=REMEMBERING), datamodule=data_of(mvtec_root, tmp_path))
+    fit(amdm(scoring=REMEMBERING), 6, Saver(every_n_steps=3))
     early, last = Detector.load(saved[0]), Detector.load(saved[-1])
     assert len(early.memory.patches) == 2 * 2 * 64  # two images of each category
     assert len(last.memory.patches) == 2 * 4 * 64
@@ -127,40 +109,30 @@ def test_a_checkpoint_of_a_run_in_progress_is_calibrated_briefly_and_anew_by_a_t
 
 
 def test_other_features_than_the_models_are_refused(
-    teacher: Path, mvtec_root: Path, tmp_path: Path
+    teacher: Path, data: Data, tmp_path: Path
 ) -> None:
-    data = data_of(mvtec_root, tmp_path, image_size=64)
     with pytest.raises(InputError, match=r"--data\.image_size is 64.* 32"):
-        trainer_of(tmp_path, 1).test(DetectionModule.load(teacher), datamodule=data)
+        trainer_of(tmp_path, 1).test(DetectionModule.load(teacher), datamodule=data(image_size=64))
 
 
-def test_raw_weights_are_the_weights_as_trained(
-    mvtec_root: Path, tmp_path: Path, teacher: Path
-) -> None:
-    module, trainer = distilled(mvtec_root, tmp_path, teacher, 6, student_warmup_fraction=0.0)
-    trainer.save_checkpoint(tmp_path / "omiad.ckpt")
-    raw = DetectionModule.load(tmp_path / "omiad.ckpt", weights="raw").detector
-    averaged = DetectionModule.load(tmp_path / "omiad.ckpt").detector
+def test_raw_weights_are_the_weights_as_trained(student: tuple[OmiADModule, Path]) -> None:
+    module, path = student
+    raw = DetectionModule.load(path, weights="raw").detector
+    averaged = DetectionModule.load(path).detector
     assert same(weights(raw.denoiser), weights(module.generator))
     assert same(weights(averaged.denoiser), weights(module.detector.denoiser))
     assert not same(weights(raw.denoiser), weights(averaged.denoiser))
 
 
-def test_raw_weights_that_a_checkpoint_does_not_hold_are_refused(
-    mvtec_root: Path, tmp_path: Path, teacher: Path
-) -> None:
-    decoder = fit_and_save(DecoderModule(str(teacher), width=8), mvtec_root, tmp_path, 1)
+def test_raw_weights_that_a_checkpoint_does_not_hold_are_refused(fit: Fit, teacher: Path) -> None:
+    path = saved(fit(DecoderModule(str(teacher), width=8)))
     with pytest.raises(InputError, match="weights raw"):
-        DetectionModule.load(decoder, weights="raw")
+        DetectionModule.load(path, weights="raw")
 
 
-def test_a_test_scores_in_the_precision_of_the_checkpoint(
-    mvtec_root: Path, tmp_path: Path, tested: Callable[..., Detector]
-) -> None:
-    trainer = trainer_of(tmp_path, 2, precision="bf16-mixed")
-    trainer.fit(amdm(), datamodule=data_of(mvtec_root, tmp_path))
-    trainer.save_checkpoint(tmp_path / "half.ckpt")
-    detector, predicting = tested(tmp_path / "half.ckpt"), Detector.load(tmp_path / "half.ckpt")
+def test_a_test_scores_in_the_precision_of_the_checkpoint(fit: Fit, tested: Tested) -> None:
+    path = saved(fit(amdm(), 2, precision="bf16-mixed"))
+    detector, predicting = tested(path), Detector.load(path)
     assert detector.extractor.autocast_dtype == torch.bfloat16
     images = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
     assert torch.equal(detector(images).score, predicting(images).score)

@@ -11,10 +11,7 @@ from omiad.modules.ema import ema_decay, ema_update
 def test_halflife_is_a_share_of_the_images_seen_up_to_a_cap() -> None:
     assert ema_decay(32, 64_000, fraction=0.05) == pytest.approx(0.5 ** (32 / 3200))
     assert ema_decay(32, 10**9, fraction=0.05) == pytest.approx(0.5 ** (32 / 500_000))
-
-
-def test_no_fraction_means_no_averaging() -> None:
-    assert ema_decay(32, 64, fraction=0.0) == 0.0
+    assert ema_decay(32, 64, fraction=0.0) == 0.0  # no averaging
 
 
 def test_a_short_run_leaves_little_of_the_initial_weights() -> None:

@@ -57,7 +57,7 @@ def test_the_kept_images_do_not_depend_on_the_batches() -> None:
     for size in (1, 5, 52):
         gallery = KeptImages(listed, num_images=20)
         feed(gallery, listed, scores, size)
-        kept.append([*(image.index for image in gallery.kept), *gallery.scale()])
+        kept.append([image.index for image in gallery.kept])
     assert kept[0] == kept[1] == kept[2]
 
 
@@ -89,18 +89,6 @@ def test_everything_is_kept_of_few_images_and_read_back(tmp_path: Path) -> None:
     assert bolt.mask.any((1, 2)).tolist() == [False] * 3 + [True] * 2  # one pixel of 300 x 300
     assert bolt.reference.tolist() == ["r"]
     assert bolt.reconstruction.shape == (5, 0, 0)
-
-
-def test_the_scale_comes_from_normal_images_alone() -> None:
-    listed = samples(3, 2)
-    gallery = KeptImages(listed, num_images=10)
-    feed(gallery, listed, torch.tensor([1.0, 1.0, 1.0, 9.0, 9.0]), 5)
-    assert gallery.scale()[0] == 1
-    assert gallery.scale()[1] == pytest.approx(1, abs=1e-9)
-    without = KeptImages(samples(0, 2), num_images=10)
-    feed(without, samples(0, 2), torch.tensor([3.0, 5.0]), 2)
-    assert without.scale()[0] == 4
-    assert KeptImages([], num_images=1).scale() == (0.0, 2.5)
 
 
 def test_a_negative_number_is_refused() -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from omiad.report.colors import heat
 from PIL import Image
 
 from omiad.errors import InputError
 from omiad.report import overlay, write_gallery, write_panels
-from omiad.report.colors import heat
 from omiad.report.kept import Kept
 from omiad.report.pictures import Album, mask_picture, thumbnail
 from omiad.types import Sample

@@ -15,14 +15,11 @@ from rich.progress import track
 
 from omiad.data.images import save_image
 from omiad.data.layouts.listing import check_empty
-from omiad.data.layouts.synthetic.defects import DEFECTS
-from omiad.data.layouts.synthetic.scenes import SCENES, TEXTURES, Grid, turned
+from omiad.data.layouts.synthetic.scenes import DEFECTS, SCENES, TEXTURES, Grid, turned
 from omiad.errors import InputError
 from omiad.types import NORMAL
 
-VISIBLE = 8 / 255
-"""Smallest change of a colour channel that counts as defective."""
-
+VISIBLE = 8 / 255  # smallest change of a colour channel that counts as defective
 _SUPERSAMPLING = 2
 
 
@@ -63,16 +60,13 @@ def synthesize(
         )
     if unknown := sorted(set(categories) - set(SCENES)):
         raise InputError(f"Unknown categories {unknown}. Choose from {', '.join(SCENES)}.")
-    jobs = [
-        (category, folder, defect, i)
-        for category in categories
-        for folder, defect, count in (
-            ("train", None, num_train),
-            ("test", None, num_test_good),
-            *_shares(category, num_test_defective),
-        )
-        for i in range(count)
-    ]
+    jobs: list[tuple[str, str, str | None, int]] = []
+    for category in categories:
+        defects = list(DEFECTS[category])
+        shares = [divmod(i, len(defects)) for i in range(num_test_defective)]
+        jobs += [(category, "train", None, i) for i in range(num_train)]
+        jobs += [(category, "test", None, i) for i in range(num_test_good)]
+        jobs += [(category, "test", defects[k], i) for i, k in shares]
     for category, split, defect, i in track(jobs, description="synthesize"):
         image, mask = render(category, split, i, defect=defect, image_size=image_size, seed=seed)
         save_image(image, root / category / split / (defect or NORMAL) / f"{i:03}.png")
@@ -83,54 +77,32 @@ def synthesize(
 def render(
     category: str, split: str, index: int, *, defect: str | None, image_size: int, seed: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Render one image (S, S, 3) and its mask (S, S), 0 or 255.
-
-    Args:
-        category: A key of SCENES.
-        split: "train" or "test".
-        index: Number of the image within its split and defect.
-        defect: A key of DEFECTS[category], or None for a normal image.
-        image_size: S in pixels.
-        seed: Seed of the data set.
-    """
+    """Render one image (S, S, 3) of a split and defect, and its mask (S, S), 0 or 255."""
     key = zlib.crc32(f"{category}/{split}/{defect}/{index}".encode())
     rng = np.random.default_rng([seed, key])
     scene = SCENES[category](rng)
-    x, y = _pose(category, image_size * _SUPERSAMPLING, rng)
-    clean = _reduce(scene(x, y))
-    albedo = clean if defect is None else _reduce(DEFECTS[category][defect](scene, rng)(x, y))
+    angle, shift = np.deg2rad(rng.uniform(-8, 8)), rng.uniform(-0.1, 0.1, 2)
+    shift *= category not in TEXTURES
+    size = image_size * _SUPERSAMPLING
+    axis = ((np.arange(size) + 0.5) / size * 2 - 1) * rng.uniform(0.95, 1.05)
+    x, y = np.meshgrid(axis + shift[0], axis + shift[1])
+    x, y = turned(x, y, -angle)
+    clean = albedo = _reduce(scene(x, y))
+    if defect is not None:
+        albedo = _reduce(DEFECTS[category][defect](scene, x, y, rng))
     changed = np.abs(albedo - clean).max(axis=-1) > VISIBLE
     return _photograph(albedo, rng), (255 * changed).astype(np.uint8)
 
 
-def _shares(category: str, count: int) -> list[tuple[str, str, int]]:
-    names = list(DEFECTS[category])
-    shares = [count // len(names) + (i < count % len(names)) for i in range(len(names))]
-    return [("test", name, share) for name, share in zip(names, shares, strict=True)]
-
-
-def _pose(category: str, size: int, rng: np.random.Generator) -> tuple[Grid, Grid]:
-    """Return the scene positions of all pixels under a random rotation, shift and scale."""
-    angle = np.deg2rad(rng.uniform(-8, 8))
-    shift = rng.uniform(-0.1, 0.1, 2) * (category not in TEXTURES)
-    scale = rng.uniform(0.95, 1.05)
-    axis = ((np.arange(size) + 0.5) / size * 2 - 1) * scale
-    x, y = np.meshgrid(axis + shift[0], axis + shift[1])
-    return turned(x, y, -angle)
-
-
 def _photograph(albedo: Grid, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Light the scene from a random side and add sensor noise."""
-    size = albedo.shape[0]
-    axis = np.linspace(-1, 1, size)
-    direction = rng.uniform(0, 2 * np.pi)
-    slope = np.cos(direction) * axis[None, :] + np.sin(direction) * axis[:, None]
+    x, y = np.meshgrid(*2 * [np.linspace(-1, 1, len(albedo))])
+    slope, _ = turned(x, y, rng.uniform(0, 2 * np.pi))
     light = rng.uniform(0.86, 1.08) * (1 + rng.uniform(0.03, 0.12) * slope)
     warmth = rng.uniform(-0.025, 0.025)
     exposed = albedo * light[..., None] * np.array([1 + warmth, 1, 1 - warmth])
     noisy = exposed + rng.normal(0, 0.012, exposed.shape)
-    pixels: NDArray[np.uint8] = (255 * np.clip(noisy, 0, 1)).round().astype(np.uint8)
-    return pixels
+    return np.asarray((255 * np.clip(noisy, 0, 1)).round(), np.uint8)
 
 
 def _reduce(x: Grid) -> Grid:

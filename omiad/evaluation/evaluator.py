@@ -1,0 +1,145 @@
+"""What every evaluation does: measure predictions as they stream by, then write the results."""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from omiad.evaluation.options import EvaluationOptions
+from omiad.metrics import AnomalyMetrics, Results, results_table
+from omiad.protocols import Protocol
+from omiad.report import KeptImages, gallery_path, write_gallery
+from omiad.results import write_results
+from omiad.scoring import map_scale
+from omiad.types import Labels, Prediction, Sample
+
+logger = logging.getLogger(__name__)
+
+_GRID = 8
+"""Side of the grid of pixels of each map that the scale of the maps is taken from."""
+
+
+class Evaluator:
+    """Measures one test: its figures, and the small maps that a report shows.
+
+    Args:
+        samples: The test images, by their index.
+        root: Folder of the data set.
+        protocol: How maps, masks and image scores are prepared.
+        options: What the user chose.
+    """
+
+    results: Results
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        *,
+        root: Path,
+        protocol: Protocol,
+        options: EvaluationOptions,
+    ) -> None:
+        self.samples = samples
+        self.protocol = protocol
+        self._root = root
+        self._options = options
+        self._metrics = AnomalyMetrics(
+            sorted({sample.category for sample in samples}),
+            tolerance=options.tolerance,
+            source=protocol.name if options.estimator == "source" else None,
+        )
+        self._kept = KeptImages(samples, num_images=options.num_kept)
+        self._pixels: dict[bool, list[Tensor]] = {False: [], True: []}  # by the label of the image
+        self._is_replay = False
+
+    def add(
+        self,
+        anomaly_map: Tensor,
+        labels: Labels,
+        *,
+        score: Tensor | None = None,
+        picture: Callable[[list[int]], Tensor | None] | None = None,
+    ) -> None:
+        """Measure a batch.
+
+        Args:
+            anomaly_map: Maps (B, S, S) of the size that the protocol takes.
+            labels: What is known about the images.
+            score: Image scores (B,) instead of the protocol's.
+            picture: Returns the reconstructions of some rows of the batch, (N, 3, H, W), uint8.
+        """
+        maps = self.protocol.prepare_map(anomaly_map.float().cpu())
+        scores = self.protocol.image_score(maps) if score is None else score.cpu()
+        prediction = Prediction(scores, maps)
+        indices = labels.index.tolist()
+        self._metrics.update(prediction, labels, [self.samples[i].category for i in indices])
+        if self._is_replay:
+            return
+        self._kept.add(prediction, labels, picture=picture)
+        step = -(-maps.shape[-1] // _GRID)
+        for is_anomalous, pixels in self._pixels.items():
+            rows = labels.is_anomalous.cpu() == is_anomalous
+            pixels.append(maps[rows][:, ::step, ::step].flatten())
+
+    def compute(self, *, replay: Callable[[], None]) -> None:
+        """Compute the figures over all processes; every process must call this method.
+
+        Args:
+            replay: Adds the same batches once more. It is called if the error of a figure may
+                exceed the tolerance.
+        """
+
+        def add_again() -> None:
+            logger.info("A figure's error may exceed the tolerance: scoring the images once more.")
+            self._is_replay = True
+            replay()
+
+        self.results = self._metrics.compute(replay=add_again)
+        self._kept.share()
+
+    def map_scale(self) -> tuple[float, float]:
+        """Return the scale of the maps of normal images, or of all images if none is normal."""
+        normal, anomalous = (torch.cat(pixels) for pixels in self._pixels.values())
+        return map_scale(normal if len(normal) else anomalous)
+
+    def write(
+        self,
+        path: Path,
+        *,
+        scale: tuple[float, float],
+        references: dict[str, str] | None = None,
+        **about: Any,
+    ) -> None:
+        """Print the table, and write results.json and the files next to it.
+
+        Args:
+            path: The results.json.
+            scale: Scores drawn darkest and brightest.
+            references: Path of a normal training image of each category below the root.
+            about: Further arguments of `write_results`.
+        """
+        Console().print(results_table(self.results, steps=self.protocol.sentence))
+        write_results(
+            path,
+            self.results,
+            self.samples,
+            root=self._root,
+            protocol=self.protocol,
+            estimator=self._options.estimator,
+            map_range=list(scale),
+            **about,
+        )
+        if self._options.num_kept:
+            write_gallery(
+                gallery_path(path),
+                self._kept.kept,
+                self.samples,
+                root=self._root,
+                scale=scale,
+                references=references,
+            )
+        logger.info("results: %s", path)

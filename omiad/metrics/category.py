@@ -1,0 +1,93 @@
+"""The figures of one category, and why some of them are missing."""
+
+from omiad.metrics.estimators import SOURCE_ESTIMATORS
+from omiad.metrics.gathering import gather
+from omiad.metrics.images import Images, image_figures
+from omiad.metrics.pixels import PixelDetection
+from omiad.metrics.ranking import PIXEL_FIGURES, Interval
+from omiad.types import Labels, Prediction
+
+Figures = dict[str, float | None]
+
+
+class CategoryMetrics:
+    """The scores of one category and its figures.
+
+    Args:
+        max_bins: Most bins in the first pass over the maps.
+
+    Attributes:
+        images: The images of all processes with their scores, after `compute`.
+        pixel: The counts of the maps.
+    """
+
+    images: Images
+
+    def __init__(self, max_bins: int) -> None:
+        self._scored: dict[int, tuple[float, bool, bool]] = {}
+        self.pixel = PixelDetection(max_bins=max_bins)
+
+    def update(self, prediction: Prediction, labels: Labels) -> None:
+        """Add the predictions of some images; an image that was added before is skipped."""
+        self.pixel.update(prediction.anomaly_map, labels.masks, labels.index)
+        columns = (prediction.score, labels.is_anomalous, labels.has_mask)
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        for index, row in zip(labels.index.tolist(), rows, strict=True):
+            self._scored.setdefault(index, row)
+
+    def compute(self) -> None:
+        """Compute the figures over all processes; every process must call this method."""
+        scored: dict[int, tuple[float, bool, bool]] = {}
+        for share in gather(self._scored):
+            scored = share | scored  # the first of a repeated image counts
+        self.images = Images.of(scored)
+        self.pixel.images.share()
+        self.compute_pixels()
+
+    def compute_pixels(self) -> None:
+        """Compute the pixel figures over all processes; every process must call this method."""
+        self._pixel_figures: dict[str, Interval | None] = self.pixel.compute()
+        if not self.images.has_mask.all():
+            self._pixel_figures = dict.fromkeys(PIXEL_FIGURES)
+
+    @property
+    def has_pixel_figures(self) -> bool:
+        """Whether the pixel figures are defined."""
+        return None not in self._pixel_figures.values()
+
+    def figures(self, source: str | None) -> Figures:
+        """Return all figures, some of them as the source of a protocol estimates them."""
+        exact = {name: figure and figure.value for name, figure in self._pixel_figures.items()}
+        figures = image_figures(self.images.score, self.images.is_anomalous) | exact
+        return figures | self._estimates(source)
+
+    def bounds(self, source: str | None) -> dict[str, float]:
+        """Return the largest error of each exact figure."""
+        estimated = self._estimates(source)
+        return {
+            name: figure.bound
+            for name, figure in self._pixel_figures.items()
+            if figure is not None and name not in estimated
+        }
+
+    def _estimates(self, source: str | None) -> Figures:
+        if source is None or not self.has_pixel_figures:
+            return {}
+        return SOURCE_ESTIMATORS[source](self.pixel.bins)
+
+    def note(self) -> str | None:
+        """Say why figures are missing or less exact than asked for, None if no figure is."""
+        images = self.images
+        if not images.is_anomalous.any():
+            return "no defective test image: nothing to measure"
+        reasons = []
+        if images.is_anomalous.all():
+            reasons.append("no normal test image: no image figures")
+        if not images.has_mask.all():
+            count = f"{(~images.has_mask).sum()} of {images.is_anomalous.sum()}"
+            reasons.append(f"{count} defective test images have no mask: no pixel figures")
+        elif not self.has_pixel_figures:
+            reasons.append("every mask is empty: no pixel figures")
+        if not self.pixel.is_repeatable:
+            reasons.append("maps changed from pass to pass: pixel figures are those of the first")
+        return "; ".join(reasons) or None
