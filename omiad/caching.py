@@ -5,7 +5,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from omiad.data import FeatureDataModule
 from omiad.devices import pick_device
 from omiad.errors import InputError, MissingInputError
 from omiad.features.cache import readable
-from omiad.features.store import INDEX, ROWS, Entry, FeatureStore, crc_of, map_rows, stores
+from omiad.features.store import INDEX, ROWS, FeatureStore, crc_of, map_rows, stores
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +134,9 @@ def verify(store: FeatureStore) -> list[str]:
     """Remove the entries of damaged rows, which the next build computes; return their images."""
     with store.locked():
         before = store.entries
-        store.replace_index(store.path, _whole(store, before.values()))
+        rows = map_rows(store.path, store.shape) if before else ()
+        whole = [entry for entry in before.values() if crc_of(rows[entry.row]) == entry.crc]
+        store.replace_index(store.path, whole)
     return [image for image in before if image not in store.entries]
 
 
@@ -161,7 +163,7 @@ def prune(store: FeatureStore, unused_days: float | None = None) -> int:
         kept = [entry for image, entry in store.entries.items() if image in needed]
         if store.num_rows > len(kept):
             old, new = store.path, store.folder / f"{int(store.path.stem) + 1}{ROWS}"
-            rows, kept = map_rows(old, store.shape), _whole(store, kept)
+            rows = map_rows(old, store.shape)
             with new.open("wb") as file:
                 for entry in kept:
                     file.write(rows[entry.row].numpy().data.cast("B"))
@@ -171,14 +173,6 @@ def prune(store: FeatureStore, unused_days: float | None = None) -> int:
             old.with_suffix(INDEX).unlink()
             old.unlink()
     return before - num_bytes(store)
-
-
-def _whole(store: FeatureStore, entries: Iterable[Entry]) -> list[Entry]:
-    """Return the entries whose row has the CRC-32 that was written."""
-    if not store.entries:
-        return []
-    rows = map_rows(store.path, store.shape)
-    return [entry for entry in entries if crc_of(rows[entry.row]) == entry.crc]
 
 
 def _stores(cache_dir: str) -> list[FeatureStore]:

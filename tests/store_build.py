@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,49 +29,32 @@ def build(root: Path, cache_dir: Path, read: Callable[[Path, int], Tensor]) -> F
     return FeatureCache(samples, how, root=root, cache_dir=cache_dir)
 
 
-class LoggedReader:
-    """Notes each image that it opens in a file that outlives the process."""
-
-    def __init__(self, log: Path) -> None:
-        self.log = log
-
-    def __call__(self, path: Path, size: int) -> Tensor:
-        with self.log.open("a") as file:
-            file.write(f"{path}\n")
-        return read_image(path, size)
+def logged_read(log: Path, path: Path, size: int) -> Tensor:
+    """Read an image, and note it in a file that outlives the process."""
+    with log.open("a") as file:
+        file.write(f"{path}\n")
+    return read_image(path, size)
 
 
 def run(root: Path, cache_dir: Path, log: Path, die_at: int | None = None) -> None:
     """Build; with `die_at`, die by SIGKILL before the change of a file with that number."""
     if die_at is not None:
-        remaining = [die_at]
+        changes = iter(range(die_at))
 
-        def counted(function: Callable[..., Any]) -> Callable[..., Any]:
-            def call(*args: Any, **kwargs: Any) -> Any:
-                if remaining[0] == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                remaining[0] -= 1
-                return function(*args, **kwargs)
+        def counted(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            if next(changes, None) is None:
+                if function is append:  # half of the content is written
+                    path, content = args
+                    with path.open("ab") as file:
+                        file.write(content[: len(content) // 2])
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*args, **kwargs)
 
-            return call
-
+        append = store._append
+        store._append = partial(counted, append)
         for name in ("replace", "fsync", "unlink", "truncate"):
-            setattr(os, name, counted(getattr(os, name)))
-        store._append = counted(store._append)
-        store._append = torn(store._append, remaining)
-    build(root, cache_dir, LoggedReader(log))
-
-
-def torn(append: Callable[..., Any], remaining: list[int]) -> Callable[..., Any]:
-    """Die with half of the content written, if the next change is the last."""
-
-    def call(path: Path, content: Any) -> None:
-        if remaining[0] == 0:
-            with path.open("ab") as file:
-                file.write(content[: len(content) // 2])
-        append(path, content)
-
-    return call
+            setattr(os, name, partial(counted, getattr(os, name)))
+    build(root, cache_dir, partial(logged_read, log))
 
 
 def start(*args: Any) -> multiprocessing.process.BaseProcess:

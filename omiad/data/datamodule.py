@@ -97,14 +97,11 @@ class FeatureDataModule(LightningDataModule):
             )
         self.root = Path(root).expanduser()
         self.image_size = image_size
-        self.layout: Layout = layout
         cached: dict[Cache, tuple[Split, ...]] = {True: ("train",), "all": ("train", "test")}
         self._cached_splits = cached.get(cache, ())
         self.cache_dir = Path(cache_dir).expanduser()
-        self.sampling: Sampling = sampling
-        self.batch_size = batch_size
-        self.num_workers = num_workers
-        self.seed = seed
+        self.layout, self.sampling = layout, sampling
+        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.prepare_mask: PrepareMask | None = None
         self._build_extractor = partial(
             FeatureExtractor,
@@ -120,12 +117,7 @@ class FeatureDataModule(LightningDataModule):
         self._features: dict[Split, FeatureCache | StreamedFeatures] = {}
 
     def setup(self, stage: str | None = None) -> None:
-        """List the files and, for training, open or build the cache.
-
-        Raises:
-            MissingInputError: If the root or the weights do not exist.
-            InputError: If the data set, its images, or the backbone cannot be used.
-        """
+        """List the files and, for training, open or build the cache."""
         if stage in ("test", None) and not self.samples("test"):
             raise InputError(
                 f"'{self.root}' has no test images. Put some in <category>/test/good and "
@@ -136,11 +128,7 @@ class FeatureDataModule(LightningDataModule):
 
     @property
     def extractor(self) -> FeatureExtractor:
-        """The frozen backbone.
-
-        Unless `use_extractor` gave one, it is built when first needed: in the precision and on the
-        device of the trainer, or in float32 on the CPU without a trainer.
-        """
+        """The frozen backbone, by default in the precision and on the device of the trainer."""
         if self._extractor is None:
             self._extractor = self.build_extractor(getattr(self.trainer, "precision", None))
             if self.trainer is not None:
@@ -152,10 +140,7 @@ class FeatureDataModule(LightningDataModule):
         return self._build_extractor(precision=_PRECISIONS.get(str(trainer_precision), "float32"))
 
     def use_extractor(self, extractor: FeatureExtractor) -> None:
-        """Take an extractor instead of building one, for example that of a trained detector.
-
-        The images get the size that the extractor needs, and its device computes the features.
-        """
+        """Take an extractor, and its image size and device, instead of building one."""
         if extractor is not self._extractor:
             self._features.clear()
         self._extractor = extractor
@@ -171,12 +156,9 @@ class FeatureDataModule(LightningDataModule):
         return self._features[split]
 
     def build_caches(self) -> int:
-        """Compute the missing features of all cached splits at once; return how many images have.
+        """Compute the missing features of all cached splits; return their number of images.
 
-        The size is logged, and refused if it does not fit, before anything is computed.
-
-        Raises:
-            InputError: If no split is cached, or the features do not fit on the disk.
+        The size of all is logged, and refused if it does not fit, before anything is computed.
         """
         if not self._cached_splits:
             raise InputError("--data.cache false keeps no features. Set it to true or all.")
@@ -233,10 +215,7 @@ class FeatureDataModule(LightningDataModule):
         )
 
     def test_dataloader(self) -> DataLoader[ImageBatch | ScoringBatch]:
-        """Return the test images in the order of `samples("test")`.
-
-        A batch reaches a step as a `ScoringBatch`. Each process gets its own share of the images.
-        """
+        """Return this process's share of the test images, in order; a step gets `ScoringBatch`."""
         cached = self.features("test") if "test" in self._cached_splits else None
         dataset = ImageDataset(
             self.samples("test"), self.image_size, prepare_mask=self.prepare_mask, features=cached

@@ -101,11 +101,7 @@ class ResumableLoader:
         return {"epoch": self.sampler.epoch, "batches": self._batches_given, **self._order}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a position.
-
-        Raises:
-            InputError: If the position is within an epoch whose batches would differ from these.
-        """
+        """Continue from a position, but not within an epoch whose batches would differ."""
         for name, value in self._order.items():
             if state[name] != value and 0 < state["batches"] < state["num_batches"]:
                 raise InputError(

@@ -76,7 +76,7 @@ class FeatureExtractor(nn.Module):
                 raise InputError(f"{name} must be one of {', '.join(known)}, but got '{value}'.")
         self.image_size = image_size
         self.feature_size = feature_size
-        self.grid: Grid = grid
+        self.grid = grid
         dtype: torch.dtype = getattr(torch, precision)
         self.autocast_dtype = None if precision == "float32" else dtype
         self.backbone = build_backbone(

@@ -19,11 +19,10 @@ import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import PIL
-import timm
 import torch
 from torch import Tensor
 
@@ -183,7 +182,7 @@ def made_of(extractor: FeatureExtractor) -> dict[str, Any]:
 
     The device does not count, since half precision hides most differences of devices.
     """
-    versions = {"torch": torch.__version__, "timm": timm.__version__, "pillow": PIL.__version__}
+    libraries = ("torch", "timm", "pillow")
     return {
         **extractor.config,
         "weights": extractor.weights_hash,
@@ -191,7 +190,7 @@ def made_of(extractor: FeatureExtractor) -> dict[str, Any]:
         "mean": extractor.mean.flatten().tolist(),
         "std": extractor.std.flatten().tolist(),
         "reading_rules": READING_RULES,
-        **{name: ".".join(version.split(".")[:2]) for name, version in versions.items()},
+        **{name: ".".join(version(name).split(".")[:2]) for name in libraries},
     }
 
 

@@ -6,9 +6,11 @@ time.
 
 import json
 import multiprocessing
+import pickle
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from omiad.data.loading import ResumableLoader, TrainingItems
 from omiad.data.packing import PackedSamples
 from omiad.data.sampling import EpochSampler
 from omiad.features import Extraction, FeatureCache, FeatureExtractor
-from omiad.features.store import FeatureStore
+from omiad.features.reading import FeaturesOfFiles
 from omiad.types import Sample
 
 pytestmark = pytest.mark.benchmark
@@ -38,9 +40,7 @@ BACKBONES = {
 """Backbone, feature size and number of images to build with."""
 
 NUM_ROWS = 1000
-SAMPLES = [Sample(Path(f"{i}.png"), None, "photo", "good", "train") for i in range(NUM_ROWS)]
 BATCH_SIZE = 32
-ROUNDS = 5
 
 
 def say(text: str) -> None:
@@ -53,49 +53,43 @@ def seconds(call: Callable[[], Any]) -> float:
     return time.perf_counter() - began
 
 
-def medians(calls: dict[str, Callable[[], Any]], rounds: int = ROUNDS) -> dict[str, float]:
+def medians(calls: dict[str, Callable[[], Any]], rounds: int = 5) -> dict[str, float]:
     """Time calls in turn, after one turn that does not count; return their median seconds."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(rounds + 1):
-        for name, call in calls.items():
-            took = seconds(call)
-            if turn:
-                times[name].append(took)
-    return {name: statistics.median(t) for name, t in times.items()}
+    turns = [{name: seconds(call) for name, call in calls.items()} for _ in range(rounds + 1)]
+    return {name: statistics.median(turn[name] for turn in turns[1:]) for name in calls}
+
+
+def named(folder: Path, count: int) -> list[Sample]:
+    return [Sample(folder / f"{i}.jpg", None, "photo", "good", "train") for i in range(count)]
 
 
 def photographs(folder: Path, count: int) -> list[Sample]:
     """Write JPEGs of 1024 x 1024 pixels with the spectrum of photographs."""
     rng = np.random.default_rng(0)
-    folder.mkdir()
-    samples = []
-    for i in range(count):
+    samples = named(folder, count)
+    for sample in samples:
         coarse = Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8))
         smooth = np.asarray(coarse.resize((1024, 1024), Image.Resampling.BICUBIC), np.float32)
         pixels = (smooth + rng.normal(0, 4, smooth.shape)).clip(0, 255).astype(np.uint8)
-        path = folder / f"{i:03}.jpg"
-        Image.fromarray(pixels).save(path, quality=90)
-        samples.append(Sample(path, None, "photo", "good", "train"))
+        Image.fromarray(pixels).save(sample.image, quality=90)
     return samples
 
 
 @pytest.mark.parametrize("title", BACKBONES)
 def test_a_build_against_the_bare_backbone(title: str, tmp_path: Path) -> None:
     name, feature_size, count = BACKBONES[title]
-    samples = photographs(tmp_path / "data", count)
+    samples = photographs(tmp_path, count)
     extractor = FeatureExtractor(name, weights="random", image_size=224, feature_size=feature_size)
     pixels = {sample.image: read_image(sample.image, 224) for sample in samples}
     stacked = torch.stack(list(pixels.values()))
-    stores = iter(range(1000))
+    folders = (tmp_path / f"cache{i}" for i in range(100))
 
     def bare() -> None:
         for images in stacked.split(BATCH_SIZE):
             extractor(images).half()
 
     def build(read: Callable[[Path, int], Tensor]) -> None:
-        how = Extraction(extractor, read)
-        cache_dir = tmp_path / f"cache{next(stores)}"
-        FeatureCache(samples, how, root=tmp_path, cache_dir=cache_dir)
+        FeatureCache(samples, Extraction(extractor, read), root=tmp_path, cache_dir=next(folders))
 
     took = medians(
         {
@@ -121,15 +115,24 @@ def rows() -> Tensor:
     return torch.randn(NUM_ROWS, 272, 32, 32, generator=generator).half()
 
 
+@dataclass(frozen=True)
+class Given(Extraction):
+    """Features that need no image."""
+
+    rows: Tensor | None = None
+
+    def batches(self, paths: Sequence[Path]) -> Iterator[FeaturesOfFiles]:
+        yield self.rows, [""] * len(paths), [path.name for path in paths]
+
+
 @pytest.fixture(scope="module")
 def cache(rows: Tensor, tmp_path_factory: pytest.TempPathFactory) -> FeatureCache:
     folder = tmp_path_factory.mktemp("cache")
-    extractor = FeatureExtractor(weights="random")
-    store = FeatureStore.open(folder, folder, extractor)
-    names = [str(i) for i in range(NUM_ROWS)]
-    with store.locked():
-        store.append(names, (rows, [""] * NUM_ROWS, names))
-    return FeatureCache(store, names, split="train")
+    samples = named(folder, NUM_ROWS)
+    for sample in samples:
+        sample.image.touch()
+    how = Given(FeatureExtractor(weights="random"), read_image, rows=rows)
+    return FeatureCache(samples, how, root=folder, cache_dir=folder / "cache")
 
 
 def test_random_reading_against_a_plain_mapped_tensor(
@@ -158,39 +161,19 @@ def test_random_reading_against_a_plain_mapped_tensor(
     )
 
 
-class InMemory(FeatureCache):
-    """Rows of a tensor with the interface of a cache."""
-
-    def __init__(self, rows: Tensor) -> None:
-        self._rows = rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int) -> Tensor:
-        return self._rows[index]
-
-
 def test_a_loop_that_only_touches_its_batches(rows: Tensor, cache: FeatureCache) -> None:
+    samples = PackedSamples(named(Path(), NUM_ROWS))
     category = torch.zeros(NUM_ROWS, dtype=torch.int64)
     steps: dict[str, list[float]] = {"store": [], "memory": []}
 
-    def loader(source: FeatureCache) -> ResumableLoader:
-        sampler = EpochSampler(NUM_ROWS, seed=0)
-        items = TrainingItems(SAMPLES, category, image_size=224, features=source)
-        return ResumableLoader(items, sampler, batch_size=BATCH_SIZE)
-
-    def epoch(name: str, source: FeatureCache) -> None:
-        for batch in loader(source):
-            began = time.perf_counter()
-            int(batch[0].view(torch.int64).sum())  # touches every value
-            steps[name].append(time.perf_counter() - began)
+    def epoch(name: str, source: Any) -> None:
+        items = TrainingItems(samples, category, 224, source)
+        for batch in ResumableLoader(items, EpochSampler(NUM_ROWS, seed=0), batch_size=BATCH_SIZE):
+            # Touches every value.
+            steps[name].append(seconds(lambda batch=batch: int(batch[0].view(torch.int64).sum())))
 
     took = medians(
-        {
-            "store": lambda: epoch("store", cache),
-            "memory": lambda: epoch("memory", InMemory(rows)),
-        }
+        {"store": lambda: epoch("store", cache), "memory": lambda: epoch("memory", rows)}
     )
     step = 1000 * statistics.median(steps["store"])
     say(
@@ -206,25 +189,20 @@ def realiad_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("Real-IAD")
     for category in PUBLISHED["realiad"].categories:
         (root / "realiad_256" / category).mkdir(parents=True)
-        split: dict[str, list[dict[str, str | None]]] = {"train": [], "test": []}
+        entries: list[dict[str, str | None]] = []
         for i in range(5035):
             part, view = divmod(i, 5)
             bad = i >= 1215 and i % 9 < 4
             kind = "NG/AK" if bad else "OK"
             stem = f"{category}_{part:04}_{kind.replace('/', '_')}_C{view + 1}_20231013{i:06}"
             path = f"{kind}/S{part:04}/{stem}"
-            split["train" if i < 1215 else "test"].append(
-                {
-                    "category": category,
-                    "anomaly_class": "AK" if bad else "OK",
-                    "image_path": f"{path}.jpg",
-                    "mask_path": f"{path}.png" if bad else None,
-                }
-            )
+            files = {"image_path": f"{path}.jpg", "mask_path": f"{path}.png" if bad else None}
+            entries.append({"category": category, "anomaly_class": "AK" if bad else "OK", **files})
         meta = {"prefix": f"{category}/", "normal_class": "OK"}
         file = root / "realiad_jsons" / "realiad_jsons" / f"{category}.json"
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps({"meta": meta, **split}))
+        splits = {"train": entries[:1215], "test": entries[1215:]}
+        file.write_text(json.dumps({"meta": meta, **splits}))
     return root
 
 
@@ -238,11 +216,10 @@ def _measure_index(root: Path, queue: Any) -> None:
     before = _memory("VmRSS")
     began = time.perf_counter()
     samples = realiad.index(root)
-    took = time.perf_counter() - began
-    grown = _memory("VmHWM") - before
+    took, grown = time.perf_counter() - began, _memory("VmHWM") - before
     began = time.perf_counter()
     packed = PackedSamples(samples)
-    queue.put((len(samples), took, grown, time.perf_counter() - began, packed.nbytes))
+    queue.put((len(samples), took, grown, time.perf_counter() - began, len(pickle.dumps(packed))))
 
 
 def test_the_index_of_real_iad(realiad_root: Path) -> None:

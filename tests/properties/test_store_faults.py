@@ -3,6 +3,7 @@
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from omiad.features.store import crc_of, map_rows, stores
 if sys.platform == "win32":
     pytest.skip("needs SIGKILL", allow_module_level=True)
 
-from store_build import BATCH_SIZE, LoggedReader, build, start
+from store_build import BATCH_SIZE, build, logged_read, start
 
 NUM_IMAGES = 24
 
@@ -49,7 +50,7 @@ def assert_sound(cache_dir: Path, reference: FeatureCache) -> int:
 
 def assert_finished(cache_dir: Path, root: Path, reference: FeatureCache, log: Path) -> None:
     """Check that a build continues, gives what an undisturbed one gives, and leaves no litter."""
-    cache = build(root, cache_dir, LoggedReader(log))
+    cache = build(root, cache_dir, partial(logged_read, log))
     assert all(torch.equal(cache[i], reference[i]) for i in range(NUM_IMAGES))
     assert cache.statistics.rms == reference.statistics.rms
     assert torch.equal(cache.statistics.std, reference.statistics.std)

@@ -92,13 +92,11 @@ class StoreMachine(RuleBasedStateMachine):
         if not images:
             return
         try:
-            cache = self.build(images, read_image)
-            served = [cache[i] for i in range(len(images))]
+            served = list(self.build(images, read_image))
         except InputError as error:
             assert "is damaged" in str(error)  # noqa: PT017 (damage is one of the rules)
             assert sum(len(verify(store)) for store in stores(self.cache_dir))
-            cache = self.build(images, read_image)
-            served = [cache[i] for i in range(len(images))]
+            served = list(self.build(images, read_image))
         for sample, features in zip(images, served, strict=True):
             assert torch.equal(features, expected(sample.image))
 

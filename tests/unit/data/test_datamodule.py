@@ -31,17 +31,16 @@ def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def make(mvtec_root, cache_dir):
     def make(**kwargs) -> FeatureDataModule:
-        tiny = {
-            "backbone": "test_efficientnet",
-            "weights": "random",
-            "image_size": 32,
-            "feature_size": 4,
-            "cache_dir": str(cache_dir),
-            "batch_size": 3,
-        }
-        return FeatureDataModule(**{"root": str(mvtec_root), **tiny, **kwargs})
+        network = {"backbone": "test_efficientnet", "weights": "random"}
+        sizes = {"image_size": 32, "feature_size": 4, "batch_size": 2}
+        paths = {"root": str(mvtec_root), "cache_dir": str(cache_dir)}
+        return FeatureDataModule(**{**paths, **network, **sizes, **kwargs})
 
     return make
+
+
+def indices(batches) -> list[list[int]]:
+    return [batch.index.tolist() for batch in batches]
 
 
 class Killed(Exception):  # noqa: N818 (not an error)
@@ -49,12 +48,13 @@ class Killed(Exception):  # noqa: N818 (not an error)
 
 
 class Recorder(LightningModule):
-    """Notes which images a run sees, and stops after so many batches as if it were killed."""
+    """Keeps the batches of a run, and stops after so many as if the run were killed."""
 
     def __init__(self, stop_after: int | None = None) -> None:
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(1))
-        self.seen: list[tuple[int, list[int]]] = []
+        self.seen: list[FeatureBatch | ScoringBatch] = []
+        self.epochs: list[tuple[int, list[int]]] = []
         self.stop_after = stop_after
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -64,8 +64,12 @@ class Recorder(LightningModule):
         if len(self.seen) == self.stop_after:
             raise Killed
         assert isinstance(batch, FeatureBatch)
-        self.seen.append((self.current_epoch, batch.index.tolist()))
+        self.seen.append(batch)
+        self.epochs.append((self.current_epoch, batch.index.tolist()))
         return self.weight.sum() * batch.features.float().mean()
+
+    def test_step(self, batch: ScoringBatch, batch_idx: int) -> None:
+        self.seen.append(batch)
 
 
 def trainer(folder: Path, **kwargs) -> Trainer:
@@ -75,8 +79,7 @@ def trainer(folder: Path, **kwargs) -> Trainer:
 
 
 def test_training_batches_hold_cached_features_with_index_and_category(make):
-    data = make()
-    data.setup("fit")
+    data = make(batch_size=3)
     loader = data.train_dataloader()
     batches = list(loader)
     assert len(batches) == len(loader) == 2
@@ -85,46 +88,36 @@ def test_training_batches_hold_cached_features_with_index_and_category(make):
         assert batch.features.shape == (3, data.extractor.num_channels, 4, 4)
         assert batch.features.dtype == torch.half
         for features, index, category in zip(*batch, strict=True):
-            assert torch.equal(features, data.train_features[index])
+            assert torch.equal(features, data.features("train")[index])
             assert data.samples("train")[index].category == data.categories[category]
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_the_order_does_not_depend_on_the_number_of_workers(make, num_workers):
-    data = make(num_workers=num_workers)
-    data.setup("fit")
-    loader = data.train_dataloader()
+    loader = make(batch_size=3, num_workers=num_workers).train_dataloader()
     iterator = iter(loader)
     loader.sampler.set_epoch(3)  # after iter(), as Lightning does on resuming
     expected = EpochSampler(8, seed=0)
     expected.set_epoch(3)
-    seen = [i for batch in iterator for i in batch.index.tolist()]
-    assert seen == list(expected)[:6]
+    assert torch.cat([batch.index for batch in iterator]).tolist() == list(expected)[:6]
 
 
 def test_a_smaller_last_batch_is_kept_only_if_it_is_the_only_one(make):
-    data = make(batch_size=100)
-    data.setup("fit")
-    (batch,) = data.train_dataloader()
-    assert len(batch.index) == 8
-    assert len(data.train_dataloader()) == 1
+    loader = make(batch_size=100).train_dataloader()
+    assert len(loader) == 1
+    assert [len(batch.index) for batch in loader] == [8]
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 @pytest.mark.parametrize("given", [0, 1, 3, 4])
 def test_a_loader_continues_with_the_remaining_batches(make, given, num_workers):
     def load() -> ResumableLoader:
-        data = make(batch_size=2, num_workers=num_workers)
-        data.setup("fit")
-        loader = data.train_dataloader()
+        loader = make(num_workers=num_workers).train_dataloader()
         loader.sampler.set_epoch(5)
         return loader
 
-    def indices(batches) -> list[list[int]]:
-        return [batch.index.tolist() for batch in batches]
-
     expected = indices(load())
-    interrupted, resumed = load(), data_loader(make)
+    interrupted, resumed = load(), make().train_dataloader()
     iterator = iter(interrupted)
     for _ in range(given):
         next(iterator)
@@ -135,33 +128,21 @@ def test_a_loader_continues_with_the_remaining_batches(make, given, num_workers)
     assert indices(resumed) == expected  # a second pass is whole
 
 
-def data_loader(make) -> ResumableLoader:
-    data = make(batch_size=2)
-    data.setup("fit")
-    return data.train_dataloader()
-
-
 def test_a_position_counts_for_its_epoch_only(make):
-    loader = data_loader(make)
+    loader = make().train_dataloader()
     loader.load_state_dict({**loader.state_dict(), "batches": 3})
     loader.sampler.set_epoch(1)
     assert len(list(loader)) == 4
 
 
 def test_a_position_within_an_epoch_of_other_batches_is_refused(make):
-    loader = data_loader(make)
+    loader = make().train_dataloader()
     state = {**loader.state_dict(), "batches": 1}
     with pytest.raises(InputError, match=r"batch_size 5, but now it is 2"):
         loader.load_state_dict({**state, "batch_size": 5})
     loader.load_state_dict({**state, "batches": 0, "batch_size": 5})
-
-
-def test_a_position_of_natural_sampling_is_refused_for_balanced_sampling(make):
-    state = {**data_loader(make).state_dict(), "batches": 1}
-    data = make(batch_size=2, sampling="balanced")
-    data.setup("fit")
     with pytest.raises(InputError, match="balanced 0"):
-        data.train_dataloader().load_state_dict(state)
+        make(sampling="balanced").train_dataloader().load_state_dict(state)
 
 
 # Each case stops a run of 3 epochs of 4 batches after so many of them.
@@ -182,40 +163,35 @@ def test_a_resumed_run_sees_what_an_uninterrupted_one_sees(
     def fit(folder: str, workers: int = 0, stop_after: int | None = None, ckpt_path=None):
         recorder = Recorder(stop_after)
         every_batch = ModelCheckpoint(tmp_path / folder, "last", every_n_train_steps=1)
-        data = make(batch_size=2, num_workers=workers)
         trainer(tmp_path, callbacks=[every_batch], **length).fit(
-            recorder, datamodule=data, ckpt_path=ckpt_path, weights_only=True
+            recorder, datamodule=make(num_workers=workers), ckpt_path=ckpt_path, weights_only=True
         )
-        return recorder.seen
+        return recorder.epochs
 
-    seen = fit("whole")
-    assert len(seen) == 12
+    whole = fit("whole")
+    assert len(whole) == 12
     with pytest.raises(Killed):
         fit("interrupted", num_workers, stop_after)
-    interrupted = seen[:stop_after]
     resumed = fit("resumed", num_workers, ckpt_path=tmp_path / "interrupted" / "last.ckpt")
-    assert interrupted + resumed == seen
+    assert whole[:stop_after] + resumed == whole
 
 
 def test_a_run_resumed_at_the_end_of_an_epoch_sees_the_next_epochs(make, tmp_path):
     def fit(folder: str, epochs: int, ckpt_path: Path | None = None) -> list:
         recorder = Recorder()
         every_epoch = ModelCheckpoint(tmp_path / folder, "last")
-        data = make(batch_size=2)
         trainer(tmp_path, max_epochs=epochs, callbacks=[every_epoch]).fit(
-            recorder, datamodule=data, ckpt_path=ckpt_path, weights_only=True
+            recorder, datamodule=make(), ckpt_path=ckpt_path, weights_only=True
         )
-        return recorder.seen
+        return recorder.epochs
 
     first = fit("first", 2)
-    resumed = fit("resumed", 4, tmp_path / "first" / "last.ckpt")
-    assert first + resumed == fit("whole", 4)
+    assert first + fit("resumed", 4, tmp_path / "first" / "last.ckpt") == fit("whole", 4)
 
 
 def test_test_batches_stream_the_photographs_in_index_order(make, monkeypatch):
     monkeypatch.setattr("omiad.data.datamodule.BATCH_SIZE", 5)
-    data = make(batch_size=2)
-    data.setup("test")
+    data = make()
     batches = list(data.test_dataloader())
     assert all(isinstance(batch, ImageBatch) for batch in batches)
     assert torch.cat([b.labels.index for b in batches]).tolist() == list(range(12))
@@ -226,7 +202,6 @@ def test_test_batches_stream_the_photographs_in_index_order(make, monkeypatch):
 
 def test_properties_describe_the_data(make):
     data = make(stages=[0, 1])
-    data.setup("fit")
     assert data.categories == ["bottle", "cable"]
     assert data.dataset_name == "tiny"
     assert data.statistics.mean.shape == (40,)
@@ -242,13 +217,13 @@ def test_the_extractor_gets_the_precision_of_the_trainer(make, tmp_path, precisi
     data = make()
     data.trainer = trainer(tmp_path)
     data.trainer._accelerator_connector.precision_plugin.precision = precision  # no GPU needed
-    assert data.extractor.precision == expected
-    assert make().extractor.precision == "float32"
+    assert data.extractor.config["precision"] == expected
+    assert make().extractor.config["precision"] == "float32"
 
 
 def test_a_test_uses_the_extractor_it_is_given_and_builds_none(make, tmp_path):
     given = FeatureExtractor("test_resnet", weights="random", image_size=64, feature_size=4)
-    tester, data = Keeping(), make(weights="nowhere.pth")
+    tester, data = Recorder(), make(weights="nowhere.pth")
     data.setup("test")
     data.use_extractor(given)
     trainer(tmp_path).test(tester, datamodule=data, verbose=False)
@@ -259,46 +234,37 @@ def test_a_test_uses_the_extractor_it_is_given_and_builds_none(make, tmp_path):
 
 def test_training_features_of_another_extractor_are_not_kept(make):
     data = make()
-    data.setup("fit")
+    features = data.features("train")
     data.use_extractor(data.extractor)
-    assert data.features("train") is data.train_features
+    assert data.features("train") is features
     data.use_extractor(make(grid="average").extractor)
-    assert not torch.equal(data.features("train")[0], make().features("train")[0])
-    with pytest.raises(InputError, match="setup"):
-        _ = data.train_features
+    assert not torch.equal(data.features("train")[0], features[0])
 
 
 def test_the_rank_and_number_of_processes_come_from_the_trainer(make, tmp_path, monkeypatch):
-    data = make(batch_size=2)
-    data.setup("fit")
+    data = make()
     data.trainer = trainer(tmp_path)
     monkeypatch.setattr(Trainer, "world_size", 2)
     monkeypatch.setattr(Trainer, "global_rank", 1)
     loader = data.train_dataloader()
     assert len(loader) == 2
-    seen = [i for batch in loader for i in batch.index.tolist()]
-    assert seen == list(EpochSampler(8, seed=0))[1::2]
+    assert (
+        torch.cat([batch.index for batch in loader]).tolist() == list(EpochSampler(8, seed=0))[1::2]
+    )
 
 
 def test_without_a_cache_the_backbone_runs_to_the_same_numbers(make, tmp_path):
     def batches_of(**kwargs) -> list[FeatureBatch]:
-        data = make(batch_size=3, **kwargs)
-        seen: list[FeatureBatch] = []
-
-        class Keeper(Recorder):
-            def training_step(self, batch: FeatureBatch, batch_idx: int) -> Tensor:
-                seen.append(batch)
-                return super().training_step(batch, batch_idx)
-
+        recorder = Recorder()
         keep_none = {"enable_checkpointing": False, "max_epochs": 2}
-        trainer(tmp_path, **keep_none).fit(Keeper(), datamodule=data)
-        return seen
+        trainer(tmp_path, **keep_none).fit(recorder, datamodule=make(batch_size=3, **kwargs))
+        return recorder.seen
 
     elsewhere = tmp_path / "cache"
     cached, streamed = batches_of(), batches_of(cache=False, cache_dir=str(elsewhere))
     assert len(cached) == len(streamed) == 4
     for a, b in zip(cached, streamed, strict=True):
-        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+        assert all(map(torch.equal, a, b))
     assert not list(elsewhere.glob("*/*.rows"))
 
 
@@ -307,35 +273,21 @@ def test_balanced_batches_show_every_category_as_often(make, mvtec_root, tmp_pat
     shutil.copytree(mvtec_root, root)
     for i in (2, 3):
         (root / f"cable/train/good/00{i}.png").unlink()
-    data = make(root=str(root), sampling="balanced", batch_size=1)
-    data.setup("fit")
-    loader = data.train_dataloader()
+    loader = make(root=str(root), sampling="balanced", batch_size=1).train_dataloader()
     seen = []
     for epoch in range(8):
         loader.sampler.set_epoch(epoch)
-        epoch_batches = list(loader)
-        assert sorted(int(b.category[0]) for b in epoch_batches) == [0, 0, 1, 1]
-        seen += [int(b.index[0]) for b in epoch_batches]
+        batches = list(loader)
+        assert sorted(int(batch.category) for batch in batches) == [0, 0, 1, 1]
+        seen += [int(batch.index) for batch in batches]
     assert set(seen) == set(range(6))  # all images, over the epochs
-
-
-class Keeping(LightningModule):
-    """Keeps the batches of a test as they reach a step."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[ScoringBatch] = []
-
-    def test_step(self, batch: ScoringBatch, batch_idx: int) -> None:
-        self.seen.append(batch)
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_features_of_test_images_are_the_same_cached_or_streamed(make, tmp_path, num_workers):
     def batches_of(cache, batch_size) -> list[ScoringBatch]:
-        tester, folder = Keeping(), tmp_path / str(cache)
-        data = make(cache=cache, batch_size=batch_size, cache_dir=str(folder))
-        data.num_workers = num_workers
+        tester, folder, sizes = Recorder(), tmp_path / str(cache), {"batch_size": batch_size}
+        data = make(cache=cache, num_workers=num_workers, cache_dir=str(folder), **sizes)
         trainer(tmp_path).test(tester, datamodule=data, verbose=False)
         rows = sum(len(path.read_text().splitlines()) for path in folder.glob("*/*.index"))
         assert rows == (12 if cache == "all" else 0)
@@ -363,24 +315,13 @@ def test_a_cached_test_split_is_read_without_opening_a_photograph(make, tmp_path
     (batch,) = data.test_dataloader()
     assert batch.features.shape == (12, data.extractor.num_channels, 4, 4)
     assert batch.labels.masks.any()
-    data.setup("fit")
-    assert len(list(data.train_dataloader())) == 2
-
-
-def test_building_no_cache_is_refused(make):
-    with pytest.raises(InputError, match=r"--data\.cache false"):
-        make(cache=False).build_caches()
+    assert len(list(data.train_dataloader())) == 4
 
 
 def test_the_layout_can_be_given(make, mvtec_root):
     assert len(make(layout="folder").samples("train")) == 8
     with pytest.raises(InputError, match="No splits of Real-IAD"):
         make(layout="realiad").samples("train")
-
-
-def test_features_before_setup_are_refused(make):
-    with pytest.raises(InputError, match=r"ready after setup\('fit'\)"):
-        _ = make().statistics
 
 
 def test_a_missing_root_and_missing_weights_are_named_at_setup(make, tmp_path):
@@ -409,12 +350,8 @@ def test_numbers_out_of_range_are_refused(make, wrong):
 class Visitor(LightningModule):
     """Notes which images its process tests."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self.folder = folder
-
     def test_step(self, batch: ScoringBatch, batch_idx: int) -> None:
-        with (self.folder / f"rank{self.global_rank}").open("a") as file:
+        with Path(self.trainer.default_root_dir, f"rank{self.global_rank}").open("a") as file:
             file.writelines(f"{i}\n" for i in batch.labels.index.tolist())
 
 
@@ -422,9 +359,8 @@ class Visitor(LightningModule):
 @pytest.mark.filterwarnings("ignore:Using `DistributedSampler` with the dataloaders")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork")
 def test_processes_test_every_image_exactly_once(make, tmp_path):
-    data = make(batch_size=5, layout="mvtec")
     several = trainer(tmp_path, strategy="ddp_fork", devices=5)
-    several.test(Visitor(tmp_path), datamodule=data, verbose=False)
+    several.test(Visitor(), datamodule=make(), verbose=False)
     seen = [path.read_text().split() for path in sorted(tmp_path.glob("rank*"))]
     assert len(seen) == 5
     assert sorted(int(i) for share in seen for i in share) == list(range(12))

@@ -4,17 +4,11 @@ import torch
 from omiad.data.loading import PhotographBatch, collate
 from omiad.types import FeatureBatch, Labels, ScoringBatch
 
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
 
 @pytest.mark.parametrize("kind", [FeatureBatch, PhotographBatch])
-@pytest.mark.parametrize(
-    "pinned",
-    [
-        False,
-        pytest.param(
-            True, marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-        ),
-    ],
-)
+@pytest.mark.parametrize("pinned", [False, pytest.param(True, marks=needs_gpu)])
 def test_items_become_a_batch_of_their_kind(kind, pinned):
     items = [kind(torch.full((2, 3, 3), i), torch.tensor(i), torch.tensor(i % 2)) for i in (5, 8)]
     batch = collate(items, pinned=pinned)

@@ -20,10 +20,9 @@ def test_the_order_depends_on_seed_and_epoch_alone():
 
 
 def test_processes_share_an_epoch_without_overlap_and_equally():
-    shares = [list(EpochSampler(11, seed=0, rank=r, world_size=3)) for r in range(3)]
-    assert [len(share) for share in shares] == [3, 3, 3]
+    shares = [EpochSampler(11, seed=0, rank=rank, world_size=3) for rank in range(3)]
+    assert [len(share) for share in shares] == [len(list(share)) for share in shares] == [3, 3, 3]
     assert len({i for share in shares for i in share}) == 9
-    assert len(EpochSampler(11, seed=0, rank=1, world_size=3)) == 3
 
 
 def test_fewer_images_than_processes_are_refused():
@@ -43,25 +42,19 @@ def test_balanced_epochs_draw_of_every_group_as_many_as_the_smallest_has():
         assert np.bincount(groups[order]).tolist() == [3, 3, 3]
         seen |= set(order)
     assert seen == set(range(63))
-    sampler.set_epoch(7)
-    again = EpochSampler(63, seed=0, groups=groups)
-    again.set_epoch(7)
-    assert list(sampler) == list(again)
 
 
 def test_balanced_epochs_are_shared_like_natural_ones():
     groups = np.array([0] * 10 + [1] * 3)
     shares = [list(EpochSampler(13, seed=0, groups=groups, rank=r, world_size=2)) for r in (0, 1)]
-    whole = list(EpochSampler(13, seed=0, groups=groups))
     assert [len(share) for share in shares] == [3, 3]
-    assert sorted(shares[0] + shares[1]) == sorted(whole)
+    assert sorted(shares[0] + shares[1]) == sorted(EpochSampler(13, seed=0, groups=groups))
 
 
 @pytest.mark.parametrize(("num_samples", "world_size"), [(12, 1), (10, 3), (2, 4), (0, 2)])
 def test_evaluation_visits_every_image_exactly_once(num_samples, world_size):
     shares = [
-        EvaluationSampler(num_samples, rank=rank, world_size=world_size)
-        for rank in range(world_size)
+        EvaluationSampler(num_samples, rank=r, world_size=world_size) for r in range(world_size)
     ]
     visited = [i for share in shares for i in share]
     assert sorted(visited) == list(range(num_samples))
