@@ -31,11 +31,7 @@ class Scoring:
     residual_weight: float = 0.5
 
     def __post_init__(self) -> None:
-        """Check the fields.
-
-        Raises:
-            InputError: If a field is out of its range.
-        """
+        """Refuse fields that are out of their range."""
         if self.pool_size < 1:
             raise InputError(f"scoring.pool_size must be at least 1, but got {self.pool_size}.")
         for name in ("blur_sigma", "memory_size", "residual_weight"):
@@ -63,14 +59,11 @@ def anomaly_map(distance: Tensor, size: int) -> Tensor:
     Returns:
         Anomaly maps (B, size, size), float32, not normalised.
     """
-    pixels = F.interpolate(distance, size=(size, size), mode="bilinear", align_corners=True)
-    return pixels[:, 0]
+    return F.interpolate(distance, (size, size), mode="bilinear", align_corners=True)[:, 0]
 
 
 def blurred(anomaly_map: Tensor, scoring: Scoring) -> Tensor:
     """Return maps (B, H, W) after the blur of the model, which mirrors them at their edges."""
-    if scoring.blur_sigma == 0:
-        return anomaly_map
     return gaussian_blur(anomaly_map, scoring.blur_sigma, edges="mirror")
 
 
@@ -82,11 +75,13 @@ def gaussian_blur(maps: Tensor, sigma: float, *, edges: Edges, radius: int | Non
 
     Args:
         maps: Maps (B, H, W), float32.
-        sigma: Standard deviation in pixels.
+        sigma: Standard deviation in pixels; 0 leaves the maps as they are.
         edges: What lies beyond the edges, in the terms of scipy.ndimage: `mirror` is the map
             without its outermost pixels, `reflect` is the map with them, and `zero` is nothing.
         radius: Pixels from the middle of the kernel to its ends; by default 4 sigma, as in scipy.
     """
+    if sigma == 0:
+        return maps
     radius = int(4 * sigma + 0.5) if radius is None else radius
     height, width = (_blur_matrix(side, sigma, radius, edges) for side in maps.shape[1:])
     with torch.autocast(maps.device.type, enabled=False):  # it would multiply in half precision

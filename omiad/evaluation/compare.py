@@ -14,13 +14,7 @@ from omiad.metrics import METRICS
 from omiad.metrics.bootstrap import ScoredImages, deviations, draw, interval, means
 from omiad.metrics.ranking import Array
 from omiad.metrics.table import COLUMNS, figures_table
-from omiad.results import (
-    Bootstrap,
-    images_path,
-    read_images,
-    read_results,
-    refuse_other_measures,
-)
+from omiad.results import Bootstrap, images_path, read_images, read_results, refuse_other_measures
 
 
 class Difference(NamedTuple):
@@ -74,19 +68,17 @@ def compare(
             f"Give two results.json to compare, or several with --minus or --seeds, but not "
             f"{len(results)}."
         )
-    records = {Path(path): read_results(Path(path)) for path in (*(minus or ()), *results)}
+    paths = [Path(path) for path in results]
+    subtracted = [Path(path) for path in minus or ()]
+    records = {path: read_results(path) for path in (*subtracted, *paths)}
     refuse_other_measures(records)
     if seeds:
-        Console().print(_seeds_table([records[Path(path)] for path in results]))
-        return
-    first, second = (minus, results) if minus else (results[:1], results[1:])
-    found = differences(
-        [Path(path) for path in first],
-        [Path(path) for path in second],
-        num=num_resamples,
-        seed=seed,
-    )
-    Console().print(_differences_table(found, first, second))
+        table = _seeds_table([records[path] for path in paths])
+    else:
+        first, second = (subtracted, paths) if minus else (paths[:1], paths[1:])
+        found = differences(first, second, num=num_resamples, seed=seed)
+        table = _differences_table(found, first, second)
+    Console().print(table)
 
 
 def differences(
@@ -111,26 +103,26 @@ def differences(
     pairs = list(zip([*first] * (len(second) // len(first)), second, strict=True))
     picked = np.random.default_rng([seed, 0, 1]).integers(len(pairs), size=(num, len(pairs)))
     shares = np.stack([(picked == number).mean(1) for number in range(len(pairs))])
-    figures = {path: read_results(path)["categories"] for path in runs}
+    figures = {run: read_results(run)["categories"] for run in runs}
     value: dict[str, dict[str, Array]] = {}
     changes: dict[str, dict[str, Array]] = {}
-    archives = (read_images(images_path(path)) for path in runs)
-    for number, row in enumerate(zip_longest(*archives)):
-        for path, entry in zip(runs, row, strict=True):
-            if (entry and entry[0]) != (row[0] and row[0][0]):
+    archives = (read_images(images_path(run)) for run in runs)
+    for number, row in enumerate(zip_longest(*archives, fillvalue=("", None))):
+        category = row[0][0]
+        for run, (name, _) in zip(runs, row, strict=True):
+            if name != category:
                 raise InputError(
                     f"'{runs[0]}' has the categories {', '.join(sorted(figures[runs[0]]))}, but "
-                    f"'{path}' {', '.join(sorted(figures[path]))}. Compare runs on the same data."
+                    f"'{run}' {', '.join(sorted(figures[run]))}. Compare runs on the same data."
                 )
-        category, reference = row[0]
-        images = [_matched(reference, entry[1], category) for entry in row]
+        images = _aligned([each for _, each in row if each is not None], category)
         rng = np.random.default_rng([seed, number])
         times = draw(images[0].is_anomalous, num=num, rng=rng)
-        found = {path: deviations(one, times) for path, one in zip(runs, images, strict=True)}
+        found = {run: deviations(one, times) for run, one in zip(runs, images, strict=True)}
         value[category], changes[category] = {}, {}
         for key in METRICS:
-            of_runs = {path: figures[path][category][key] for path in runs}
-            if None in of_runs.values() or not all(key in found[path] for path in runs):
+            of_runs = {run: figures[run][category][key] for run in runs}
+            if None in of_runs.values() or not all(key in found[run] for run in runs):
                 continue
             by = np.array([[of_runs[b] - of_runs[a]] for a, b in pairs])
             drawn = by + np.stack([found[b][key] - found[a][key] for a, b in pairs])
@@ -146,38 +138,36 @@ def differences(
     }
 
 
-def _matched(reference: ScoredImages, images: ScoredImages, category: str) -> ScoredImages:
-    """Return the images of a run by name, after checking that the reference has the same."""
-    unlike = set(reference.name.tolist()) ^ set(images.name.tolist())
-    if unlike:
-        raise InputError(
-            f"The runs saw different images of '{category}': {len(unlike)} are in one run alone, "
-            f"the first is {min(unlike)}. Compare runs on the same data."
-        )
-    reference, images = reference.sorted(), images.sorted()
-    unlike_labels = images.name[images.is_anomalous != reference.is_anomalous]
-    if len(unlike_labels):
-        raise InputError(
-            f"{len(unlike_labels)} images of '{category}' are defective in one run alone, the "
-            f"first is {unlike_labels[0]}. Compare runs on the same data."
-        )
-    return images
+def _aligned(runs: Sequence[ScoredImages], category: str) -> list[ScoredImages]:
+    """Return the images of each run by name, after checking that all have the same."""
+    runs = [ScoredImages._make(column[np.argsort(run.name)] for column in run) for run in runs]
+    for run in runs:
+        unlike = set(runs[0].name.tolist()) ^ set(run.name.tolist())
+        if unlike:
+            raise InputError(
+                f"The runs saw different images of '{category}': {len(unlike)} are in one run "
+                f"alone, the first is {min(unlike)}. Compare runs on the same data."
+            )
+        labelled = run.name[run.is_anomalous != runs[0].is_anomalous]
+        if len(labelled):
+            raise InputError(
+                f"{len(labelled)} images of '{category}' are defective in one run alone, the first "
+                f"is {labelled[0]}. Compare runs on the same data."
+            )
+    return list(runs)
 
 
 def _differences_table(
-    found: dict[str, dict[str, Difference]], first: Sequence[str], second: Sequence[str]
+    found: dict[str, dict[str, Difference]], first: Sequence[Path], second: Sequence[Path]
 ) -> Table:
     real = sum(each.is_real for each in found["mean"].values())
-    table = figures_table(
-        title=f"{', '.join(second)} minus {', '.join(first)}",
-        caption=f"Below each difference: both ends of the interval of 95 % of the draws. Bold: the "
-        f"interval leaves out zero ({real} of {len(found['mean'])} means).",
+    caption = (
+        f"Below each difference: both ends of the interval of 95 % of the draws. Bold: the "
+        f"interval leaves out zero ({real} of {len(found['mean'])} means)."
     )
-    for name, row in found.items():
-        if name == "mean":
-            table.add_section()
-        table.add_row(name, *(_cell(row.get(key)) for key in COLUMNS))
-    return table
+    title = f"{', '.join(map(str, second))} minus {', '.join(map(str, first))}"
+    rows = {name: [_cell(row.get(key)) for key in COLUMNS] for name, row in found.items()}
+    return figures_table(rows, title=title, caption=caption)
 
 
 def _cell(difference: Difference | None) -> str:
@@ -190,18 +180,14 @@ def _cell(difference: Difference | None) -> str:
 
 def _seeds_table(records: Sequence[dict[str, Any]]) -> Table:
     """Lay out mean and standard deviation over runs."""
-    table = figures_table(title=f"mean and standard deviation over {len(records)} runs")
-    rows = [{**record["categories"], "mean": record["mean"]} for record in records]
-    for name in dict.fromkeys(name for row in rows for name in row):
-        if name == "mean":
-            table.add_section()
-        values = [[row.get(name, {}).get(key) for row in rows] for key in COLUMNS]
-        table.add_row(name, *(_spread(figures) for figures in values))
-    return table
-
-
-def _spread(figures: Sequence[float | None]) -> str:
-    known = [100 * figure for figure in figures if figure is not None]
-    if len(known) < len(figures):
-        return "-"
-    return f"{np.mean(known):.1f}\n± {np.std(known, ddof=1):.1f}"
+    runs = [{**record["categories"], "mean": record["mean"]} for record in records]
+    rows: dict[str, list[str]] = {}
+    for name in dict.fromkeys(name for run in runs for name in run):
+        rows[name] = []
+        for key in COLUMNS:
+            figures = [run.get(name, {}).get(key) for run in runs]
+            is_known = None not in figures
+            percent = [100 * figure for figure in figures if is_known]
+            text = f"{np.mean(percent):.1f}\n± {np.std(percent, ddof=1):.1f}" if is_known else "-"
+            rows[name].append(text)
+    return figures_table(rows, title=f"mean and standard deviation over {len(records)} runs")

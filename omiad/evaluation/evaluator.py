@@ -75,8 +75,8 @@ class Evaluator:
         maps = self.protocol.prepare_map(anomaly_map.float().cpu())
         scores = self.protocol.image_score(maps) if score is None else score.cpu()
         prediction = Prediction(scores, maps)
-        indices = labels.index.tolist()
-        self._metrics.update(prediction, labels, [self.samples[i].category for i in indices])
+        categories = [self.samples[i].category for i in labels.index.tolist()]
+        self._metrics.update(prediction, labels, categories)
         if self._is_replay:
             return
         self._kept.add(prediction, labels, picture=picture)
