@@ -82,12 +82,11 @@ class Protocol:
         limit = "0" if self.mask_threshold == 0 else f"{self.mask_threshold:g} of white"
         kernel = self.blur_kernel
         edges = "edges reflected" if kernel is None else f"{kernel} x {kernel}"
+        window, score = self.pool_size, "highest pixel"
         if self.top_fraction:
             score = f"mean of the highest {100 * self.top_fraction:g} % of pixels"
-        elif self.pool_size > 1:
-            score = f"highest mean over {self.pool_size} x {self.pool_size} pixels"
-        else:
-            score = "highest pixel"
+        elif window > 1:
+            score = f"highest mean over {window} x {window} pixels"
         return {
             "input resize": f"{size} x {size}, bilinear",
             "mask resize": f"{size} x {size}, {self.mask_resize}, defective above {limit}",

@@ -55,10 +55,10 @@ def write_results(
     bootstrap: Bootstrap = Bootstrap(),
     **about: Any,
 ) -> None:
-    """Write results.json: figures as fractions of 1, null if a figure is undefined.
+    """Write results.json and the images next to it: figures as fractions of 1, or null.
 
     Args:
-        path: The file; the images are written next to it, see `images_path`.
+        path: The results.json.
         results: All figures.
         samples: The test images, by their index.
         root: Folder of the data set.
@@ -124,14 +124,7 @@ def read_results(path: Path) -> dict[str, Any]:
 
 
 def refuse_other_measures(records: Mapping[Path, dict[str, Any]]) -> None:
-    """Check that the protocol, its changes and the estimator of runs are equal.
-
-    Args:
-        records: Content of each results.json, by its path.
-
-    Raises:
-        InputError: If the runs cannot be compared.
-    """
+    """Refuse runs, by the path of their results.json, that were measured in different ways."""
     (path, first), *others = ((path, measure(record)) for path, record in records.items())
     for other_path, other in others:
         for key, second in other.items():

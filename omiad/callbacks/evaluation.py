@@ -36,11 +36,7 @@ class Evaluation(EvaluationOptions, Callback):
     num_in_panel: int = 6
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Prepare the test masks as the protocol does.
-
-        Raises:
-            InputError: If the protocol gives a model other images than this model takes.
-        """
+        """Prepare the test masks as the protocol does, if it gives a model such images."""
         if stage != "test":
             return
         data = cast(DetectionModule, pl_module).data
@@ -57,11 +53,7 @@ class Evaluation(EvaluationOptions, Callback):
         data.prepare_mask = protocol.prepare_mask
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start without any prediction.
-
-        Raises:
-            InputError: If both model and protocol would blur the maps.
-        """
+        """Start without any prediction, unless both model and protocol would blur the maps."""
         module = cast(DetectionModule, pl_module)
         # Every process must ask for the folder, since Lightning broadcasts it.
         self._folder = Path(trainer.log_dir or trainer.default_root_dir)
@@ -78,18 +70,10 @@ class Evaluation(EvaluationOptions, Callback):
             order = ", after the image score" if self.takes_model_window else ""
             blur = f"{protocol.upsampling}; Gaussian, sigma {scoring.blur_sigma:g}{order}"
             protocol = dataclasses.replace(protocol, upsampling=blur)
-        self._evaluator = Evaluator(
-            module.data.samples("test"), root=module.data.root, protocol=protocol, options=self
-        )
+        samples, root = module.data.samples("test"), module.data.root
+        self._evaluator = Evaluator(samples, root, protocol, options=self)
 
-    def on_test_batch_start(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        batch: ScoringBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_test_batch_start(self, *args: Any, **kwargs: Any) -> None:
         """Start the clock."""
         self._clock.start()
 

@@ -88,53 +88,41 @@ def differences(
 
     Each draw takes images with replacement, the same for all runs, and as many pairs of runs as
     there are, with replacement. With n seeds the spread over seeds comes out too small by the
-    factor sqrt(1 - 1 / n).
-
-    Args:
-        first: Files results.json of a model, one for each seed or a single one.
-        second: Those of another model, of the same images.
-        num: Number of draws.
-        seed: Seed of the draws.
-
-    Raises:
-        InputError: If the images of the runs differ.
+    factor sqrt(1 - 1 / n). `first` may be a single run that is subtracted from each.
     """
     runs = list(dict.fromkeys([*first, *second]))
     pairs = list(zip([*first] * (len(second) // len(first)), second, strict=True))
     picked = np.random.default_rng([seed, 0, 1]).integers(len(pairs), size=(num, len(pairs)))
     shares = np.stack([(picked == number).mean(1) for number in range(len(pairs))])
     figures = {run: read_results(run)["categories"] for run in runs}
-    value: dict[str, dict[str, Array]] = {}
-    changes: dict[str, dict[str, Array]] = {}
+    rows: dict[str, dict[str, Array]] = {}  # the difference, and how much it changes in each draw
     archives = (read_images(images_path(run)) for run in runs)
-    for number, row in enumerate(zip_longest(*archives, fillvalue=("", None))):
-        category = row[0][0]
-        for run, (name, _) in zip(runs, row, strict=True):
+    for number, held in enumerate(zip_longest(*archives, fillvalue=("", None))):
+        category = held[0][0]
+        for run, (name, _) in zip(runs, held, strict=True):
             if name != category:
                 raise InputError(
                     f"'{runs[0]}' has the categories {', '.join(sorted(figures[runs[0]]))}, but "
                     f"'{run}' {', '.join(sorted(figures[run]))}. Compare runs on the same data."
                 )
-        images = _aligned([each for _, each in row if each is not None], category)
+        images = _aligned([each for _, each in held if each is not None], category)
         rng = np.random.default_rng([seed, number])
         times = draw(images[0].is_anomalous, num=num, rng=rng)
         found = {run: deviations(one, times) for run, one in zip(runs, images, strict=True)}
-        value[category], changes[category] = {}, {}
+        rows[category] = {}
         for key in METRICS:
             of_runs = {run: figures[run][category][key] for run in runs}
-            if None in of_runs.values() or not all(key in found[run] for run in runs):
-                continue
-            by = np.array([[of_runs[b] - of_runs[a]] for a, b in pairs])
-            drawn = by + np.stack([found[b][key] - found[a][key] for a, b in pairs])
-            value[category][key] = by.mean(0)
-            changes[category][key] = (shares * drawn).sum(0) - by.mean()
-    value, changes = means(value), means(changes)
+            if None not in of_runs.values() and all(key in found[run] for run in runs):
+                by = np.array([[of_runs[b] - of_runs[a]] for a, b in pairs])
+                drawn = by + np.stack([found[b][key] - found[a][key] for a, b in pairs])
+                value = by.mean()
+                rows[category][key] = np.append(value, (shares * drawn).sum(0) - value)
     return {
         name: {
-            key: Difference(float(row[key][0]), *interval(float(row[key][0]), changes[name][key]))
-            for key in row
+            key: Difference(float(each[0]), *interval(float(each[0]), each[1:]))
+            for key, each in row.items()
         }
-        for name, row in value.items()
+        for name, row in means(rows).items()
     }
 
 
@@ -161,21 +149,17 @@ def _differences_table(
     found: dict[str, dict[str, Difference]], first: Sequence[Path], second: Sequence[Path]
 ) -> Table:
     real = sum(each.is_real for each in found["mean"].values())
-    caption = (
-        f"Below each difference: both ends of the interval of 95 % of the draws. Bold: the "
-        f"interval leaves out zero ({real} of {len(found['mean'])} means)."
+    rows: dict[str, list[str]] = {}
+    for name, row in found.items():
+        texts = {key: "{:+.1f}\n{:.1f}\n{:.1f}".format(*(100 * x for x in row[key])) for key in row}
+        bold = {key: f"[bold]{text}[/bold]" for key, text in texts.items() if row[key].is_real}
+        rows[name] = [(texts | bold).get(key, "-") for key in COLUMNS]
+    return figures_table(
+        rows,
+        title=f"{', '.join(map(str, second))} minus {', '.join(map(str, first))}",
+        caption=f"Below each difference: both ends of the interval of 95 % of the draws. Bold: the "
+        f"interval leaves out zero ({real} of {len(found['mean'])} means).",
     )
-    title = f"{', '.join(map(str, second))} minus {', '.join(map(str, first))}"
-    rows = {name: [_cell(row.get(key)) for key in COLUMNS] for name, row in found.items()}
-    return figures_table(rows, title=title, caption=caption)
-
-
-def _cell(difference: Difference | None) -> str:
-    if difference is None:
-        return "-"
-    value, low, high = (100 * number for number in difference)
-    text = f"{value:+.1f}\n{low:.1f}\n{high:.1f}"
-    return f"[bold]{text}[/bold]" if difference.is_real else text
 
 
 def _seeds_table(records: Sequence[dict[str, Any]]) -> Table:

@@ -74,7 +74,7 @@ def evaluate(
     names = [sample.name(root) for sample in samples]
     files = find_maps(Path(maps), names)
     given = None if scores is None else read_scores(Path(scores), names)
-    evaluator = Evaluator(samples, root=root, protocol=protocol, options=chosen)
+    evaluator = Evaluator(samples, root, protocol, options=chosen)
 
     def add_all() -> None:
         for pixels, labels in _batches(samples, files, protocol):

@@ -32,16 +32,11 @@ _EXACT_INTEGERS = 2**24
 
 
 def find_maps(folder: Path, names: Sequence[str]) -> list[Path]:
-    """Return the map of each image: the file at the path of the image, with another suffix.
+    """Return the map of each image: the file at its path below the root, with another suffix.
 
     A results.json and the files next to it may lie among the maps.
 
-    Args:
-        folder: Folder of the maps.
-        names: Path of each image below the root of the data set, with forward slashes.
-
     Raises:
-        MissingInputError: If there is no such folder.
         InputError: If an image has no map or several, or a map has no image.
     """
     if not folder.is_dir():
@@ -102,14 +97,11 @@ def _read_array(path: Path) -> NDArray[Any]:
 
 
 def read_scores(path: Path, names: Sequence[str]) -> Tensor:
-    """Read the image scores (N,), float64, from a table with the columns image and score.
+    """Read the scores (N,), float64, of images from a table with the columns image and score.
 
-    Args:
-        path: CSV file; `image` is a path below the root of the data set, with any suffix.
-        names: Path of each image below the root, with forward slashes.
+    An image is named by its path below the root of the data set, with any suffix.
 
     Raises:
-        MissingInputError: If there is no such file.
         InputError: If an image has no finite score or several, or a score has no image.
     """
     if not path.is_file():
@@ -157,11 +149,7 @@ def write_scores(path: Path, names: Sequence[str], results: Results) -> None:
 
 
 def complain(sentence: str, faults: Mapping[str, Sequence[str]]) -> None:
-    """Name all faults, kind by kind, if there are any.
-
-    Raises:
-        InputError: If there is a fault.
-    """
+    """Refuse with all faults, kind by kind, if there are any."""
     parts = []
     for kind, named in faults.items():
         if named:

@@ -49,12 +49,7 @@ class EvaluationOptions:
     ) -> Protocol:
         """Return the protocol with the steps that were chosen.
 
-        Args:
-            image_size: Image size of the tested model, used if no protocol or size was chosen.
-            pool_size: Window of the tested model, used if no other image score was chosen.
-
-        Raises:
-            InputError: If there is no such protocol or a step is impossible.
+        The size and the window are those of a model; they are used if no others were chosen.
         """
         name = self.protocol or "uniad"
         if name not in PROTOCOLS:

@@ -50,11 +50,9 @@ def draw(is_anomalous: NDArray[np.bool_], *, num: int, rng: np.random.Generator)
 
 
 def deviations(images: ScoredImages, times: Array) -> dict[str, Array]:
-    """Return how much each metric changes in each draw (R,); undefined metrics are left out.
+    """Return how much each metric of a category changes in each draw (R,), if it is defined.
 
-    Args:
-        images: Images of one category.
-        times: How often each image counts in each draw (R, N).
+    In draw r image n counts `times[r, n]` times.
     """
     blocks = np.array_split(times, min(len(times), 1 + times.size // _BLOCK))
     drawn = [_metrics(images, block) for block in blocks]

@@ -9,18 +9,10 @@ from omiad.types import Labels, Prediction
 
 
 class CategoryMetrics:
-    """The scores of one category and its figures.
-
-    Args:
-        max_bins: Most bins in the first pass over the maps.
-        source: Protocol whose own estimators of pixel figures to use; by default all are exact.
-
-    Attributes:
-        images: The images of all processes with their scores, after `compute`.
-        pixel: The counts of the maps.
-    """
+    """The scores of one category and its figures; arguments as of `AnomalyMetrics`."""
 
     images: Images
+    """The images of all processes with their scores, after `compute`."""
     _intervals: dict[str, Interval | None]
 
     def __init__(self, *, max_bins: int, source: str | None) -> None:

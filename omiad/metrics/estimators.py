@@ -61,12 +61,10 @@ SOURCE_ESTIMATORS: dict[str, Callable[[Bins], Figures]] = {
 
 
 def _counts(bins: Bins, fractions: Array, *, inclusive: bool) -> Array:
-    """Count the pixels at or above thresholds (3, T): normal, defective, weighted defective.
+    """Count normal, defective and weighted defective pixels above thresholds (3, T).
 
-    Args:
-        bins: The counted pixels; each counts as the first code of its bin.
-        fractions: Where the thresholds lie between the lowest and the highest score (T,).
-        inclusive: Whether a score that equals a threshold counts.
+    The thresholds lie at fractions (T,) of the range from the lowest to the highest score. A pixel
+    counts as the first code of its bin; one that equals a threshold counts if that is inclusive.
     """
     low, high = scores_of(bins.start[[0, -1]].astype(np.int32)).tolist()
     thresholds = torch.from_numpy((low + (high - low) * fractions).astype(np.float32))

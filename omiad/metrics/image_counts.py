@@ -44,10 +44,7 @@ class ImageCounts:
         self._file.writelines(content for _, content in shares)
 
     def read(self) -> NDArray[np.float32]:
-        """Return normal, defective and weighted defective pixels in each bin (N, 3, K).
-
-        Images ascend by their index, a repeated image comes once, and the lowest bin is first.
-        """
+        """Return the counts (N, 3, K) by ascending index, of a repeated image once."""
         rows = {image: row for row, image in enumerate(sorted({i for i, *_ in self._images()}))}
         counts = np.zeros((len(rows), 3, len(self._all.keys)), np.float32)
         for image, shift, keys, values in self._images():

@@ -35,11 +35,9 @@ class Images(NamedTuple):
 
 
 def image_figures(score: NDArray[np.float64], is_anomalous: NDArray[np.bool_]) -> Figures:
-    """Return all image figures, None if either class is missing; tied scores share one threshold.
+    """Return all figures of images (N,), None if either class is missing.
 
-    Args:
-        score: Image scores (N,), of any range.
-        is_anomalous: Labels (N,).
+    Scores may have any range, and tied scores share one threshold.
     """
     if is_anomalous.all() or not is_anomalous.any():
         return dict.fromkeys(IMAGE_FIGURES)
@@ -52,18 +50,11 @@ def image_figures(score: NDArray[np.float64], is_anomalous: NDArray[np.bool_]) -
 def view_figures(
     views: Sequence[Sample], score: NDArray[np.float64], is_anomalous: NDArray[np.bool_]
 ) -> dict[str, Figures]:
-    """Return the image figures of samples that are photographed from several sides (Real-IAD).
+    """Return figures of samples that N views show from several sides (Real-IAD).
 
-    A sample scores as high as its highest view and is anomalous if one of its views is.
-
-    Args:
-        views: The images (N).
-        score: Image scores (N,).
-        is_anomalous: Labels (N,).
-
-    Returns:
-        Figures of samples ("sample") and of each view ("C1", ...) with both classes; none if an
-        image belongs to no sample.
+    They are those of samples ("sample") and of each view ("C1", ...) with both classes; there are
+    none if an image belongs to no sample. A sample scores as high as its highest view and is
+    anomalous if one of its views is.
     """
     groups: dict[str, dict[Hashable, list[int]]] = defaultdict(lambda: defaultdict(list))
     for row, view in enumerate(views):

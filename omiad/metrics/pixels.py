@@ -87,15 +87,10 @@ class PixelDetection:
     def refine(self, tolerance: float = TOLERANCE) -> bool:
         """Prepare a second pass over the same maps, which counts some bins in narrower bins.
 
-        Maps that crowd in few bins, such as softmax maps near one, need this pass; none that was
-        tried needs a third (tests/benchmarks/metrics.py --passes). Call this method once, after
-        `compute`, in all processes.
-
-        Args:
-            tolerance: Largest error of a figure, as a fraction of 1.
-
-        Returns:
-            Whether the second pass is needed. If it is, only the picked bins count from now on.
+        It is needed, and True is returned, if the error of a figure may exceed the tolerance, as
+        for maps that crowd in few bins. None that was tried needs a third pass
+        (tests/benchmarks/metrics.py --passes). Call this method once, after `compute`, in all
+        processes.
         """
         rows, ranked = np.zeros(len(self.bins.start), np.bool_), self._ranked()
         if ranked is None:
@@ -123,11 +118,8 @@ class _Pass:
     """What one process counted in one pass over the maps.
 
     The last image is counted apart from the others. A sampler that pads the shares of processes
-    repeats images there, and a repeated image must count once.
-
-    Args:
-        max_bins: Most bins.
-        picked: The bins in which pixels are counted, all by default.
+    repeats images there, and a repeated image must count once. If bins were picked, the other
+    pixels are left out.
     """
 
     def __init__(self, *, max_bins: int, picked: Tally | None = None) -> None:
