@@ -5,7 +5,6 @@ student score psi, and the discriminator, which is psi's encoder.
 """
 
 import copy
-import logging
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
 
@@ -13,7 +12,6 @@ import torch
 from lightning import Callback
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
@@ -39,11 +37,9 @@ from omiad.modules.ema import ema_decay, ema_update
 from omiad.modules.gradients import frozen, zero_nonfinite_gradients
 from omiad.modules.randomness import SampleDraws
 from omiad.modules.training import TrainingModule
-from omiad.networks import Network, cost_summary
+from omiad.networks import Network
 from omiad.scoring import Scoring
 from omiad.types import FeatureBatch
-
-logger = logging.getLogger(__name__)
 
 
 def sida_adam(parameters: ParamsT) -> Optimizer:
@@ -294,12 +290,6 @@ class OmiADModule(TrainingModule):
         self.teacher.schedule.check_step(self.t_max, "t_max")
         self.check_extractor(teacher.spec, "the teacher")
         self.build_student()
-        if self.trainer.state.fn == TrainerFn.FITTING:
-            self.report_t_init(self.detector.normalizer.normalized_rms(self.data.statistics))
-            extractor = self.detector.extractor
-            shape = (extractor.num_channels, extractor.feature_size, extractor.feature_size)
-            network = cast(Network, self.generator.network)
-            logger.info("generator: %s", cost_summary(network, shape))
 
     def build_student(self) -> None:
         """Build what is trained beside the generator."""
@@ -312,6 +302,7 @@ class OmiADModule(TrainingModule):
 
     def on_fit_start(self) -> None:
         """Reject a teacher that is not an AMDM; a resumed run may name its own checkpoint."""
+        super().on_fit_start()
         kind = read_checkpoint(self.teacher_path)[CHECKPOINT_KEY]["detector"]["kind"]
         if kind != "AMDM" and not self.is_restored:
             raise InputError(

@@ -34,7 +34,7 @@ def test_two_runs_with_one_seed_are_equal_and_another_seed_differs(fit: Fit) -> 
     runs = [amdm(seed=seed) for seed in (0, 0, 1)]
     for module in runs:
         fit(module, 3)
-    first, again, other = (weights(module.network) for module in runs)
+    first, again, other = (weights(module.denoiser) for module in runs)
     assert same(first, again)
     assert not same(first, other)
 
