@@ -15,8 +15,6 @@ PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars",
          "--disable-background-networking", "--disable-component-update", "--disable-sync",
          "--remote-debugging-pipe")  # fmt: skip
-_SECONDS = 60.0
-"""Longest time to an answer."""
 
 
 class Browser:
@@ -61,7 +59,6 @@ class Browser:
             self._receive()
 
     def resize(self, width: int, height: int) -> None:
-        """Change the size of the window, in CSS pixels."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height,
                   deviceScaleFactor=1, mobile=width < 500)  # fmt: skip
 
@@ -78,14 +75,12 @@ class Browser:
         return answer["result"].get("value")
 
     def press(self, key: str, code: int) -> None:
-        """Press and release a key."""
         text = {"text": "\r"} if key == "Enter" else {}
         for kind in ("keyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key,
                       windowsVirtualKeyCode=code, **text)  # fmt: skip
 
     def screenshot(self, path: Path) -> None:
-        """Write what the window shows as a PNG."""
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
@@ -98,12 +93,11 @@ class Browser:
         while (answer := self._receive()).get("id") != self._number:
             pass
         assert "error" not in answer, (method, answer["error"])
-        result: dict[str, Any] = answer["result"]
-        return result
+        return dict(answer["result"])
 
     def _receive(self) -> dict[str, Any]:
         while b"\0" not in self._buffer:
-            ready, _, _ = select.select([self._in], [], [], _SECONDS)
+            ready, _, _ = select.select([self._in], [], [], 60.0)
             assert ready, "the browser does not answer"
             more = os.read(self._in, 2**20)
             assert more, "the browser has gone"

@@ -49,5 +49,3 @@ def test_a_page_is_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("mine")
     with pytest.raises(InputError, match=r"already holds a page\. Choose another --output"):
         free_page(tmp_path, option="--output")
-    with pytest.raises(InputError, match=r"is a file\. Give --out a folder"):
-        free_page(tmp_path / "index.html")
