@@ -117,10 +117,5 @@ def expected(path: Path) -> torch.Tensor:
 
 
 TestStore = StoreMachine.TestCase
-TestStore.settings = settings(
-    max_examples=12,
-    stateful_step_count=15,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=list(HealthCheck),
-)
+checks = {"deadline": None, "derandomize": True, "suppress_health_check": list(HealthCheck)}
+TestStore.settings = settings(max_examples=12, stateful_step_count=15, **checks)
