@@ -4,15 +4,10 @@
     python tests/benchmarks/metrics.py --method omiad   # one of them
     python tests/benchmarks/metrics.py --passes 100     # bounds after one pass and after two
 
-The maps are synthetic: noise on a grid of 28 x 28, raised where one to three rectangles are
-defective, upsampled to 224 x 224; 15 categories of 115 images, 73 % of them defective, as many
-pixels as in the test set of MVTec AD. Seconds are processor time on one thread, without making the
-maps.
-
-adeval (pip install adeval opencv-python-headless) is left out if it is not installed.
-
-`--passes N` counts N images of 256 x 256 pixels of every kind of score in `KINDS`, with large
-defects and with three of 6 pixels.
+The maps are synthetic, as many pixels as in the test set of MVTec AD. Seconds are processor time on
+one thread, without making the maps. adeval (pip install adeval opencv-python-headless) is left out
+if it is not installed. `--passes N` counts N images of 256 x 256 pixels of every kind of score in
+`KINDS`, with large defects and with three of 6 pixels.
 """
 
 import argparse
@@ -25,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,9 +28,13 @@ from torch.nn import functional as F  # noqa: N812
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `references`
 
-from references import slow_au_pro
+from references import sklearn_figures, slow_au_pro
 
-from omiad.metrics import PixelDetection
+from omiad.metrics import AnomalyMetrics, PixelDetection
+from omiad.metrics.detection import PIXEL_METRICS
+from omiad.protocols import UNIAD
+from omiad.results import write_results
+from omiad.types import Labels, Prediction, Sample
 
 NUM_CATEGORIES, NUM_IMAGES, SIZE, GRID = 15, 115, 224, 28
 BATCH_SIZE = 32
@@ -44,53 +44,38 @@ REAL_IAD = (30, 114_585)
 Figures = dict[str, float]
 
 
-def category(
-    seed: int, *, num_images: int = NUM_IMAGES, size: int = SIZE
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return maps (N, size, size) and masks of a category."""
+def category(seed: int, num_images: int = NUM_IMAGES) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return maps and masks (N, size, size): noise on a grid, raised where images are defective."""
     generator = torch.Generator().manual_seed(seed)
     rng = np.random.default_rng(seed)
-    masks = torch.zeros(num_images, size, size, dtype=torch.bool)
+    masks = torch.zeros(num_images, SIZE, SIZE, dtype=torch.bool)
     for mask in masks[: int(0.73 * num_images)]:
         for _ in range(rng.integers(1, 4)):
             height, width = rng.integers(4, 40, 2)
-            top, left = rng.integers(0, size - height), rng.integers(0, size - width)
+            top, left = rng.integers(0, SIZE - height), rng.integers(0, SIZE - width)
             mask[top : top + height, left : left + width] = True
     shape = (num_images, 1, GRID, GRID)
     noise = 5 * torch.exp(0.35 * torch.randn(shape, generator=generator))
     raised = F.avg_pool2d(F.interpolate(masks[:, None].float(), (GRID, GRID), mode="area"), 3, 1, 1)
     strength = 3 * torch.rand(num_images, 1, 1, 1, generator=generator)
     grid = noise * (1 + strength * raised)
-    maps = F.interpolate(grid, (size, size), mode="bilinear", align_corners=True)[:, 0]
-    return maps, masks
+    return F.interpolate(grid, (SIZE, SIZE), mode="bilinear", align_corners=True)[:, 0], masks
 
 
 def run_omiad(maps: torch.Tensor, masks: torch.Tensor) -> tuple[Figures, int, float]:
     metric = PixelDetection()
-    for i in range(0, len(maps), BATCH_SIZE):
-        batch = slice(i, i + BATCH_SIZE)
-        metric.update(maps[batch], masks[batch], torch.arange(len(maps))[batch])
+    for rows in torch.arange(len(maps)).split(BATCH_SIZE):
+        metric.update(maps[rows], masks[rows], rows)
     figures = metric.compute()
     state = sum(part.nbytes for part in metric.bins)
-    seven = {name: figures[name] for name in ("pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro")}
     bound = max(interval.bound for interval in figures.values())
-    return {name: float(interval.value) for name, interval in seven.items()}, state, bound
+    return {name: float(figures[name].value) for name in PIXEL_METRICS}, state, bound
 
 
 def run_sklearn(maps: torch.Tensor, masks: torch.Tensor) -> tuple[Figures, int, float]:
-    from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
-
-    truth, scores = masks.numpy().ravel(), maps.numpy().ravel()
-    precision, recall, _ = precision_recall_curve(truth, scores)
-    figures = {
-        "pixel_auroc": float(roc_auc_score(truth, scores)),
-        "pixel_ap": float(average_precision_score(truth, scores)),
-        "pixel_f1_max": float(
-            (2 * precision * recall / np.maximum(precision + recall, 1e-12)).max()
-        ),
-        "aupro": slow_au_pro(maps.numpy(), masks.numpy(), 0.3),  # each score is a threshold
-    }
-    return figures, 0, 0.0
+    figures = sklearn_figures(maps.numpy().ravel(), masks.numpy().ravel())
+    aupro = slow_au_pro(maps.numpy(), masks.numpy(), 0.3)  # each score is a threshold
+    return {f"pixel_{name}": float(x) for name, x in figures.items()} | {"aupro": aupro}, 0, 0.0
 
 
 def run_adeval(maps: torch.Tensor, masks: torch.Tensor) -> tuple[Figures, int, float]:
@@ -131,16 +116,12 @@ def measure(method: str) -> dict[str, object]:
 
 def measure_stream(fraction: float) -> dict[str, object]:
     """Stream Real-IAD's test images, made on the fly, up to results.json, and watch the memory."""
-    from omiad.metrics import AnomalyMetrics
-    from omiad.protocols import UNIAD
-    from omiad.results import write_results
-    from omiad.types import Labels, Prediction, Sample
-
     num_categories, num_images = REAL_IAD
     per_category = int(fraction * num_images / num_categories)
     names = [f"category_{i:02}" for i in range(num_categories)]
     metrics = AnomalyMetrics(names)
-    maps, masks = category(0, num_images=BATCH_SIZE)
+    maps, masks = category(0, BATCH_SIZE)
+    is_known = torch.ones(BATCH_SIZE, dtype=torch.bool)
     generator = torch.Generator().manual_seed(0)
     start, seconds, index = rss_mb(), 0.0, 0
     memory: list[list[float]] = []  # of each category, after each of its batches
@@ -150,12 +131,7 @@ def measure_stream(fraction: float) -> dict[str, object]:
             change = 0.8 + 0.4 * torch.rand(BATCH_SIZE, 1, 1, generator=generator)
             rows = torch.arange(index, index + BATCH_SIZE)
             prediction = Prediction(change.flatten(), maps * change)
-            batch = Labels(
-                is_anomalous=masks.flatten(1).any(1),
-                masks=masks,
-                has_mask=torch.ones(BATCH_SIZE, dtype=torch.bool),
-                index=rows,
-            )
+            batch = Labels(masks.flatten(1).any(1), masks, is_known, rows)
             before = time.process_time()
             metrics.update(prediction, batch, [name] * BATCH_SIZE)
             seconds += time.process_time() - before
@@ -166,22 +142,14 @@ def measure_stream(fraction: float) -> dict[str, object]:
     computed = time.process_time()
     streamed_mb = peak_mb() - start
     with tempfile.TemporaryDirectory() as folder:
-        write_results(
-            Path(folder) / "results.json",
-            results,
-            [
-                Sample(Path(f"{i:06}.png"), None, names[0], "good", "test", f"{i // 5}", i % 5)
-                for i in range(index)
-            ],
-            root=Path(),
-            protocol=UNIAD,
-            dataset="synthetic",
-            device=torch.device("cpu"),
-        )
-    half = len(memory[0]) // 2
-    slopes = [
-        np.polyfit(BATCH_SIZE * np.arange(len(row) - half), row[half:], 1)[0] for row in memory
-    ]
+        images = [
+            Sample(Path(f"{i:06}.png"), None, names[0], "good", "test", f"{i // 5}", i % 5)
+            for i in range(index)
+        ]
+        about = {"root": Path(), "dataset": "synthetic", "device": torch.device("cpu")}
+        write_results(Path(folder) / "results.json", results, images, protocol=UNIAD, **about)
+    ends = np.array(memory)[:, len(memory[0]) // 2 :]
+    slopes = np.polyfit(BATCH_SIZE * np.arange(ends.shape[1]), ends.T, 1)[0]
     return {
         "images": index,
         "seconds": seconds,
@@ -246,43 +214,33 @@ def rss_mb() -> float:
         return int(file.read().split()[1]) * resource.getpagesize() / 2**20
 
 
+def run_alone(*options: str) -> dict[str, Any]:
+    """Run this file in its own process and return what it prints last."""
+    done = subprocess.run([sys.executable, __file__, *options], capture_output=True, text=True)  # noqa: PLW1510
+    if done.returncode:
+        return {"error": done.stderr.strip().splitlines()[-1]}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 def report(fraction: float) -> None:
-    """Run every method in its own process and print how they compare."""
-    results = {}
-    for method in METHODS:
-        command = [sys.executable, __file__, "--method", method]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            print(f"{method}: left out ({done.stderr.strip().splitlines()[-1]})", flush=True)
-            continue
-        results[method] = json.loads(done.stdout.splitlines()[-1])
-        print(f"{method}: {results[method]['seconds']:.1f} s", flush=True)
-    ours, exact = results["omiad"], results["sklearn"]
+    """Print how the methods compare, and what Real-IAD's scale costs."""
+    results = {method: run_alone("--method", method) for method in METHODS}
+    ours, exact = results["omiad"], results["sklearn"]["figures"]
     pixels = NUM_CATEGORIES * NUM_IMAGES * SIZE**2
     print(f"{platform.machine()} CPU, one thread; {pixels / 1e6:.0f} million pixels with masks")
     print(f"{'':10}{'seconds':>10}{'ratio':>8}{'peak MB':>10}{'largest error':>16}")
     for method, result in results.items():
-        errors = [
-            abs(row[name] - truth[name])
-            for row, truth in zip(result["figures"], exact["figures"], strict=True)
-            for name in row
-        ]
+        if "error" in result:
+            print(f"{method}: left out ({result['error']})")
+            continue
+        rows = zip(result["figures"], exact, strict=True)
+        error = max(abs(row[name] - truth[name]) for row, truth in rows for name in row)
+        ratio = result["seconds"] / ours["seconds"]
         print(
-            f"{method:10}{result['seconds']:10.1f}{result['seconds'] / ours['seconds']:8.1f}"
-            f"{result['peak_mb']:10.0f}{max(errors):16.1e}"
+            f"{method:10}{result['seconds']:10.1f}{ratio:8.1f}{result['peak_mb']:10.0f}{error:16.1e}"
         )
     print(f"omiad: state {ours['state_mb']:.0f} MB, stated bound {ours['bound']:.1e}")
-    command = [sys.executable, __file__, "--stream", str(fraction)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    stream = json.loads(done.stdout.splitlines()[-1])
-    print(
-        f"Real-IAD's scale: {stream['images']} maps in {REAL_IAD[0]} categories, "
-        f"{stream['seconds']:.0f} s, {stream['compute_seconds']:.0f} s for the figures and "
-        f"{stream['write_seconds']:.0f} s for intervals and files; the process grew by at most "
-        f"{stream['streamed_mb']:.0f} MB up to the figures, {stream['peak_mb']:.0f} MB in all: "
-        f"{stream['mb_per_category']:.1f} MB for each category, "
-        f"{stream['kb_per_image']:.2f} kB for each image in the second half of one"
-    )
+    print(f"Real-IAD's scale: {json.dumps(run_alone('--stream', str(fraction)))}")
 
 
 def main() -> None:
