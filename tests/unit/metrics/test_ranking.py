@@ -48,15 +48,6 @@ def test_bounds_are_reached_by_the_extreme_orders() -> None:
     assert high == pytest.approx(best["pixel_ap"], abs=1e-9)
 
 
-def test_the_worst_precision_needs_the_positives_of_a_bin_apart() -> None:
-    # One bin of a positive pair under six negatives: precision 1/7 and 2/8 one by one.
-    bins, labels = np.zeros(8, int), np.arange(8) < 2
-    low = average_precision(binned(bins, labels)).interval.low
-    one_by_one = exact(np.array([1.0, 0, 5, 5, 5, 5, 5, 5]), labels)["pixel_ap"]
-    assert one_by_one == pytest.approx((1 / 7 + 2 / 8) / 2)
-    assert low == pytest.approx(one_by_one)
-
-
 @pytest.mark.parametrize("levels", [1, 5, 30])
 def test_tied_bins_are_exact(levels: int) -> None:
     rng = np.random.default_rng(levels)
