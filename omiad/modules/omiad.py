@@ -186,12 +186,9 @@ class OmiADModule(TrainingModule):
         self.generated = x_0, noise, x_g.detach()  # for the diagnostics
 
     def student_losses(self, x_g: Tensor, x_0: Tensor, draws: SampleDraws) -> Losses:
-        """Return psi's losses: denoise x_g (eq. 13), and tell x_0 from x_g (eq. 17).
+        """Return psi's losses: denoise generated x_g (eq. 13), and tell real x_0 from x_g (eq. 17).
 
-        Args:
-            x_g: Generated features (B, C, h, w), detached from the generator.
-            x_0: Real features, like x_g.
-            draws: Random numbers of the batch.
+        Both are features (B, C, h, w); x_g is detached from the generator.
         """
         network, schedule = cast(Network, self.student.network), self.student.schedule
         t, noise = draws.steps(self.t_max), draws.normal(tuple(x_0.shape[1:]))
@@ -223,12 +220,7 @@ class OmiADModule(TrainingModule):
     def generator_losses(self, x_g: Tensor, x_0: Tensor, draws: SampleDraws) -> Losses:
         """Return theta's losses: distil the teacher (eq. 15), and fool the discriminator (eq. 18).
 
-        Gradients run through the inputs of both frozen networks.
-
-        Args:
-            x_g: Generated features (B, C, h, w), with their graph.
-            x_0: Real features, like x_g.
-            draws: Random numbers of the batch.
+        Gradients reach the generated features x_g (B, C, h, w) through both frozen networks.
         """
         schedule = self.teacher.schedule
         t = draws.steps(self.t_max)
