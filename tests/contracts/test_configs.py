@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tiny import amdm, fit_and_save
+from tiny import amdm, data_of, fit, saved
 
 from omiad.cli import main
 from omiad.paper import paper_table
@@ -140,8 +140,8 @@ DISTIL_CHANGES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def teacher(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = fit_and_save(amdm(), mvtec_root, tmp_path_factory.mktemp("teacher"), 1)
-    return f"--model.teacher={path}"
+    folder = tmp_path_factory.mktemp("teacher")
+    return f"--model.teacher={saved(fit(amdm(), data_of(mvtec_root, folder), folder, 1))}"
 
 
 @pytest.fixture(scope="module")
