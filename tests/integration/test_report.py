@@ -192,9 +192,7 @@ def test_pictures_beside_the_page_have_a_larger_limit(
 
 
 def test_few_maps_are_kept_of_many_images(mvtec_root: Path, tmp_path: Path) -> None:
-    few, none = (
-        evaluated(mvtec_root, tmp_path / n, f"--num_kept={n}", "--num_resamples=0") for n in "60"
-    )
+    few, none = (evaluated(mvtec_root, tmp_path / n, f"--num_kept={n}") for n in "60")
     page = page_of([few], tmp_path / "few")
     assert len(data_of(page)["images"]) <= 6
     assert re.search(r"\d of 12 test images: the tests kept the maps of \d \(--num_kept\)", page)
