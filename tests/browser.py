@@ -18,10 +18,7 @@ FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hid
 
 
 class Browser:
-    """One tab of a browser; skips the test where there is no browser.
-
-    It keeps the problems of all pages, and the addresses that they asked for (but for data:).
-    """
+    """One tab of a browser, the problems of its pages, and the addresses that they asked for."""
 
     def __init__(self, profile: Path) -> None:
         program = next((path for name in PROGRAMS if (path := shutil.which(name))), None)
@@ -61,11 +58,6 @@ class Browser:
     def resize(self, width: int, height: int) -> None:
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height,
                   deviceScaleFactor=1, mobile=width < 500)  # fmt: skip
-
-    def media(self, kind: str, *, scheme: str = "light") -> None:
-        """Show the page as on "screen" or "print", in a "light" or "dark" scheme."""
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
-        self.call("Emulation.setEmulatedMedia", media=kind, features=features)
 
     def run(self, script: str) -> Any:
         """Run the body of an async function and return what it returns."""

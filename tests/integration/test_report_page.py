@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -63,15 +62,13 @@ def browser(started: Browser) -> Iterator[Browser]:
     started.problems.clear()
     started.requests.clear()
     yield started
-    started.media("screen")
+    started.call("Emulation.setEmulatedMedia", media="screen", features=[])
     assert started.problems == []
     assert {address.partition(":")[0] for address in started.requests} == {"file"}
     assert len({address for address in started.requests if "/pictures/" not in address}) == 1
 
 
-def test_a_heading_sorts_its_table_and_a_method_can_be_left_out(
-    browser: Browser, page: Path
-) -> None:
+def test_a_heading_sorts_and_a_method_can_be_left_out(browser: Browser, page: Path) -> None:
     browser.open(page)
     (first, down), (second, up), before, after = browser.run("""
       const table = document.querySelectorAll("table.sortable")[1];
@@ -161,7 +158,8 @@ def test_a_phone_scrolls_long_names_in_one_direction(browser: Browser, long_page
 def test_print_cuts_no_table(browser: Browser, long_page: Path) -> None:
     browser.open(long_page)
     browser.call("Page.printToPDF")  # opens all that is folded
-    browser.media("print", scheme="dark")
+    dark = {"name": "prefers-color-scheme", "value": "dark"}
+    browser.call("Emulation.setEmulatedMedia", media="print", features=[dark])
     browser.resize(703, 1000)  # A4 without its margins
     assert browser.run(OVERFLOWING.replace('!thing.closest(".scroll > *")', "true")) == []
     widest, cells, closed, paper = browser.run("""
@@ -205,9 +203,7 @@ def test_a_bright_map_hides_its_photograph_and_a_dark_one_does_not(
     assert np.ptp(shown[20:30].mean((0, 2))) > 60  # stripes
 
 
-def test_what_comes_from_elsewhere_is_text_and_never_markup(
-    browser: Browser, tmp_path: Path
-) -> None:
+def test_what_comes_from_elsewhere_is_never_markup(browser: Browser, tmp_path: Path) -> None:
     root = tmp_path / "data"
     write_mvtec(root, np.random.default_rng(0), categories=HOSTILE, num_train=1, num_good=2,
                 num_bad=1, defect="<")  # fmt: skip
@@ -219,13 +215,9 @@ def test_what_comes_from_elsewhere_is_text_and_never_markup(
     tables = ("protocol_steps", "protocol_changes", "versions", "notes")
     model = dict.fromkeys(("num_steps", "backbone", "image_size", "t_init", "maps"), ATTACK)
     latency = dict.fromkeys(("batch_size", "num_batches", "of"), ATTACK) | {"ms_per_image": 1.0}
-    hostile: dict[str, Any] = {
-        **dict.fromkeys(texts, ATTACK),
-        **{key: {ATTACK: ATTACK} for key in tables},
-        "latency": latency,
-        "weights": {"model": ATTACK, "teacher": ATTACK},
-    }
-    run = evaluated(root, tmp_path / "run <b>&")
+    hostile = dict.fromkeys(texts, ATTACK) | {key: {ATTACK: ATTACK} for key in tables}
+    hostile |= {"latency": latency, "weights": {"model": ATTACK, "teacher": ATTACK}}
+    run = evaluated(root, tmp_path / "run")
     pair = [
         altered(run, tmp_path / f"<b>&{kind}", **hostile, model={**model, "kind": kind})
         for kind in ("AMDM", "OmiAD")
@@ -268,6 +260,7 @@ def test_a_folder_may_be_called_like_a_part_of_javascript(browser: Browser, tmp_
     items, panes = browser.run("""
       const items = [...document.querySelectorAll("#gallery .item")];
       items[0].click();
-      return [items.map((item) => item.textContent), document.querySelectorAll("#panes img").length];
+      const panes = document.querySelectorAll("#panes img");
+      return [items.map((item) => item.textContent), panes.length];
     """)
     assert (items, panes) == ([f"score 0.5{name}" for name in names], 4)

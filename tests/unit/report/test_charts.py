@@ -1,4 +1,4 @@
-"""Points of curves, charts whatever the names, and training curves."""
+"""Points of curves, charts whatever the names, training curves, and the paper's rows."""
 
 from functools import partial
 from pathlib import Path
@@ -11,10 +11,12 @@ from references import slow_pixel_figures
 from scipy.integrate import trapezoid
 from sklearn.metrics import f1_score, precision_recall_curve, roc_curve
 
+from omiad.data.layouts.published import PUBLISHED
 from omiad.errors import InputError
 from omiad.report import training_curves
 from omiad.report.charts import chart, draw_histogram, draw_intervals, draw_rates, moving_average
 from omiad.report.curves import CategoryScores, Curve
+from omiad.report.tables import paper_rows
 
 HOSTILE = "<b>&\"' $x_1$ 漢字 \x07\udcff"
 
@@ -42,9 +44,8 @@ def test_image_curves_and_the_threshold_are_those_of_scikit_learn() -> None:
 def test_the_area_below_the_drawn_pro_curve_is_au_pro() -> None:
     rng = np.random.default_rng(0)
     masks, weights = np.zeros((2, 16, 16), bool), np.zeros((2, 16, 16))
-    for region, area in ((np.s_[0, 2:6, 2:6], 16), (np.s_[0, 10:12, 9:15], 12),
-                         (np.s_[1, 4:12, 1:3], 16)):  # fmt: skip
-        masks[region], weights[region] = True, 1 / area
+    for region in (np.s_[0, 2:6, 2:6], np.s_[0, 10:12, 9:15], np.s_[1, 4:12, 1:3]):
+        masks[region], weights[region] = True, 1 / masks[region].size
     maps = (rng.integers(0, 40, masks.shape) + 8 * masks).astype(float)
     counts = np.array([[((maps == v) & ~masks).sum(), ((maps == v) & masks).sum(),
                         weights[maps == v].sum()] for v in np.unique(maps)]).T  # fmt: skip
@@ -79,7 +80,6 @@ def test_a_chart_is_the_same_at_every_call_and_small_with_many_points() -> None:
 def test_an_average_moves_over_what_there_is() -> None:
     average = moving_average(np.array([1.0, 2.0, 6.0, 7.0]), 1)
     np.testing.assert_allclose(average, [1.5, 3.0, 5.0, 6.5])
-    assert moving_average(np.ones(1), 1) == 1
 
 
 def test_every_training_figure_has_a_curve(tmp_path: Path) -> None:
@@ -95,3 +95,19 @@ def test_a_file_without_training_figures_is_refused(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("epoch,step,test/c\n0,9,3\n")
     with pytest.raises(InputError, match=r"metrics.csv' has no finite train/\* figures"):
         training_curves(tmp_path / "metrics.csv", tmp_path / "curves.png", "AMDM")
+
+
+@pytest.mark.parametrize("name", ["mvtec", "visa", "mpdd", "realiad"])
+def test_the_paper_has_a_row_for_each_category_of_its_data_sets(name: str) -> None:
+    categories = sorted(PUBLISHED[name].categories)
+    rows = [row for row in paper_rows(categories) if row.method == "OmiAD"]
+    assert {row.category for row in rows} == {*categories, "mean"}
+    assert all(row.is_papers and len(row.figures) >= 7 for row in rows)  # mAD of means alone
+
+
+def test_the_papers_mean_is_that_of_its_first_table_and_of_the_same_categories() -> None:
+    categories = sorted(PUBLISHED["mvtec"].categories)
+    [mean] = [r for r in paper_rows(categories) if (r.category, r.method) == ("mean", "OmiAD")]
+    assert (mean.figures["mad"], mean.figures["image_auroc"]) == (85.3, 98.8)
+    assert {row.category for row in paper_rows(categories[:-1])} == set(categories[:-1])
+    assert paper_rows(["bolt", "bottle"]) == paper_rows([]) == []

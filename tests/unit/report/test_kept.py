@@ -9,7 +9,7 @@ import torch
 
 from omiad.errors import InputError
 from omiad.report import KeptImages, read_gallery, write_gallery
-from omiad.report.kept import MAP_SIDE, MASK_SIDE, fair_share, turns
+from omiad.report.kept import MAP_SIDE, MASK_SIDE, fair_share
 from omiad.types import Labels, Prediction, Sample
 
 ROOT = Path("root")
@@ -61,9 +61,7 @@ def test_the_kept_images_do_not_depend_on_the_batches() -> None:
     ("counts", "total", "share"),
     [((10, 10), 8, 4), ((2, 10), 8, 6), ((2, 3), 8, 8), ((1, 1, 100), 9, 7), ((5, 5), 0, 0)],
 )
-def test_small_categories_leave_their_room_to_others(
-    counts: tuple[int, ...], total: int, share: int
-) -> None:
+def test_small_categories_leave_room(counts: tuple[int, ...], total: int, share: int) -> None:
     assert fair_share(counts, total) == share
 
 
@@ -93,8 +91,3 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"results\.gallery\.npz"):
         read_gallery(tmp_path / "results.gallery.npz")
     assert read_gallery(tmp_path / "none.npz") == {}
-
-
-def test_groups_take_turns() -> None:
-    assert turns([[1, 2, 3], [4], [5, 6]]) == [1, 4, 5, 2, 6, 3]
-    assert turns([]) == []

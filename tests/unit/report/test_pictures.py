@@ -1,4 +1,4 @@
-"""Colours, overlays and panels."""
+"""Colours, overlays, panels and pages of predictions."""
 
 import io
 import json
@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from omiad.errors import InputError
-from omiad.report import overlay, write_gallery, write_panels
+from omiad.report import PredictionPage, free_page, overlay, write_gallery, write_panels
 from omiad.report.kept import Kept
 from omiad.report.pictures import Album, heat, mask_picture, thumbnail
 from omiad.types import Sample
@@ -37,21 +37,11 @@ def kept(index: int, level: float) -> Kept:
     return Kept(index, level, anomaly_map, anomaly_map > 1, None)
 
 
-def test_colours_grow_lighter_with_the_score() -> None:
-    lightness = heat(np.linspace(0, 1, 50)[None])[0] @ [0.2126, 0.7152, 0.0722]
-    assert (np.diff(lightness) > -0.5).all()
-    assert lightness[0] < 10
-    assert lightness[-1] > 240
-
-
-def test_an_image_below_the_scale_is_left_as_it_is() -> None:
+def test_an_overlay_leaves_an_image_below_the_scale_and_refuses_another_size() -> None:
     image = np.full((8, 8, 3), 120, np.uint8)
     assert (np.asarray(overlay(image, np.full((8, 8), 0.9), (1.0, 5.0))) == 120).all()
-
-
-def test_an_overlay_of_another_size_is_refused() -> None:
     with pytest.raises(InputError, match=r"\(8, 8\), but got \(4, 4\)"):
-        overlay(np.zeros((8, 8, 3), np.uint8), np.zeros((4, 4)), (0, 1))
+        overlay(image, np.zeros((4, 4)), (0, 1))
 
 
 def test_the_same_score_has_the_same_colour_in_every_row(tmp_path: Path) -> None:
@@ -95,7 +85,8 @@ def test_a_mask_lets_its_photograph_through() -> None:
     alpha, lightest = pixels[..., 3], pixels[..., :3].max(-1)
     assert alpha[0, 0] == 0 < alpha[7, 7] < 128
     assert alpha[4, 4] == alpha[2, 2] == 255
-    assert lightest[2, 2] < 60 and lightest[4, 4] > 200  # edges for bright and dark photographs
+    assert lightest[4, 4] > 200  # shows on a dark photograph
+    assert lightest[2, 2] < 60  # and on a bright one
 
 
 def test_a_thumbnail_is_cut_as_the_protocol_cuts() -> None:
@@ -104,3 +95,26 @@ def test_a_thumbnail_is_cut_as_the_protocol_cuts() -> None:
     with Image.open(io.BytesIO(thumbnail(Image.fromarray(pixels), 80, 0.5))) as cut:
         assert cut.size == (80, 40)
         assert np.asarray(cut).min() > 250
+
+
+def test_a_page_of_predictions_keeps_the_most_anomalous(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    photograph = tmp_path / "wide.png"
+    Image.new("RGB", (64, 32)).save(photograph)
+    page = PredictionPage(tmp_path, scale=(0.0, 1.0), max_megabytes=0.02)
+    for i in rng.permutation(40):
+        pixels = rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)
+        page.add(f"<b>/{i}.png", path=photograph, pixels=pixels,
+                 anomaly_map=np.full((32, 32), i / 40), score=float(i))  # fmt: skip
+    text = page.write().read_text()
+    shown = text.count('"aspect":2.0')
+    assert 3 < shown < 40
+    assert f"The {shown} most anomalous of 40 photographs" in text
+    for i in range(40):
+        assert (f'/{i}.png"' in text) == (i >= 40 - shown)
+
+
+def test_a_page_is_never_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("mine")
+    with pytest.raises(InputError, match=r"already holds a page\. Choose another --output"):
+        free_page(tmp_path, option="--output")
