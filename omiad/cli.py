@@ -43,7 +43,7 @@ examples
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command of `args`, by default the words after `omiad` on the command line.
 
-    What the user can mend is told in one sentence on stderr, and the exit status is 2.
+    An error that the user can fix is one sentence on stderr, and the exit status is 2.
     """
     try:
         _run(list(sys.argv[1:] if args is None else args))

@@ -38,7 +38,7 @@ IGNORED_WARNINGS = (
 
 
 def run(name: str, options: Sequence[str], *, target: str) -> None:
-    """Run a command, "module:function" below `omiad`; errors of others become an InputError."""
+    """Run the function of a command; a known error of a library becomes one sentence."""
     configure_output()
     function = resolve_name(f"omiad.{target}")
     options = configurations_first(name, options)

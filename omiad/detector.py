@@ -19,6 +19,9 @@ from omiad.types import Prediction
 
 Kind = Literal["AMDM", "OmiAD"]
 
+_SETTINGS = ("kind", "t_init", "num_steps", "eta", "num_noise_draws", "seed")
+"""Arguments of a detector that are plain data."""
+
 
 class Detector(nn.Module):
     """Frozen backbone, reconstruction by the diffusion model, and score, in one module.
@@ -89,6 +92,7 @@ class Detector(nn.Module):
         self.t_init = t_init
         self.num_steps = num_steps
         self.eta = eta
+        self.num_noise_draws = num_noise_draws
         self.seed = seed
         self.calibrated_for: str | None = None
         self.teacher_hash: str | None = None
@@ -175,18 +179,13 @@ class Detector(nn.Module):
     def spec(self) -> dict[str, Any]:
         """Everything but the weights as plain data, from which `from_spec` rebuilds."""
         return {
-            "kind": self.kind,
+            **{name: getattr(self, name) for name in _SETTINGS},
             "extractor": self.extractor.config,
             "extractor_weights_hash": self.extractor.weights_hash,
             "feature_norm": self.normalizer.kind,
             "network": network_spec(cast(Network, self.denoiser.network)),
             "parameterization": self.denoiser.parameterization,
             "scoring": vars(self.scoring),
-            "t_init": self.t_init,
-            "num_steps": self.num_steps,
-            "eta": self.eta,
-            "num_noise_draws": self.noise.shape[0],
-            "seed": self.seed,
             "decoder_width": self.decoder_width,
             "teacher_hash": self.teacher_hash,
             "calibrated_for": self.calibrated_for,
@@ -206,15 +205,10 @@ class Detector(nn.Module):
             normalizer=FeatureNormalizer(extractor.num_channels, kind=spec["feature_norm"]),
             denoiser=denoiser,
             scoring=Scoring(**spec["scoring"]),
-            kind=spec["kind"],
-            t_init=spec["t_init"],
-            num_steps=spec["num_steps"],
-            eta=spec["eta"],
-            num_noise_draws=spec["num_noise_draws"],
-            seed=spec["seed"],
+            **{name: spec[name] for name in _SETTINGS},
         )
-        if spec["decoder_width"] is not None:
-            detector.add_decoder(spec["decoder_width"])
+        if (width := spec["decoder_width"]) is not None:
+            detector.add_decoder(width)
         detector.teacher_hash = spec["teacher_hash"]
         detector.calibrated_for = spec["calibrated_for"]
         return detector

@@ -1,6 +1,5 @@
 """How published tables prepare maps, masks and image scores: three presets and their steps."""
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,11 +13,6 @@ from torch.nn import functional as F  # noqa: N812 (the field's spelling)
 
 from omiad.errors import InputError
 from omiad.scoring import gaussian_blur, highest_window
-
-_RESAMPLING = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-}
 
 
 @dataclass(frozen=True)
@@ -54,11 +48,7 @@ class Protocol:
     upsampling: str = "bilinear, corners aligned"
 
     def __post_init__(self) -> None:
-        """Check the fields.
-
-        Raises:
-            InputError: If a field is out of its range.
-        """
+        """Refuse fields that are out of their range."""
         if min(self.input_size, self.map_size, self.pool_size) < 1:
             raise InputError(
                 f"A protocol needs sizes of at least 1, but got input_size {self.input_size}, "
@@ -82,27 +72,21 @@ class Protocol:
     @property
     def changes(self) -> dict[str, Any]:
         """The fields that differ from the preset."""
-        preset = dataclasses.asdict(PROTOCOLS[self.name])
-        mine = dataclasses.asdict(self)
-        return {key: value for key, value in mine.items() if value != preset[key]}
+        preset = vars(PROTOCOLS[self.name])
+        return {key: value for key, value in vars(self).items() if value != preset[key]}
 
     @property
     def steps(self) -> dict[str, str]:
         """Each step in words, to print and to store."""
         size, side = self.input_size, self.map_size
         limit = "0" if self.mask_threshold == 0 else f"{self.mask_threshold:g} of white"
-        if self.blur_sigma == 0:
-            blur = "none"
-        elif self.blur_kernel is None:
-            blur = f"Gaussian, sigma {self.blur_sigma:g}, edges reflected"
-        else:
-            blur = f"Gaussian, sigma {self.blur_sigma:g}, {self.blur_kernel} x {self.blur_kernel}"
+        kernel = self.blur_kernel
+        edges = "edges reflected" if kernel is None else f"{kernel} x {kernel}"
+        window, score = self.pool_size, "highest pixel"
         if self.top_fraction:
             score = f"mean of the highest {100 * self.top_fraction:g} % of pixels"
-        elif self.pool_size > 1:
-            score = f"highest mean over {self.pool_size} x {self.pool_size} pixels"
-        else:
-            score = "highest pixel"
+        elif window > 1:
+            score = f"highest mean over {window} x {window} pixels"
         return {
             "input resize": f"{size} x {size}, bilinear",
             "mask resize": f"{size} x {size}, {self.mask_resize}, defective above {limit}",
@@ -110,7 +94,7 @@ class Protocol:
             "upsampling": self.upsampling,
             "compared at": f"{side} x {side}"
             + ("" if side == self.given_size else " (maps bilinear, masks nearest)"),
-            "blur": blur,
+            "blur": f"Gaussian, sigma {self.blur_sigma:g}, {edges}" if self.blur_sigma else "none",
             "image score": score,
         }
 
@@ -137,8 +121,6 @@ class Protocol:
         if self.map_size != self.given_size:
             size = (self.map_size, self.map_size)
             maps = F.interpolate(maps[:, None], size, mode="bilinear", align_corners=False)[:, 0]
-        if self.blur_sigma == 0:
-            return maps
         if self.blur_kernel is None:
             return gaussian_blur(maps, self.blur_sigma, edges="reflect")
         return gaussian_blur(maps, self.blur_sigma, edges="zero", radius=self.blur_kernel // 2)
@@ -146,8 +128,8 @@ class Protocol:
     def prepare_mask(self, mask: NDArray[np.bool_]) -> Tensor:
         """Bring a mask (H, W) to (map_size, map_size), bool."""
         white = Image.fromarray(mask.astype(np.uint8) * 255)
-        size = (self.input_size, self.input_size)
-        pixels = np.array(white.resize(size, _RESAMPLING[self.mask_resize]))
+        resampling = Image.Resampling[self.mask_resize.upper()]
+        pixels = np.array(white.resize((self.input_size, self.input_size), resampling))
         if self.crop is not None:
             start = round((self.input_size - self.crop) / 2)
             pixels = pixels[start : start + self.crop, start : start + self.crop]

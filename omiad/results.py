@@ -16,6 +16,7 @@ from omiad.files import write_whole
 from omiad.metrics import Results
 from omiad.metrics.bootstrap import LEVEL, ScoredImages, deviations, draw, interval, means
 from omiad.metrics.images import view_figures
+from omiad.metrics.ranking import Array
 from omiad.protocols import Protocol
 from omiad.types import Sample
 from omiad.version import __version__
@@ -34,11 +35,7 @@ class Bootstrap:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Check the fields.
-
-        Raises:
-            InputError: If one is negative.
-        """
+        """Refuse negative numbers."""
         if min(self.num, self.seed) < 0:
             raise InputError(
                 f"--num_resamples and --seed must not be negative, but got {self.num} and "
@@ -56,13 +53,12 @@ def write_results(
     dataset: str,
     device: torch.device,
     bootstrap: Bootstrap = Bootstrap(),
-    estimator: str = "exact",
     **about: Any,
 ) -> None:
-    """Write results.json: figures as fractions of 1, null if a figure is undefined.
+    """Write results.json and the images next to it: figures as fractions of 1, or null.
 
     Args:
-        path: The file; the images are written next to it, see `images_path`.
+        path: The results.json.
         results: All figures.
         samples: The test images, by their index.
         root: Folder of the data set.
@@ -70,21 +66,34 @@ def write_results(
         dataset: Name of the data set.
         device: Device of the model.
         bootstrap: How the intervals are drawn.
-        estimator: exact, or source for the estimators of the protocol's source.
         about: Further entries, such as the model.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_images(images_path(path), results, [sample.name(root) for sample in samples])
+    threads = torch.get_num_threads()
+    cpu = f"{platform.machine()} CPU, {threads} {'thread' if threads == 1 else 'threads'}"
+    changes, views = {}, {}
+    with zipfile.ZipFile(images_path(path), "w", zipfile.ZIP_DEFLATED) as archive:
+        for number, (category, (index, *columns)) in enumerate(results.images.items()):
+            shown = [samples[i] for i in index.tolist()]
+            names = np.array([sample.name(root) for sample in shown], np.str_)
+            images = ScoredImages._make([names, *columns, results.counts[category].read()])
+            for column, array in images._asdict().items():
+                with archive.open(f"{category}/{column}.npy", "w", force_zip64=True) as file:
+                    np.save(file, array)
+            views[category] = view_figures(shown, images.score, images.is_anomalous)
+            if bootstrap.num:
+                rng = np.random.default_rng([bootstrap.seed, number])
+                times = draw(images.is_anomalous, num=bootstrap.num, rng=rng)
+                changes[category] = deviations(images, times)
     record = {
         "dataset": dataset,
         "root": str(root.resolve()),
         **protocol.as_record(),
-        "estimator": estimator,
         **about,
         **results.as_record(),
-        "intervals": _intervals(results, read_images(images_path(path)), bootstrap),
-        "views": _views(results, samples),
-        "hardware": _hardware(device),
+        "intervals": _intervals(results, changes, bootstrap) if bootstrap.num else None,
+        "views": {category: row for category, row in views.items() if row} or None,
+        "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu,
         "versions": {"omiad": __version__, "torch": torch.__version__},
     }
     write_whole(path, json.dumps(record, indent=2) + "\n")
@@ -115,18 +124,10 @@ def read_results(path: Path) -> dict[str, Any]:
 
 
 def refuse_other_measures(records: Mapping[Path, dict[str, Any]]) -> None:
-    """Check that runs can be compared.
-
-    Args:
-        records: Content of each results.json, by its path.
-
-    Raises:
-        InputError: If the protocol, its changes or the estimator differ.
-    """
-    (path, record), *others = records.items()
-    first = measure(record)
+    """Refuse runs, by the path of their results.json, that were measured in different ways."""
+    (path, first), *others = ((path, measure(record)) for path, record in records.items())
     for other_path, other in others:
-        for key, second in measure(other).items():
+        for key, second in other.items():
             if first[key] != second:
                 raise InputError(
                     f"'{path}' was measured with {key} {first[key]}, '{other_path}' with {second}. "
@@ -152,22 +153,6 @@ def images_path(results: Path) -> Path:
     return results.with_suffix(".images.npz")
 
 
-def write_images(path: Path, results: Results, names: Sequence[str]) -> None:
-    """Write the images of all categories, one category in memory at a time."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for category, images in results.images.items():
-            columns = {
-                "name": np.array([names[i] for i in images.index.tolist()], dtype=np.str_),
-                "score": images.score,
-                "is_anomalous": images.is_anomalous,
-                "has_mask": images.has_mask,
-                "counts": results.counts[category].read().counts,
-            }
-            for column, array in columns.items():
-                with archive.open(f"{category}/{column}.npy", "w", force_zip64=True) as file:
-                    np.lib.format.write_array(file, array, allow_pickle=False)
-
-
 def read_images(path: Path) -> Iterator[tuple[str, ScoredImages]]:
     """Read the images of one category after another.
 
@@ -181,11 +166,9 @@ def read_images(path: Path) -> Iterator[tuple[str, ScoredImages]]:
         )
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            categories = list(dict.fromkeys(key.rpartition("/")[0] for key in archive.files))
-        for category in categories:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            for category in dict.fromkeys(key.rpartition("/")[0] for key in archive.files):
                 columns = [archive[f"{category}/{name}"] for name in ScoredImages._fields]
-            yield category, ScoredImages(*columns)
+                yield category, ScoredImages(*columns)
     except BROKEN_ARCHIVE as error:
         raise InputError(
             f"'{path}' cannot be read as the images of a test ({error}). Copy it again, or test "
@@ -194,15 +177,9 @@ def read_images(path: Path) -> Iterator[tuple[str, ScoredImages]]:
 
 
 def _intervals(
-    results: Results, categories: Iterator[tuple[str, ScoredImages]], bootstrap: Bootstrap
-) -> dict[str, Any] | None:
+    results: Results, changes: dict[str, dict[str, Array]], bootstrap: Bootstrap
+) -> dict[str, Any]:
     """Return the interval of each of the seven metrics, for each category and the mean."""
-    if not bootstrap.num:
-        return None
-    moved = {}
-    for number, (category, images) in enumerate(categories):
-        rng = np.random.default_rng([bootstrap.seed, number])
-        moved[category] = deviations(images, draw(images.is_anomalous, num=bootstrap.num, rng=rng))
     figures = {**results.categories, "mean": results.mean}
     rows = {
         name: {
@@ -210,25 +187,7 @@ def _intervals(
             for key in row
             if (figure := figures[name][key]) is not None
         }
-        for name, row in means(moved).items()
+        for name, row in means(changes).items()
     }
     mean = rows.pop("mean")
     return {"level": LEVEL, **asdict(bootstrap), "categories": rows, "mean": mean}
-
-
-def _views(results: Results, samples: Sequence[Sample]) -> dict[str, Any] | None:
-    """Return image figures by sample and by view, None if no image is one of several views."""
-    rows = {
-        category: view_figures(
-            [samples[i] for i in images.index.tolist()], images.score, images.is_anomalous
-        )
-        for category, images in results.images.items()
-    }
-    return {category: row for category, row in rows.items() if row} or None
-
-
-def _hardware(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    count = torch.get_num_threads()
-    return f"{platform.machine()} CPU, {count} {'thread' if count == 1 else 'threads'}"

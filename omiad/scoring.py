@@ -31,11 +31,7 @@ class Scoring:
     residual_weight: float = 0.5
 
     def __post_init__(self) -> None:
-        """Check the fields.
-
-        Raises:
-            InputError: If a field is out of its range.
-        """
+        """Refuse fields that are out of their range."""
         if self.pool_size < 1:
             raise InputError(f"scoring.pool_size must be at least 1, but got {self.pool_size}.")
         for name in ("blur_sigma", "memory_size", "residual_weight"):
@@ -54,23 +50,14 @@ def residual_norm(residual: Tensor) -> Tensor:
 def anomaly_map(distance: Tensor, size: int) -> Tensor:
     """Upsample the distance of each patch from normal ones to the pixels, not yet blurred.
 
-    The upsampling is bilinear with aligned corners (UniAD, models/reconstructions/uniad.py).
-
-    Args:
-        distance: Distance of each cell of the feature grid from normal ones (B, 1, h, w).
-        size: Side of the map in pixels.
-
-    Returns:
-        Anomaly maps (B, size, size), float32, not normalised.
+    The upsampling from (B, 1, h, w) to (B, size, size) is bilinear with aligned corners (UniAD,
+    models/reconstructions/uniad.py). Maps are float32 and not normalised.
     """
-    pixels = F.interpolate(distance, size=(size, size), mode="bilinear", align_corners=True)
-    return pixels[:, 0]
+    return F.interpolate(distance, (size, size), mode="bilinear", align_corners=True)[:, 0]
 
 
 def blurred(anomaly_map: Tensor, scoring: Scoring) -> Tensor:
     """Return maps (B, H, W) after the blur of the model, which mirrors them at their edges."""
-    if scoring.blur_sigma == 0:
-        return anomaly_map
     return gaussian_blur(anomaly_map, scoring.blur_sigma, edges="mirror")
 
 
@@ -78,19 +65,18 @@ Edges = Literal["mirror", "reflect", "zero"]
 
 
 def gaussian_blur(maps: Tensor, sigma: float, *, edges: Edges, radius: int | None = None) -> Tensor:
-    """Blur maps (B, H, W) with a Gaussian.
+    """Blur maps (B, H, W), float32, with a Gaussian of that many pixels; 0 is no blur.
 
-    Args:
-        maps: Maps (B, H, W), float32.
-        sigma: Standard deviation in pixels.
-        edges: What lies beyond the edges, in the terms of scipy.ndimage: `mirror` is the map
-            without its outermost pixels, `reflect` is the map with them, and `zero` is nothing.
-        radius: Pixels from the middle of the kernel to its ends; by default 4 sigma, as in scipy.
+    Beyond the edges lies, in the terms of scipy.ndimage, the map without its outermost pixels
+    (`mirror`), the map with them (`reflect`), or nothing (`zero`). The kernel reaches `radius`
+    pixels from its middle, by default 4 sigma as in scipy.
     """
+    if sigma == 0:
+        return maps
     radius = int(4 * sigma + 0.5) if radius is None else radius
-    height, width = (_blur_matrix(side, sigma, radius, edges) for side in maps.shape[1:])
+    height, width = (_blur_matrix(n, sigma, radius, edges).to(maps) for n in maps.shape[1:])
     with torch.autocast(maps.device.type, enabled=False):  # it would multiply in half precision
-        return height.to(maps) @ maps @ width.T.to(maps)
+        return height @ maps @ width.T
 
 
 def _blur_matrix(size: int, sigma: float, radius: int, edges: Edges) -> Tensor:
@@ -111,14 +97,9 @@ def _blur_matrix(size: int, sigma: float, radius: int, edges: Edges) -> Tensor:
 
 
 def image_score(anomaly_map: Tensor, scoring: Scoring) -> Tensor:
-    """Return the highest mean over a square window (UniAD, utils/eval_helper.py, EvalImageMax).
+    """Return the highest mean (B,) over the model's window of maps (B, H, W) before the blur.
 
-    Args:
-        anomaly_map: Maps (B, H, W), not blurred.
-        scoring: Side of the window.
-
-    Returns:
-        Scores (B,).
+    Source: UniAD, utils/eval_helper.py, EvalImageMax.
 
     Raises:
         InputError: If the window is larger than the map.
@@ -140,13 +121,10 @@ def highest_window(anomaly_map: Tensor, side: int) -> Tensor:
 
 
 def map_scale(pixels: Tensor) -> tuple[float, float]:
-    """Return the scores to draw darkest and brightest, at which normal images stay dark.
+    """Return the scores to draw darkest and brightest, so that pixels of normal images stay dark.
 
     The scale starts at the median and is 2.5 times as long as the distance from the median to the
     99th percentile.
-
-    Args:
-        pixels: Scores of pixels of normal images, of any shape.
     """
     values = pixels.flatten()
     values = values[:: 1 + len(values) // 2**24]  # torch.quantile takes no more

@@ -1,7 +1,6 @@
 """Drive headless Chromium through the pipe of its DevTools protocol, without a package."""
 
 import base64
-import fcntl
 import json
 import os
 import select
@@ -16,51 +15,36 @@ PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars",
          "--disable-background-networking", "--disable-component-update", "--disable-sync",
          "--remote-debugging-pipe")  # fmt: skip
-_SECONDS = 60.0
-"""Longest time to an answer."""
 
 
 class Browser:
     """One tab of a browser; skips the test where there is no browser.
 
-    Attributes:
-        problems: Errors and warnings of pages, and exceptions of their scripts.
-        requests: Addresses that pages asked for; data: addresses are left out.
+    It keeps the problems of all pages, and the addresses that they asked for (but for data:).
     """
 
     def __init__(self, profile: Path) -> None:
         program = next((path for name in PROGRAMS if (path := shutil.which(name))), None)
         if program is None:
             pytest.skip("no Chromium: apt-get install chromium")
-        self.problems: list[str] = []
-        self.requests: list[str] = []
+        self.problems, self.requests = list[str](), list[str]()
         self._buffer, self._number, self._session = b"", 0, ""
-        command_end, self._out = _pipe()
-        self._in, answer_end = _pipe()
-
-        def connect() -> None:  # Chromium reads descriptor 3 and writes 4
-            os.dup2(command_end, 3)
-            os.dup2(answer_end, 4)
-
+        (theirs_in, self._out), (self._in, theirs_out) = os.pipe(), os.pipe()
+        # Chromium reads descriptor 3 and writes 4.
+        script = f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}'
         self._process = subprocess.Popen(
-            [program, *FLAGS, f"--user-data-dir={profile}"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            close_fds=False,
-            preexec_fn=connect,  # noqa: PLW1509 (no thread of the tests holds a lock)
-        )
-        os.close(command_end)
-        os.close(answer_end)
-
-    def __enter__(self) -> "Browser":
+            ["bash", "-c", script, "bash", program, *FLAGS, f"--user-data-dir={profile}"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=(theirs_in, theirs_out),
+        )  # fmt: skip
+        os.close(theirs_in)
+        os.close(theirs_out)
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
         self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
-        return self
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._process.kill()
         self._process.wait()
         os.close(self._out)
@@ -75,7 +59,6 @@ class Browser:
             self._receive()
 
     def resize(self, width: int, height: int) -> None:
-        """Change the size of the window, in CSS pixels."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height,
                   deviceScaleFactor=1, mobile=width < 500)  # fmt: skip
 
@@ -86,30 +69,19 @@ class Browser:
 
     def run(self, script: str) -> Any:
         """Run the body of an async function and return what it returns."""
-        answer = self.call(
-            "Runtime.evaluate",
-            expression=f"(async () => {{ {script} }})()",
-            awaitPromise=True,
-            returnByValue=True,
-        )
+        answer = self.call("Runtime.evaluate", expression=f"(async () => {{ {script} }})()",
+                           awaitPromise=True, returnByValue=True)  # fmt: skip
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
     def press(self, key: str, code: int) -> None:
-        """Press and release a key."""
         text = {"text": "\r"} if key == "Enter" else {}
         for kind in ("keyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key,
                       windowsVirtualKeyCode=code, **text)  # fmt: skip
 
     def screenshot(self, path: Path) -> None:
-        """Write what the window shows as a PNG."""
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))
-
-    def pdf(self, path: Path) -> None:
-        """Print the page."""
-        printed = self.call("Page.printToPDF", printBackground=True, preferCSSPageSize=True)
-        path.write_bytes(base64.b64decode(printed["data"]))
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Send a command of the protocol and return its result."""
@@ -121,39 +93,25 @@ class Browser:
         while (answer := self._receive()).get("id") != self._number:
             pass
         assert "error" not in answer, (method, answer["error"])
-        result: dict[str, Any] = answer["result"]
-        return result
+        return dict(answer["result"])
 
     def _receive(self) -> dict[str, Any]:
         while b"\0" not in self._buffer:
-            ready, _, _ = select.select([self._in], [], [], _SECONDS)
+            ready, _, _ = select.select([self._in], [], [], 60.0)
             assert ready, "the browser does not answer"
             more = os.read(self._in, 2**20)
             assert more, "the browser has gone"
             self._buffer += more
         text, _, self._buffer = self._buffer.partition(b"\0")
         message: dict[str, Any] = json.loads(text)
-        self._note(message.get("method", ""), message.get("params", {}))
-        return message
-
-    def _note(self, method: str, said: dict[str, Any]) -> None:
-        match method:
+        said = message.get("params", {})
+        match message.get("method"):
             case "Page.loadEventFired":
                 self._is_loaded = True
-            case "Runtime.exceptionThrown":
-                self.problems.append(str(said["exceptionDetails"]))
+            case "Runtime.exceptionThrown" | "Runtime.consoleAPICalled":
+                self.problems.append(str(said))
             case "Log.entryAdded" if said["entry"]["level"] in ("error", "warning"):
                 self.problems.append(said["entry"]["text"])
-            case "Runtime.consoleAPICalled" if said["type"] in ("error", "warning"):
-                self.problems.append(str(said["args"]))
             case "Network.requestWillBeSent" if not said["request"]["url"].startswith("data:"):
                 self.requests.append(said["request"]["url"])
-
-
-def _pipe() -> tuple[int, int]:
-    """Return a pipe's ends to read and to write, away from the numbers that Chromium takes."""
-    ends = os.pipe()
-    moved = tuple(fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in ends)
-    for end in ends:
-        os.close(end)
-    return moved[0], moved[1]
+        return message

@@ -38,15 +38,20 @@ def slow_au_pro(scores: np.ndarray, masks: np.ndarray, limit: float) -> float:
     return float(area / limit)
 
 
-def slow_ranking(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Return AUROC, AP and F1-max by scikit-learn, and operating points threshold by threshold."""
-    scores, labels = scores.ravel(), labels.ravel()
+def sklearn_figures(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Return AUROC, AP and F1-max by scikit-learn."""
     precision, recall, _ = precision_recall_curve(labels, scores)
-    figures = {
+    return {
         "auroc": roc_auc_score(labels, scores),
         "ap": average_precision_score(labels, scores),
         "f1_max": (2 * precision * recall / np.maximum(precision + recall, 1e-12)).max(),
     }
+
+
+def slow_ranking(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Return scikit-learn's figures, and operating points threshold by threshold."""
+    scores, labels = scores.ravel(), labels.ravel()
+    figures = sklearn_figures(scores, labels)
     points = [(0.0, 0.0)]
     for threshold in np.unique(scores):
         found = scores >= threshold

@@ -17,9 +17,7 @@ from omiad.evaluation.evaluator import Evaluator
 from omiad.evaluation.maps import write_maps, write_scores
 from omiad.evaluation.options import EvaluationOptions
 from omiad.features import weights_hash
-from omiad.metrics import Results
 from omiad.modules import DetectionModule
-from omiad.protocols import Protocol
 from omiad.report import write_panels
 from omiad.types import Prediction, ScoringBatch
 
@@ -37,17 +35,8 @@ class Evaluation(EvaluationOptions, Callback):
     save_maps: bool = False
     num_in_panel: int = 6
 
-    @property
-    def results(self) -> Results:
-        """All figures, after the test."""
-        return self._evaluator.results
-
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Prepare the test masks as the protocol does.
-
-        Raises:
-            InputError: If the protocol gives a model other images than this model takes.
-        """
+        """Prepare the test masks as the protocol does, if it gives a model such images."""
         if stage != "test":
             return
         data = cast(DetectionModule, pl_module).data
@@ -64,47 +53,27 @@ class Evaluation(EvaluationOptions, Callback):
         data.prepare_mask = protocol.prepare_mask
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start without any prediction.
-
-        Raises:
-            InputError: If both model and protocol would blur the maps.
-        """
+        """Start without any prediction, unless both model and protocol would blur the maps."""
         module = cast(DetectionModule, pl_module)
         # Every process must ask for the folder, since Lightning broadcasts it.
         self._folder = Path(trainer.log_dir or trainer.default_root_dir)
-        self._evaluator = Evaluator(
-            module.data.samples("test"),
-            root=module.data.root,
-            protocol=self._protocol_of(module.detector),
-            options=self,
-        )
         self._clock = StepClock(module.device)
-
-    def _protocol_of(self, detector: Detector) -> Protocol:
-        """Return the protocol, with the steps that the model takes itself."""
-        scoring, size = detector.scoring, detector.extractor.image_size
+        scoring, size = module.detector.scoring, module.data.image_size
         protocol = self.build_protocol(image_size=size, pool_size=scoring.pool_size)
-        if scoring.blur_sigma == 0:
-            return protocol
-        if protocol.blur_sigma > 0:
-            raise InputError(
-                f"The model blurs its maps (sigma {scoring.blur_sigma:g}), and protocol "
-                f"{protocol.name} would blur them again. Give --model.scoring.blur_sigma 0 or "
-                f"--blur_sigma 0."
-            )
-        upsampling = f"{protocol.upsampling}; Gaussian, sigma {scoring.blur_sigma:g}"
-        if self.takes_model_window:
-            upsampling += ", after the image score"
-        return dataclasses.replace(protocol, upsampling=upsampling)
+        if scoring.blur_sigma > 0:
+            if protocol.blur_sigma > 0:
+                raise InputError(
+                    f"The model blurs its maps (sigma {scoring.blur_sigma:g}), and protocol "
+                    f"{protocol.name} would blur them again. Give --model.scoring.blur_sigma 0 or "
+                    f"--blur_sigma 0."
+                )
+            order = ", after the image score" if self.takes_model_window else ""
+            blur = f"{protocol.upsampling}; Gaussian, sigma {scoring.blur_sigma:g}{order}"
+            protocol = dataclasses.replace(protocol, upsampling=blur)
+        samples, root = module.data.samples("test"), module.data.root
+        self._evaluator = Evaluator(samples, root, protocol, options=self)
 
-    def on_test_batch_start(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        batch: ScoringBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_test_batch_start(self, *args: Any, **kwargs: Any) -> None:
         """Start the clock."""
         self._clock.start()
 
@@ -148,45 +117,43 @@ class Evaluation(EvaluationOptions, Callback):
                     self._add(module, module.test_step(batch, 0), batch)
 
         self._evaluator.compute(replay=replay)
-        if trainer.is_global_zero:
-            self._write(module)
-
-    def _write(self, module: DetectionModule) -> None:
-        detector, data = module.detector, module.data
-        train = data.samples("train")
-        low, high = detector.map_range.tolist()
+        if not trainer.is_global_zero:
+            return
+        path, data = self._folder / "results.json", module.data
+        train, (low, high) = data.samples("train"), module.detector.map_range.tolist()
         self._evaluator.write(
-            self._folder / "results.json",
+            path,
             scale=(low, high),
             references={sample.category: sample.name(data.root) for sample in reversed(train)},
             dataset=data.dataset_name,
             device=module.device,
             checkpoint=module.ckpt_path,
             selected_on="last",
-            seed=detector.seed,
-            weights=_weights(detector),
-            latency=self._clock.as_record(),
-            model={
-                "kind": detector.kind,
-                "t_init": detector.t_init,
-                "num_steps": detector.num_steps,
-                "eta": detector.eta,
-                "num_noise_draws": detector.noise.shape[0],
-                "backbone": detector.extractor.config["backbone"],
-                "image_size": detector.extractor.image_size,
-                "feature_size": detector.extractor.feature_size,
-                "scoring": vars(detector.scoring),
-            },
+            seed=module.detector.seed,
+            **_about(module.detector, self._clock),
         )
         if self.num_kept and self.num_in_panel:
-            write_panels(self._folder / "results.json", num_images=self.num_in_panel)
+            write_panels(path, num_images=self.num_in_panel)
         if self.save_maps:
-            samples = self._evaluator.samples
-            names = [sample.name(data.root) for sample in samples]
-            write_scores(self._folder / "scores.csv", names, self.results)
+            names = [sample.name(data.root) for sample in self._evaluator.samples]
+            write_scores(self._folder / "scores.csv", names, self._evaluator.results)
 
 
-def _weights(detector: Detector) -> dict[str, str]:
-    """Return hashes by which a report finds the teacher of a student."""
-    hashes = {"model": weights_hash(detector.denoiser.network)}
-    return hashes | ({"teacher": detector.teacher_hash} if detector.teacher_hash else {})
+def _about(detector: Detector, clock: StepClock) -> dict[str, Any]:
+    """Return the entries of a model in results.json; by the hashes a report finds its teacher."""
+    hashes = {"model": weights_hash(detector.denoiser.network), "teacher": detector.teacher_hash}
+    return {
+        "weights": {name: each for name, each in hashes.items() if each},
+        "latency": clock.as_record(),
+        "model": {
+            "kind": detector.kind,
+            "t_init": detector.t_init,
+            "num_steps": detector.num_steps,
+            "eta": detector.eta,
+            "num_noise_draws": detector.noise.shape[0],
+            "backbone": detector.extractor.config["backbone"],
+            "image_size": detector.extractor.image_size,
+            "feature_size": detector.extractor.feature_size,
+            "scoring": vars(detector.scoring),
+        },
+    }

@@ -8,11 +8,7 @@ import torch
 
 
 class StepClock:
-    """Measures steps, and waits until the device is idle before it reads the time.
-
-    Args:
-        device: Device of the model.
-    """
+    """Measures steps, and waits until the device is idle before it reads the time."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

@@ -19,8 +19,8 @@ from omiad.types import ImageBatch, Labels, Sample, ScoringBatch
 # In lower case; upper case is accepted too.
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
+# Resizes a mask (H, W), bool, to the size at which it is compared with the anomaly map.
 PrepareMask = Callable[[NDArray[np.bool_]], Tensor]
-"""Resizes a mask (H, W), bool, to the size at which it is compared with the anomaly map."""
 
 
 class MaskSizeError(InputError):
@@ -72,7 +72,7 @@ def load_mask(path: Path, *, image: Path) -> NDArray[np.bool_]:
         mask = ImageOps.exif_transpose(opened)
     if mask.mode not in ("1", "L", "F") and not mask.mode.startswith("I"):
         # An opaque alpha channel is no defect, and black may be any entry of a palette.
-        mask = Image.fromarray(np.array(_without_palette(mask).convert("RGB")).max(-1))
+        mask = Image.fromarray(np.array(mask.convert("RGBA"))[..., :3].max(-1))
     defective = np.array(mask).astype(np.bool_)
     with _opened(image) as opened:
         width, height = upright_size(opened)
@@ -157,15 +157,11 @@ def _read_rgb(path: Path) -> Image.Image:
         image = ImageOps.exif_transpose(opened)
     if image.mode == "F":
         raise InputError(
-            f"'{path}' has floating-point pixels, whose range is unknown. Convert it to 8 or 16 "
-            f"bits."
+            f"'{path}' has floating-point pixels of unknown range. Convert it to 8 or 16 bits."
         )
     if image.mode.startswith("I"):  # 16 bits; Pillow opens some such files with 32-bit pixels
         wide = np.asarray(image).astype(np.float64).clip(0, 65535)
         image = Image.fromarray((wide / 257).round().astype(np.uint8))
-    return _without_palette(image).convert("RGB")
-
-
-def _without_palette(image: Image.Image) -> Image.Image:
-    # By RGBA, because Pillow warns about transparent palettes.
-    return image.convert("RGBA") if image.mode == "P" else image
+    if image.mode == "P":  # a transparent palette that becomes RGB at once makes Pillow warn
+        image = image.convert("RGBA")
+    return image.convert("RGB")

@@ -24,7 +24,10 @@ def teacher_distance(x_g: Tensor, estimate: Tensor, weight: Tensor) -> Tensor:
 
 
 def hinge_discriminator_loss(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
-    """Return the hinge loss of the heads' logits (B, 1, H_k, W_k), summed (ADD eq. 3), (B,)."""
+    """Return the hinge loss of ADD eq. 3 without R1, summed over the heads, (B,).
+
+    Each head gives logits (B, 1, H_k, W_k), `real` for features and `fake` for generated features.
+    """
     return _sum_of_means([F.relu(1 - x) for x in real] + [F.relu(1 + x) for x in fake])
 
 

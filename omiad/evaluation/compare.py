@@ -14,13 +14,7 @@ from omiad.metrics import METRICS
 from omiad.metrics.bootstrap import ScoredImages, deviations, draw, interval, means
 from omiad.metrics.ranking import Array
 from omiad.metrics.table import COLUMNS, figures_table
-from omiad.results import (
-    Bootstrap,
-    images_path,
-    read_images,
-    read_results,
-    refuse_other_measures,
-)
+from omiad.results import Bootstrap, images_path, read_images, read_results, refuse_other_measures
 
 
 class Difference(NamedTuple):
@@ -74,19 +68,17 @@ def compare(
             f"Give two results.json to compare, or several with --minus or --seeds, but not "
             f"{len(results)}."
         )
-    records = {Path(path): read_results(Path(path)) for path in (*(minus or ()), *results)}
+    paths = [Path(path) for path in results]
+    subtracted = [Path(path) for path in minus or ()]
+    records = {path: read_results(path) for path in (*subtracted, *paths)}
     refuse_other_measures(records)
     if seeds:
-        Console().print(_seeds_table([records[Path(path)] for path in results]))
-        return
-    first, second = (minus, results) if minus else (results[:1], results[1:])
-    found = differences(
-        [Path(path) for path in first],
-        [Path(path) for path in second],
-        num=num_resamples,
-        seed=seed,
-    )
-    Console().print(_differences_table(found, first, second))
+        table = _seeds_table([records[path] for path in paths])
+    else:
+        first, second = (subtracted, paths) if minus else (paths[:1], paths[1:])
+        found = differences(first, second, num=num_resamples, seed=seed)
+        table = _differences_table(found, first, second)
+    Console().print(table)
 
 
 def differences(
@@ -96,112 +88,90 @@ def differences(
 
     Each draw takes images with replacement, the same for all runs, and as many pairs of runs as
     there are, with replacement. With n seeds the spread over seeds comes out too small by the
-    factor sqrt(1 - 1 / n).
-
-    Args:
-        first: Files results.json of a model, one for each seed or a single one.
-        second: Those of another model, of the same images.
-        num: Number of draws.
-        seed: Seed of the draws.
-
-    Raises:
-        InputError: If the images of the runs differ.
+    factor sqrt(1 - 1 / n). `first` may be a single run that is subtracted from each.
     """
     runs = list(dict.fromkeys([*first, *second]))
     pairs = list(zip([*first] * (len(second) // len(first)), second, strict=True))
     picked = np.random.default_rng([seed, 0, 1]).integers(len(pairs), size=(num, len(pairs)))
     shares = np.stack([(picked == number).mean(1) for number in range(len(pairs))])
-    figures = {path: read_results(path)["categories"] for path in runs}
-    value: dict[str, dict[str, Array]] = {}
-    changes: dict[str, dict[str, Array]] = {}
-    archives = (read_images(images_path(path)) for path in runs)
-    for number, row in enumerate(zip_longest(*archives)):
-        for path, entry in zip(runs, row, strict=True):
-            if (entry and entry[0]) != (row[0] and row[0][0]):
+    figures = {run: read_results(run)["categories"] for run in runs}
+    rows: dict[str, dict[str, Array]] = {}  # the difference, and how much it changes in each draw
+    archives = (read_images(images_path(run)) for run in runs)
+    for number, held in enumerate(zip_longest(*archives, fillvalue=("", None))):
+        category = held[0][0]
+        for run, (name, _) in zip(runs, held, strict=True):
+            if name != category:
                 raise InputError(
                     f"'{runs[0]}' has the categories {', '.join(sorted(figures[runs[0]]))}, but "
-                    f"'{path}' {', '.join(sorted(figures[path]))}. Compare runs on the same data."
+                    f"'{run}' {', '.join(sorted(figures[run]))}. Compare runs on the same data."
                 )
-        category, reference = row[0]
-        images = [_matched(reference, entry[1], category) for entry in row]
+        images = _aligned([each for _, each in held if each is not None], category)
         rng = np.random.default_rng([seed, number])
         times = draw(images[0].is_anomalous, num=num, rng=rng)
-        found = {path: deviations(one, times) for path, one in zip(runs, images, strict=True)}
-        value[category], changes[category] = {}, {}
+        found = {run: deviations(one, times) for run, one in zip(runs, images, strict=True)}
+        rows[category] = {}
         for key in METRICS:
-            of_runs = {path: figures[path][category][key] for path in runs}
-            if None in of_runs.values() or not all(key in found[path] for path in runs):
-                continue
-            by = np.array([[of_runs[b] - of_runs[a]] for a, b in pairs])
-            drawn = by + np.stack([found[b][key] - found[a][key] for a, b in pairs])
-            value[category][key] = by.mean(0)
-            changes[category][key] = (shares * drawn).sum(0) - by.mean()
-    value, changes = means(value), means(changes)
+            of_runs = {run: figures[run][category][key] for run in runs}
+            if None not in of_runs.values() and all(key in found[run] for run in runs):
+                by = np.array([[of_runs[b] - of_runs[a]] for a, b in pairs])
+                drawn = by + np.stack([found[b][key] - found[a][key] for a, b in pairs])
+                value = by.mean()
+                rows[category][key] = np.append(value, (shares * drawn).sum(0) - value)
     return {
         name: {
-            key: Difference(float(row[key][0]), *interval(float(row[key][0]), changes[name][key]))
-            for key in row
+            key: Difference(float(each[0]), *interval(float(each[0]), each[1:]))
+            for key, each in row.items()
         }
-        for name, row in value.items()
+        for name, row in means(rows).items()
     }
 
 
-def _matched(reference: ScoredImages, images: ScoredImages, category: str) -> ScoredImages:
-    """Return the images of a run by name, after checking that the reference has the same."""
-    unlike = set(reference.name.tolist()) ^ set(images.name.tolist())
-    if unlike:
-        raise InputError(
-            f"The runs saw different images of '{category}': {len(unlike)} are in one run alone, "
-            f"the first is {min(unlike)}. Compare runs on the same data."
-        )
-    reference, images = reference.sorted(), images.sorted()
-    unlike_labels = images.name[images.is_anomalous != reference.is_anomalous]
-    if len(unlike_labels):
-        raise InputError(
-            f"{len(unlike_labels)} images of '{category}' are defective in one run alone, the "
-            f"first is {unlike_labels[0]}. Compare runs on the same data."
-        )
-    return images
+def _aligned(runs: Sequence[ScoredImages], category: str) -> list[ScoredImages]:
+    """Return the images of each run by name, after checking that all have the same."""
+    runs = [ScoredImages._make(column[np.argsort(run.name)] for column in run) for run in runs]
+    for run in runs:
+        unlike = set(runs[0].name.tolist()) ^ set(run.name.tolist())
+        if unlike:
+            raise InputError(
+                f"The runs saw different images of '{category}': {len(unlike)} are in one run "
+                f"alone, the first is {min(unlike)}. Compare runs on the same data."
+            )
+        labelled = run.name[run.is_anomalous != runs[0].is_anomalous]
+        if len(labelled):
+            raise InputError(
+                f"{len(labelled)} images of '{category}' are defective in one run alone, the first "
+                f"is {labelled[0]}. Compare runs on the same data."
+            )
+    return list(runs)
 
 
 def _differences_table(
-    found: dict[str, dict[str, Difference]], first: Sequence[str], second: Sequence[str]
+    found: dict[str, dict[str, Difference]], first: Sequence[Path], second: Sequence[Path]
 ) -> Table:
     real = sum(each.is_real for each in found["mean"].values())
-    table = figures_table(
-        title=f"{', '.join(second)} minus {', '.join(first)}",
+    rows: dict[str, list[str]] = {}
+    for name, row in found.items():
+        texts = {key: "{:+.1f}\n{:.1f}\n{:.1f}".format(*(100 * x for x in row[key])) for key in row}
+        bold = {key: f"[bold]{text}[/bold]" for key, text in texts.items() if row[key].is_real}
+        rows[name] = [(texts | bold).get(key, "-") for key in COLUMNS]
+    return figures_table(
+        rows,
+        title=f"{', '.join(map(str, second))} minus {', '.join(map(str, first))}",
         caption=f"Below each difference: both ends of the interval of 95 % of the draws. Bold: the "
         f"interval leaves out zero ({real} of {len(found['mean'])} means).",
     )
-    for name, row in found.items():
-        if name == "mean":
-            table.add_section()
-        table.add_row(name, *(_cell(row.get(key)) for key in COLUMNS))
-    return table
-
-
-def _cell(difference: Difference | None) -> str:
-    if difference is None:
-        return "-"
-    value, low, high = (100 * number for number in difference)
-    text = f"{value:+.1f}\n{low:.1f}\n{high:.1f}"
-    return f"[bold]{text}[/bold]" if difference.is_real else text
 
 
 def _seeds_table(records: Sequence[dict[str, Any]]) -> Table:
     """Lay out mean and standard deviation over runs."""
-    table = figures_table(title=f"mean and standard deviation over {len(records)} runs")
-    rows = [{**record["categories"], "mean": record["mean"]} for record in records]
-    for name in dict.fromkeys(name for row in rows for name in row):
-        if name == "mean":
-            table.add_section()
-        values = [[row.get(name, {}).get(key) for row in rows] for key in COLUMNS]
-        table.add_row(name, *(_spread(figures) for figures in values))
-    return table
-
-
-def _spread(figures: Sequence[float | None]) -> str:
-    known = [100 * figure for figure in figures if figure is not None]
-    if len(known) < len(figures):
-        return "-"
-    return f"{np.mean(known):.1f}\n± {np.std(known, ddof=1):.1f}"
+    runs = [{**record["categories"], "mean": record["mean"]} for record in records]
+    rows: dict[str, list[str]] = {}
+    for name in dict.fromkeys(name for run in runs for name in run):
+        rows[name] = []
+        for key in COLUMNS:
+            figures = [run.get(name, {}).get(key) for run in runs]
+            is_known = None not in figures
+            percent = [100 * figure for figure in figures if is_known]
+            text = f"{np.mean(percent):.1f}\n± {np.std(percent, ddof=1):.1f}" if is_known else "-"
+            rows[name].append(text)
+    return figures_table(rows, title=f"mean and standard deviation over {len(records)} runs")

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +33,6 @@ class EvaluatedData:
 
     root: str
     layout: Layout = "auto"
-
-    def index(self) -> list[Sample]:
-        """List the test images.
-
-        Raises:
-            InputError: If there are none.
-        """
-        root = Path(self.root).expanduser()
-        samples = index_dataset(root, self.layout, test_only=True).samples
-        if not samples:
-            raise InputError(f"'{root}' has no test images. Check --data.root.")
-        return samples
 
 
 def evaluate(
@@ -79,13 +66,15 @@ def evaluate(
     path, root = Path(output), Path(data.root).expanduser()
     if path.exists():
         raise InputError(f"'{path}' already exists. Choose another --output.")
-    bootstrap = Bootstrap(num_resamples, seed)
-    chosen = EvaluationOptions(**options)
-    protocol, samples = chosen.build_protocol(), data.index()
+    bootstrap, chosen = Bootstrap(num_resamples, seed), EvaluationOptions(**options)
+    protocol = chosen.build_protocol()
+    samples = index_dataset(root, data.layout, test_only=True).samples
+    if not samples:
+        raise InputError(f"'{root}' has no test images. Check --data.root.")
     names = [sample.name(root) for sample in samples]
     files = find_maps(Path(maps), names)
     given = None if scores is None else read_scores(Path(scores), names)
-    evaluator = Evaluator(samples, root=root, protocol=protocol, options=chosen)
+    evaluator = Evaluator(samples, root, protocol, options=chosen)
 
     def add_all() -> None:
         for pixels, labels in _batches(samples, files, protocol):
@@ -99,11 +88,7 @@ def evaluate(
         dataset=root.resolve().name,
         device=torch.device("cpu"),
         bootstrap=bootstrap,
-        checkpoint=None,
-        selected_on=None,
-        seed=None,
-        weights=None,
-        latency=None,
+        **dict.fromkeys(("checkpoint", "selected_on", "seed", "weights", "latency")),
         model={"kind": "maps", "maps": maps, "scores": scores},
     )
 
@@ -114,23 +99,25 @@ def _batches(
     """Read maps and masks; faulty maps are named together at the end."""
     faults: list[str] = []
     side = protocol.given_size
-    indices = track(range(len(samples)), description="evaluate", transient=True)
-    for _, group in groupby(indices, lambda i: i // _BATCH_SIZE):
-        maps, rows = [], []
-        for i in group:
+    starts = range(0, len(samples), _BATCH_SIZE)
+    for start in track(starts, description="evaluate", transient=True):
+        maps, stop = [], min(start + _BATCH_SIZE, len(samples))
+        for file in files[start:stop]:
             try:
-                pixels = read_map(files[i])
+                pixels = read_map(file)
             except InputError as error:
                 faults.append(str(error).rstrip("."))
                 continue
             height, width = pixels.shape
-            if (height, width) == (side, side):
-                maps.append(pixels)
-                rows.append(i)
-            else:
-                faults.append(f"'{files[i]}' is {height} x {width}, not {side} x {side}")
-        if rows and not faults:
-            yield torch.stack(maps), _labels(samples, rows, protocol)
+            if (height, width) != (side, side):
+                faults.append(f"'{file}' is {height} x {width}, not {side} x {side}")
+            maps.append(pixels)
+        if not faults:
+            images, index = samples[start:stop], torch.arange(start, stop)
+            masks = torch.stack([_mask(sample, protocol) for sample in images])
+            is_anomalous = torch.tensor([sample.is_anomalous for sample in images])
+            is_drawn = torch.tensor([sample.mask is not None for sample in images])
+            yield torch.stack(maps), Labels(is_anomalous, masks, is_drawn | ~is_anomalous, index)
     complain(
         f"Protocol {protocol.name} takes maps of {side} x {side} finite scores (another side: "
         f"--image_size).",
@@ -138,15 +125,7 @@ def _batches(
     )
 
 
-def _labels(samples: Sequence[Sample], rows: list[int], protocol: Protocol) -> Labels:
-    """Return what is known about some images."""
-    images = [samples[i] for i in rows]
-    masks = [
-        torch.zeros(protocol.map_size, protocol.map_size, dtype=torch.bool)
-        if sample.mask is None
-        else protocol.prepare_mask(load_mask(sample.mask, image=sample.image))
-        for sample in images
-    ]
-    is_anomalous = torch.tensor([sample.is_anomalous for sample in images])
-    with_mask = torch.tensor([sample.mask is not None for sample in images])
-    return Labels(is_anomalous, torch.stack(masks), with_mask | ~is_anomalous, torch.tensor(rows))
+def _mask(sample: Sample, protocol: Protocol) -> Tensor:
+    if sample.mask is None:
+        return torch.zeros(protocol.map_size, protocol.map_size, dtype=torch.bool)
+    return protocol.prepare_mask(load_mask(sample.mask, image=sample.image))

@@ -24,24 +24,12 @@ _GRID = 8
 
 
 class Evaluator:
-    """Measures one test: its figures, and the small maps that a report shows.
-
-    Args:
-        samples: The test images, by their index.
-        root: Folder of the data set.
-        protocol: How maps, masks and image scores are prepared.
-        options: What the user chose.
-    """
+    """Measures one test: its figures, and the small maps that a report shows."""
 
     results: Results
 
     def __init__(
-        self,
-        samples: Sequence[Sample],
-        *,
-        root: Path,
-        protocol: Protocol,
-        options: EvaluationOptions,
+        self, samples: Sequence[Sample], root: Path, protocol: Protocol, options: EvaluationOptions
     ) -> None:
         self.samples = samples
         self.protocol = protocol
@@ -64,19 +52,15 @@ class Evaluator:
         score: Tensor | None = None,
         picture: Callable[[list[int]], Tensor | None] | None = None,
     ) -> None:
-        """Measure a batch.
+        """Measure a batch of maps (B, S, S) of the size that the protocol takes.
 
-        Args:
-            anomaly_map: Maps (B, S, S) of the size that the protocol takes.
-            labels: What is known about the images.
-            score: Image scores (B,) instead of the protocol's.
-            picture: Returns the reconstructions of some rows of the batch, (N, 3, H, W), uint8.
+        Given scores (B,) replace the protocol's. `picture` is that of `KeptImages.add`.
         """
         maps = self.protocol.prepare_map(anomaly_map.float().cpu())
         scores = self.protocol.image_score(maps) if score is None else score.cpu()
         prediction = Prediction(scores, maps)
-        indices = labels.index.tolist()
-        self._metrics.update(prediction, labels, [self.samples[i].category for i in indices])
+        categories = [self.samples[i].category for i in labels.index.tolist()]
+        self._metrics.update(prediction, labels, categories)
         if self._is_replay:
             return
         self._kept.add(prediction, labels, picture=picture)
@@ -88,9 +72,7 @@ class Evaluator:
     def compute(self, *, replay: Callable[[], None]) -> None:
         """Compute the figures over all processes; every process must call this method.
 
-        Args:
-            replay: Adds the same batches once more. It is called if the error of a figure may
-                exceed the tolerance.
+        If the error of a figure may exceed the tolerance, `replay` adds the same batches again.
         """
 
         def add_again() -> None:
@@ -116,11 +98,7 @@ class Evaluator:
     ) -> None:
         """Print the table, and write results.json and the files next to it.
 
-        Args:
-            path: The results.json.
-            scale: Scores drawn darkest and brightest.
-            references: Path of a normal training image of each category below the root.
-            about: Further arguments of `write_results`.
+        `scale` and `references` are those of `write_gallery`, `about` goes to `write_results`.
         """
         Console().print(results_table(self.results, steps=self.protocol.sentence))
         write_results(

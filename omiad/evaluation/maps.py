@@ -1,8 +1,9 @@
 """Anomaly maps and image scores on disk: which file belongs to which image, and what is in it."""
 
 import csv
+import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -31,16 +32,11 @@ _EXACT_INTEGERS = 2**24
 
 
 def find_maps(folder: Path, names: Sequence[str]) -> list[Path]:
-    """Return the map of each image: the file at the path of the image, with another suffix.
+    """Return the map of each image: the file at its path below the root, with another suffix.
 
     A results.json and the files next to it may lie among the maps.
 
-    Args:
-        folder: Folder of the maps.
-        names: Path of each image below the root of the data set, with forward slashes.
-
     Raises:
-        MissingInputError: If there is no such folder.
         InputError: If an image has no map or several, or a map has no image.
     """
     if not folder.is_dir():
@@ -56,13 +52,10 @@ def find_maps(folder: Path, names: Sequence[str]) -> list[Path]:
 
 
 def read_map(path: Path) -> Tensor:
-    """Read a map as float32, without scaling.
+    """Read a map (H, W) as float32, without scaling.
 
     An npy or npz file holds one array, and its axes of length 1 are dropped. A picture has one
     channel.
-
-    Returns:
-        Scores (H, W).
 
     Raises:
         InputError: If the file holds no such map, or its numbers are not finite or not exact in
@@ -85,18 +78,30 @@ def read_map(path: Path) -> Tensor:
     return torch.from_numpy(array.astype(np.float32))
 
 
+def _read_array(path: Path) -> NDArray[Any]:
+    try:
+        if path.suffix.lower() in (".npy", ".npz"):
+            with path.open("rb") as file:
+                held = np.load(file, allow_pickle=False)
+                arrays = [held] if isinstance(held, np.ndarray) else [*held.values()]
+        else:
+            with Image.open(path) as image:
+                if image.mode == "P":
+                    raise ValueError("its numbers are colours of a palette, not scores")
+                arrays = [np.array(image)] * getattr(image, "n_frames", 1)
+    except _UNREADABLE as error:
+        raise InputError(f"'{path}' cannot be read as a map ({error}).") from error
+    if len(arrays) != 1:
+        raise InputError(f"'{path}' holds {len(arrays)} arrays. Save the map alone.")
+    return arrays[0]
+
+
 def read_scores(path: Path, names: Sequence[str]) -> Tensor:
-    """Read the image scores of a method from a table with the columns image and score.
+    """Read the scores (N,), float64, of images from a table with the columns image and score.
 
-    Args:
-        path: CSV file; `image` is a path below the root of the data set, with any suffix.
-        names: Path of each image below the root, with forward slashes.
-
-    Returns:
-        Scores of the images (N,), float64.
+    An image is named by its path below the root of the data set, with any suffix.
 
     Raises:
-        MissingInputError: If there is no such file.
         InputError: If an image has no finite score or several, or a score has no image.
     """
     if not path.is_file():
@@ -111,15 +116,18 @@ def read_scores(path: Path, names: Sequence[str]) -> Tensor:
     if not {"image", "score"} <= set(columns):
         has = ", ".join(columns) or "none"
         raise InputError(f"'{path}' needs the columns image and score, but has {has}.")
-    given: dict[str, list[str]] = defaultdict(list)
+    given: dict[str, list[float]] = defaultdict(list)
     for row in table:
-        given[_stem((row["image"] or "").replace("\\", "/"))].append(row["score"] or "")
+        try:
+            score = float(row["score"] or "")
+        except ValueError:
+            score = math.nan
+        given[_stem((row["image"] or "").replace("\\", "/"))].append(score)
     sentence = f"The scores in '{path}' do not fit the test images."
-    texts = dict(zip(names, _matched(names, given, "score", sentence), strict=True))
-    complain(sentence, {
-        "no finite number for": [name for name, text in texts.items() if not _is_number(text)]
-    })  # fmt: skip
-    return torch.tensor([float(text) for text in texts.values()], dtype=torch.float64)
+    scores = dict(zip(names, _matched(names, given, "score", sentence), strict=True))
+    strange = [name for name, score in scores.items() if not math.isfinite(score)]
+    complain(sentence, {"no finite number for": strange})
+    return torch.tensor(list(scores.values()), dtype=torch.float64)
 
 
 def write_maps(folder: Path, names: Sequence[str], maps: Tensor) -> None:
@@ -136,51 +144,19 @@ def write_scores(path: Path, names: Sequence[str], results: Results) -> None:
         rows = csv.writer(file)
         rows.writerow(("image", "score"))
         for images in results.images.values():
-            for index, score in zip(images.index.tolist(), images.score.tolist(), strict=True):
-                rows.writerow((names[index], score))
+            shown = [names[i] for i in images.index.tolist()]
+            rows.writerows(zip(shown, images.score.tolist(), strict=True))
 
 
-def complain(sentence: str, faults: Mapping[str, Iterable[Any]]) -> None:
-    """Name all faults, kind by kind, if there are any.
-
-    Raises:
-        InputError: If there is a fault.
-    """
+def complain(sentence: str, faults: Mapping[str, Sequence[str]]) -> None:
+    """Refuse with all faults, kind by kind, if there are any."""
     parts = []
-    for kind, things in faults.items():
-        named = [str(thing) for thing in things]
+    for kind, named in faults.items():
         if named:
             more = f" and {len(named) - _MAX_NAMED} more" if len(named) > _MAX_NAMED else ""
             parts.append(f"{kind} {len(named)}: {', '.join(named[:_MAX_NAMED])}{more}")
     if parts:
         raise InputError(f"{sentence} {'; '.join(parts)}.")
-
-
-def _read_array(path: Path) -> NDArray[Any]:
-    suffix = path.suffix.lower()
-    try:
-        if suffix not in (".npy", ".npz"):
-            with Image.open(path) as image:
-                if image.mode == "P":
-                    raise ValueError("its numbers are colours of a palette, not scores")
-                arrays = [np.array(image)] * getattr(image, "n_frames", 1)
-        else:
-            with path.open("rb") as file:
-                held = np.load(file, allow_pickle=False)
-                is_one = isinstance(held, np.ndarray)
-                arrays = [held] if is_one else [held[name] for name in held.files]
-    except _UNREADABLE as error:
-        raise InputError(f"'{path}' cannot be read as a map ({error}).") from error
-    if len(arrays) != 1:
-        raise InputError(f"'{path}' holds {len(arrays)} arrays. Save the map alone.")
-    return arrays[0]
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return bool(np.isfinite(float(text)))
-    except ValueError:
-        return False
 
 
 def _matched(

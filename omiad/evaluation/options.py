@@ -41,11 +41,7 @@ class EvaluationOptions:
     num_kept: int = NUM_KEPT
 
     def __post_init__(self) -> None:
-        """Check the options.
-
-        Raises:
-            InputError: If there is no such protocol or a step is impossible.
-        """
+        """Refuse an unknown protocol and impossible steps."""
         self.build_protocol(pool_size=1)
 
     def build_protocol(
@@ -53,12 +49,7 @@ class EvaluationOptions:
     ) -> Protocol:
         """Return the protocol with the steps that were chosen.
 
-        Args:
-            image_size: Image size of the tested model, used if no other was chosen.
-            pool_size: Window of the tested model, used if no other image score was chosen.
-
-        Raises:
-            InputError: If there is no such protocol or a step is impossible.
+        The size and the window are those of a model; they are used if no others were chosen.
         """
         name = self.protocol or "uniad"
         if name not in PROTOCOLS:
@@ -68,23 +59,16 @@ class EvaluationOptions:
                 f"Both pool_size {self.pool_size} and top_fraction {self.top_fraction:g} would set "
                 f"the image score. Give one of --pool_size and --top_fraction."
             )
-        size = image_size if self.takes_model_size else self.image_size
         changes: dict[str, Any] = {
-            "input_size": size,
-            "map_size": size,
             "blur_sigma": self.blur_sigma,
             "pool_size": pool_size if self.takes_model_window else self.pool_size,
             "top_fraction": self.top_fraction if self.pool_size is None else 0.0,
         }
         changes = {key: value for key, value in changes.items() if value is not None}
+        size = image_size if self.protocol is None and self.image_size is None else self.image_size
         if size is not None:
-            changes["crop"] = None
+            changes |= {"input_size": size, "map_size": size, "crop": None}
         return dataclasses.replace(PROTOCOLS[name], **changes)
-
-    @property
-    def takes_model_size(self) -> bool:
-        """Whether a model is tested at its own image size."""
-        return self.protocol is None and self.image_size is None
 
     @property
     def takes_model_window(self) -> bool:

@@ -6,10 +6,8 @@ in `images` and pixel figures in `pixels`; both are computed by `ranking`. Pixel
 resample images, `estimators` reproduces published code, and `table` prints.
 """
 
-from omiad.metrics.detection import METRICS as METRICS
-from omiad.metrics.detection import AnomalyMetrics as AnomalyMetrics
-from omiad.metrics.detection import Results as Results
-from omiad.metrics.pixels import PixelDetection as PixelDetection
-from omiad.metrics.table import results_table as results_table
+from omiad.metrics.detection import METRICS, AnomalyMetrics, Results
+from omiad.metrics.pixels import PixelDetection
+from omiad.metrics.table import results_table
 
 __all__ = ["METRICS", "AnomalyMetrics", "PixelDetection", "Results", "results_table"]

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omiad.metrics.detection import IMAGE_METRICS, METRICS, PIXEL_METRICS
-from omiad.metrics.images import IMAGE_FIGURES
-from omiad.metrics.ranking import PIXEL_FIGURES, Array, Figure, Ranked
+from omiad.metrics.ranking import IMAGE_FIGURES, PIXEL_FIGURES, Array, Figure, Ranked
 
 LEVEL = 0.95
 """Share of the draws in an interval."""
@@ -39,11 +38,6 @@ class ScoredImages(NamedTuple):
     has_mask: NDArray[np.bool_]
     counts: NDArray[np.float32]
 
-    def sorted(self) -> "ScoredImages":
-        """Return the images by name."""
-        rows = np.argsort(self.name)
-        return ScoredImages._make(column[rows] for column in self)
-
 
 def draw(is_anomalous: NDArray[np.bool_], *, num: int, rng: np.random.Generator) -> Array:
     """Draw images with replacement within each class; how often each is drawn (num, N)."""
@@ -56,21 +50,16 @@ def draw(is_anomalous: NDArray[np.bool_], *, num: int, rng: np.random.Generator)
 
 
 def deviations(images: ScoredImages, times: Array) -> dict[str, Array]:
-    """Return how much each metric changes in each draw (R,); undefined metrics are left out.
+    """Return how much each metric of a category changes in each draw (R,), if it is defined.
 
-    Args:
-        images: Images of one category.
-        times: How often each image counts in each draw (R, N).
+    In draw r image n counts `times[r, n]` times.
     """
-    all_once = np.ones((1, times.shape[1]))
     blocks = np.array_split(times, min(len(times), 1 + times.size // _BLOCK))
-    changes: dict[str, Array] = {}
-    for part in (_image_metrics, _pixel_metrics):
-        whole = part(images, all_once)
-        drawn = [part(images, block) for block in blocks] if whole else []
-        for name, value in whole.items():
-            changes[name] = np.concatenate([row[name] for row in drawn]) - value
-    return changes
+    drawn = [_metrics(images, block) for block in blocks]
+    whole = _metrics(images, np.ones((1, times.shape[1])))
+    return {
+        name: np.concatenate([row[name] for row in drawn]) - value for name, value in whole.items()
+    }
 
 
 def means(categories: Mapping[str, dict[str, Array]]) -> dict[str, dict[str, Array]]:
@@ -87,35 +76,33 @@ def means(categories: Mapping[str, dict[str, Array]]) -> dict[str, dict[str, Arr
     return {**rows, "mean": mean}
 
 
-def interval(figure: float, changes: Array, *, level: float = LEVEL) -> tuple[float, float]:
-    """Return the interval around a figure that holds that share of the draws."""
-    low, high = np.nanquantile(changes, [(1 - level) / 2, (1 + level) / 2])
+def interval(figure: float, changes: Array) -> tuple[float, float]:
+    """Return the interval around a figure that holds `LEVEL` of the draws."""
+    low, high = np.nanquantile(changes, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(figure + low), float(figure + high)
 
 
-def _image_metrics(images: ScoredImages, times: Array) -> dict[str, Array]:
-    if images.is_anomalous.all() or not images.is_anomalous.any():
-        return {}
-    order = np.argsort(-images.score, kind="stable")
-    score, anomalous = images.score[order], images.is_anomalous[order]
-    starts = np.flatnonzero(np.append(True, score[1:] != score[:-1]))
-    counts = times[:, order] * np.stack([~anomalous, anomalous, anomalous])[:, None]
-    tied = np.add.reduceat(counts, starts, axis=2)
-    return {name: _values(IMAGE_FIGURES[name], tied) for name in IMAGE_METRICS}
-
-
-def _pixel_metrics(images: ScoredImages, times: Array) -> dict[str, Array]:
-    if not images.has_mask.all() or not images.counts[:, 1].any():
-        return {}
-    counts = times.astype(np.float32) @ images.counts.reshape(len(times[0]), -1)
-    stacked = counts.reshape(len(times), 3, -1).swapaxes(0, 1)[..., ::-1].astype(np.float64)
-    return {name: _values(PIXEL_FIGURES[name], stacked) for name in PIXEL_METRICS}
+def _metrics(images: ScoredImages, times: Array) -> dict[str, Array]:
+    """Return each metric of each draw (R,), of those that all images together define."""
+    figures: dict[str, Array] = {}
+    anomalous = images.is_anomalous
+    if anomalous.any() and not anomalous.all():
+        order = np.argsort(-images.score, kind="stable")
+        score, anomalous = images.score[order], anomalous[order]
+        starts = np.flatnonzero(np.append(True, score[1:] != score[:-1]))
+        counts = times[:, order] * np.stack([~anomalous, anomalous, anomalous])[:, None]
+        tied = np.add.reduceat(counts, starts, axis=2)
+        figures |= {name: _values(IMAGE_FIGURES[name], tied) for name in IMAGE_METRICS}
+    if images.has_mask.all() and images.counts[:, 1].any():
+        drawn = times.astype(np.float32) @ images.counts.reshape(len(times[0]), -1)
+        bins = drawn.reshape(len(times), 3, -1).swapaxes(0, 1)[..., ::-1].astype(np.float64)
+        figures |= {name: _values(PIXEL_FIGURES[name], bins) for name in PIXEL_METRICS}
+    return figures
 
 
 def _values(figure: Callable[[Ranked], Figure], counts: Array) -> Array:
     """Return a figure of each draw from its counts (3, R, K), NaN if either class is missing."""
     values = np.full(counts.shape[1], np.nan)
     rows = (counts[:2].sum(-1) > 0).all(0)
-    ranked = Ranked(counts[:, rows], np.ones(counts.shape[-1], np.bool_))
-    values[rows] = figure(ranked).interval.value
+    values[rows] = figure(Ranked(counts[:, rows])).interval.value
     return values

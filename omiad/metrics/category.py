@@ -4,28 +4,21 @@ from omiad.metrics.estimators import SOURCE_ESTIMATORS
 from omiad.metrics.gathering import gather
 from omiad.metrics.images import Images, image_figures
 from omiad.metrics.pixels import PixelDetection
-from omiad.metrics.ranking import PIXEL_FIGURES, Interval
+from omiad.metrics.ranking import PIXEL_FIGURES, Figures, Interval
 from omiad.types import Labels, Prediction
-
-Figures = dict[str, float | None]
 
 
 class CategoryMetrics:
-    """The scores of one category and its figures.
-
-    Args:
-        max_bins: Most bins in the first pass over the maps.
-
-    Attributes:
-        images: The images of all processes with their scores, after `compute`.
-        pixel: The counts of the maps.
-    """
+    """The scores of one category and its figures; arguments as of `AnomalyMetrics`."""
 
     images: Images
+    """The images of all processes with their scores, after `compute`."""
+    _intervals: dict[str, Interval | None]
 
-    def __init__(self, max_bins: int) -> None:
-        self._scored: dict[int, tuple[float, bool, bool]] = {}
+    def __init__(self, *, max_bins: int, source: str | None) -> None:
         self.pixel = PixelDetection(max_bins=max_bins)
+        self._estimate = None if source is None else SOURCE_ESTIMATORS[source]
+        self._scored: dict[int, tuple[float, bool, bool]] = {}
 
     def update(self, prediction: Prediction, labels: Labels) -> None:
         """Add the predictions of some images; an image that was added before is skipped."""
@@ -46,34 +39,23 @@ class CategoryMetrics:
 
     def compute_pixels(self) -> None:
         """Compute the pixel figures over all processes; every process must call this method."""
-        self._pixel_figures: dict[str, Interval | None] = self.pixel.compute()
+        self._intervals = self.pixel.compute()
         if not self.images.has_mask.all():
-            self._pixel_figures = dict.fromkeys(PIXEL_FIGURES)
+            self._intervals = dict.fromkeys(PIXEL_FIGURES)
 
     @property
     def has_pixel_figures(self) -> bool:
         """Whether the pixel figures are defined."""
-        return None not in self._pixel_figures.values()
+        return None not in self._intervals.values()
 
-    def figures(self, source: str | None) -> Figures:
-        """Return all figures, some of them as the source of a protocol estimates them."""
-        exact = {name: figure and figure.value for name, figure in self._pixel_figures.items()}
-        figures = image_figures(self.images.score, self.images.is_anomalous) | exact
-        return figures | self._estimates(source)
-
-    def bounds(self, source: str | None) -> dict[str, float]:
-        """Return the largest error of each exact figure."""
-        estimated = self._estimates(source)
-        return {
-            name: figure.bound
-            for name, figure in self._pixel_figures.items()
-            if figure is not None and name not in estimated
-        }
-
-    def _estimates(self, source: str | None) -> Figures:
-        if source is None or not self.has_pixel_figures:
-            return {}
-        return SOURCE_ESTIMATORS[source](self.pixel.bins)
+    def figures(self) -> tuple[Figures, dict[str, float]]:
+        """Return all figures, and the largest error of each pixel figure that is exact."""
+        figures = image_figures(self.images.score, self.images.is_anomalous)
+        known = {name: each for name, each in self._intervals.items() if each is not None}
+        figures |= dict.fromkeys(PIXEL_FIGURES) | {name: each.value for name, each in known.items()}
+        estimates = self._estimate(self.pixel.bins) if self._estimate and known else {}
+        bounds = {name: each.bound for name, each in known.items() if name not in estimates}
+        return figures | estimates, bounds
 
     def note(self) -> str | None:
         """Say why figures are missing or less exact than asked for, None if no figure is."""

@@ -1,29 +1,27 @@
 """The figures of every category of a data set, and their means over categories."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
+from torchmetrics import Metric
 
 from omiad.errors import InputError
-from omiad.metrics.category import CategoryMetrics, Figures
+from omiad.metrics.category import CategoryMetrics
 from omiad.metrics.histogram import MAX_BINS
 from omiad.metrics.image_counts import ImageCounts
-from omiad.metrics.images import IMAGE_FIGURES, Images
+from omiad.metrics.images import Images
 from omiad.metrics.pixels import TOLERANCE
-from omiad.metrics.ranking import PIXEL_FIGURES
+from omiad.metrics.ranking import Figures
 from omiad.types import Labels, Prediction
 
 IMAGE_METRICS = ("image_auroc", "image_ap", "image_f1_max")
 PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro")
 METRICS = IMAGE_METRICS + PIXEL_METRICS
-FURTHER = tuple(name for name in (*IMAGE_FIGURES, *PIXEL_FIGURES) if name not in METRICS)
-"""Figures besides the seven: operating points, and AU-PRO at lower limits."""
 
 
-@dataclass(frozen=True)
-class Results:
+class Results(NamedTuple):
     """Figures as fractions of 1, None where a figure is undefined.
 
     Attributes:
@@ -55,21 +53,16 @@ class Results:
 
     def as_record(self) -> dict[str, Any]:
         """Return the figures as plain data, for results.json."""
-        return {
-            "categories": self.categories,
-            "mean": self.mean,
-            "n": self.n,
-            "notes": self.notes,
-            "further": {"categories": self.further, "mean": self.further_mean},
-            "bounds": self.bounds,
-        }
+        further = {"categories": self.further, "mean": self.further_mean}
+        names = ("categories", "mean", "n", "notes", "further", "bounds")
+        return {**{name: getattr(self, name) for name in names}, "further": further}
 
 
-class AnomalyMetrics:
+class AnomalyMetrics(Metric):
     """The figures of every category of a data set, from one test fed batch by batch in any order.
 
-    Maps are counted and not kept. Under torch.distributed each process feeds its share, and an
-    image that several processes were given counts once.
+    Maps are counted and not kept. Under torch.distributed each process feeds its share, `compute`
+    gathers the counts, and an image that several processes were given counts once.
 
     Args:
         categories: Names of the categories, in the order of the results.
@@ -81,6 +74,8 @@ class AnomalyMetrics:
         InputError: If the tolerance is negative or NaN, or a category has an impossible name.
     """
 
+    full_state_update = False
+
     def __init__(
         self,
         categories: Sequence[str],
@@ -89,6 +84,7 @@ class AnomalyMetrics:
         max_bins: int = MAX_BINS,
         source: str | None = None,
     ) -> None:
+        super().__init__(sync_on_compute=False)
         if not tolerance >= 0:
             raise InputError(f"tolerance must not be negative, but got {tolerance}.")
         if "mean" in categories:
@@ -98,10 +94,16 @@ class AnomalyMetrics:
         for name in categories:
             if name.encode(errors="ignore").decode() != name:
                 raise InputError(f"The category {name!a} is not named in UTF-8. Rename its folder.")
-        self._categories = {name: CategoryMetrics(max_bins) for name in categories}
+        self._names = categories
         self._tolerance = tolerance
-        self._source = source
-        self._unsettled: list[str] | None = None  # categories that the second pass counts
+        self._build = partial(CategoryMetrics, max_bins=max_bins, source=source)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all predictions."""
+        super().reset()
+        self._categories = {name: self._build() for name in self._names}
+        self._settled: set[str] = set()  # categories that the second pass does not count
 
     def update(self, prediction: Prediction, labels: Labels, categories: Sequence[str]) -> None:
         """Add the predictions of a batch.
@@ -114,13 +116,13 @@ class AnomalyMetrics:
         Raises:
             InputError: If a score is NaN or infinite.
         """
-        scores, maps = (tensor.detach().cpu() for tensor in prediction)
+        prediction = Prediction(*(tensor.detach().cpu() for tensor in prediction))
         labels = Labels(*(tensor.cpu() for tensor in labels))
         for name in dict.fromkeys(categories):
-            if self._unsettled is not None and name not in self._unsettled:
+            if name in self._settled:
                 continue
             rows = torch.tensor([i for i, other in enumerate(categories) if other == name])
-            part = Prediction(scores[rows], maps[rows])
+            part = Prediction(*(tensor[rows] for tensor in prediction))
             if not all(bool(torch.isfinite(tensor).all()) for tensor in part):
                 raise InputError(
                     f"A score of category '{name}' is NaN or infinite. Was the model trained in a "
@@ -138,27 +140,30 @@ class AnomalyMetrics:
         for category in self._categories.values():
             category.compute()
         if replay is not None:
-            self._unsettled = [
+            coarse = [
                 name
                 for name, category in self._categories.items()
                 if category.has_pixel_figures and category.pixel.refine(self._tolerance)
             ]
-            if self._unsettled:
+            self._settled = self._categories.keys() - coarse
+            if coarse:
                 replay()
-            for name in self._unsettled:
+            for name in coarse:
                 self._categories[name].compute_pixels()
         return self._results()
 
     def _results(self) -> Results:
-        categories = self._categories
-        figures = {name: category.figures(self._source) for name, category in categories.items()}
-        seven = {name: {key: row[key] for key in METRICS} for name, row in figures.items()}
-        for row in seven.values():
-            values = [value for value in row.values() if value is not None]
-            row["mad"] = sum(values) / len(values) if len(values) == len(METRICS) else None
-        further = {name: {key: row[key] for key in FURTHER} for name, row in figures.items()}
+        seven: dict[str, Figures] = {}
+        further: dict[str, Figures] = {}
+        bounds: dict[str, dict[str, float]] = {}
+        for name, category in self._categories.items():
+            figures, bounds[name] = category.figures()
+            seven[name] = {key: figures.pop(key) for key in METRICS}
+            values = [value for value in seven[name].values() if value is not None]
+            seven[name]["mad"] = sum(values) / len(values) if len(values) == len(METRICS) else None
+            further[name] = figures
         mean, n = _mean(seven)
-        notes = {name: category.note() for name, category in categories.items()}
+        notes = {name: category.note() for name, category in self._categories.items()}
         return Results(
             categories=seven,
             mean=mean,
@@ -166,9 +171,9 @@ class AnomalyMetrics:
             notes={name: note for name, note in notes.items() if note is not None},
             further=further,
             further_mean=_mean(further)[0],
-            bounds={name: category.bounds(self._source) for name, category in categories.items()},
-            images={name: category.images for name, category in categories.items()},
-            counts={name: category.pixel.images for name, category in categories.items()},
+            bounds=bounds,
+            images={name: category.images for name, category in self._categories.items()},
+            counts={name: category.pixel.images for name, category in self._categories.items()},
         )
 
 

@@ -12,14 +12,56 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 
 MAX_BINS = 2**17
 """Bins of a category: 28 bytes each, 3.7 MB."""
 
 
+class Pixels(NamedTuple):
+    """Scores to count.
+
+    Attributes:
+        codes: Codes of the scores (N,).
+        defective: Positions of the defective pixels among them, ascending (M,).
+        weights: 1 / area of the region of each defective pixel (M,).
+    """
+
+    codes: NDArray[np.int32]
+    defective: NDArray[np.intp]
+    weights: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, codes: NDArray[np.int32], masks: NDArray[np.bool_]) -> "Pixels":
+        """Weight each region of masks (B, H, W) the same, as MVTec AD's AU-PRO does.
+
+        With these weights the mean overlap over all regions is a weighted true-positive rate.
+        Pixels that touch at a corner belong to one region.
+        """
+        weights = [np.empty(0, np.float32)]
+        for mask in masks[masks.any((1, 2))]:
+            [box] = ndimage.find_objects(mask.astype(np.uint8))
+            regions, _ = ndimage.label(mask[box], structure=np.ones((3, 3), np.bool_))
+            inside = regions[mask[box]]
+            weights.append(1 / np.bincount(inside).astype(np.float32)[inside])
+        return cls(codes.ravel(), np.flatnonzero(masks), np.concatenate(weights))
+
+    def part(self, start: int, size: int) -> "Pixels":
+        """Return some pixels in a row."""
+        first, last = np.searchsorted(self.defective, [start, start + size])
+        codes, inside = self.codes[start : start + size], slice(first, last)
+        return Pixels(codes, self.defective[inside] - start, self.weights[inside])
+
+    def take(self, rows: NDArray[np.bool_]) -> "Pixels":
+        """Return the pixels that are picked (N,)."""
+        kept = rows[self.defective]
+        position = np.cumsum(rows) - 1
+        return Pixels(self.codes[rows], position[self.defective[kept]], self.weights[kept])
+
+
 class Tally(NamedTuple):
-    """Counts of scores in the bins that are not empty.
+    """Counts of scores in the bins that are not empty; by default of no scores.
 
     Attributes:
         shift: Binary logarithm of the number of codes in a bin.
@@ -28,14 +70,9 @@ class Tally(NamedTuple):
             its region (3, K), float64.
     """
 
-    shift: int
-    keys: NDArray[np.int32]
-    counts: NDArray[np.float64]
-
-    @classmethod
-    def empty(cls) -> "Tally":
-        """Return the tally of no scores."""
-        return cls(0, np.empty(0, np.int32), np.empty((3, 0)))
+    shift: int = 0
+    keys: NDArray[np.int32] = np.empty(0, np.int32)
+    counts: NDArray[np.float64] = np.empty((3, 0))
 
     def take(self, rows: NDArray[np.bool_]) -> "Tally":
         """Return some of the bins."""
@@ -96,25 +133,11 @@ def scores_of(codes: NDArray[np.int32]) -> NDArray[np.float32]:
     return (codes ^ ((codes >> 31) & np.int32(0x7FFFFFFF))).view(np.float32)
 
 
-def tally(
-    codes: NDArray[np.int32],
-    defective: NDArray[np.intp],
-    weights: NDArray[np.float32],
-    *,
-    shift: int = 0,
-    max_bins: int = MAX_BINS,
-) -> Tally:
-    """Count scores in the narrowest bins that `max_bins` allows.
-
-    Args:
-        codes: Codes of the scores (N,).
-        defective: Positions of the defective pixels among them (M,).
-        weights: 1 / area of the region of each defective pixel (M,).
-        shift: Binary logarithm of the least number of codes in a bin.
-        max_bins: Most bins that are not empty.
-    """
+def tally(pixels: Pixels, *, shift: int = 0, max_bins: int = MAX_BINS) -> Tally:
+    """Count pixels in the narrowest bins of at least 2**shift codes that `max_bins` allows."""
+    codes = pixels.codes
     if not codes.size:
-        return Tally.empty()
+        return Tally()
     low, high = (int(code) >> shift for code in torch.aminmax(torch.from_numpy(codes)))
     if high - low > 4 * max_bins:
         # A part of the scores never needs wider bins than all of them.
@@ -122,13 +145,19 @@ def tally(
         more = _shift_for(np.sort(part), max_bins)
         shift, low, high = shift + more, low >> more, high >> more
     keys = codes >> np.int32(shift)
-    keys_defective = keys[defective]
-    distinct, total = _count(keys, low, high)
+    keys_defective = keys[pixels.defective]
+    if high - low > 4 * keys.size:
+        distinct, total = np.unique(keys, return_counts=True)
+    else:
+        keys -= np.int32(low)
+        total = torch.bincount(torch.from_numpy(keys)).numpy()
+        distinct = np.flatnonzero(total).astype(np.int32) + np.int32(low)
+        total = total[total != 0]
     counts = np.zeros((3, len(distinct)))
-    if len(defective):
+    if len(keys_defective):
         bins = np.searchsorted(distinct, keys_defective)
         counts[1] = np.bincount(bins, minlength=len(distinct))
-        counts[2] = np.bincount(bins, weights=weights, minlength=len(distinct))
+        counts[2] = np.bincount(bins, weights=pixels.weights, minlength=len(distinct))
     counts[0] = total - counts[1]
     return merge([Tally(shift, distinct, counts)], max_bins=max_bins)
 
@@ -164,16 +193,3 @@ def _shift_for(keys: NDArray[np.int32], max_bins: int) -> int:
     # Neighbours stay distinct up to the highest bit in which they differ.
     changes = (keys[1:] ^ keys[:-1]).view(np.uint32)
     return int(np.partition(changes, -max_bins)[-max_bins]).bit_length()
-
-
-def _count(
-    keys: NDArray[np.int32], low: int, high: int
-) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Return the distinct keys, ascending, and how often each occurs; may overwrite the keys."""
-    if high - low > 4 * keys.size:
-        distinct, counts = np.unique(keys, return_counts=True)
-        return distinct, counts
-    keys -= np.int32(low)
-    counts = torch.bincount(torch.from_numpy(keys)).numpy()
-    is_there = counts != 0
-    return np.flatnonzero(is_there).astype(np.int32) + np.int32(low), counts[is_there]

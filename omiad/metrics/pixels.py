@@ -2,15 +2,13 @@
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from omiad.errors import InputError
 from omiad.metrics.gathering import gather
-from omiad.metrics.histogram import MAX_BINS, Bins, Tally, merge, score_codes, tally
+from omiad.metrics.histogram import MAX_BINS, Bins, Pixels, Tally, merge, score_codes, tally
 from omiad.metrics.image_counts import ImageCounts
 from omiad.metrics.ranking import PIXEL_FIGURES, Interval, Ranked
-from omiad.metrics.regions import weigh_regions
 
 TOLERANCE = 1e-4
 """Largest error of a figure, as a fraction of 1, that needs no second pass."""
@@ -33,12 +31,12 @@ class PixelDetection:
     """
 
     def __init__(self, *, max_bins: int = MAX_BINS) -> None:
-        self.bins = Bins.of(Tally.empty())
+        self.bins = Bins.of(Tally())
         self.images = ImageCounts()
         self.is_repeatable = True
         self._pass = _Pass(max_bins=max_bins)
-        self._counted = Tally.empty()
-        self._rest = Tally.empty()  # the bins that the second pass does not count again
+        self._counted = Tally()
+        self._rest = Tally()  # the bins that the second pass does not count again
 
     def update(self, anomaly_map: Tensor, masks: Tensor, index: Tensor) -> None:
         """Add maps; an image whose index was added before is skipped.
@@ -61,18 +59,15 @@ class PixelDetection:
                 f"Pixel metrics rank float32, which rounds some of these {anomaly_map.dtype} "
                 f"scores. Give float32 maps."
             )
-        images = index.tolist()
-        rows = self._pass.new_rows(images)
+        images, seen = index.tolist(), self._pass.images
+        rows = [images.index(image) for image in dict.fromkeys(images) if image not in seen]
         if not rows:
             return
-        codes, labels = score_codes(anomaly_map), masks.bool().cpu().numpy()
-        if len(rows) < len(images):
-            codes, labels, images = codes[rows], labels[rows], [images[row] for row in rows]
-        codes = codes.reshape(len(rows), -1)
-        pixels, weights = weigh_regions(labels)
+        pixels = Pixels.of(score_codes(anomaly_map[rows]), masks[rows].bool().cpu().numpy())
+        images = [images[row] for row in rows]
         if self._pass.picked is None:
-            self.images.add(codes, pixels, weights, images)
-        self._pass.add(codes, pixels, weights, images)
+            self.images.add(pixels, images)
+        self._pass.add(pixels, images)
 
     def compute(self) -> dict[str, Interval | None]:
         """Return each pixel figure as a fraction of 1, None if either class is missing.
@@ -84,84 +79,72 @@ class PixelDetection:
         self.is_repeatable = picked is None or picked.is_split_by(counted)
         if self.is_repeatable:
             self._counted, self.bins = counted, Bins.of(self._rest, counted)
-        if not self._has_both_classes:
-            return dict.fromkeys(PIXEL_FIGURES)
         ranked = self._ranked()
+        if ranked is None:
+            return dict.fromkeys(PIXEL_FIGURES)
         return {name: figure(ranked).interval for name, figure in PIXEL_FIGURES.items()}
 
     def refine(self, tolerance: float = TOLERANCE) -> bool:
         """Prepare a second pass over the same maps, which counts some bins in narrower bins.
 
-        Maps that crowd in few bins, such as softmax maps near one, need this pass; none that was
-        tried needs a third (tests/benchmarks/metrics.py --passes). Call this method once, after
-        `compute`, in all processes.
-
-        Args:
-            tolerance: Largest error of a figure, as a fraction of 1.
-
-        Returns:
-            Whether the second pass is needed. If it is, only the picked bins count from now on.
+        It is needed, and True is returned, if the error of a figure may exceed the tolerance, as
+        for maps that crowd in few bins. None that was tried needs a third pass
+        (tests/benchmarks/metrics.py --passes). Call this method once, after `compute`, in all
+        processes.
         """
-        if not self._has_both_classes:
+        rows, ranked = np.zeros(len(self.bins.start), np.bool_), self._ranked()
+        if ranked is None:
             return False
-        ranked, rows = self._ranked(), np.zeros(len(self.bins.start), np.bool_)
         for figure in PIXEL_FIGURES.values():
             interval, spread = figure(ranked)
             if interval.bound > tolerance:
-                rows |= _largest(spread[::-1], but=tolerance)
+                # The smallest spreads, which add up to at most the tolerance, are left.
+                order = np.argsort(spread[::-1])
+                ascending = spread[::-1][order]
+                rows[order] |= (np.cumsum(ascending) > tolerance) & (ascending > 0)
         if not rows.any():
             return False
         self._rest = self._counted.take(~rows)
         self._pass = _Pass(max_bins=2 * self._pass.max_bins, picked=self._counted.take(rows))
         return True
 
-    @property
-    def _has_both_classes(self) -> bool:
-        return bool((self.bins.counts[:2].sum(axis=1) > 0).all())
-
-    def _ranked(self) -> Ranked:
-        return Ranked(self.bins.counts[:, ::-1], self.bins.is_tied[::-1])
+    def _ranked(self) -> Ranked | None:
+        """Return the bins from the highest, None if either class is missing."""
+        counts = self.bins.counts[:, ::-1]
+        return Ranked(counts, self.bins.is_tied[::-1]) if counts[:2].any(1).all() else None
 
 
 class _Pass:
     """What one process counted in one pass over the maps.
 
     The last image is counted apart from the others. A sampler that pads the shares of processes
-    repeats images there, and a repeated image must count once.
-
-    Args:
-        max_bins: Most bins.
-        picked: The bins in which pixels are counted, all by default.
+    repeats images there, and a repeated image must count once. If bins were picked, the other
+    pixels are left out.
     """
 
     def __init__(self, *, max_bins: int, picked: Tally | None = None) -> None:
         self.max_bins = max_bins
         self.picked = picked
-        self._images: set[int] = set()
-        self._others = Tally.empty()
-        self._last = Tally.empty()
+        self.images: set[int] = set()
+        self._others = Tally()
+        self._last = Tally()
         self._last_image: int | None = None
 
-    def new_rows(self, images: list[int]) -> list[int]:
-        """Return the rows of a batch whose images are not yet counted."""
-        new = [image not in self._images for image in images]
-        return [row for row, image in enumerate(images) if new[row] and image not in images[:row]]
-
-    def add(
-        self,
-        codes: NDArray[np.int32],
-        defective: NDArray[np.intp],
-        weights: NDArray[np.float32],
-        images: list[int],
-    ) -> None:
-        """Count new images; arguments as of `ImageCounts.add`."""
-        start = codes[:-1].size
-        split = int(np.searchsorted(defective, start))
-        others = self._count(codes[:-1].ravel(), defective[:split], weights[:split])
+    def add(self, pixels: Pixels, images: list[int]) -> None:
+        """Count the pixels of new images, as many of each."""
+        total = len(pixels.codes)
+        start = total - total // len(images)
+        others = self._count(pixels.part(0, start))
         self._others = merge([self._others, self._last, others], max_bins=self.max_bins)
-        self._last = self._count(codes[-1], defective[split:] - start, weights[split:])
-        self._images.update(images)
+        self._last = self._count(pixels.part(start, total - start))
+        self.images.update(images)
         self._last_image = images[-1]
+
+    def _count(self, pixels: Pixels) -> Tally:
+        if self.picked is not None:
+            pixels = pixels.take(self.picked.contains(pixels.codes))
+        shift = self._others.shift  # narrower bins would be merged anyway
+        return tally(pixels, shift=shift, max_bins=self.max_bins)
 
     def gathered(self) -> Tally:
         """Return the counts of all processes, an image that several of them counted once.
@@ -169,7 +152,7 @@ class _Pass:
         Raises:
             InputError: If processes share more images than a sampler pads.
         """
-        mine = (self._images - {self._last_image}, self._others, self._last_image, self._last)
+        mine = (self.images - {self._last_image}, self._others, self._last_image, self._last)
         shares = gather(mine)
         seen: set[int | None] = set()
         for images, *_ in shares:
@@ -185,22 +168,3 @@ class _Pass:
                 tallies.append(last)
                 seen.add(image)
         return merge(tallies, max_bins=self.max_bins)
-
-    def _count(
-        self, codes: NDArray[np.int32], defective: NDArray[np.intp], weights: NDArray[np.float32]
-    ) -> Tally:
-        if self.picked is not None:
-            inside = self.picked.contains(codes)
-            kept = inside[defective]
-            defective, weights = (np.cumsum(inside) - 1)[defective[kept]], weights[kept]
-            codes = codes[inside]
-        shift = self._others.shift  # narrower bins would be merged anyway
-        return tally(codes, defective, weights, shift=shift, max_bins=self.max_bins)
-
-
-def _largest(spread: NDArray[np.float64], *, but: float) -> NDArray[np.bool_]:
-    """Pick the largest spreads; those that are not picked add up to at most `but`."""
-    order = np.argsort(spread)
-    picked = np.zeros(len(spread), np.bool_)
-    picked[order] = np.cumsum(spread[order]) > but
-    return picked & (spread > 0)

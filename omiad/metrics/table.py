@@ -1,11 +1,12 @@
 """Results as a table that fits into a terminal of 80 columns."""
 
+from collections.abc import Mapping, Sequence
 from decimal import ROUND_CEILING, Context
 
 from rich import box
 from rich.table import Table
 
-from omiad.metrics.detection import METRICS, PIXEL_METRICS, Results
+from omiad.metrics.detection import PIXEL_METRICS, Results
 
 COLUMNS = {
     "image_auroc": "image\nAUROC",
@@ -29,22 +30,32 @@ def results_table(results: Results, *, title: str | None = None, steps: str = ""
         steps: How maps, masks and image scores were prepared, printed below the table.
     """
     captions = [f"{name}: {note}" for name, note in results.notes.items()]
-    captions += _exactness(results)
-    if steps:
-        captions.append(steps)
-    table = figures_table(title=title, caption="\n".join(captions) or None)
-    keys = (*METRICS, "mad")
-    for name, figures in results.categories.items():
-        table.add_row(name, *(_percent(figures[key]) for key in keys))
-    table.add_section()
-    table.add_row("mean", *(_percent(results.mean[key]) for key in keys), style="bold")
+    bounded = {name for row in results.bounds.values() for name in row}
+    estimated = [
+        name for name in PIXEL_METRICS if name not in bounded and results.mean[name] is not None
+    ]
+    if estimated:
+        captions.append(f"estimated as the protocol's source does: {', '.join(estimated)}")
+    if bounded:
+        percent = Context(prec=1, rounding=ROUND_CEILING).create_decimal(100 * results.bound)
+        others = "other " if estimated else ""
+        captions.append(f"{others}pixel figures are exact to {float(percent):g} of 100")
+    rows = {
+        name: ["-" if (value := row[key]) is None else f"{100 * value:.1f}" for key in COLUMNS]
+        for name, row in {**results.categories, "mean": results.mean}.items()
+    }
+    caption = "\n".join([*captions, steps] if steps else captions)
+    table = figures_table(rows, title=title, caption=caption or None)
+    table.rows[-1].style = "bold"
     if results.notes:
-        table.add_row("over categories", *(str(results.n[key]) for key in keys), style="dim")
+        table.add_row("over categories", *(str(results.n[key]) for key in COLUMNS), style="dim")
     return table
 
 
-def figures_table(*, title: str | None = None, caption: str | None = None) -> Table:
-    """Return an empty table with a column for the category and one for each figure.
+def figures_table(
+    rows: Mapping[str, Sequence[str]], *, title: str | None = None, caption: str | None = None
+) -> Table:
+    """Lay out a text for each of `COLUMNS`, one row for each category and the mean at the end.
 
     A long name is folded, so that no figure is cut.
     """
@@ -52,26 +63,8 @@ def figures_table(*, title: str | None = None, caption: str | None = None) -> Ta
     table.add_column("category (%)", overflow="fold")
     for heading in COLUMNS.values():
         table.add_column(heading, justify="right", no_wrap=True)
+    for name, cells in rows.items():
+        if name == "mean":
+            table.add_section()
+        table.add_row(name, *cells)
     return table
-
-
-def _exactness(results: Results) -> list[str]:
-    """Say which pixel figures are estimates, and how large the error of the others may be."""
-    bounded = {name for row in results.bounds.values() for name in row}
-    estimated = [
-        name for name in PIXEL_METRICS if results.mean[name] is not None and name not in bounded
-    ]
-    sentences = []
-    if estimated:
-        sentences.append(f"estimated as the protocol's source does: {', '.join(estimated)}")
-    if bounded:
-        bound = Context(prec=1, rounding=ROUND_CEILING).create_decimal_from_float(
-            100 * results.bound
-        )
-        which = "other pixel figures" if estimated else "pixel figures"
-        sentences.append(f"{which} are exact to {float(bound):g} of 100")
-    return sentences
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"

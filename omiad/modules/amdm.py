@@ -1,10 +1,9 @@
 """Stage 1: the adaptively masked diffusion model (paper section 3.2)."""
 
 import copy
-import logging
 import math
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -23,11 +22,9 @@ from omiad.features.normalization import FeatureNorm
 from omiad.modules.ema import ema_decay, ema_update
 from omiad.modules.randomness import SampleDraws
 from omiad.modules.training import TrainingModule, seeded
-from omiad.networks import Network, cost_summary
+from omiad.networks import Network
 from omiad.scoring import Scoring
 from omiad.types import FeatureBatch
-
-logger = logging.getLogger(__name__)
 
 WARMUP_FRACTION = 0.05
 """Share of the run over which the learning rate rises, 1,000 steps at most."""
@@ -127,16 +124,7 @@ class AMDMModule(TrainingModule):
             seed=self.seed,
         )
         if self.trainer.state.fn == TrainerFn.FITTING:
-            normalizer = self.detector.normalizer
-            normalizer.fit(self.data.statistics)
-            self.report_t_init(normalizer.normalized_rms(self.data.statistics))
-            grid = extractor.feature_size
-            logger.info("network: %s", cost_summary(self.network, (channels, grid, grid)))
-
-    @property
-    def network(self) -> Network:
-        """The network being trained."""
-        return cast(Network, self.denoiser.network)
+            self.detector.normalizer.fit(self.data.statistics)
 
     def training_step(self, batch: FeatureBatch, batch_idx: int) -> Tensor:
         """Denoise one batch of masked, noisy features (eqs. 6 to 11)."""
@@ -176,11 +164,11 @@ class AMDMModule(TrainingModule):
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.images_seen += self._batch_images
         decay = ema_decay(self._batch_images, self.images_seen, fraction=self.ema_fraction)
-        ema_update(self.detector.denoiser.network, self.network, decay)
+        ema_update(self.detector.denoiser.network, self.denoiser.network, decay)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimiser with a linear warm-up and a cosine decay, both shares of the run."""
-        optimizer = self.optimizer(self.network.parameters())
+        optimizer = self.optimizer(self.denoiser.parameters())
         total = int(self.trainer.estimated_stepping_batches)
         warmup = min(1000, round(WARMUP_FRACTION * total))
 

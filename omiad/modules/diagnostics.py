@@ -32,13 +32,12 @@ class DistillationDiagnostics(Callback):
         self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
     ) -> None:
         """Look at the terms of a loss while their graph exists."""
-        losses = cast("OmiADModule", pl_module).losses
-        for name, (t, values) in losses.by_timestep.items():
-            last = cast("OmiADModule", pl_module).t_max
-            self._bands.setdefault(name, TimestepBands(last)).update(t, values)
+        module = cast("OmiADModule", pl_module)
+        for name, (t, values) in module.losses.by_timestep.items():
+            self._bands.setdefault(name, TimestepBands(module.t_max)).update(t, values)
         if _is_written(trainer):
-            for name, (term, inputs) in losses.gradients.items():
-                self._gradients[name] = gradient_norm(term, inputs)
+            terms = module.losses.gradients.items()
+            self._gradients |= {name: gradient_norm(*term) for name, term in terms}
 
     @torch.no_grad()
     def on_train_batch_end(
@@ -49,11 +48,9 @@ class DistillationDiagnostics(Callback):
         batch: object,
         batch_idx: int,
     ) -> None:
-        """Log what was gathered, and the distance between generator and teacher.
-
-        Everything is logged in this hook: in the first batch of an epoch Lightning forgets what one
-        hook has logged when another hook logs in between.
-        """
+        """Log what was gathered, and the distance between generator and teacher."""
+        # All in this hook: in the first batch of an epoch Lightning forgets what one hook has
+        # logged when another hook logs in between.
         if not _is_written(trainer):
             return
         module = cast("OmiADModule", pl_module)
@@ -83,12 +80,7 @@ class DistillationDiagnostics(Callback):
 
 
 class TimestepBands:
-    """Mean of a value for each of a few equal bands of timesteps, gathered over many batches.
-
-    Args:
-        last: The noisiest step; the bands divide 1..last.
-        num_bands: Number of bands.
-    """
+    """Means of a value over equal bands of the timesteps 1..last, gathered over many batches."""
 
     def __init__(self, last: int, num_bands: int = 4) -> None:
         self._sums = torch.zeros(2, num_bands)
@@ -111,12 +103,7 @@ class TimestepBands:
 
 
 def gradient_norm(loss: Tensor, inputs: Iterable[Tensor]) -> Tensor:
-    """Return the norm of d loss / d inputs over all inputs; graph and `.grad` stay untouched.
-
-    Args:
-        loss: A number with its graph.
-        inputs: Tensors that the loss depends on.
-    """
+    """Return the norm of d loss / d inputs over all inputs; graph and `.grad` stay untouched."""
     gradients = torch.autograd.grad(loss, list(inputs), retain_graph=True)
     norm: Tensor = torch.stack(torch._foreach_norm(list(gradients))).norm()
     return norm

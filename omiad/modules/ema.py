@@ -1,7 +1,7 @@
 """Exponential moving average of weights, with its half-life counted in images."""
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from omiad.errors import InputError
 
@@ -14,14 +14,8 @@ def ema_decay(
     The half-life is min(max_halflife, fraction * images_seen), so that an average never outlasts
     a short run (EDM2 and SiD, training loops).
 
-    Args:
-        batch_images: Images in this update, over all ranks.
-        images_seen: Images seen so far, this update's included.
-        max_halflife: Longest half-life, in images.
-        fraction: Half-life as a fraction of the images seen; 0 turns averaging off.
-
-    Raises:
-        InputError: If the fraction is negative.
+    Images are counted over all ranks, and those seen include the batch. A fraction of 0 turns
+    averaging off.
     """
     if fraction < 0:
         raise InputError(f"ema_fraction must not be negative, but got {fraction}.")
@@ -31,9 +25,8 @@ def ema_decay(
 
 @torch.no_grad()
 def ema_update(average: nn.Module, source: nn.Module, decay: float) -> None:
-    """Move the average's parameters towards the source's: average = decay average + ... source."""
-    averages: list[Tensor] = list(average.parameters())
-    sources: list[Tensor] = list(source.parameters())
+    """Set the parameters of the average to decay * average + (1 - decay) * source."""
+    averages, sources = tuple(average.parameters()), tuple(source.parameters())
     torch._foreach_lerp_(averages, sources, 1 - decay)
     for target, buffer in zip(average.buffers(), source.buffers(), strict=True):
         target.copy_(buffer)

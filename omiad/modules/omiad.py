@@ -5,7 +5,6 @@ student score psi, and the discriminator, which is psi's encoder.
 """
 
 import copy
-import logging
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
 
@@ -13,7 +12,6 @@ import torch
 from lightning import Callback
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
@@ -39,11 +37,9 @@ from omiad.modules.ema import ema_decay, ema_update
 from omiad.modules.gradients import frozen, zero_nonfinite_gradients
 from omiad.modules.randomness import SampleDraws
 from omiad.modules.training import TrainingModule
-from omiad.networks import Network, cost_summary
+from omiad.networks import Network
 from omiad.scoring import Scoring
 from omiad.types import FeatureBatch
-
-logger = logging.getLogger(__name__)
 
 
 def sida_adam(parameters: ParamsT) -> Optimizer:
@@ -190,12 +186,9 @@ class OmiADModule(TrainingModule):
         self.generated = x_0, noise, x_g.detach()  # for the diagnostics
 
     def student_losses(self, x_g: Tensor, x_0: Tensor, draws: SampleDraws) -> Losses:
-        """Return psi's losses: denoise x_g (eq. 13), and tell x_0 from x_g (eq. 17).
+        """Return psi's losses: denoise generated x_g (eq. 13), and tell real x_0 from x_g (eq. 17).
 
-        Args:
-            x_g: Generated features (B, C, h, w), detached from the generator.
-            x_0: Real features, like x_g.
-            draws: Random numbers of the batch.
+        Both are features (B, C, h, w); x_g is detached from the generator.
         """
         network, schedule = cast(Network, self.student.network), self.student.schedule
         t, noise = draws.steps(self.t_max), draws.normal(tuple(x_0.shape[1:]))
@@ -227,12 +220,7 @@ class OmiADModule(TrainingModule):
     def generator_losses(self, x_g: Tensor, x_0: Tensor, draws: SampleDraws) -> Losses:
         """Return theta's losses: distil the teacher (eq. 15), and fool the discriminator (eq. 18).
 
-        Gradients run through the inputs of both frozen networks.
-
-        Args:
-            x_g: Generated features (B, C, h, w), with their graph.
-            x_0: Real features, like x_g.
-            draws: Random numbers of the batch.
+        Gradients reach the generated features x_g (B, C, h, w) through both frozen networks.
         """
         schedule = self.teacher.schedule
         t = draws.steps(self.t_max)
@@ -294,12 +282,6 @@ class OmiADModule(TrainingModule):
         self.teacher.schedule.check_step(self.t_max, "t_max")
         self.check_extractor(teacher.spec, "the teacher")
         self.build_student()
-        if self.trainer.state.fn == TrainerFn.FITTING:
-            self.report_t_init(self.detector.normalizer.normalized_rms(self.data.statistics))
-            extractor = self.detector.extractor
-            shape = (extractor.num_channels, extractor.feature_size, extractor.feature_size)
-            network = cast(Network, self.generator.network)
-            logger.info("generator: %s", cost_summary(network, shape))
 
     def build_student(self) -> None:
         """Build what is trained beside the generator."""
@@ -312,6 +294,7 @@ class OmiADModule(TrainingModule):
 
     def on_fit_start(self) -> None:
         """Reject a teacher that is not an AMDM; a resumed run may name its own checkpoint."""
+        super().on_fit_start()
         kind = read_checkpoint(self.teacher_path)[CHECKPOINT_KEY]["detector"]["kind"]
         if kind != "AMDM" and not self.is_restored:
             raise InputError(

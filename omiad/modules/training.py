@@ -4,7 +4,7 @@ import logging
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
@@ -13,8 +13,10 @@ from torch import Tensor
 from omiad.calibration import is_calibrated
 from omiad.checkpoint import CHECKPOINT_FORMAT, CHECKPOINT_KEY, STATE_PREFIX, check_format
 from omiad.data.layouts import few_photographs
+from omiad.diffusion import Denoiser
 from omiad.errors import InputError
 from omiad.modules.detection import DetectionModule
+from omiad.networks import Network, cost_summary
 from omiad.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -79,9 +81,16 @@ class TrainingModule(DetectionModule):
             with torch.device("cpu"):
                 self.build()
 
-    def report_t_init(self, rms: float) -> None:
-        """Log the noise-to-signal ratio of features with this rms; warn where it is unusable."""
-        t_init, schedule = self.detector.t_init, self.detector.denoiser.schedule
+    def on_fit_start(self) -> None:
+        """Log the cost of the network and the noise-to-signal ratio; warn where it is unusable."""
+        if self.trained is None:
+            return
+        denoiser = cast(Denoiser, getattr(self, self.trained))
+        network, (channels, height, width) = denoiser.network, self.detector.noise.shape[2:]
+        cost = cost_summary(cast(Network, network), (channels, height, width))
+        logger.info("network: %s", cost)
+        t_init, schedule = self.detector.t_init, denoiser.schedule
+        rms = self.detector.normalizer.normalized_rms(self.data.statistics)
         ratio = schedule.noise_to_signal(t_init, rms)
         logger.info("features: rms %.3g; noise-to-signal at t_init %d: %.3g", rms, t_init, ratio)
         if not RATIO_RANGE[0] <= ratio <= RATIO_RANGE[1]:

@@ -17,8 +17,8 @@ from omiad.networks.protocol import Network
 def position_embedding(height: int, width: int, dim: int, *, device: torch.device) -> Tensor:
     """Embed the cells of a grid as cosines and sines, (height * width, dim).
 
-    Half of the numbers, of which there must be a multiple of 4, encode the row and half encode the
-    column (as in MAE and DiT).
+    Half of the numbers encode the row and half encode the column (as in MAE and DiT), so dim is a
+    multiple of 4.
     """
     rows, columns = (
         timestep_embedding(torch.arange(1, n + 1, device=device), dim // 2) for n in (height, width)

@@ -1,23 +1,13 @@
 """Reports: pages, charts, panels, and the images that a test keeps for them."""
 
-from omiad.report.archive import gallery_path, read_gallery, write_gallery
-from omiad.report.command import report
-from omiad.report.kept import NUM_KEPT, KeptImages
-from omiad.report.page import free_page
-from omiad.report.panels import overlay, write_panels
-from omiad.report.predictions import PredictionPage
-from omiad.report.training import training_curves
-
-__all__ = [
-    "NUM_KEPT",
-    "KeptImages",
-    "PredictionPage",
-    "free_page",
-    "gallery_path",
-    "overlay",
-    "read_gallery",
-    "report",
-    "training_curves",
-    "write_gallery",
-    "write_panels",
-]
+from omiad.report.archive import gallery_path as gallery_path
+from omiad.report.archive import read_gallery as read_gallery
+from omiad.report.archive import write_gallery as write_gallery
+from omiad.report.command import report as report
+from omiad.report.kept import NUM_KEPT as NUM_KEPT
+from omiad.report.kept import KeptImages as KeptImages
+from omiad.report.page import free_page as free_page
+from omiad.report.panels import overlay as overlay
+from omiad.report.panels import write_panels as write_panels
+from omiad.report.predictions import PredictionPage as PredictionPage
+from omiad.report.training import training_curves as training_curves

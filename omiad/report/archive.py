@@ -52,15 +52,10 @@ def write_gallery(
     scale: Sequence[float],
     references: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the images that a test kept.
+    """Write the images that a test kept, with the scale from the darkest to the brightest score.
 
-    Args:
-        path: The file.
-        kept: The images.
-        samples: The test images, by index.
-        root: Folder of the data set.
-        scale: Scores to draw darkest and brightest.
-        references: For each category, the path of a normal training image below the root.
+    The samples are all test images, by index. The references are a normal training image of each
+    category, as a path below the root of the data set.
     """
     groups: dict[str, list[Kept]] = defaultdict(list)
     for image in kept:

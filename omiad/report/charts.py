@@ -5,11 +5,12 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
-from matplotlib import rc_context
+from matplotlib import rc_context, rc_params_from_file
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.ndimage import uniform_filter1d
@@ -24,33 +25,17 @@ _DASHES: Sequence[Any] = ("-", "--", ":", "-.", (0, (8, 2)), (0, (3, 1, 1, 1)))
 _MARKERS = "o^sDvP"
 """Appearance of each run, dark enough for white paper."""
 
-_STYLE: dict[Any, Any] = {
-    "axes.axisbelow": True,
-    "axes.edgecolor": "#57606a",
-    "axes.grid": True,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "grid.color": "#d8dee4",
-    "legend.frameon": False,
-    "lines.linewidth": 1.6,
-    "path.simplify_threshold": 0.5,
-    "svg.fonttype": "none",
-    "text.parse_math": False,
-}
+_STYLE = rc_params_from_file(
+    Path(__file__).parent / "assets" / "charts.mplstyle", use_default_template=False
+)
 
 
 def picture(
     paint: Callable[[Figure], object], size: tuple[float, float], *, kind: str, salt: str = ""
 ) -> bytes:
-    """Draw a figure in the style of all charts; the same bytes at every call.
+    """Draw a figure of some width and height in inches; the same bytes at every call.
 
-    Args:
-        paint: Draws into the empty figure.
-        size: Width and height in inches.
-        kind: Format of the picture: svg or png.
-        salt: Any text, which keeps the identifiers of several SVG charts of one page apart.
+    The salt is any text: it keeps the identifiers of several SVG charts of one page apart.
     """
     content = io.BytesIO()
     with rc_context({**_STYLE, "svg.hashsalt": ascii(salt)}), warnings.catch_warnings():
@@ -74,8 +59,8 @@ def chart(
 
     Args:
         title: What the chart shows; the page writes it above the picture.
-        description: The same with figures, for readers who cannot see the picture. No other chart
-            of the page has it, so that it keeps their identifiers apart.
+        description: The same in words and figures, for readers who cannot see the picture. Each
+            chart of a page needs its own, because identifiers are made of it.
         draw: Draws into the empty axes.
         size: Width and height in inches.
         box: Left, bottom, width and height of the axes as parts of the picture; None finds a box
@@ -174,8 +159,4 @@ def printable(name: str) -> str:
 def _look(number: int) -> dict[str, Any]:
     """Return colour, dash and marker of a run."""
     number %= len(COLOURS)
-    return {
-        "color": COLOURS[number],
-        "linestyle": _DASHES[number],
-        "marker": _MARKERS[number],
-    }
+    return {"color": COLOURS[number], "linestyle": _DASHES[number], "marker": _MARKERS[number]}

@@ -15,13 +15,6 @@ from omiad.report.training import training
 
 logger = logging.getLogger(__name__)
 
-_HEADINGS = {
-    "summary": "Summary",
-    "results": "Results",
-    "images": "Images",
-    "curves": "Curves and scores",
-}
-
 
 def report(
     runs: list[str],
@@ -57,21 +50,22 @@ def report(
         raise InputError(f"'{beside}' exists already. Choose another --out.")
     megabytes = MAX_MEGABYTES[pictures] if max_megabytes is None else max_megabytes
     album = Album(folder, where=pictures, max_megabytes=megabytes)
-    found = read_runs(runs, root)
+    tested, fits = read_runs(runs, root)
     title, sections, content = "Training", dict[str, str](), dict[str, Any](gallery=None)
-    if found.tested:
-        names = dict.fromkeys(str(run.record.get("dataset", "test")) for run in found.tested)
+    if tested:
+        names = dict.fromkeys(str(run.record.get("dataset", "test")) for run in tested)
         title = f"Anomaly detection on {', '.join(names)}"
-        sections |= _HEADINGS
+        sections |= {"summary": "Summary", "results": "Results", "images": "Images"}
+        sections["curves"] = "Curves and scores"
         content = {
             "figures": FIGURES,
-            "summary": summary(found.tested),
-            "results": results(found),
-            "curves": curves(found),
-            "legends": {name: legend(found.tested, name) for name in ("results", "curves")},
-            **images(found.tested, album, megabytes),
+            "summary": summary(tested),
+            "results": results(tested),
+            "curves": curves(tested),
+            "legends": {name: legend(tested, name) for name in ("results", "curves")},
+            **images(tested, album),
         }
-    if trainings := training(found.trainings):
+    if trainings := training(fits):
         sections["training"] = "Training"
     if not sections:
         raise InputError(

@@ -72,11 +72,7 @@ def _roc_and_pr(what: str, counts: Array) -> dict[str, Curve]:
     """Return recall over false-positive rate, and precision over recall in steps.
 
     Average precision is the area below the steps: a precision holds from the previous recall up to
-    its own.
-
-    Args:
-        what: First word of the curves' names.
-        counts: Normal and defective counts at each threshold, the highest first (2 or more, K).
+    its own. The counts are normal and defective at each threshold, the highest first (2 or 3, K).
     """
     false, true = np.cumsum(counts[:2], axis=1)
     recall = _rates(counts[1])

@@ -20,70 +20,41 @@ _Judgement: TypeAlias = tuple[int, int, dict[str, Any]]
 """Number of a run, row of the image among its stored images, and what gallery.js shows of both."""
 
 
-def images(runs: Sequence[TestedRun], album: Album, max_megabytes: float) -> dict[str, Any]:
+def images(runs: Sequence[TestedRun], album: Album) -> dict[str, Any]:
     """Return the images of a page, mistakes first, and what the page says about them.
 
-    Args:
-        runs: The tests. An image of several tests is shown once, with the map of each.
-        album: Takes the pictures until it is full.
-        max_megabytes: Limit of the album.
+    An image of several tests is shown once, with the map of each.
     """
     judged = _judged(runs)
     references = _references(runs, album)
     in_order = (_image(runs, album, key, judged[key]) for key in _mistakes_first(judged))
     shown = list(takewhile(bool, in_order))
-    warnings = []
-    if silent := [run.name for run in runs if not run.stored]:
-        warnings.append(
-            f"{', '.join(silent)} kept no maps (--num_kept 0). Repeat the test to see them."
-        )
+    warning = ""
     if num_missing := sum(image is not None and image["photo"] is None for image in shown):
-        warnings.append(
+        warning = (
             f"{num_missing} of {len(shown)} photographs were not found below {runs[0].root}. Make "
             f"the report again with --root, the folder where they are now."
         )
-        logger.warning(warnings[-1])
-    num_tested = len(set[Any]().union(*(run.images for run in runs)))
+        logger.warning(warning)
+    thresholds = [{name: of.threshold for name, of in run.scores.items()} for run in runs]
     gallery = {
         "judged": True,
-        "runs": [
-            {
-                "name": run.name,
-                "thresholds": {name: of.threshold for name, of in run.scores.items()},
-            }
-            for run in runs
-        ],
+        "runs": [{"name": r.name, "thresholds": t} for r, t in zip(runs, thresholds, strict=True)],
         "references": references,
         "images": shown,
     }
     return {
-        "about": f"{_how_many(num_tested, len(judged), len(shown), max_megabytes)} An image "
-        "counts as defective if its score reaches the threshold of its category: the score with "
-        "the highest F1 on these test images. A mistake is worse the further its score is on the "
-        "wrong side of the threshold, in standard deviations of the category's scores.",
-        "warnings": warnings,
+        "num_tested": len({image for run in runs for image in run.images}),
+        "num_kept": len(judged),
+        "num_shown": len(shown),
+        "max_megabytes": album.max_megabytes,
+        "silent": [run.name for run in runs if not run.stored],
+        "warning": warning,
         "scales": [
             (i, run.name, *run.record["map_range"]) for i, run in enumerate(runs) if run.stored
         ],
         "gallery": gallery if shown else None,
     }
-
-
-def _how_many(num_tested: int, num_kept: int, num_shown: int, max_megabytes: float) -> str:
-    if num_shown == num_tested:
-        return f"All {num_tested} test images."
-    reasons = []
-    if num_kept < num_tested:
-        reasons.append(
-            f"the tests kept the maps of {num_kept} (--num_kept): of each category the worst false "
-            "alarms and misses, and a sample of each defect"
-        )
-    if num_shown < num_kept:
-        reasons.append(
-            f"the pictures of a page may take {max_megabytes:g} MB (--max_megabytes), mistakes "
-            "first"
-        )
-    return f"{num_shown} of {num_tested} test images: {'; '.join(reasons)}."
 
 
 def _judged(runs: Sequence[TestedRun]) -> dict[tuple[str, str], list[_Judgement]]:
@@ -99,22 +70,14 @@ def _judged(runs: Sequence[TestedRun]) -> dict[tuple[str, str], list[_Judgement]
             spread = float(run.scores[category].score.std()) or 1.0
             columns = (stored.name.tolist(), stored.defect.tolist(), stored.score.tolist())
             for row, (name, defect, score) in enumerate(zip(*columns, strict=True)):
-                above = 0.0 if threshold is None else (score - threshold) / spread
-                verdict = {
-                    "score": score,
-                    "outcome": _outcome(score, threshold, is_normal=defect == NORMAL),
-                    "wrongness": round(above if defect == NORMAL else -above, 4),
-                }
+                outcome, above = "not judged", 0.0
+                if threshold is not None:
+                    names = ("passed", "false alarm") if defect == NORMAL else ("miss", "detected")
+                    outcome, above = names[score >= threshold], (score - threshold) / spread
+                wrongness = round(above if defect == NORMAL else -above, 4)
+                verdict = {"score": score, "outcome": outcome, "wrongness": wrongness}
                 found[category, name].append((number, row, verdict))
     return found
-
-
-def _outcome(score: float, threshold: float | None, *, is_normal: bool) -> str:
-    if threshold is None:
-        return "not judged"
-    if score >= threshold:
-        return "false alarm" if is_normal else "detected"
-    return "passed" if is_normal else "miss"
 
 
 def _mistakes_first(
@@ -145,9 +108,8 @@ def _references(runs: Sequence[TestedRun], album: Album) -> dict[str, str | None
             normal = stored.name[stored.defect == NORMAL]
             name = str(stored.reference[0]) or next(iter(normal.tolist()), "")
             if found.get(category) is None and name:
-                read = _photograph(run, name, album)
-                taken = album.take(read[0]) if read else None
-                found[category] = taken[0] if taken else None
+                photo, _ = _photograph(run, name, album)
+                [found[category]] = album.take(photo) or [None]
     return found
 
 
@@ -161,9 +123,9 @@ def _image(
     category, name = key
     run, row, _ = judgements[0]
     stored = runs[run].stored[category]
-    read = _photograph(runs[run], name, album)
+    photo, aspect = _photograph(runs[run], name, album)
     mask, has_mask = stored.mask[row], bool(stored.has_mask[row])
-    pictures = [read and read[0], mask_picture(mask) if has_mask and mask.any() else None]
+    pictures = [photo, mask_picture(mask) if has_mask and mask.any() else None]
     for number, place, _ in judgements:
         theirs = runs[number].stored[category]
         drawn = theirs.reconstruction[place]
@@ -172,7 +134,7 @@ def _image(
     taken = album.take(*pictures)
     if taken is None:
         return None
-    photo, outline, *drawn_maps = taken
+    photo_address, outline, *drawn_maps = taken
     of_run: list[dict[str, Any] | None] = [None] * len(runs)
     for i, (number, _, verdict) in enumerate(judgements):
         heat_map, reconstruction = drawn_maps[2 * i : 2 * i + 2]
@@ -181,19 +143,19 @@ def _image(
         "name": name,
         "category": category,
         "defect": str(stored.defect[row]),
-        "aspect": round(read[1], 4) if read else 1.0,
-        "photo": photo,
+        "aspect": round(aspect, 4),
+        "photo": photo_address,
         "mask": outline,
         "has_mask": has_mask,
         "runs": of_run,
     }
 
 
-def _photograph(run: TestedRun, name: str, album: Album) -> tuple[bytes, float] | None:
-    """Return a photograph with its aspect, cut as the protocol of the run cuts it."""
+def _photograph(run: TestedRun, name: str, album: Album) -> tuple[bytes | None, float]:
+    """Return a photograph and its aspect, cut as the protocol of the run cuts it."""
     kept_part = 1.0
     if preset := PROTOCOLS.get(str(run.record["protocol"])):
         changes = run.record.get("protocol_changes") or {}
         size = int(changes.get("input_size", preset.input_size))
         kept_part = int(changes.get("crop", preset.crop) or size) / size
-    return photograph(run.root / name, album.side, kept_part=kept_part)
+    return photograph(run.root / name, album.side, kept_part)

@@ -81,10 +81,8 @@ class KeptImages:
     ) -> None:
         """Keep the images of a batch that rank high enough, and drop those they displace.
 
-        Args:
-            prediction: Scores (B,) and maps (B, H, W), as the metrics see them.
-            labels: What is known about the images.
-            picture: Reconstructs some rows of the batch as (N, 3, H, W), uint8.
+        Scores and maps are those that the metrics see. `picture` reconstructs some rows of the
+        batch as (N, 3, H, W), uint8.
         """
         maps = _shrunk(prediction.anomaly_map)
         scores, indices = prediction.score.tolist(), labels.index.tolist()

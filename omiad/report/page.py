@@ -25,12 +25,8 @@ _POLICY = (
 def free_page(folder: Path, *, option: str = "--out") -> Path:
     """Return the path of a page that does not exist yet.
 
-    Args:
-        folder: Its folder, which need not exist.
-        option: The option that names the folder.
-
     Raises:
-        InputError: If the folder is a file or already holds a page.
+        InputError: If the folder is a file or already holds a page; `option` named the folder.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"'{folder}' is a file. Give {option} a folder.")
@@ -41,13 +37,9 @@ def free_page(folder: Path, *, option: str = "--out") -> Path:
 
 
 def write_page(path: Path, *, title: str, sections: Mapping[str, str], **content: Any) -> None:
-    """Fill the templates and write the page.
+    """Fill the templates and write the page; every text of the content is escaped.
 
-    Args:
-        path: The file.
-        title: Heading of the page.
-        sections: Headings of its sections, by their name in addresses and of their template.
-        content: What the templates of the sections show; every text is escaped.
+    `sections` are headings, by the name of each section in addresses and of its template.
     """
     templates = Environment(
         loader=PackageLoader("omiad.report"),

@@ -22,17 +22,13 @@ logger = logging.getLogger(__name__)
 _GAP, _HEAD, _LABEL, _LEGEND = 6, 26, 22, 44
 _HEADING = 118
 """Width of the longest heading in pixels; columns of smaller pictures are as far apart."""
-_MAX_SIDE = 256
 _TEXT: dict[str, Any] = {"fill": (32, 32, 32), "font_size": 13}
 
 
 def overlay(image: Pixels, anomaly_map: Map, scale: Sequence[float]) -> Image.Image:
-    """Lay a map over its image; the lower a score, the more of the image shows.
+    """Lay a map (H, W) over its image (H, W, 3), uint8, on a scale from darkest to brightest score.
 
-    Args:
-        image: RGB pixels (H, W, 3), uint8.
-        anomaly_map: Pixel scores (H, W).
-        scale: Scores to draw darkest and brightest.
+    The lower a score, the more of the image shows.
 
     Raises:
         InputError: If image and map differ in size.
@@ -51,12 +47,10 @@ def overlay(image: Pixels, anomaly_map: Map, scale: Sequence[float]) -> Image.Im
 def write_panels(results: Path, *, num_images: int) -> None:
     """Write panels/<category>.png beside a results.json, as in Fig. 2 of the paper.
 
-    Args:
-        results: The results.json.
-        num_images: Images in each picture, spread over defects.
+    Each picture shows at most `num_images`, spread over the defects of its category.
     """
     record = read_results(results)
-    side = min(record["model"]["image_size"], _MAX_SIDE)
+    side = min(record["model"]["image_size"], 256)
     folder = results.parent / "panels"
     folder.mkdir(exist_ok=True)
     for category, images in read_gallery(gallery_path(results)).items():

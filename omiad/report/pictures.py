@@ -44,12 +44,7 @@ def heat(values: Map) -> Pixels:
 
 
 class Album:
-    """Takes pictures until they reach a size together.
-
-    Args:
-        folder: Folder of the page.
-        where: In the page itself, or in a folder beside it.
-        max_megabytes: Limit of all pictures together, in 10**6 bytes.
+    """Takes pictures into a page or a folder beside it until they reach a limit together.
 
     Raises:
         InputError: If the limit is not above 0.
@@ -59,7 +54,7 @@ class Album:
         self.side = SIDES[where]
         self._is_embedded = where == "embedded"
         self._folder = folder / FOLDER
-        self._num_bytes_left = to_bytes(max_megabytes)
+        self.max_megabytes, self._num_bytes_left = max_megabytes, to_bytes(max_megabytes)
         self._count = 0
 
     def take(self, *pictures: bytes | None) -> list[str | None] | None:
@@ -82,11 +77,7 @@ class Album:
 
 
 def to_bytes(max_megabytes: float) -> float:
-    """Return the limit of all pictures in bytes.
-
-    Raises:
-        InputError: If it is not above 0.
-    """
+    """Return the limit of all pictures in bytes; refuse one that is not above 0."""
     if not max_megabytes > 0:
         raise InputError(f"--max_megabytes must be above 0, but got {max_megabytes:g}.")
     return max_megabytes * 1e6
@@ -101,23 +92,17 @@ def _kind(content: bytes) -> str:
     return "png" if content.startswith(b"\x89PNG") else "jpeg"
 
 
-def photograph(path: Path, side: int, *, kept_part: float = 1.0) -> tuple[bytes, float] | None:
-    """Return a photograph as a small JPEG, and its width divided by its height.
-
-    Args:
-        path: The file; None is returned if it is gone or cannot be read.
-        side: Longer side of the JPEG in pixels.
-        kept_part: Part of each side that the protocol cuts out of the centre.
-    """
+def photograph(path: Path, side: int, kept_part: float) -> tuple[bytes | None, float]:
+    """Return a thumbnail and the width divided by the height; None and 1 if it is unreadable."""
     try:
         image = Image.fromarray(load_image(path))
     except InputError:
-        return None
-    return thumbnail(image, side, kept_part=kept_part), image.width / image.height
+        return None, 1.0
+    return thumbnail(image, side, kept_part), image.width / image.height
 
 
-def thumbnail(image: Image.Image, side: int, *, kept_part: float = 1.0) -> bytes:
-    """Return the centre of an image as a small JPEG."""
+def thumbnail(image: Image.Image, side: int = SIDES["embedded"], kept_part: float = 1.0) -> bytes:
+    """Return the centre of an image as a JPEG whose longer side has at most `side` pixels."""
     cut_x, cut_y = (round(s * (1 - kept_part) / 2) for s in image.size)
     image = image.crop((cut_x, cut_y, image.width - cut_x, image.height - cut_y))
     image.thumbnail((side, side), Image.Resampling.BILINEAR)

@@ -34,40 +34,15 @@ class TestedRun:
     stored: Mapping[str, StoredImages]
 
     @property
-    def weights(self) -> Mapping[str, Any]:
-        """Hashes of the model's weights and, for a student, of its teacher's."""
-        return self.record.get("weights") or {}
-
-    @property
     def images(self) -> set[tuple[str, str]]:
         """Category and name of every tested image."""
         return {(category, n) for category, of in self.scores.items() for n in of.name.tolist()}
 
 
-@dataclass(frozen=True)
-class Runs:
-    """All runs of a report.
+def read_runs(given: Sequence[str], root: str | None) -> tuple[list[TestedRun], dict[str, Path]]:
+    """Return the tests in the given order, and the metrics.csv of fits by name.
 
-    Attributes:
-        tested: Tests and evaluations, in the given order.
-        trainings: The metrics.csv of fits, by name.
-    """
-
-    tested: Sequence[TestedRun]
-    trainings: Mapping[str, Path]
-
-    @property
-    def categories(self) -> list[str]:
-        """The categories of all tests, sorted."""
-        return sorted({name for run in self.tested for name in run.record["categories"]})
-
-
-def read_runs(given: Sequence[str], root: str | None) -> Runs:
-    """Read run folders.
-
-    Args:
-        given: Folders of tests, evaluations and fits, or paths of results.json.
-        root: Folder of the photographs, by default the one that each run was tested on.
+    The root is the folder of the photographs, by default the one that each run was tested on.
 
     Raises:
         MissingInputError: If a path does not exist.
@@ -111,7 +86,12 @@ def read_runs(given: Sequence[str], root: str | None) -> Runs:
         if fit is not None and fit.is_file() and fit.resolve() not in known:
             trainings[f"training of {run.name}"] = fit
             known.add(fit.resolve())
-    return Runs(tested, trainings)
+    return tested, trainings
+
+
+def categories_of(runs: Sequence[TestedRun]) -> list[str]:
+    """Return the categories of all tests, sorted."""
+    return sorted({name for run in runs for name in run.scores})
 
 
 def _names(records: Mapping[Path, Mapping[str, Any]]) -> list[str]:

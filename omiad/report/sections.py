@@ -4,7 +4,6 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
-from itertools import cycle
 from typing import Any
 
 from omiad.paper.printed import MEAN
@@ -18,7 +17,7 @@ from omiad.report.charts import (
     draw_rates,
 )
 from omiad.report.curves import FPR_LIMIT
-from omiad.report.runs import Runs, TestedRun
+from omiad.report.runs import TestedRun, categories_of
 from omiad.report.tables import FIGURES, Row, best_figures, in_words, paper_rows, rows_of
 from omiad.results import measure
 
@@ -32,68 +31,48 @@ _CURVES = {
 """Labels of the axes, end of the horizontal one, and the figure that sums the curve up."""
 
 
-def summary(tested: Sequence[TestedRun]) -> dict[str, Any]:
+def summary(runs: Sequence[TestedRun]) -> dict[str, Any]:
     """Return the means of each run, how they were measured, and each student with its teacher."""
     protocols: dict[str, list[TestedRun]] = defaultdict(list)
-    for run in tested:
+    for run in runs:
         protocols[json.dumps(measure(run.record), sort_keys=True)].append(run)
+    cards: list[dict[str, Any]] = [
+        {"run": run, "mean": rows_of(run)[0], "weights": run.record.get("weights") or {}}
+        for run in runs
+    ]
     return {
-        "cards": list(zip(tested, [rows_of(run)[0] for run in tested], cycle(COLOURS))),
-        "main": ("mad", "image_auroc", "pixel_auroc", "aupro"),
-        "is_same_data": all(run.images == tested[0].images for run in tested),
+        "cards": cards,
+        "colours": COLOURS,
+        "is_same_data": all(run.images == runs[0].images for run in runs),
         "protocols": [(measure(group[0].record), group) for group in protocols.values()],
         "notes": dict.fromkeys(
             f"{category}: {note}"
-            for run in tested
+            for run in runs
             for category, note in (run.record.get("notes") or {}).items()
         ),
-        # The hashes of their weights say which belong together.
+        # The hashes of their weights say which teacher a student belongs to.
         "pairs": [
-            _pair(teacher, student)
-            for student in tested
-            for teacher in tested
-            if (teacher.weights.get("model") or "") == student.weights.get("teacher")
+            (teacher, student)
+            for student in cards
+            for teacher in cards
+            if teacher["weights"].get("model", "") == student["weights"].get("teacher")
         ],
     }
 
 
-def _pair(teacher: TestedRun, student: TestedRun) -> dict[str, Any]:
-    """Return the means of teacher and student, their differences, and the time of each."""
-    before, after = (rows_of(run)[0].figures for run in (teacher, student))
-    rows = [
-        (heading, before[key], after[key], f"{round(after[key] - before[key], 1) + 0.0:+.1f}")
-        for key, heading in FIGURES.items()
-        if key in before and key in after
-    ]
-    slow, fast = (run.record.get("latency") or {} for run in (teacher, student))
-    if slow and fast:
-        times = slow["ms_per_image"], fast["ms_per_image"]
-        is_comparable = slow["batch_size"] == fast["batch_size"] and teacher.record.get(
-            "hardware"
-        ) == student.record.get("hardware")
-        ratio = f"{times[0] / times[1]:.2f} times as fast"
-        rows.append(("ms per image", *times, ratio if is_comparable else "measured differently"))
-    return {"teacher": teacher, "student": student, "rows": rows, "is_timed": bool(slow and fast)}
-
-
-def legend(tested: Sequence[TestedRun], section: str) -> list[Chart]:
+def legend(runs: Sequence[TestedRun], section: str) -> list[Chart]:
     """Return the line and marker of each run."""
+    look: dict[str, Any] = {"size": (0.5, 0.2), "box": (0, 0, 1, 1)}
     return [
-        chart(
-            run.name,
-            f"{section} {number}",
-            partial(draw_key, number=number),
-            size=(0.5, 0.2),
-            box=(0, 0, 1, 1),
-        )
-        for number, run in enumerate(tested)
+        chart(run.name, f"{section} {number}", partial(draw_key, number=number), **look)
+        for number, run in enumerate(runs)
     ]
 
 
-def results(runs: Runs) -> dict[str, Any]:
+def results(runs: Sequence[TestedRun]) -> dict[str, Any]:
     """Return the rows of all figures, and charts of their intervals."""
-    ours = [row for run in runs.tested for row in rows_of(run)]
-    rows = ours + paper_rows(runs.categories)
+    ours = [row for run in runs for row in rows_of(run)]
+    rows = ours + paper_rows(categories_of(runs))
     single = [row for row in rows if row.category != MEAN]
     return {
         "means": [row for row in rows if row.category == MEAN],
@@ -103,7 +82,7 @@ def results(runs: Runs) -> dict[str, Any]:
     }
 
 
-def _intervals(runs: Runs, rows: Sequence[Row], key: str) -> Chart | None:
+def _intervals(runs: Sequence[TestedRun], rows: Sequence[Row], key: str) -> Chart | None:
     known = {
         (row.method, row.category): (value, *row.intervals.get(key, (value, value)))
         for row in rows
@@ -111,21 +90,21 @@ def _intervals(runs: Runs, rows: Sequence[Row], key: str) -> Chart | None:
     }
     if not known:
         return None
-    names = runs.categories
+    names = categories_of(runs)
     title = f"{FIGURES[key]} with 95 % bootstrap intervals"
     description = "; ".join([title, *(f"{name}: {in_words(rows, name, key)}" for name in names)])
-    values = [[known.get((run.name, name)) for name in names] for run in runs.tested]
+    values = [[known.get((run.name, name)) for name in names] for run in runs]
     draw = partial(draw_intervals, categories=names, runs=values)
     height = 0.7 + len(names) * max(0.26, 0.12 * len(values) + 0.1)
     return chart(title, description, draw, size=(5.6, height), box=None)
 
 
-def curves(runs: Runs) -> list[dict[str, Any]]:
+def curves(runs: Sequence[TestedRun]) -> list[dict[str, Any]]:
     """Return the curves of each category, and the score histogram of each run."""
-    rows = [row for run in runs.tested for row in rows_of(run)]
+    rows = [row for run in runs for row in rows_of(run)]
     found = []
-    for category in runs.categories:
-        scores = [run.scores.get(category) for run in runs.tested]
+    for category in categories_of(runs):
+        scores = [run.scores.get(category) for run in runs]
         of_runs = [of.curves if of is not None else {} for of in scores]
         charts, counts = list[Chart](), ""
         for name, (labels, x_limit, key) in _CURVES.items():
@@ -134,7 +113,7 @@ def curves(runs: Runs) -> list[dict[str, Any]]:
                 described = f"{name} of {category}; {in_words(rows, category, key)}"
                 draw = partial(draw_rates, curves=lines, labels=labels, x_limit=x_limit)
                 charts.append(chart(name, described, draw))
-        for run, of in zip(runs.tested, scores, strict=True):
+        for run, of in zip(runs, scores, strict=True):
             if of is None:
                 continue
             threshold = of.threshold

@@ -19,9 +19,6 @@ FIGURES = {
 }
 """Each figure with its heading."""
 
-_PAPER_TABLES = (1, *range(4, 12))
-"""Means of all data sets, then two tables of the categories of each."""
-
 
 class Row(NamedTuple):
     """Figures of one method on one category.
@@ -73,7 +70,8 @@ def paper_rows(categories: Sequence[str]) -> list[Row]:
     if dataset_of(categories) is not None:
         ours[MEAN] = MEAN
     found: dict[tuple[str, str], dict[str, float]] = {}
-    for printed in (cell for number in _PAPER_TABLES for cell in paper_table(number)):
+    # The means of all data sets, then two tables of the categories of each.
+    for printed in (cell for number in (1, *range(4, 12)) for cell in paper_table(number)):
         name = ours.get(category_key(printed.category))
         if printed.dataset == title and name is not None:
             # Some means are printed twice and differ: Table 1, which comes first, decides.

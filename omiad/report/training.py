@@ -14,16 +14,9 @@ from omiad.errors import InputError
 from omiad.report.charts import chart, draw_logged, picture, printable
 from omiad.report.curves import Array
 
-_COLUMNS = 3
-
 
 def training_curves(metrics_csv: Path, output: Path, title: str) -> None:
-    """Draw each `train/*` column of a CSVLogger file over the optimiser steps.
-
-    Args:
-        metrics_csv: The file that Lightning's CSVLogger wrote.
-        output: Picture to write.
-        title: Heading of the picture.
+    """Draw each `train/*` column of a CSVLogger file over the optimiser steps, below a title.
 
     Raises:
         InputError: If the file has no training figures.
@@ -31,7 +24,7 @@ def training_curves(metrics_csv: Path, output: Path, title: str) -> None:
     curves = _read(metrics_csv)
     if not curves:
         raise InputError(f"'{metrics_csv}' has no finite train/* figures to draw.")
-    columns = min(_COLUMNS, len(curves))
+    columns = min(3, len(curves))
     rows = math.ceil(len(curves) / columns)
 
     def paint(figure: Figure) -> None:
@@ -48,11 +41,7 @@ def training_curves(metrics_csv: Path, output: Path, title: str) -> None:
 
 
 def training(trainings: Mapping[str, Path]) -> list[dict[str, Any]]:
-    """Return charts of the logged figures of each fit, losses apart from the others.
-
-    Args:
-        trainings: The metrics.csv of each fit, by the fit's name.
-    """
+    """Return charts of what each fit logged in its metrics.csv, losses apart from the others."""
     found = []
     for fit, path in trainings.items():
         charts: dict[bool, list[Any]] = {True: [], False: []}
@@ -67,11 +56,7 @@ def training(trainings: Mapping[str, Path]) -> list[dict[str, Any]]:
 
 
 def _read(path: Path) -> dict[str, Array]:
-    """Read the finite values of each `train/*` column as steps and values (K, 2), by its title.
-
-    Raises:
-        InputError: If the file is not a CSVLogger's.
-    """
+    """Read the finite values of each `train/*` column as steps and values (K, 2), by its title."""
     points: dict[str, list[tuple[float, float]]] = {}
     try:
         with path.open(newline="", encoding="utf-8") as file:

@@ -23,12 +23,10 @@ class Regression(OmiADModule):
     """Train the generator alone, on the squared distance from a target."""
 
     def build_student(self) -> None:
-        """Build a single weight that has no effect."""
-        self.idle = nn.Linear(1, 1)
+        self.idle = nn.Linear(1, 1)  # has no effect
 
     @property
     def student_network(self) -> nn.Module:
-        """The weight that has no effect."""
         return self.idle
 
     @abstractmethod
@@ -36,11 +34,9 @@ class Regression(OmiADModule):
         """Return the features (B, C, h, w) that x_0 should be reconstructed to."""
 
     def student_losses(self, x_g: Tensor, x_0: Tensor, draws: SampleDraws) -> Losses:
-        """Return zero."""
         return Losses(0 * self.idle(x_g.new_zeros(1)).sum(), {}, {}, {})
 
     def generator_losses(self, x_g: Tensor, x_0: Tensor, draws: SampleDraws) -> Losses:
-        """Return the mean squared error over elements."""
         error = (x_g - self.target(x_0)).square().mean()
         return Losses(error, {"distillation_loss": error}, {}, {})
 
@@ -49,7 +45,6 @@ class InputRegression(Regression):
     """Regress one step on the features themselves: stage 1 continues, at t_init, unmasked."""
 
     def target(self, x_0: Tensor) -> Tensor:
-        """Return the features."""
         return x_0
 
 
@@ -57,13 +52,11 @@ class DdimRegression(Regression):
     """Regress one step on what the teacher makes of the same noise in ten DDIM steps."""
 
     def reconstruct(self, denoiser: Denoiser, x_0: Tensor, noise: Tensor) -> Tensor:
-        """Reconstruct in one step, and keep the noise for the target."""
-        self.noise = noise
+        self.noise = noise  # for the target
         return super().reconstruct(denoiser, x_0, noise)
 
     @torch.no_grad()
     def target(self, x_0: Tensor) -> Tensor:
-        """Return the teacher's reconstruction in ten steps."""
         schedule, t_init = self.teacher.schedule, self.detector.t_init
         return ddim_reconstruct(
             self.teacher, schedule, x_0, self.noise, t_init=t_init, num_steps=10
@@ -76,7 +69,6 @@ class AnchoredAsd(OmiADModule):
     weight = 1.0
 
     def generator_losses(self, x_g: Tensor, x_0: Tensor, draws: SampleDraws) -> Losses:
-        """Return the losses of Algorithm 1 plus the weighted mean squared error."""
         losses = super().generator_losses(x_g, x_0, draws)
         error = (x_g - x_0).square().mean()
         return losses._replace(total=losses.total + self.weight * error)

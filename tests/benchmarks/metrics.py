@@ -4,15 +4,10 @@
     python tests/benchmarks/metrics.py --method omiad   # one of them
     python tests/benchmarks/metrics.py --passes 100     # bounds after one pass and after two
 
-The maps are synthetic: noise on a grid of 28 x 28, raised where one to three rectangles are
-defective, upsampled to 224 x 224; 15 categories of 115 images, 73 % of them defective, as many
-pixels as in the test set of MVTec AD. Seconds are processor time on one thread, without making the
-maps.
-
-adeval (pip install adeval opencv-python-headless) is left out if it is not installed.
-
-`--passes N` counts N images of 256 x 256 pixels of every kind of score in `KINDS`, with large
-defects and with three of 6 pixels.
+The maps are synthetic, as many pixels as in the test set of MVTec AD. Seconds are processor time on
+one thread, without making the maps. adeval (pip install adeval opencv-python-headless) is left out
+if it is not installed. `--passes N` counts N images of 256 x 256 pixels of every kind of score in
+`KINDS`, with large defects and with three of 6 pixels.
 """
 
 import argparse
@@ -25,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,9 +28,10 @@ from torch.nn import functional as F  # noqa: N812
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `references`
 
-from references import slow_au_pro
+from references import sklearn_figures, slow_au_pro
 
 from omiad.metrics import AnomalyMetrics, PixelDetection
+from omiad.metrics.detection import PIXEL_METRICS
 from omiad.protocols import UNIAD
 from omiad.results import write_results
 from omiad.types import Labels, Prediction, Sample
@@ -48,7 +45,7 @@ Figures = dict[str, float]
 
 
 def category(seed: int, num_images: int = NUM_IMAGES) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return maps (N, SIZE, SIZE) and masks of a category."""
+    """Return maps and masks (N, size, size): noise on a grid, raised where images are defective."""
     generator = torch.Generator().manual_seed(seed)
     rng = np.random.default_rng(seed)
     masks = torch.zeros(num_images, SIZE, SIZE, dtype=torch.bool)
@@ -68,28 +65,17 @@ def category(seed: int, num_images: int = NUM_IMAGES) -> tuple[torch.Tensor, tor
 def run_omiad(maps: torch.Tensor, masks: torch.Tensor) -> tuple[Figures, int, float]:
     metric = PixelDetection()
     for rows in torch.arange(len(maps)).split(BATCH_SIZE):
-        batch = slice(rows[0], rows[-1] + 1)
-        metric.update(maps[batch], masks[batch], rows)
+        metric.update(maps[rows], masks[rows], rows)
     figures = metric.compute()
+    state = sum(part.nbytes for part in metric.bins)
     bound = max(interval.bound for interval in figures.values())
-    names = ("pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro")
-    values = {name: float(figures[name].value) for name in names}
-    return values, sum(part.nbytes for part in metric.bins), bound
+    return {name: float(figures[name].value) for name in PIXEL_METRICS}, state, bound
 
 
 def run_sklearn(maps: torch.Tensor, masks: torch.Tensor) -> tuple[Figures, int, float]:
-    from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
-
-    truth, scores = masks.numpy().ravel(), maps.numpy().ravel()
-    precision, recall, _ = precision_recall_curve(truth, scores)
-    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
-    figures = {
-        "pixel_auroc": float(roc_auc_score(truth, scores)),
-        "pixel_ap": float(average_precision_score(truth, scores)),
-        "pixel_f1_max": float(f1.max()),
-        "aupro": slow_au_pro(maps.numpy(), masks.numpy(), 0.3),  # each score is a threshold
-    }
-    return figures, 0, 0.0
+    figures = sklearn_figures(maps.numpy().ravel(), masks.numpy().ravel())
+    aupro = slow_au_pro(maps.numpy(), masks.numpy(), 0.3)  # each score is a threshold
+    return {f"pixel_{name}": float(x) for name, x in figures.items()} | {"aupro": aupro}, 0, 0.0
 
 
 def run_adeval(maps: torch.Tensor, masks: torch.Tensor) -> tuple[Figures, int, float]:
@@ -100,20 +86,30 @@ def run_adeval(maps: torch.Tensor, masks: torch.Tensor) -> tuple[Figures, int, f
     return dict(zip(("pixel_auroc", "pixel_ap", "aupro"), figures, strict=True)), 0, 0.0
 
 
-METHODS = {"omiad": run_omiad, "sklearn": run_sklearn, "adeval": run_adeval}
+METHODS: dict[str, Callable[..., tuple[Figures, int, float]]] = {
+    "omiad": run_omiad,
+    "sklearn": run_sklearn,
+    "adeval": run_adeval,
+}
 
 
 def measure(method: str) -> dict[str, object]:
     """Score all categories in a process that does nothing else, to measure peak memory."""
+    seconds, state, bound, figures = 0.0, 0, 0.0, []
     data = [category(seed) for seed in range(NUM_CATEGORIES)]
     METHODS[method](*(x[:2] for x in data[0]))  # imports
-    before, start = peak_mb(), time.process_time()
-    figures, states, bounds = zip(*(METHODS[method](*each) for each in data), strict=True)
+    before = peak_mb()
+    for maps, masks in data:
+        start = time.process_time()
+        row, size, error = METHODS[method](maps, masks)
+        seconds += time.process_time() - start
+        state, bound = state + size, max(bound, error)
+        figures.append(row)
     return {
-        "seconds": time.process_time() - start,
+        "seconds": seconds,
         "peak_mb": peak_mb() - before,
-        "state_mb": sum(states) / 2**20,
-        "bound": max(bounds),
+        "state_mb": state / 2**20,
+        "bound": bound,
         "figures": figures,
     }
 
@@ -125,7 +121,7 @@ def measure_stream(fraction: float) -> dict[str, object]:
     names = [f"category_{i:02}" for i in range(num_categories)]
     metrics = AnomalyMetrics(names)
     maps, masks = category(0, BATCH_SIZE)
-    defective, known = masks.flatten(1).any(1), torch.ones(BATCH_SIZE, dtype=torch.bool)
+    is_known = torch.ones(BATCH_SIZE, dtype=torch.bool)
     generator = torch.Generator().manual_seed(0)
     start, seconds, index = rss_mb(), 0.0, 0
     memory: list[list[float]] = []  # of each category, after each of its batches
@@ -133,10 +129,11 @@ def measure_stream(fraction: float) -> dict[str, object]:
         memory.append([])
         for _ in range(0, per_category, BATCH_SIZE):
             change = 0.8 + 0.4 * torch.rand(BATCH_SIZE, 1, 1, generator=generator)
-            labels = Labels(defective, masks, known, torch.arange(index, index + BATCH_SIZE))
+            rows = torch.arange(index, index + BATCH_SIZE)
             prediction = Prediction(change.flatten(), maps * change)
+            batch = Labels(masks.flatten(1).any(1), masks, is_known, rows)
             before = time.process_time()
-            metrics.update(prediction, labels, [name] * BATCH_SIZE)
+            metrics.update(prediction, batch, [name] * BATCH_SIZE)
             seconds += time.process_time() - before
             index += BATCH_SIZE
             memory[-1].append(rss_mb() - start)
@@ -144,18 +141,15 @@ def measure_stream(fraction: float) -> dict[str, object]:
     results = metrics.compute()
     computed = time.process_time()
     streamed_mb = peak_mb() - start
-    samples = [
-        Sample(Path(f"{i:06}.png"), None, names[0], "good", "test", f"{i // 5}", i % 5)
-        for i in range(index)
-    ]
-    about = {"root": Path(), "protocol": UNIAD, "dataset": "synthetic"}
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "results.json"
-        write_results(path, results, samples, device=torch.device("cpu"), **about)
-    half = len(memory[0]) // 2
-    slopes = [
-        np.polyfit(BATCH_SIZE * np.arange(len(row) - half), row[half:], 1)[0] for row in memory
-    ]
+        images = [
+            Sample(Path(f"{i:06}.png"), None, names[0], "good", "test", f"{i // 5}", i % 5)
+            for i in range(index)
+        ]
+        about = {"root": Path(), "dataset": "synthetic", "device": torch.device("cpu")}
+        write_results(Path(folder) / "results.json", results, images, protocol=UNIAD, **about)
+    ends = np.array(memory)[:, len(memory[0]) // 2 :]
+    slopes = np.polyfit(BATCH_SIZE * np.arange(ends.shape[1]), ends.T, 1)[0]
     return {
         "images": index,
         "seconds": seconds,
@@ -165,6 +159,7 @@ def measure_stream(fraction: float) -> dict[str, object]:
         "peak_mb": peak_mb() - start,
         "kb_per_image": 1024 * float(np.median(slopes)),
         "mb_per_category": (memory[-1][-1] - memory[0][-1]) / (num_categories - 1),
+        "bound": results.bound,
     }
 
 
@@ -219,47 +214,33 @@ def rss_mb() -> float:
         return int(file.read().split()[1]) * resource.getpagesize() / 2**20
 
 
-def in_own_process(*options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, __file__, *options]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def run_alone(*options: str) -> dict[str, Any]:
+    """Run this file in its own process and return what it prints last."""
+    done = subprocess.run([sys.executable, __file__, *options], capture_output=True, text=True)  # noqa: PLW1510
+    if done.returncode:
+        return {"error": done.stderr.strip().splitlines()[-1]}
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def report(fraction: float) -> None:
-    """Run every method in its own process and print how they compare."""
-    results = {}
-    for method in METHODS:
-        done = in_own_process("--method", method)
-        if done.returncode:
-            print(f"{method}: left out ({done.stderr.strip().splitlines()[-1]})", flush=True)
-            continue
-        results[method] = json.loads(done.stdout.splitlines()[-1])
-        print(f"{method}: {results[method]['seconds']:.1f} s", flush=True)
-    ours, exact = results["omiad"], results["sklearn"]
+    """Print how the methods compare, and what Real-IAD's scale costs."""
+    results = {method: run_alone("--method", method) for method in METHODS}
+    ours, exact = results["omiad"], results["sklearn"]["figures"]
     pixels = NUM_CATEGORIES * NUM_IMAGES * SIZE**2
     print(f"{platform.machine()} CPU, one thread; {pixels / 1e6:.0f} million pixels with masks")
     print(f"{'':10}{'seconds':>10}{'ratio':>8}{'peak MB':>10}{'largest error':>16}")
     for method, result in results.items():
-        errors = [
-            abs(row[name] - truth[name])
-            for row, truth in zip(result["figures"], exact["figures"], strict=True)
-            for name in row
-        ]
+        if "error" in result:
+            print(f"{method}: left out ({result['error']})")
+            continue
+        rows = zip(result["figures"], exact, strict=True)
+        error = max(abs(row[name] - truth[name]) for row, truth in rows for name in row)
+        ratio = result["seconds"] / ours["seconds"]
         print(
-            f"{method:10}{result['seconds']:10.1f}{result['seconds'] / ours['seconds']:8.1f}"
-            f"{result['peak_mb']:10.0f}{max(errors):16.1e}"
+            f"{method:10}{result['seconds']:10.1f}{ratio:8.1f}{result['peak_mb']:10.0f}{error:16.1e}"
         )
     print(f"omiad: state {ours['state_mb']:.0f} MB, stated bound {ours['bound']:.1e}")
-    done = in_own_process("--stream", str(fraction))
-    done.check_returncode()
-    stream = json.loads(done.stdout.splitlines()[-1])
-    print(
-        f"Real-IAD's scale: {stream['images']} maps in {REAL_IAD[0]} categories, "
-        f"{stream['seconds']:.0f} s, {stream['compute_seconds']:.0f} s for the figures and "
-        f"{stream['write_seconds']:.0f} s for intervals and files; the process grew by at most "
-        f"{stream['streamed_mb']:.0f} MB up to the figures, {stream['peak_mb']:.0f} MB in all: "
-        f"{stream['mb_per_category']:.1f} MB for each category, "
-        f"{stream['kb_per_image']:.2f} kB for each image in the second half of one"
-    )
+    print(f"Real-IAD's scale: {json.dumps(run_alone('--stream', str(fraction)))}")
 
 
 def main() -> None:

@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from rich.progress import track
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from omiad.data.images import MaskSizeError, load_mask, read_image, upright_size
@@ -51,18 +50,13 @@ class Facts(NamedTuple):
 
 def gather(samples: Sequence[Sample], *, num_workers: int, progress: bool) -> list[Facts]:
     """Read all images and masks and return their facts, in the order of the samples."""
-    loader: DataLoader[list[Facts]] = DataLoader(
+    loader: DataLoader[Facts] = DataLoader(
         samples,  # type: ignore[arg-type] # a list will do
-        batch_size=8,
+        batch_size=None,
         num_workers=num_workers,
-        collate_fn=_read,
+        collate_fn=_facts,  # type: ignore[arg-type] # it gets a sample if there are no batches
     )
-    batches = track(loader, "data check", disable=not progress)
-    return [fact for batch in batches for fact in batch]
-
-
-def _read(samples: Sequence[Sample]) -> list[Facts]:
-    return [_facts(sample) for sample in samples]
+    return list(track(loader, "data check", disable=not progress))
 
 
 def _facts(sample: Sample) -> Facts:
@@ -76,7 +70,8 @@ def _facts(sample: Sample) -> Facts:
     with Image.open(sample.image) as image:
         size, mode = upright_size(image), image.mode.partition(";")[0]  # "I;16" is a kind of "I"
         is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-    conversions = (*([_CONVERSIONS[mode]] if mode in _CONVERSIONS else []), *[_TURNED] * is_turned)
+    found = (_CONVERSIONS.get(mode), _TURNED if is_turned else None)
+    conversions = tuple(conversion for conversion in found if conversion)
     digest = hashlib.blake2b(sample.image.read_bytes(), digest_size=16).digest()
     thumbnail = pixels.mean(0).round().astype(np.uint8).reshape(-1)
     return Facts(sample, *_mask_fault(sample), size, conversions, digest, thumbnail)
@@ -120,13 +115,12 @@ def near(facts: Sequence[Facts], known: Collection[Pair]) -> Iterator[Pair]:
         train, test = groups[category, "train"], groups[category, "test"]
         if len(train) < _MIN_TRAIN or not test:
             continue
-        pictures = _pictures(train)
-        among_train = torch.cdist(pictures, pictures).fill_diagonal_(torch.inf)
+        trained, tested = (
+            torch.from_numpy(np.stack([fact.thumbnail for fact in group])).double()
+            for group in (train, test)
+        )
+        among_train = torch.cdist(trained, trained).fill_diagonal_(torch.inf)
         limit = _NEAR * among_train.amin(1).quantile(0.5)
-        distances, nearest = torch.cdist(_pictures(test), pictures).min(1)
+        distances, nearest = torch.cdist(tested, trained).min(1)
         for i in torch.nonzero(distances < limit).flatten().tolist():
             yield train[int(nearest[i])].sample, test[i].sample
-
-
-def _pictures(facts: Sequence[Facts]) -> Tensor:
-    return torch.from_numpy(np.stack([fact.thumbnail for fact in facts])).double()

@@ -167,20 +167,18 @@ def _categories(samples: Sequence[Sample]) -> Iterator[Fault]:
 
 
 def _conversions(root: Path, facts: Sequence[Facts]) -> Iterator[Fault]:
+    totals = Counter(fact.sample.category for fact in facts)
     special: dict[tuple[str, Conversion], list[Sample]] = defaultdict(list)
-    sizes: dict[str, set[tuple[int, int]]] = defaultdict(set)
     for fact in facts:
         for conversion in fact.conversions:
             special[fact.sample.category, conversion].append(fact.sample)
-        if fact.size is not None:
-            sizes[fact.sample.category].add(fact.size)
-    totals = Counter(fact.sample.category for fact in facts)
     for (category, (name, how)), found in sorted(special.items()):
         some = f" (the first is '{found[0].name(root)}')" if len(found) < totals[category] else ""
         what = f"{len(found)} of {totals[category]} images{some}: {how}."
         yield Fault("note", name, category, what)
-    for category, several in sorted(sizes.items()):
-        if len(several) > 1:
-            (w, h), (wide, high) = min(several), max(several)
-            what = f"{len(several)} sizes, {w} x {h} to {wide} x {high}; all are resized to one."
+    for category in sorted(totals):
+        sizes = {fact.size for fact in facts if fact.size and fact.sample.category == category}
+        if len(sizes) > 1:
+            (w, h), (wide, high) = min(sizes), max(sizes)
+            what = f"{len(sizes)} sizes, {w} x {h} to {wide} x {high}; all are resized to one."
             yield Fault("note", "unequal sizes", category, what)

@@ -71,14 +71,13 @@ def hold_out(
             kind, sample = sorted(DEFECTS)[k], mine[held[(i + turn) % len(held)]]
             picture, mask = deface(sample, kind, samples, seed=seed + 1_000_003 * turn)
             save_image(picture, folder / "test" / kind / f"{turn:03}.png")
-            white = 255 * mask.astype(np.uint8)
-            save_image(white, folder / "ground_truth" / kind / f"{turn:03}_mask.png")
+            save_image(mask, folder / "ground_truth" / kind / f"{turn:03}_mask.png")
 
 
 def deface(
     sample: Sample, kind: str, others: list[Sample], *, seed: int
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Return a photograph (H, W, 3) with an artificial defect, and its visible pixels (H, W).
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return a photograph (H, W, 3) with an artificial defect, and its mask (H, W), 0 or 255.
 
     Foreign texture comes from the others. On a photograph of a few pixels no defect can be drawn.
     """
@@ -95,7 +94,7 @@ def deface(
         pixels = DEFECTS[kind](canvas).clip(0, 255).round().astype(np.uint8)
         changed = np.abs(pixels - picture).max(axis=2) >= VISIBLE
         if changed.mean() >= MIN_AREA:
-            return pixels, changed
+            return pixels, (255 * changed).astype(np.uint8)
     raise InputError(
         f"No visible defect of kind '{kind}' could be drawn on '{sample.image}' ({width} x "
         f"{height} pixels). Remove the image, or use larger ones."

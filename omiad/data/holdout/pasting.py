@@ -38,8 +38,8 @@ def misplaced(canvas: Canvas) -> Picture:
     height, width = canvas.shape.shape
     shift = canvas.rng.integers([height // 8, width // 8], [7 * height // 8, 7 * width // 8])
     moved = np.roll(canvas.picture, tuple(shift), axis=(0, 1))
-    vertical, horizontal = canvas.rng.choice([-1, 1], 2)
-    return _mix(canvas, moved[::vertical, ::horizontal] * np.float32(canvas.rng.uniform(0.8, 1.2)))
+    down, right = canvas.rng.choice([-1, 1], 2)
+    return _mix(canvas, moved[::down, ::right] * np.float32(canvas.rng.uniform(0.8, 1.2)))
 
 
 def foreign(canvas: Canvas) -> Picture:
@@ -72,8 +72,7 @@ def broken(canvas: Canvas) -> Picture:
     off = edge((border - depth) * canvas.side, 1) * canvas.foreground
     rest = canvas.picture[~canvas.foreground]
     behind = np.median(rest, axis=0) if len(rest) else np.zeros(3, np.float32)
-    drawn = canvas._replace(shape=off.astype(np.float32))
-    return _mix(drawn, np.broadcast_to(behind, canvas.picture.shape))
+    return _mix(canvas._replace(shape=off.astype(np.float32)), behind)
 
 
 def missing(canvas: Canvas) -> Picture:
@@ -85,8 +84,7 @@ def missing(canvas: Canvas) -> Picture:
 def distorted(canvas: Canvas) -> Picture:
     """Pull the material of the blot aside."""
     inside = ndimage.gaussian_filter(canvas.shape, 0.01 * canvas.side)
-    pull = canvas.rng.uniform(0.04, 0.1) * canvas.side
-    angle = canvas.rng.uniform(0, 2 * np.pi)
+    pull, angle = canvas.rng.uniform(0.04, 0.1) * canvas.side, canvas.rng.uniform(0, 2 * np.pi)
     y, x = np.indices(canvas.shape.shape, np.float32)
     where = y + pull * np.sin(angle) * inside, x + pull * np.cos(angle) * inside
     channels = np.moveaxis(canvas.picture, -1, 0)
@@ -104,8 +102,7 @@ def line(canvas: Canvas) -> Picture:
     across = across - wave - canvas.rng.uniform(-2, 2) * along**2
     length, thickness = canvas.rng.uniform(0.05, 0.3), canvas.rng.uniform(0.004, 0.015)
     outside = np.maximum(np.abs(across) - thickness / 2, np.abs(along) - length / 2)
-    drawn = canvas._replace(shape=edge(outside * canvas.side, 1).astype(np.float32))
-    return spot(drawn)
+    return spot(canvas._replace(shape=edge(outside * canvas.side, 1).astype(np.float32)))
 
 
 DEFECTS: dict[str, Callable[[Canvas], Picture]] = {

@@ -6,7 +6,7 @@ which states only the totals of the multi-view split.
 """
 
 import csv
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Collection
 from importlib.resources import files
 from typing import NamedTuple
@@ -44,13 +44,10 @@ PUBLISHED = {name: _read(name) for name in _TITLES}  # by the names of their lay
 
 def count(samples: Collection[Sample]) -> dict[str, Counts]:
     """Count the images of each category, sorted by name."""
-    kinds = Counter((s.category, s.split, s.is_anomalous) for s in samples)
-    return {
-        name: Counts(
-            kinds[name, "train", False], kinds[name, "test", False], kinds[name, "test", True]
-        )
-        for name in sorted({name for name, *_ in kinds})
-    }
+    numbers: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
+    for sample in samples:
+        numbers[sample.category][0 if sample.split == "train" else 1 + sample.is_anomalous] += 1
+    return {name: Counts(*numbers[name]) for name in sorted(numbers)}
 
 
 def recognise(categories: Collection[str]) -> str | None:

@@ -25,7 +25,7 @@ from omiad.types import NORMAL, Sample
 SPLIT = "split_csv/1cls.csv"  # the official split for training without defects
 PREPARED = ("1cls", "visa_pytorch", "VisA_pytorch")  # folders around prepared categories
 _COLUMNS = ("object", "split", "label", "image", "mask")
-_ROWS = {("train", "normal"), ("test", "normal"), ("test", "anomaly")}
+_DEFECTS = {("train", "normal"): NORMAL, ("test", "normal"): NORMAL, ("test", "anomaly"): "anomaly"}
 
 
 def matches(root: Path) -> bool:
@@ -38,10 +38,7 @@ def matches(root: Path) -> bool:
 
 
 def index(root: Path) -> list[Sample]:
-    """List the images by category, training before test, label, and file name.
-
-    In the original download the split file names each image, its label and its mask.
-    """
+    """List the images by category, training before test, label, and file name."""
     if (root / SPLIT).is_file():
         return _original(root)
     for name in PREPARED:
@@ -67,13 +64,13 @@ def _original(root: Path) -> list[Sample]:
             )
         for row in rows:
             split, label = row["split"], row["label"]
-            if (split, label) not in _ROWS:
+            defect = _DEFECTS.get((split, label))
+            if defect is None:
                 raise InputError(
                     f"In line {rows.line_num} of '{path}' the split is '{split}' and the label is "
                     f"'{label}'. Expected train,normal or test,normal or test,anomaly. Copy the "
                     f"file from the official archive."
                 )
-            defect = NORMAL if label == "normal" else label
             mask = root / row["mask"] if row["mask"] and defect != NORMAL else None
             part: Literal["train", "test"] = "train" if split == "train" else "test"
             samples.append(Sample(root / row["image"], mask, row["object"], defect, part))

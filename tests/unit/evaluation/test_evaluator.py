@@ -21,7 +21,7 @@ def test_the_scale_is_that_of_normal_maps_if_there_are_any_and_a_replay_does_not
 ) -> None:
     options = EvaluationOptions(image_size=8, pool_size=1, tolerance=0)
     protocol = options.build_protocol()
-    evaluator = Evaluator(SAMPLES, root=Path(), protocol=protocol, options=options)
+    evaluator = Evaluator(SAMPLES, Path(), protocol, options)
     prediction, labels = batch_of(anomalous, generator)
     evaluator.add(prediction.anomaly_map, labels)
     expected = map_scale(prediction.anomaly_map[shown])

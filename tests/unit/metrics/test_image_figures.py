@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from references import slow_ranking
 
-from omiad.metrics.images import IMAGE_FIGURES, Images, image_figures, view_figures
+from omiad.metrics.images import Images, image_figures, view_figures
+from omiad.metrics.ranking import IMAGE_FIGURES
 from omiad.types import Sample
 
 

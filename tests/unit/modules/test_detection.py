@@ -91,21 +91,21 @@ def test_a_checkpoint_of_a_run_in_progress_is_calibrated_briefly_and_anew_by_a_t
     fit: Fit, tested: Tested, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("omiad.calibration.NUM_BRIEF", 4)
-    saved: list[Path] = []
+    paths: list[Path] = []
 
     class Saver(LastCheckpoint):
         def save(self, trainer: Trainer) -> Path:
             path = super().save(trainer)
-            saved.append(path.rename(path.with_name(f"{len(saved)}.ckpt")))
-            return saved[-1]
+            paths.append(path.rename(path.with_name(f"{len(paths)}.ckpt")))
+            return paths[-1]
 
     fit(amdm(scoring=REMEMBERING), 6, Saver(every_n_steps=3))
-    early, last = Detector.load(saved[0]), Detector.load(saved[-1])
+    early, last = Detector.load(paths[0]), Detector.load(paths[-1])
     assert len(early.memory.patches) == 2 * 2 * 64  # two images of each category
     assert len(last.memory.patches) == 2 * 4 * 64
     assert not is_calibrated(early)
     assert is_calibrated(early, brief=True)
-    assert len(tested(saved[0]).memory.patches) == 2 * 4 * 64
+    assert len(tested(paths[0]).memory.patches) == 2 * 4 * 64
 
 
 def test_other_features_than_the_models_are_refused(

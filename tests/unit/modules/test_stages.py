@@ -3,6 +3,7 @@
 import logging
 import re
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ def test_two_runs_with_one_seed_are_equal_and_another_seed_differs(fit: Fit) -> 
     runs = [amdm(seed=seed) for seed in (0, 0, 1)]
     for module in runs:
         fit(module, 3)
-    first, again, other = (weights(module.network) for module in runs)
+    first, again, other = (weights(module.denoiser) for module in runs)
     assert same(first, again)
     assert not same(first, other)
 
@@ -46,13 +47,13 @@ def test_the_generator_starts_as_the_teacher(fit: Fit, teacher: Path) -> None:
     assert not same(weights(module.student), weights(module.teacher))
 
 
-class Movements(Callback):
-    """Note which of the named modules moved in psi's phase, and which in theta's."""
+class Snapshots(Callback):
+    """Keep all weights before psi's phase, between the phases and after theta's phase."""
 
     def __init__(self) -> None:
-        self.moved: list[set[str]] = []
+        self.taken: list[dict[str, torch.Tensor]] = []
 
-    def look(self, module: OmiADModule) -> None:
+    def take(self, module: OmiADModule) -> None:
         parts = {
             "student": module.student,
             "generator": module.generator,
@@ -60,18 +61,16 @@ class Movements(Callback):
             "average": module.detector.denoiser,
             "backbone": module.detector.extractor,
         }
-        now = {
-            f"{part}.{name}": p.detach().clone()
-            for part, network in parts.items()
-            for name, p in network.named_parameters()
-        }
-        if self.before:
-            self.moved.append({n for n, p in now.items() if not torch.equal(p, self.before[n])})
-        self.before = now
+        self.taken.append(
+            {
+                f"{part}.{name}": p.detach().clone()
+                for part, network in parts.items()
+                for name, p in network.named_parameters()
+            }
+        )
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: OmiADModule, *_: object) -> None:  # type: ignore[override]
-        self.before: dict[str, torch.Tensor] = {}
-        self.look(pl_module)
+        self.take(pl_module)
 
     def on_before_optimizer_step(
         self,
@@ -82,10 +81,10 @@ class Movements(Callback):
         if optimizer is trainer.optimizers[0]:
             self.of_student = [p.grad.clone() for p in pl_module.student.parameters()]
         else:
-            self.look(pl_module)
+            self.take(pl_module)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: OmiADModule, *_: object) -> None:  # type: ignore[override]
-        self.look(pl_module)
+        self.take(pl_module)
         # No gradient reached psi in theta's phase.
         assert same([p.grad for p in pl_module.student.parameters()], self.of_student)
         assert all(p.grad is None for p in pl_module.teacher.parameters())
@@ -95,11 +94,14 @@ def test_each_phase_of_stage_2_moves_exactly_its_own_parameters(fit: Fit, teache
     module = OmiADModule(
         str(teacher), student_warmup_fraction=0.0, adversarial_start_fraction=0.0, ema_fraction=0.5
     )
-    movements = Movements()
-    trainer = fit(module, 6, movements)
+    snapshots = Snapshots()
+    trainer = fit(module, 6, snapshots)
     assert trainer.global_step == 6  # two optimiser steps for each batch
     assert module.num_generator_steps == 3
-    of_student, of_generator = movements.moved[-2:]
+    of_student, of_generator = (
+        {name for name, p in before.items() if not torch.equal(p, after[name])}
+        for before, after in pairwise(snapshots.taken[-3:])
+    )
     names = {name for name, _ in module.student.named_parameters()}
     assert of_student <= {f"student.{name}" for name in names}
     assert of_generator <= {f"{part}.{name}" for part in ("generator", "average") for name in names}

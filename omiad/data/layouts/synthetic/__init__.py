@@ -81,8 +81,9 @@ def render(
     key = zlib.crc32(f"{category}/{split}/{defect}/{index}".encode())
     rng = np.random.default_rng([seed, key])
     scene = SCENES[category](rng)
-    angle, shift = np.deg2rad(rng.uniform(-8, 8)), rng.uniform(-0.1, 0.1, 2)
-    shift *= category not in TEXTURES
+    # The positions of all pixels in the scene: it is rotated, scaled and, if an object, shifted.
+    angle = np.deg2rad(rng.uniform(-8, 8))
+    shift = rng.uniform(-0.1, 0.1, 2) * (category not in TEXTURES)
     size = image_size * _SUPERSAMPLING
     axis = ((np.arange(size) + 0.5) / size * 2 - 1) * rng.uniform(0.95, 1.05)
     x, y = np.meshgrid(axis + shift[0], axis + shift[1])
@@ -96,8 +97,8 @@ def render(
 
 def _photograph(albedo: Grid, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Light the scene from a random side and add sensor noise."""
-    x, y = np.meshgrid(*2 * [np.linspace(-1, 1, len(albedo))])
-    slope, _ = turned(x, y, rng.uniform(0, 2 * np.pi))
+    axis = np.linspace(-1, 1, len(albedo))
+    slope, _ = turned(*np.meshgrid(axis, axis), rng.uniform(0, 2 * np.pi))
     light = rng.uniform(0.86, 1.08) * (1 + rng.uniform(0.03, 0.12) * slope)
     warmth = rng.uniform(-0.025, 0.025)
     exposed = albedo * light[..., None] * np.array([1 + warmth, 1, 1 - warmth])
@@ -106,6 +107,5 @@ def _photograph(albedo: Grid, rng: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def _reduce(x: Grid) -> Grid:
-    size = x.shape[0] // _SUPERSAMPLING
-    blocks = x.reshape(size, _SUPERSAMPLING, size, _SUPERSAMPLING, 3)
-    return np.asarray(blocks.mean(axis=(1, 3)))
+    size, side = len(x) // _SUPERSAMPLING, _SUPERSAMPLING
+    return np.asarray(x.reshape(size, side, size, side, 3).mean(axis=(1, 3)))

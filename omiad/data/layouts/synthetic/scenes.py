@@ -56,20 +56,17 @@ def fabric(rng: np.random.Generator) -> Scene:
 
 def bricks(rng: np.random.Generator) -> Scene:
     """Return staggered clay bricks with light joints; phase, tint and grain vary."""
-    phase = rng.uniform(0, 2, 2)
-    tints = rng.uniform(0.93, 1.05, (16, 16))
+    phase, tints = rng.uniform(0, 2, 2), rng.uniform(0.93, 1.05, (16, 16))
     grain_seed = int(rng.integers(2**31))
     clay, joint = np.array([0.66, 0.36, 0.27]), np.array([0.70, 0.68, 0.63])
 
     def scene(x: Grid, y: Grid) -> Grid:
         row = 3 * y + phase[1]
         column = 1.5 * x + phase[0] + 0.5 * (np.floor(row) % 2)
-        in_row, in_column = row % 1, column % 1
+        u, v = row % 1, column % 1
         tint = tints[np.floor(row).astype(int) % 16, np.floor(column).astype(int) % 16]
         grain = 1 + 0.04 * smooth_noise(x, y, np.random.default_rng(grain_seed), 64)
-        to_joint = np.minimum(
-            np.minimum(in_row, 1 - in_row) / 3, np.minimum(in_column, 1 - in_column) / 1.5
-        )
+        to_joint = np.minimum(np.minimum(u, 1 - u) / 3, np.minimum(v, 1 - v) / 1.5)
         return blend(clay * (tint * grain)[..., None], joint, edge(to_joint - 0.03))
 
     return scene
@@ -77,8 +74,7 @@ def bricks(rng: np.random.Generator) -> Scene:
 
 def gear(rng: np.random.Generator) -> Scene:
     """Return a toothed steel wheel with five holes on felt, turned by up to 13 degrees."""
-    turn = rng.uniform(-0.22, 0.22)
-    felt_seed = int(rng.integers(2**31))
+    turn, felt_seed = rng.uniform(-0.22, 0.22), int(rng.integers(2**31))
     steel, hub = np.array([0.66, 0.68, 0.71]), np.array([0.80, 0.68, 0.40])
 
     def scene(x: Grid, y: Grid) -> Grid:
