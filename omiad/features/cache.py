@@ -32,12 +32,9 @@ class FeatureCache(Dataset[Tensor]):
     """Half-precision features of at least one image; missing ones are computed first.
 
     An item is the features (C, h, w) of one image, a view of the pages of a mapped file in
-    `cache_dir`. When an item is read for the first time, its CRC-32 is compared.
-
-    A cache belongs to one data root and to everything else that determines the features
-    (`store.made_of`). Images that were added or changed are computed; unchanged images are not
-    opened. An interrupted build continues where it stopped, and a second process that needs the
-    same features waits for the first.
+    `cache_dir`. When an item is read for the first time, its CRC-32 is compared. Only images that
+    were added or changed are computed. An interrupted build continues where it stopped, and a
+    second process that needs the same features waits for the first.
 
     Raises:
         InputError: If an image is gone, cannot be read or has no finite features, if the features
@@ -56,9 +53,8 @@ class FeatureCache(Dataset[Tensor]):
         self._crc = np.array([entry.crc for entry in entries], dtype=np.int64)
         self._map()
         key = _key((entry.image, entry.content) for entry in entries)
-        self.statistics = store.statistics(
-            samples[0].split, key, images, lambda: measure(self._chunks())
-        )
+        split = samples[0].split
+        self.statistics = store.statistics(split, key, images, lambda: measure(self._chunks()))
 
     def __len__(self) -> int:
         return len(self._row)
@@ -106,13 +102,10 @@ class StreamedFeatures(Dataset[Tensor]):
         # Calibration asks for the same few images again and again.
         self._features = lru_cache(_NUM_RECENT)(self._compute_one)
         # A file without a stamp is known by its content.
-        identities = [stamp_of(path) or content_of(path) for path in self._paths]
-        self.statistics = FeatureStore.open(cache_dir, root, extraction.extractor).statistics(
-            f"streamed-{samples[0].split}",
-            _key(zip(map(str, self._paths), identities, strict=True)),
-            [],
-            self._measure,
-        )
+        key = _key((str(path), stamp_of(path) or content_of(path)) for path in self._paths)
+        store = FeatureStore.open(cache_dir, root, extraction.extractor)
+        split = f"streamed-{samples[0].split}"
+        self.statistics = store.statistics(split, key, [], self._measure)
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -171,16 +164,16 @@ def _compute(images: dict[str, Path], store: FeatureStore, extraction: Extractio
             f"{readable(free)} are free. Free some space, choose another --data.cache_dir, or do "
             f"without a cache by --data.cache false."
         )
-    names, written = list(images), 0
+    names, paths, written = list(images), list(images.values()), 0
     try:
-        for batch in extraction.batches(list(images.values())):
+        for batch in extraction.batches(paths):
             part = names[written : written + len(batch[0])]
             finite = batch[0].isfinite().flatten(1).all(1)
             if not finite.all():
+                first = paths[written + int(finite.int().argmin())]
                 raise InputError(
-                    f"The features of '{images[part[int(finite.int().argmin())]]}' are not finite "
-                    f"in half precision. Remove the image if it differs from the others, or set "
-                    f"--trainer.precision 32-true."
+                    f"The features of '{first}' are not finite in half precision. Remove the image "
+                    f"if it differs from the others, or set --trainer.precision 32-true."
                 )
             store.append(part, batch)
             written += len(part)

@@ -42,7 +42,6 @@ class FeatureExtractor(nn.Module):
     Attributes:
         config: Arguments that rebuild the extractor except for its weights, as plain data.
         channels_per_stage: Channels of each feature map, in the order of concatenation.
-        num_channels: Channels C of the features.
         autocast_dtype: The dtype that the backbone is autocast to, or None for float32.
 
     Raises:

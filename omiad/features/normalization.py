@@ -41,10 +41,9 @@ class FeatureNormalizer(nn.Module):
     """Shift and scale features by the statistics of the training images; the identity before `fit`.
 
     The network, its noise and the anomaly map all use normalised features. The scale therefore also
-    weighs the channels in the anomaly map.
-
-    The kind is "none" for raw features (the paper's choice), "scalar" to divide by the root mean
-    square of all features, or "channel" to standardise each channel.
+    weighs the channels in the anomaly map. The kind is "none" for raw features (the paper's
+    choice), "scalar" to divide by the root mean square of all features, or "channel" to standardise
+    each channel.
     """
 
     mean: Tensor

@@ -134,24 +134,6 @@ def test_two_roots_with_equal_paths_sizes_and_times_keep_their_own_features(buil
     assert_equal(build(refuse, root=other), theirs)
 
 
-@pytest.mark.parametrize("tick", [0, 10**18])  # the second is too long to trust a stamp
-def test_an_image_replaced_with_equal_size_and_time_is_computed_again(
-    build, root, monkeypatch, tick
-):
-    monkeypatch.setattr("omiad.features.identity._COARSEST_TICK_NS", tick)
-    for path in images_of(root):
-        Image.new("RGB", (32, 32)).save(path, format="BMP")
-    build()
-    replaced = images_of(root)[2]
-    before = replaced.stat()
-    Image.new("RGB", (32, 32), (9, 99, 0)).save(replaced, format="BMP")
-    os.utime(replaced, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert replaced.stat().st_size == before.st_size
-    reader = Noting()
-    build(reader)
-    assert reader.opened == [replaced]
-
-
 def test_only_added_and_changed_images_are_computed(build, root):
     first = build()
     changed, removed, other = images_of(root)[0], images_of(root)[1], images_of(root)[5]

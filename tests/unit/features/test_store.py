@@ -79,19 +79,6 @@ def test_rows_are_on_the_disk_before_their_lines_are_written(store, features, mo
     assert sizes == [(4 * store.row_bytes, False), (4 * store.row_bytes, True)]
 
 
-def test_a_failed_append_leaves_the_files_as_they_were(store, features, monkeypatch):
-    write(store, features)
-    before = store.path.read_bytes(), store.path.with_suffix(".index").read_bytes()
-
-    def fail(_: int) -> None:
-        raise OSError("the disk went away")
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="the disk went away"):
-        write(store, features)
-    assert (store.path.read_bytes(), store.path.with_suffix(".index").read_bytes()) == before
-
-
 # Stamps.
 
 
