@@ -1,6 +1,5 @@
 """Maps of other methods, from files to results and comparisons, on a tiny data set."""
 
-import csv
 import json
 import shutil
 from collections import defaultdict
@@ -97,8 +96,6 @@ def test_any_methods_maps_get_the_figures_of_slow_definitions(
             assert both[f"image_{name}"] == pytest.approx(value, abs=1e-9), name
     assert record["protocol"] == "uniad"
     assert record["protocol_changes"] == {"input_size": 32, "map_size": 32, "pool_size": 1}
-    for row in record["intervals"]["categories"].values():
-        assert all(low <= high for low, high in row.values())
 
 
 @pytest.mark.parametrize("name", PROTOCOL_STEPS)
@@ -139,20 +136,17 @@ def test_the_estimators_of_a_source_may_be_chosen(mvtec_root: Path, tmp_path: Pa
     assert "pixel_ap" not in source["bounds"]["bottle"]
 
 
-@pytest.mark.parametrize(
-    ("layout", "write"),
-    [
-        ("visa", write_visa),
-        ("mpdd", write_mpdd),
-        ("realiad", write_realiad),
-        ("folder", write_folder),
-    ],
-)
+WRITERS: dict[Layout, Callable[[Path, np.random.Generator], None]] = {
+    "visa": write_visa, "mpdd": write_mpdd, "realiad": write_realiad, "folder": write_folder,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", WRITERS)
 def test_maps_of_a_data_set_in_another_layout_are_scored_without_training_images(
-    layout: Layout, write: Callable[[Path, np.random.Generator], None], tmp_path: Path
+    layout: Layout, tmp_path: Path
 ) -> None:
     root, maps = tmp_path / "data", tmp_path / "maps"
-    write(root, np.random.default_rng(0))
+    WRITERS[layout](root, np.random.default_rng(0))
     rng = np.random.default_rng(1)
     drawn: dict[str, list[tuple[np.ndarray, np.ndarray, bool]]] = defaultdict(list)
     for sample in INDEXES[layout](root):
@@ -178,21 +172,17 @@ def test_maps_of_a_data_set_in_another_layout_are_scored_without_training_images
         elif labels.any():
             expected = average_precision_score(masks.ravel(), pixels.ravel())
             assert figures["pixel_ap"] == pytest.approx(expected)
-    views = record["views"] and set(record["views"]["audiojack"])
-    assert views == ({"C1", "C2", "C4", "C5", "sample"} if layout == "realiad" else None)
+    assert (record["views"] is not None) == (layout == "realiad")
 
 
 def test_image_scores_of_a_method_replace_those_of_the_protocol(
     mvtec_root: Path, tmp_path: Path
 ) -> None:
     write_maps(mvtec_root, tmp_path / "maps", quality=2)
-    with (tmp_path / "scores.csv").open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["image", "score"])
-        for sample in images_of(mvtec_root):
-            table.writerow([sample.name(mvtec_root), int(not sample.is_anomalous)])
-    scores = {"scores": str(tmp_path / "scores.csv")}
-    record = measure(mvtec_root, tmp_path / "maps", tmp_path / "out.json", **scores)
+    images, table = images_of(mvtec_root), tmp_path / "scores.csv"
+    rows = [f"{each.name(mvtec_root)},{int(not each.is_anomalous)}" for each in images]
+    table.write_text("\n".join(["image,score", *rows]))
+    record = measure(mvtec_root, tmp_path / "maps", tmp_path / "out.json", scores=str(table))
     assert record["mean"]["image_auroc"] == 0
 
 
@@ -225,6 +215,7 @@ def test_a_run_does_not_differ_from_itself_nor_by_its_upsampling(
 ) -> None:
     bad, good = runs_of(mvtec_root, tmp_path, 0.2, 3.0)
     assert "of 8 means" in printed(capsys, "compare", bad, good)
+    assert "over 2 runs" in printed(capsys, "compare", bad, good, "--seeds=true")
     record = json.loads(Path(good).read_text())
     record["protocol_changes"]["upsampling"] = "bilinear; Gaussian, sigma 4"
     (tmp_path / "other.json").write_text(json.dumps(record))
@@ -237,13 +228,6 @@ def test_figures_that_a_source_does_not_have_are_not_compared(
 ) -> None:
     files = runs_of(mvtec_root, tmp_path, 1, 1, estimator="source")
     assert "of 4 means" in printed(capsys, "compare", *files)
-
-
-def test_seeds_are_summed_up(
-    mvtec_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    files = runs_of(mvtec_root, tmp_path, 1, 1, 1)
-    assert "over 3 runs" in printed(capsys, "compare", *files, "--seeds=true")
 
 
 def test_seeds_are_drawn_with_the_images(
