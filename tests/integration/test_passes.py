@@ -19,7 +19,6 @@ from omiad.evaluation.evaluate import EvaluatedData
 from omiad.evaluation.maps import read_scores
 from omiad.modules import DetectionModule
 from omiad.report import read_gallery
-from omiad.types import Prediction, ScoringBatch
 
 SIZE = 192
 """Six images of this side hold more distinct scores than a category has bins."""
@@ -117,25 +116,6 @@ def test_the_maps_of_a_test_evaluate_to_its_figures_with_masks_as_the_protocol_s
     )
     assert test == same
     assert test["bottle"]["pixel_ap"] != other["bottle"]["pixel_ap"]
-
-
-class Unsteady(DetectionModule):
-    """A model whose maps differ each time, as by kernels that add in any order."""
-
-    def test_step(self, batch: ScoringBatch, batch_idx: int) -> Prediction:
-        score, maps = super().test_step(batch, batch_idx)
-        return Prediction(score, maps * (1 + 1e-4 * torch.rand(maps.shape)))
-
-
-def test_maps_that_change_from_pass_to_pass_leave_the_figures_and_bounds_of_the_first(
-    mvtec_root: Path, data: FeatureDataModule, checkpoint: Path, tmp_path: Path
-) -> None:
-    evaluation = Evaluation(tolerance=0, save_maps=True)
-    record = results_of(evaluation, Unsteady.load(checkpoint), data, tmp_path)
-    for category in ("bottle", "cable"):
-        assert "maps changed from pass to pass" in record["notes"][category]
-        assert largest_bound(record, category) > 0
-    assert_bounded(record, mvtec_root, tmp_path / "maps")  # of the first pass
 
 
 def test_defects_that_share_a_bin_with_normal_pixels_are_separated_in_a_second_pass(
