@@ -24,12 +24,7 @@ from omiad.version import __version__
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """How the intervals are drawn.
-
-    Attributes:
-        num: Draws of the images; 0 gives no intervals.
-        seed: Seed of the draws.
-    """
+    """How many draws of the images give the intervals, none if 0, and the seed of the draws."""
 
     num: int = 1000
     seed: int = 0
@@ -57,21 +52,12 @@ def write_results(
 ) -> None:
     """Write results.json and the images next to it: figures as fractions of 1, or null.
 
-    Args:
-        path: The results.json.
-        results: All figures.
-        samples: The test images, by their index.
-        root: Folder of the data set.
-        protocol: How maps, masks and image scores were prepared.
-        dataset: Name of the data set.
-        device: Device of the model.
-        bootstrap: How the intervals are drawn.
-        about: Further entries, such as the model.
+    `samples` are the test images by their index, and `about` are further entries such as the model.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     threads = torch.get_num_threads()
     cpu = f"{platform.machine()} CPU, {threads} {'thread' if threads == 1 else 'threads'}"
-    changes, views = {}, {}
+    changes, views = {}, {}  # of each category; one category at a time is in memory
     with zipfile.ZipFile(images_path(path), "w", zipfile.ZIP_DEFLATED) as archive:
         for number, (category, (index, *columns)) in enumerate(results.images.items()):
             shown = [samples[i] for i in index.tolist()]
@@ -100,12 +86,7 @@ def write_results(
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    """Read a results.json.
-
-    Raises:
-        MissingInputError: If there is no such file.
-        InputError: If it holds something else.
-    """
+    """Read a results.json, and refuse any other file."""
     if not path.is_file():
         raise MissingInputError(
             f"No results at '{path}'. `omiad test` and `omiad evaluate` write results.json."
@@ -154,12 +135,7 @@ def images_path(results: Path) -> Path:
 
 
 def read_images(path: Path) -> Iterator[tuple[str, ScoredImages]]:
-    """Read the images of one category after another.
-
-    Raises:
-        MissingInputError: If there is no such file.
-        InputError: If it is broken.
-    """
+    """Read the images of one category after another, and refuse a broken file."""
     if not path.is_file():
         raise MissingInputError(
             f"No '{path}'. It is written next to each results.json; keep the two together."

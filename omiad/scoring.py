@@ -100,9 +100,6 @@ def image_score(anomaly_map: Tensor, scoring: Scoring) -> Tensor:
     """Return the highest mean (B,) over the model's window of maps (B, H, W) before the blur.
 
     Source: UniAD, utils/eval_helper.py, EvalImageMax.
-
-    Raises:
-        InputError: If the window is larger than the map.
     """
     side = scoring.pool_size
     if side > min(anomaly_map.shape[-2:]):

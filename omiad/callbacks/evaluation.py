@@ -91,8 +91,7 @@ class Evaluation(EvaluationOptions, Callback):
         module, prediction = cast(DetectionModule, pl_module), cast(Prediction, outputs)
         self._add(module, prediction, batch)
         if self.save_maps:
-            samples, root = self._evaluator.samples, module.data.root
-            names = [samples[i].name(root) for i in batch.labels.index.tolist()]
+            names = [self._evaluator.names[i] for i in batch.labels.index.tolist()]
             write_maps(self._folder / "maps", names, prediction.anomaly_map)
 
     def _add(self, module: DetectionModule, prediction: Prediction, batch: ScoringBatch) -> None:
@@ -135,8 +134,8 @@ class Evaluation(EvaluationOptions, Callback):
         if self.num_kept and self.num_in_panel:
             write_panels(path, num_images=self.num_in_panel)
         if self.save_maps:
-            names = [sample.name(data.root) for sample in self._evaluator.samples]
-            write_scores(self._folder / "scores.csv", names, self._evaluator.results)
+            scores = self._folder / "scores.csv"
+            write_scores(scores, self._evaluator.names, self._evaluator.results)
 
 
 def _about(detector: Detector, clock: StepClock) -> dict[str, Any]:

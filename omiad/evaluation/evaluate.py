@@ -71,10 +71,9 @@ def evaluate(
     samples = index_dataset(root, data.layout, test_only=True).samples
     if not samples:
         raise InputError(f"'{root}' has no test images. Check --data.root.")
-    names = [sample.name(root) for sample in samples]
-    files = find_maps(Path(maps), names)
-    given = None if scores is None else read_scores(Path(scores), names)
     evaluator = Evaluator(samples, root, protocol, options=chosen)
+    files = find_maps(Path(maps), evaluator.names)
+    given = None if scores is None else read_scores(Path(scores), evaluator.names)
 
     def add_all() -> None:
         for pixels, labels in _batches(samples, files, protocol):

@@ -31,8 +31,9 @@ class Evaluator:
     def __init__(
         self, samples: Sequence[Sample], root: Path, protocol: Protocol, options: EvaluationOptions
     ) -> None:
-        self.samples = samples
+        self.names = [sample.name(root) for sample in samples]
         self.protocol = protocol
+        self._samples = samples
         self._root = root
         self._options = options
         self._metrics = AnomalyMetrics(
@@ -59,7 +60,7 @@ class Evaluator:
         maps = self.protocol.prepare_map(anomaly_map.float().cpu())
         scores = self.protocol.image_score(maps) if score is None else score.cpu()
         prediction = Prediction(scores, maps)
-        categories = [self.samples[i].category for i in labels.index.tolist()]
+        categories = [self._samples[i].category for i in labels.index.tolist()]
         self._metrics.update(prediction, labels, categories)
         if self._is_replay:
             return
@@ -104,7 +105,7 @@ class Evaluator:
         write_results(
             path,
             self.results,
-            self.samples,
+            self._samples,
             root=self._root,
             protocol=self.protocol,
             estimator=self._options.estimator,
@@ -115,7 +116,7 @@ class Evaluator:
             write_gallery(
                 gallery_path(path),
                 self._kept.kept,
-                self.samples,
+                self._samples,
                 root=self._root,
                 scale=scale,
                 references=references,

@@ -34,10 +34,8 @@ _EXACT_INTEGERS = 2**24
 def find_maps(folder: Path, names: Sequence[str]) -> list[Path]:
     """Return the map of each image: the file at its path below the root, with another suffix.
 
-    A results.json and the files next to it may lie among the maps.
-
-    Raises:
-        InputError: If an image has no map or several, or a map has no image.
+    A results.json and the files next to it may lie among the maps. An image without a map, a map
+    without an image, and two maps of one image are refused.
     """
     if not folder.is_dir():
         raise MissingInputError(f"No folder '{folder}'. Give --maps the folder of the maps.")
@@ -55,11 +53,7 @@ def read_map(path: Path) -> Tensor:
     """Read a map (H, W) as float32, without scaling.
 
     An npy or npz file holds one array, and its axes of length 1 are dropped. A picture has one
-    channel.
-
-    Raises:
-        InputError: If the file holds no such map, or its numbers are not finite or not exact in
-            float32.
+    channel. Numbers that are not finite or not exact in float32 are refused.
     """
     array = _read_array(path)
     array = array.squeeze() if array.ndim > 2 else array
@@ -99,10 +93,8 @@ def _read_array(path: Path) -> NDArray[Any]:
 def read_scores(path: Path, names: Sequence[str]) -> Tensor:
     """Read the scores (N,), float64, of images from a table with the columns image and score.
 
-    An image is named by its path below the root of the data set, with any suffix.
-
-    Raises:
-        InputError: If an image has no finite score or several, or a score has no image.
+    An image is named by its path below the root of the data set, with any suffix, and has one
+    finite score.
     """
     if not path.is_file():
         raise MissingInputError(f"No table '{path}'. Check --scores.")

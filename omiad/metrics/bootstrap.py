@@ -22,13 +22,10 @@ _BLOCK = 2**18
 
 
 class ScoredImages(NamedTuple):
-    """What resampling needs of the images of a category.
+    """What resampling needs of the N images of a category, see `Images`.
 
     Attributes:
         name: Path of each image below the root of the data set (N,).
-        score: Image scores (N,).
-        is_anomalous: Labels (N,).
-        has_mask: Whether the labels of the pixels are known (N,).
         counts: Normal, defective and weighted defective pixels per bin, lowest first (N, 3, K).
     """
 

@@ -163,17 +163,17 @@ class AnomalyMetrics(Metric):
             seven[name]["mad"] = sum(values) / len(values) if len(values) == len(METRICS) else None
             further[name] = figures
         mean, n = _mean(seven)
-        notes = {name: category.note() for name, category in self._categories.items()}
+        categories = self._categories.items()
         return Results(
             categories=seven,
             mean=mean,
             n=n,
-            notes={name: note for name, note in notes.items() if note is not None},
+            notes={name: note for name, category in categories if (note := category.note())},
             further=further,
             further_mean=_mean(further)[0],
             bounds=bounds,
-            images={name: category.images for name, category in self._categories.items()},
-            counts={name: category.pixel.images for name, category in self._categories.items()},
+            images={name: category.images for name, category in categories},
+            counts={name: category.pixel.images for name, category in categories},
         )
 
 

@@ -15,11 +15,6 @@ from omiad.metrics.histogram import Bins, score_codes, scores_of
 from omiad.metrics.ranking import FPR_LIMIT, Array, Figures
 
 
-def uniad(bins: Bins) -> Figures:
-    """UniAD reports pixel AUROC alone, exactly; its 1 - AUROC below 0.5 is not copied."""
-    return {"pixel_ap": None, "pixel_f1_max": None, "aupro": None}
-
-
 def ader(bins: Bins) -> Figures:
     """ADer: adeval's 50 bins, AP as a trapezoid, F1-max over 21 thresholds (util/metric.py)."""
     points = _counts(bins, np.linspace(0, 1, 51), inclusive=True)[:, ::-1]
@@ -53,7 +48,8 @@ def dinomaly(bins: Bins) -> Figures:
 
 
 SOURCE_ESTIMATORS: dict[str, Callable[[Bins], Figures]] = {
-    "uniad": uniad,
+    # Pixel AUROC alone, exactly; the 1 - AUROC that UniAD reports below 0.5 is not copied.
+    "uniad": lambda _: dict.fromkeys(("pixel_ap", "pixel_f1_max", "aupro")),
     "ader": ader,
     "dinomaly": dinomaly,
 }

@@ -20,17 +20,11 @@ MAX_BINS = 2**17
 
 
 class Pixels(NamedTuple):
-    """Scores to count.
+    """Scores of pixels to count."""
 
-    Attributes:
-        codes: Codes of the scores (N,).
-        defective: Positions of the defective pixels among them, ascending (M,).
-        weights: 1 / area of the region of each defective pixel (M,).
-    """
-
-    codes: NDArray[np.int32]
-    defective: NDArray[np.intp]
-    weights: NDArray[np.float32]
+    codes: NDArray[np.int32]  # their codes (N,)
+    defective: NDArray[np.intp]  # the positions of the defective pixels, ascending (M,)
+    weights: NDArray[np.float32]  # 1 / area of the region of each defective pixel (M,)
 
     @classmethod
     def of(cls, codes: NDArray[np.int32], masks: NDArray[np.bool_]) -> "Pixels":
@@ -93,17 +87,11 @@ class Tally(NamedTuple):
 
 
 class Bins(NamedTuple):
-    """Bins of different widths, from the lowest.
+    """Bins of different widths, from the lowest."""
 
-    Attributes:
-        start: First code of each bin (K,), int64.
-        is_tied: Whether a bin holds a single code, so that its scores are equal (K,).
-        counts: As in a tally (3, K).
-    """
-
-    start: NDArray[np.int64]
-    is_tied: NDArray[np.bool_]
-    counts: NDArray[np.float64]
+    start: NDArray[np.int64]  # the first code of each (K,)
+    is_tied: NDArray[np.bool_]  # whether it holds a single code, so that its scores are equal (K,)
+    counts: NDArray[np.float64]  # as in a tally (3, K)
 
     @classmethod
     def of(cls, *tallies: Tally) -> "Bins":

@@ -147,11 +147,7 @@ class _Pass:
         return tally(pixels, shift=shift, max_bins=self.max_bins)
 
     def gathered(self) -> Tally:
-        """Return the counts of all processes, an image that several of them counted once.
-
-        Raises:
-            InputError: If processes share more images than a sampler pads.
-        """
+        """Return the counts of all processes, an image that several of them counted once."""
         mine = (self.images - {self._last_image}, self._others, self._last_image, self._last)
         shares = gather(mine)
         seen: set[int | None] = set()

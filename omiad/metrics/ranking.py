@@ -35,15 +35,10 @@ class Interval(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """A figure and where its uncertainty comes from.
-
-    Attributes:
-        interval: Worst and best value.
-        spread: Most that each bin adds to the distance between them (K,), highest bin first.
-    """
+    """The worst and best value of a figure, and the most that each bin adds to their distance."""
 
     interval: Interval
-    spread: Array
+    spread: Array  # (K,), highest bin first
 
 
 class Ranked:

@@ -24,10 +24,7 @@ COLUMNS = {
 def results_table(results: Results, *, title: str | None = None, steps: str = "") -> Table:
     """Lay out figures in percent, one row for each category and the mean over categories.
 
-    Args:
-        results: All figures.
-        title: Title of the table.
-        steps: How maps, masks and image scores were prepared, printed below the table.
+    `steps` says below the table how maps, masks and image scores were prepared.
     """
     captions = [f"{name}: {note}" for name, note in results.notes.items()]
     bounded = {name for row in results.bounds.values() for name in row}

@@ -42,7 +42,7 @@ def chosen(**options: object) -> Protocol:
     return EvaluationOptions(**options).build_protocol()  # type: ignore[arg-type]
 
 
-def test_blur_and_window_are_options() -> None:
+def test_blur_window_and_size_are_options_and_another_size_leaves_out_the_crop() -> None:
     protocol = chosen(protocol="ader", blur_sigma=0, pool_size=16)
     maps = maps_of(256)
     assert torch.equal(protocol.prepare_map(maps), maps)
@@ -52,23 +52,14 @@ def test_blur_and_window_are_options() -> None:
     windowed = chosen(protocol="dinomaly", pool_size=3)
     assert windowed.top_fraction == 0
     assert windowed.image_score(maps).shape == (3,)
-
-
-def test_another_size_leaves_out_the_crop() -> None:
-    protocol = chosen(protocol="dinomaly", image_size=128)
-    assert protocol.given_size == protocol.map_size == 128
-    assert protocol.crop is None
+    resized = chosen(protocol="dinomaly", image_size=128)
+    assert (resized.given_size, resized.map_size, resized.crop) == (128, 128, None)
 
 
 def test_a_model_brings_its_size_and_window_unless_others_are_chosen() -> None:
     model = {"image_size": 448, "pool_size": 32}
-    steps = EvaluationOptions().build_protocol(**model)
-    assert (steps.name, steps.given_size, steps.map_size, steps.pool_size) == (
-        "uniad",
-        448,
-        448,
-        32,
-    )
+    own = EvaluationOptions().build_protocol(**model)
+    assert (own.name, own.given_size, own.map_size, own.pool_size) == ("uniad", 448, 448, 32)
     steps = EvaluationOptions(image_size=320, top_fraction=0.01).build_protocol(**model)
     assert (steps.map_size, steps.pool_size, steps.top_fraction) == (320, 16, 0.01)
     assert EvaluationOptions(protocol="ader").build_protocol(**model) == ADER

@@ -47,15 +47,11 @@ def test_the_same_seed_gives_the_same_file(tmp_path: Path) -> None:
     assert other["categories"] == record["categories"]
 
 
-def test_an_interval_holds_its_figure_and_is_as_long_as_fractions_of_one(tmp_path: Path) -> None:
+def test_intervals_hold_their_figures_and_views_have_theirs(tmp_path: Path) -> None:
     record = read_results(write(tmp_path))
     for key, (low, high) in record["intervals"]["mean"].items():
         assert 0 <= low <= high <= 1
         assert low - 0.05 <= record["mean"][key] <= high + 0.05
-
-
-def test_samples_and_views_have_figures_where_images_are_views(tmp_path: Path) -> None:
-    record = read_results(write(tmp_path))
     assert set(record["views"]["usb"]) == {"C1", "C2", "sample"}
 
 
