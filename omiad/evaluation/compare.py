@@ -13,7 +13,7 @@ from omiad.errors import InputError
 from omiad.metrics import METRICS
 from omiad.metrics.bootstrap import ScoredImages, deviations, draw, interval, means
 from omiad.metrics.ranking import Array
-from omiad.metrics.table import COLUMNS, figures_table
+from omiad.metrics.table import HEADINGS, figures_table
 from omiad.results import Bootstrap, images_path, read_images, read_results, refuse_other_measures
 
 
@@ -153,7 +153,7 @@ def _differences_table(
     for name, row in found.items():
         texts = {key: "{:+.1f}\n{:.1f}\n{:.1f}".format(*(100 * x for x in row[key])) for key in row}
         bold = {key: f"[bold]{text}[/bold]" for key, text in texts.items() if row[key].is_real}
-        rows[name] = [(texts | bold).get(key, "-") for key in COLUMNS]
+        rows[name] = [(texts | bold).get(key, "-") for key in HEADINGS]
     return figures_table(
         rows,
         title=f"{', '.join(map(str, second))} minus {', '.join(map(str, first))}",
@@ -168,7 +168,7 @@ def _seeds_table(records: Sequence[dict[str, Any]]) -> Table:
     rows: dict[str, list[str]] = {}
     for name in dict.fromkeys(name for run in runs for name in run):
         rows[name] = []
-        for key in COLUMNS:
+        for key in HEADINGS:
             figures = [run.get(name, {}).get(key) for run in runs]
             is_known = None not in figures
             percent = [100 * figure for figure in figures if is_known]

@@ -8,17 +8,17 @@ from rich.table import Table
 
 from omiad.metrics.detection import PIXEL_METRICS, Results
 
-COLUMNS = {
-    "image_auroc": "image\nAUROC",
-    "image_ap": "image\nAP",
-    "image_f1_max": "image\nF1max",
-    "pixel_auroc": "pixel\nAUROC",
-    "pixel_ap": "pixel\nAP",
-    "pixel_f1_max": "pixel\nF1max",
-    "aupro": "AU-\nPRO",
+HEADINGS = {
+    "image_auroc": "image AUROC",
+    "image_ap": "image AP",
+    "image_f1_max": "image F1-max",
+    "pixel_auroc": "pixel AUROC",
+    "pixel_ap": "pixel AP",
+    "pixel_f1_max": "pixel F1-max",
+    "aupro": "AU-PRO",
     "mad": "mAD",
 }
-"""Column of each figure in a terminal."""
+"""Heading of each figure."""
 
 
 def results_table(results: Results, *, title: str | None = None, steps: str = "") -> Table:
@@ -38,28 +38,28 @@ def results_table(results: Results, *, title: str | None = None, steps: str = ""
         others = "other " if estimated else ""
         captions.append(f"{others}pixel figures are exact to {float(percent):g} of 100")
     rows = {
-        name: ["-" if (value := row[key]) is None else f"{100 * value:.1f}" for key in COLUMNS]
+        name: ["-" if (value := row[key]) is None else f"{100 * value:.1f}" for key in HEADINGS]
         for name, row in {**results.categories, "mean": results.mean}.items()
     }
     caption = "\n".join([*captions, steps] if steps else captions)
     table = figures_table(rows, title=title, caption=caption or None)
     table.rows[-1].style = "bold"
     if results.notes:
-        table.add_row("over categories", *(str(results.n[key]) for key in COLUMNS), style="dim")
+        table.add_row("over categories", *(str(results.n[key]) for key in HEADINGS), style="dim")
     return table
 
 
 def figures_table(
     rows: Mapping[str, Sequence[str]], *, title: str | None = None, caption: str | None = None
 ) -> Table:
-    """Lay out a text for each of `COLUMNS`, one row for each category and the mean at the end.
+    """Lay out a text for each of `HEADINGS`, one row for each category and the mean at the end.
 
     A long name is folded, so that no figure is cut.
     """
     table = Table(title=title, caption=caption, caption_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("category (%)", overflow="fold")
-    for heading in COLUMNS.values():
-        table.add_column(heading, justify="right", no_wrap=True)
+    for heading in HEADINGS.values():
+        table.add_column(heading.replace(" ", "\n"), justify="right", no_wrap=True)
     for name, cells in rows.items():
         if name == "mean":
             table.add_section()

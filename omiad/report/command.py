@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from omiad.errors import InputError
+from omiad.metrics.table import HEADINGS
 from omiad.report.images import images
 from omiad.report.page import free_page, write_page
 from omiad.report.pictures import FOLDER, MAX_MEGABYTES, Album, Where
 from omiad.report.runs import read_runs
 from omiad.report.sections import curves, legend, results, summary
-from omiad.report.tables import FIGURES
 from omiad.report.training import training
 
 logger = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def report(
         sections |= {"summary": "Summary", "results": "Results", "images": "Images"}
         sections["curves"] = "Curves and scores"
         content = {
-            "figures": FIGURES,
+            "figures": HEADINGS,
             "summary": summary(tested),
             "results": results(tested),
             "curves": curves(tested),

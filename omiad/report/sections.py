@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from omiad.metrics.table import HEADINGS
 from omiad.paper.printed import MEAN
 from omiad.report.charts import (
     COLOURS,
@@ -18,7 +19,7 @@ from omiad.report.charts import (
 )
 from omiad.report.curves import FPR_LIMIT
 from omiad.report.runs import TestedRun, categories_of
-from omiad.report.tables import FIGURES, Row, best_figures, in_words, paper_rows, rows_of
+from omiad.report.tables import Row, best_figures, in_words, paper_rows, rows_of
 from omiad.results import measure
 
 _CURVES = {
@@ -91,7 +92,7 @@ def _intervals(runs: Sequence[TestedRun], rows: Sequence[Row], key: str) -> Char
     if not known:
         return None
     names = categories_of(runs)
-    title = f"{FIGURES[key]} with 95 % bootstrap intervals"
+    title = f"{HEADINGS[key]} with 95 % bootstrap intervals"
     description = "; ".join([title, *(f"{name}: {in_words(rows, name, key)}" for name in names)])
     values = [[known.get((run.name, name)) for name in names] for run in runs]
     draw = partial(draw_intervals, categories=names, runs=values)

@@ -4,20 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from omiad.data.layouts.published import recognise
+from omiad.metrics.table import HEADINGS
 from omiad.paper.printed import DATASETS, MEAN, category_key, dataset_of, paper_table
 from omiad.report.runs import TestedRun
-
-FIGURES = {
-    "image_auroc": "image AUROC",
-    "image_ap": "image AP",
-    "image_f1_max": "image F1-max",
-    "pixel_auroc": "pixel AUROC",
-    "pixel_ap": "pixel AP",
-    "pixel_f1_max": "pixel F1-max",
-    "aupro": "AU-PRO",
-    "mad": "mAD",
-}
-"""Each figure with its heading."""
 
 
 class Row(NamedTuple):
@@ -51,7 +40,7 @@ def rows_of(run: TestedRun) -> list[Row]:
         Row(
             category,
             run.name,
-            {key: 100 * row[key] for key in FIGURES if row.get(key) is not None},
+            {key: 100 * row[key] for key in HEADINGS if row.get(key) is not None},
             {key: (100 * low, 100 * high) for key, (low, high) in ranges.get(category, {}).items()},
             is_papers=False,
         )
@@ -92,7 +81,7 @@ def best_figures(rows: Iterable[Row]) -> dict[tuple[str, str], str]:
 def in_words(rows: Iterable[Row], category: str, key: str) -> str:
     """Say a figure of each run."""
     return "; ".join(
-        f"{row.method}: {FIGURES[key]} {row.figures[key]:.1f} %"
+        f"{row.method}: {HEADINGS[key]} {row.figures[key]:.1f} %"
         for row in rows
         if row.category == category and key in row.figures
     )
