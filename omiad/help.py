@@ -52,10 +52,8 @@ def print_help(command: str) -> None:
         lines += heading
         for name, (meaning, default) in options.items():
             shown = f" [{default}]" if default else ""
-            most = 2 if spare > 0 else 1
-            first, *second = wrap(
-                meaning + shown, width - COLUMN, max_lines=most, placeholder=f" ...{shown}"
-            )
+            most, cut = 2 if spare > 0 else 1, f" ...{shown}"
+            first, *second = wrap(meaning + shown, width - COLUMN, max_lines=most, placeholder=cut)
             spare -= len(second)
             lines.append(f"  --{name}".ljust(COLUMN) + first)
             lines += [" " * COLUMN + line for line in second]
