@@ -12,8 +12,8 @@ import docstring_parser  # a dependency of jsonargparse, which reads the same do
 
 from omiad.callbacks import Evaluation, LastCheckpoint
 from omiad.data import FeatureDataModule
-from omiad.lightning_cli import FIT_HELP, RUN, TEST_HELP, detection
-from omiad.modules import ADDModule, AMDMModule, DecoderModule, OmiADModule
+from omiad.lightning_cli import FIT_HELP, RUN, TEST_HELP
+from omiad.modules import ADDModule, AMDMModule, DecoderModule, DetectionModule, OmiADModule
 
 Options = dict[str, tuple[str, str]]
 """One sentence about each option, and its default, "required" or nothing."""
@@ -82,7 +82,7 @@ def fit_groups() -> dict[str, Options]:
 
 def test_groups() -> dict[str, Options]:
     """Return the options of `omiad test` by heading; the checkpoint has most defaults."""
-    model = options_of(detection, "model.", skip="ckpt_path")
+    model = options_of(DetectionModule.load, "model.", skip="ckpt_path")
     data = options_of(FeatureDataModule, "data.")
     of_a_test = [f"data.{name}" for name in ("root", "layout", "cache", "cache_dir", "num_workers")]
     return {

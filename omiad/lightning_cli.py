@@ -5,7 +5,7 @@ import inspect
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml  # a dependency of Lightning and jsonargparse, whose files it reads here
 from lightning import Trainer
@@ -18,7 +18,6 @@ from omiad.checkpoint import CHECKPOINT_KEY, read_checkpoint
 from omiad.data import FeatureDataModule
 from omiad.errors import InputError
 from omiad.modules import DetectionModule, TrainingModule
-from omiad.scoring import Scoring
 
 logger = logging.getLogger(__name__)
 
@@ -52,39 +51,6 @@ folder holds results.json and panels/; `omiad report` makes a page of it.
 """
 
 
-def detection(
-    ckpt_path: str,
-    *,
-    scoring: Scoring = Scoring(),  # noqa: B008 (frozen)
-    t_init: int = 960,
-    num_steps: int = 1,
-    eta: float = 0.0,
-    num_noise_draws: int = 1,
-    weights: Literal["averaged", "raw"] = "averaged",
-) -> DetectionModule:
-    """Load the detector of a checkpoint; by default every setting is the checkpoint's.
-
-    Args:
-        ckpt_path: A .ckpt file that `omiad fit` wrote.
-        scoring: How a residual becomes an anomaly map and an image score.
-        t_init: Step that features are noised to.
-        num_steps: DDIM steps from t_init; 1 reconstructs in one step.
-        eta: Share of fresh noise in each DDIM step; with eta 1 and num_steps = t_init the sampler
-            is the ancestral sampler of eqs. 3 and 4.
-        num_noise_draws: Noise maps whose anomaly maps are averaged.
-        weights: Score with the averaged weights of the trained network or with the raw ones.
-    """
-    return DetectionModule.load(
-        ckpt_path,
-        weights=weights,
-        scoring=vars(scoring),
-        t_init=t_init,
-        num_steps=num_steps,
-        eta=eta,
-        num_noise_draws=num_noise_draws,
-    )
-
-
 class OmiadCLI(LightningCLI):
     """LightningCLI whose lowest-priority configuration is the checkpoint's."""
 
@@ -94,7 +60,7 @@ class OmiadCLI(LightningCLI):
         defaults = checkpoint_defaults(command, options)
         first = ["--config", yaml.safe_dump(defaults)] if defaults else []
         super().__init__(
-            detection if self.is_test else TrainingModule,
+            DetectionModule.load if self.is_test else TrainingModule,
             FeatureDataModule,
             subclass_mode_model=not self.is_test,
             trainer_defaults={

@@ -1,7 +1,6 @@
 """Testing: a LightningModule that holds a detector and scores the test split with it."""
 
 import logging
-from pathlib import Path
 from typing import Any, Literal
 
 from lightning import LightningModule
@@ -11,6 +10,7 @@ from omiad.checkpoint import CHECKPOINT_KEY, read_checkpoint
 from omiad.data import FeatureDataModule
 from omiad.detector import Detector
 from omiad.errors import InputError
+from omiad.scoring import Scoring
 from omiad.types import Prediction, ScoringBatch
 
 logger = logging.getLogger(__name__)
@@ -35,37 +35,54 @@ class DetectionModule(LightningModule):
     @classmethod
     def load(
         cls,
-        path: str | Path,
+        ckpt_path: str,
         *,
+        scoring: Scoring | None = None,
+        t_init: int | None = None,
+        num_steps: int | None = None,
+        eta: float | None = None,
+        num_noise_draws: int | None = None,
         weights: Literal["averaged", "raw"] = "averaged",
-        **changes: Any,
     ) -> "DetectionModule":
-        """Load the detector of a checkpoint.
+        """Load the detector of a checkpoint; by default every setting is the checkpoint's.
 
         Args:
-            path: A .ckpt file that `omiad fit` wrote.
+            ckpt_path: A .ckpt file that `omiad fit` wrote.
+            scoring: How a residual becomes an anomaly map and an image score.
+            t_init: Step that features are noised to.
+            num_steps: DDIM steps from t_init; 1 reconstructs in one step.
+            eta: Share of fresh noise in each DDIM step; with eta 1 and num_steps = t_init the
+                sampler is the ancestral sampler of eqs. 3 and 4.
+            num_noise_draws: Noise maps whose anomaly maps are averaged.
             weights: Score with the averaged weights of the trained network or with the raw ones.
-            changes: Entries of `Detector.spec` to replace, such as t_init.
 
         Raises:
             MissingInputError: If the file does not exist.
-            InputError: If omiad did not write the file, a change is out of range, or the checkpoint
-                holds no raw weights.
+            InputError: If omiad did not write the file, a setting is out of range, or the
+                checkpoint holds no raw weights.
         """
-        detector = Detector.load(path, **changes)
+        changes: dict[str, Any] = {
+            "scoring": vars(scoring) if scoring else None,
+            "t_init": t_init,
+            "num_steps": num_steps,
+            "eta": eta,
+            "num_noise_draws": num_noise_draws,
+        }
+        changes = {name: value for name, value in changes.items() if value is not None}
+        detector = Detector.load(ckpt_path, **changes)
         if weights == "raw":
-            checkpoint = read_checkpoint(path)
+            checkpoint = read_checkpoint(ckpt_path)
             prefix = checkpoint[CHECKPOINT_KEY]["trained"]
             if prefix is None:
                 raise InputError(
-                    f"'{path}' holds averaged weights only. Leave --model.weights raw out, or test "
-                    f"the checkpoint of stage 1 or 2."
+                    f"'{ckpt_path}' holds averaged weights only. Leave --model.weights raw out, or "
+                    f"test the checkpoint of stage 1 or 2."
                 )
             state = checkpoint["state_dict"].items()
             detector.denoiser.load_state_dict(
                 {k.removeprefix(prefix): v for k, v in state if k.startswith(prefix)}
             )
-        return cls(detector, ckpt_path=str(path))
+        return cls(detector, ckpt_path=str(ckpt_path))
 
     @property
     def data(self) -> FeatureDataModule:

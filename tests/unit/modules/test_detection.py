@@ -1,6 +1,7 @@
 """Testing a checkpoint: what it is scored with, and when it is calibrated again."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,7 @@ def test_a_test_builds_one_network_and_keeps_the_calibration(teacher: Path, test
     [
         {"t_init": 300},
         {"num_steps": 3},
-        {"scoring": vars(REMEMBERING) | {"residual_weight": 0.2}},
+        {"scoring": replace(REMEMBERING, residual_weight=0.2)},
         {"weights": "raw"},
     ],
 )
@@ -59,7 +60,10 @@ def test_other_settings_than_the_checkpoints_are_calibrated_for(
 def test_another_scoring_gets_its_own_scale_and_leaves_the_memory(
     teacher: Path, tested: Tested, change: dict[str, object]
 ) -> None:
-    detector, stored = tested(teacher, scoring=vars(REMEMBERING) | change), Detector.load(teacher)
+    detector, stored = (
+        tested(teacher, scoring=replace(REMEMBERING, **change)),
+        Detector.load(teacher),
+    )
     assert not torch.equal(detector.map_range, stored.map_range)
     if detector.scoring.memory_size:
         assert torch.equal(detector.memory.patches, stored.memory.patches)
@@ -69,7 +73,7 @@ def test_an_earlier_t_init_leaves_normal_pixels_within_the_scale(
     teacher: Path, tested: Tested, data: Data
 ) -> None:
     # With the scale of t_init 500 every pixel of t_init 50 would lie below it.
-    detector = tested(teacher, t_init=50, scoring=vars(Scoring(pool_size=4)))
+    detector = tested(teacher, t_init=50, scoring=Scoring(pool_size=4))
     maps = detector.score_features(torch.stack(list(data().features("train")))).anomaly_map
     low, high = detector.map_range.tolist()
     assert 0.1 < ((maps > low) & (maps < high)).float().mean() <= 1.0
