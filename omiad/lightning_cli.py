@@ -32,6 +32,8 @@ RUN = {
 SOURCES = ("teacher", "detector")
 """Arguments of a model that name the checkpoint it starts from, whose data settings it takes."""
 
+_LOAD = DetectionModule.load  # jsonargparse wants the same object for every parser
+
 FIT_HELP = """\
 Train a model on the normal photographs of all categories under --data.root.
 
@@ -60,7 +62,7 @@ class OmiadCLI(LightningCLI):
         defaults = checkpoint_defaults(command, options)
         first = ["--config", yaml.safe_dump(defaults)] if defaults else []
         super().__init__(
-            DetectionModule.load if self.is_test else TrainingModule,
+            _LOAD if self.is_test else TrainingModule,
             FeatureDataModule,
             subclass_mode_model=not self.is_test,
             trainer_defaults={
