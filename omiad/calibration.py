@@ -21,7 +21,7 @@ NUM_REMEMBERED = 256
 """Images of each category, at most, whose patches the memory chooses from."""
 
 NUM_SCALED = 4
-"""Images of each category whose anomaly maps set the scale of the maps."""
+"""About how many images of each category set the scale of the anomaly maps."""
 
 NUM_BRIEF = 64
 """Images of all categories together that a brief calibration reads, but at least two of each."""
@@ -36,25 +36,26 @@ class Features(Protocol):
         """Return the features of one image."""
 
 
-def calibration_key(detector: Detector, *, brief: bool = False) -> str:
+def calibration_key(detector: Detector) -> str:
     """Hash everything that the result of a calibration depends on, except the photographs."""
     spec = detector.spec
     used = ("extractor", "extractor_weights_hash", "t_init", "num_steps", "eta", "seed")
+    drawn = spec["num_noise_draws"]  # the noise of later DDIM steps is drawn after these
     scoring = ("memory_size", "residual_weight", "blur_sigma")
     parts = [
         [spec[name] for name in used],
         [spec["scoring"][name] for name in scoring],
+        drawn,
         weights_hash(detector.denoiser),
         weights_hash(detector.normalizer),
-        brief,
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def is_calibrated(detector: Detector, *, brief: bool = False) -> bool:
     """Return whether a calibration, or a brief one, would change nothing."""
-    wanted = {calibration_key(detector), calibration_key(detector, brief=brief)}
-    return detector.calibrated_for in wanted
+    key = calibration_key(detector)
+    return detector.calibrated_for in ([key, f"{key} briefly"] if brief else [key])
 
 
 @torch.no_grad()
@@ -71,9 +72,8 @@ def calibrate(
     where a category has fewer. Residuals are weighed in units of their root mean square over all
     categories.
 
-    The scale of the maps starts at the median pixel of `NUM_SCALED` images of every category and is
-    2.5 times as wide as the distance from that median to the 99th percentile, so that normal images
-    stay dark. Each of these images is compared with a coreset of the other images of its category.
+    The scale of the maps (`scoring.map_scale`) is that of about `NUM_SCALED` images of every
+    category. Each of these images is compared with a coreset of the other images of its category.
     A category of a single image has no other images, and does not count unless every category is
     like that; then each quarter of the image is compared with the remaining three.
 
@@ -93,7 +93,7 @@ def calibrate(
         maps = [detector.anomaly_map(*pair) for pair in images]
     pixels = torch.cat([blurred(x, detector.scoring).flatten() for x in maps])
     detector.map_range.copy_(torch.tensor(map_scale(pixels)))
-    detector.calibrated_for = calibration_key(detector, brief=brief)
+    detector.calibrated_for = calibration_key(detector) + (" briefly" if brief else "")
 
 
 def _fill_memory(detector: Detector, categories: Iterable[tuple[Tensor, Tensor]]) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""The one path from photographs to scores, which testing, prediction and export share."""
+"""The one path from photographs to scores, which testing, prediction and Python share."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -241,7 +241,12 @@ class Detector(nn.Module):
             InputError: If omiad did not write the file, or a change is out of range.
         """
         checkpoint = read_checkpoint(path)
-        detector = cls.from_spec({**checkpoint[CHECKPOINT_KEY]["detector"], **changes})
+        spec = checkpoint[CHECKPOINT_KEY]["detector"]
+        if unknown := changes.keys() - spec.keys():
+            raise InputError(
+                f"A detector has no {', '.join(unknown)}. Choose from {', '.join(spec)}."
+            )
+        detector = cls.from_spec({**spec, **changes})
         state = checkpoint["state_dict"].items()
         detector.load_state_dict(
             {k.removeprefix(STATE_PREFIX): v for k, v in state if k.startswith(STATE_PREFIX)}

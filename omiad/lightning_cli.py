@@ -30,7 +30,7 @@ RUN = {
 """What the options of a run mean, and their defaults."""
 
 SOURCES = ("teacher", "detector")
-"""Arguments of a model that name the checkpoint it starts from, whose data settings it takes."""
+"""Model arguments that name a checkpoint; the run takes its data settings from there."""
 
 _LOAD = DetectionModule.load  # jsonargparse wants the same object for every parser
 
@@ -48,7 +48,7 @@ TEST_HELP = """\
 Score the test split with a checkpoint; model, data and scoring come from the checkpoint.
 
 A flag overrides the checkpoint, e.g. --data.root for data elsewhere, or --model.num_steps 1.
---protocol prepares the maps as `omiad evaluate` prepares the maps that --save_maps writes. The run
+--protocol chooses how maps and masks are resized and cropped before they are measured. The run
 folder holds results.json and panels/; `omiad report` makes a page of it.
 """
 
@@ -124,7 +124,7 @@ def run_logger(run_dir: str | None, kind: str) -> CSVLogger:
     if any((Path(run_dir) / name).exists() for name in ("config.yaml", "results.json")):
         raise InputError(
             f"'{run_dir}' already holds a run. Choose another --run_dir, or leave the option out "
-            f"for a new folder; resume the run with --ckpt_path {run_dir}/checkpoints/last.ckpt."
+            f"for a new folder; a fit is resumed with --ckpt_path {run_dir}/checkpoints/last.ckpt."
         )
     return CSVLogger(run_dir, name="", version="")
 
@@ -159,7 +159,7 @@ def checkpoint_defaults(command: str, options: Sequence[str]) -> dict[str, Any]:
         name = asked.get("class_path", holds).rpartition(".")[2]
         if name != holds:
             raise InputError(
-                f"'{given.ckpt_path}' holds an {holds}, but the configuration asks for {name}. "
+                f"{holds} wrote '{given.ckpt_path}', but the configuration asks for {name}. "
                 f"Leave --config out: the checkpoint knows its model."
             )
         return fit_defaults(given.ckpt_path)
@@ -204,7 +204,7 @@ def fit_defaults(path: str) -> dict[str, Any]:
     class_path = model.pop("_class_path", f"omiad.modules.{name}")
     if class_path == f"omiad.modules.{name}" and name not in modules.__all__:
         raise InputError(
-            f"'{path}' holds an {name}, which this version of omiad does not know. Use the version "
+            f"{name} wrote '{path}', but this version of omiad does not know {name}. Use the version "
             f"that wrote the checkpoint."
         )
     model |= {source: path for source in SOURCES if source in model}
@@ -214,8 +214,9 @@ def fit_defaults(path: str) -> dict[str, Any]:
         arguments = {k: v for k, v in network["init_args"].items() if k != "channels"}
         model = {"network": {**network, "init_args": arguments}, "scoring": scoring} | model
     of_run = Path(path).resolve().parent.parent / "config.yaml"
-    run = read_config(of_run) if of_run.is_file() else {}
-    run.get("trainer", {}).pop("logger", None)
+    run = read_config(of_run) if of_run.is_file() else None
+    run = run if isinstance(run, dict) and isinstance(run.get("trainer"), dict) else {"trainer": {}}
+    run["trainer"].pop("logger", None)
     return {
         "seed_everything": model.pop("seed", 0),
         "model": {"class_path": class_path, "init_args": model},

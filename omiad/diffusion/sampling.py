@@ -15,22 +15,6 @@ def _steps(x: Tensor, t: int) -> Tensor:
     return torch.full((len(x),), t, device=x.device)
 
 
-def one_step_reconstruct(
-    denoise: DenoiseFn, schedule: NoiseSchedule, x_0: Tensor, noise: Tensor, *, t_init: int
-) -> Tensor:
-    """Add noise up to t_init and estimate x_0 in one evaluation (paper eq. 12, Algorithm 2).
-
-    Args:
-        denoise: The generator.
-        schedule: Noise schedule.
-        x_0: Features (B, C, H, W).
-        noise: Standard normal, broadcastable to x_0.
-        t_init: Step to start from, in 1..T.
-    """
-    t = _steps(x_0, t_init)
-    return denoise(schedule.add_noise(x_0, noise, t), t).x_0
-
-
 def ddim_timesteps(t_init: int, num_steps: int) -> list[int]:
     """Return num_steps + 1 integers from t_init down to 0, evenly spaced and rounded.
 
@@ -55,7 +39,7 @@ def ddim_reconstruct(
 ) -> Tensor:
     """Add noise up to t_init and denoise by DDIM (Song et al. 2020, eq. 12).
 
-    One step is `one_step_reconstruct`. With eta 1 and num_steps = t_init it is the paper's
+    One step is eq. 12 of the paper. With eta 1 and num_steps = t_init it is the paper's
     ancestral sampler (eqs. 3 and 4) without the noise that eq. 3 adds last, of variance beta_1.
 
     Args:

@@ -25,7 +25,7 @@ HEAD_WIDTH = 64
 
 
 class ADDModule(OmiADModule):
-    """Distil by ADD instead of Algorithm 1, with one student step, t_init.
+    """Distil by ADD instead of Algorithm 1. ADD's student is the generator, with one step, t_init.
 
     In place of psi, discriminator heads on the levels of the frozen teacher's encoder are trained;
     alpha, weighting and the two lambda_*_adv have no effect.
@@ -61,18 +61,18 @@ class ADDModule(OmiADModule):
         self.lambda_distill = lambda_distill
         self.r1_weight = r1_weight
 
-    def build_student(self) -> None:
+    def build_critic(self) -> None:
         """Build the heads on the levels of the teacher's encoder."""
         channels = [level.shape[1] for level in self._levels(self.detector.noise[0])]
         with seeded(self.seed):
             self.heads = Heads(channels, HEAD_WIDTH)
 
     @property
-    def student_network(self) -> nn.Module:
+    def critic(self) -> nn.Module:
         """The discriminator heads."""
         return self.heads
 
-    def student_losses(self, x_g: Tensor, x_0: Tensor, draws: SampleDraws) -> Losses:
+    def critic_losses(self, x_g: Tensor, x_0: Tensor, draws: SampleDraws) -> Losses:
         """Return the hinge loss of the heads with its R1 penalty on real features (ADD eq. 3)."""
         with torch.no_grad():
             fake_levels, real_levels = self._levels(x_g), self._levels(x_0)

@@ -66,6 +66,7 @@ class AMDMModule(TrainingModule):
     """
 
     trained = "denoiser"
+    _new_images = 0  # since the last optimiser step
 
     def __init__(
         self,
@@ -150,7 +151,7 @@ class AMDMModule(TrainingModule):
         ).mean()
         self.check_finite(loss, "The training loss")
         self.log("train/loss", loss, prog_bar=True)
-        self._batch_images = len(x_0) * self.trainer.world_size
+        self._new_images += len(x_0) * self.trainer.world_size
         return loss
 
     def optimizer_step(
@@ -162,8 +163,9 @@ class AMDMModule(TrainingModule):
     ) -> None:
         """Step, then move the averaged weights, so that a checkpoint never falls in between."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        self.images_seen += self._batch_images
-        decay = ema_decay(self._batch_images, self.images_seen, fraction=self.ema_fraction)
+        self.images_seen += self._new_images
+        decay = ema_decay(self._new_images, self.images_seen, fraction=self.ema_fraction)
+        self._new_images = 0
         ema_update(self.detector.denoiser.network, self.denoiser.network, decay)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -191,5 +193,5 @@ class AMDMModule(TrainingModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the gradient norm; the trainer's own clipping is not used."""
+        """Clip the gradient norm to `gradient_clip`."""
         self.clip_gradients(optimizer, self.gradient_clip, "norm")

@@ -101,20 +101,20 @@ class DetectionModule(LightningModule):
         for name, value in self.detector.extractor.config.items():
             if asked.get(name) not in (None, value):
                 raise InputError(
-                    f"--data.{name} is {asked[name]}, but the model was trained with {value}. "
-                    f"Leave --data.{name} out: the checkpoint knows it."
+                    f"--data.{name} is {asked[name]}, but the model was trained with {value}. Give "
+                    f"FeatureDataModule {value}; `omiad test` does so without --data.{name}."
                 )
         self.data.use_extractor(self.detector.extractor)
 
     def on_test_start(self) -> None:
-        """Calibrate the detector again if it is used in another way than it was calibrated for."""
+        """Calibrate the detector again if its settings changed since the last calibration."""
         self.detector.eval()
         if not is_calibrated(self.detector):
             logger.info("calibration: memory and map scale are computed for these settings")
             self.calibrate()
 
     def calibrate(self, *, brief: bool = False) -> None:
-        """Calibrate on the training images, on few if brief, unless that would change nothing."""
+        """Calibrate on the training images, on a few if brief, unless that is already done."""
         if is_calibrated(self.detector, brief=brief):
             return
         positions: dict[str, list[int]] = {name: [] for name in self.data.categories}

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 class DistillationDiagnostics(Callback):
-    """Log what stage 2 does beside its losses, in the batches that Lightning writes down.
+    """Log what stage 2 does beside its losses, in the batches that Lightning logs.
 
     `train/*_gradient_*` are norms of the gradients of single loss terms. `train/student_error_*`
     and `train/score_gap_*` are means over bands of timesteps. `train/generator_distance` and
@@ -35,7 +35,7 @@ class DistillationDiagnostics(Callback):
         module = cast("OmiADModule", pl_module)
         for name, (t, values) in module.losses.by_timestep.items():
             self._bands.setdefault(name, TimestepBands(module.t_max)).update(t, values)
-        if _is_written(trainer):
+        if _is_logged(trainer):
             terms = module.losses.gradients.items()
             self._gradients |= {name: gradient_norm(*term) for name, term in terms}
 
@@ -51,7 +51,7 @@ class DistillationDiagnostics(Callback):
         """Log what was gathered, and the distance between generator and teacher."""
         # All in this hook: in the first batch of an epoch Lightning forgets what one hook has
         # logged when another hook logs in between.
-        if not _is_written(trainer):
+        if not _is_logged(trainer):
             return
         module = cast("OmiADModule", pl_module)
         x_0, noise, x_g = module.generated
@@ -70,7 +70,7 @@ class DistillationDiagnostics(Callback):
         self._gradients = {}
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say how far the generator moved: a generator that never moved is not a result."""
+        """Log how far the generator moved; at a distance of 0 distillation changed nothing."""
         module = cast("OmiADModule", pl_module)
         logger.info(
             "generator: %d steps, relative distance from the teacher %.3g",
@@ -118,7 +118,7 @@ def parameter_distance(a: nn.Module, b: nn.Module) -> float:
     return float(torch.stack(gaps).norm() / torch.stack(norms).norm())
 
 
-def _is_written(trainer: Trainer) -> bool:
-    """Return whether Lightning writes down what the current batch logs."""
+def _is_logged(trainer: Trainer) -> bool:
+    """Return whether Lightning logs the current batch."""
     every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-    return (trainer.fit_loop.total_batch_idx + 1) % every == 0
+    return bool(every) and (trainer.fit_loop.total_batch_idx + 1) % every == 0

@@ -29,7 +29,6 @@ from omiad.diffusion.losses import (
     student_loss,
     timestep_weight,
 )
-from omiad.diffusion.sampling import one_step_reconstruct
 from omiad.errors import InputError
 from omiad.features import weights_hash
 from omiad.modules.diagnostics import DistillationDiagnostics
@@ -84,7 +83,7 @@ class OmiADModule(TrainingModule):
             lambdas 0 there is no discriminator.
         weighting: gamma(t) of psi's loss; use the teacher's. auto picks the weight that belongs to
             the parameterisation.
-        t_max: Noisiest step at which the scores are compared.
+        t_max: Largest step t that is drawn in training.
         student_warmup_fraction: Share of the run in which only psi trains, 100,000 images at most.
         adversarial_start_fraction: Share of the run after which theta's adversarial loss is added,
             200,000 images at most.
@@ -95,11 +94,11 @@ class OmiADModule(TrainingModule):
         seed: Seed of the training noise and of the noise for scoring.
 
     Raises:
-        InputError: If an adversarial loss is asked for without a discriminator.
+        InputError: If a fraction is not in 0..1, or an adversarial loss has no discriminator.
     """
 
     precisions = ("32-true", "bf16-mixed")
-    """Gradients are mended and clipped by hand, which float16's loss scaling does not allow."""
+    """Loss scaling in float16 forbids that this module replaces and clips gradients itself."""
 
     trained = "generator"
     counters = ("images_seen", "num_generator_steps", "num_nonfinite_gradients")
@@ -126,6 +125,11 @@ class OmiADModule(TrainingModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
+        if not (0 <= student_warmup_fraction <= 1 and 0 <= adversarial_start_fraction <= 1):
+            raise InputError(
+                f"student_warmup_fraction and adversarial_start_fraction must lie in 0..1, but got "
+                f"{student_warmup_fraction} and {adversarial_start_fraction}."
+            )
         if lambda_generator_adv and not lambda_student_adv:
             raise InputError(
                 f"lambda_generator_adv {lambda_generator_adv} needs a discriminator, but "
@@ -168,24 +172,24 @@ class OmiADModule(TrainingModule):
             x_g = self.reconstruct(self.generator, x_0, noise)
 
         # Update the student score psi with its discriminator (eqs. 13 and 17).
-        losses = self.student_losses(x_g.detach(), x_0, draws)
-        self.update(self.student_network, losses, student_optimizer)
+        losses = self.critic_losses(x_g.detach(), x_0, draws)
+        self.update(self.critic, losses, student_optimizer)
 
         # Update the generator theta through the frozen scores phi and psi (eqs. 15 and 18).
         if updates_generator:
-            with frozen(self.student_network):
+            with frozen(self.critic):
                 losses = self.generator_losses(x_g, x_0, draws)
                 self.update(self.generator, losses, generator_optimizer)
             self.num_generator_steps += 1
 
-        # Move the averaged weights, which score, towards theta.
+        # Move the averaged weights, with which the detector scores, towards theta.
         num_images = len(x_0) * self.trainer.world_size
         self.images_seen += num_images
         decay = ema_decay(num_images, self.images_seen, fraction=self.ema_fraction)
         ema_update(self.detector.denoiser.network, self.generator.network, decay)
         self.generated = x_0, noise, x_g.detach()  # for the diagnostics
 
-    def student_losses(self, x_g: Tensor, x_0: Tensor, draws: SampleDraws) -> Losses:
+    def critic_losses(self, x_g: Tensor, x_0: Tensor, draws: SampleDraws) -> Losses:
         """Return psi's losses: denoise generated x_g (eq. 13), and tell real x_0 from x_g (eq. 17).
 
         Both are features (B, C, h, w); x_g is detached from the generator.
@@ -259,8 +263,8 @@ class OmiADModule(TrainingModule):
 
     def reconstruct(self, denoiser: Denoiser, x_0: Tensor, noise: Tensor) -> Tensor:
         """Reconstruct x_0 (B, C, h, w) in one step from t_init (eq. 12)."""
-        t_init = self.detector.t_init
-        return one_step_reconstruct(denoiser, denoiser.schedule, x_0, noise, t_init=t_init)
+        t = torch.full((len(x_0),), self.detector.t_init, device=x_0.device)
+        return denoiser(denoiser.schedule.add_noise(x_0, noise, t), t).x_0  # type: ignore[no-any-return]
 
     # Networks, checks and the length of the run --------------------------------------------------
 
@@ -281,14 +285,14 @@ class OmiADModule(TrainingModule):
         )
         self.teacher.schedule.check_step(self.t_max, "t_max")
         self.check_extractor(teacher.spec, "the teacher")
-        self.build_student()
+        self.build_critic()
 
-    def build_student(self) -> None:
+    def build_critic(self) -> None:
         """Build what is trained beside the generator."""
         self.student = copy.deepcopy(self.teacher).requires_grad_(True)
 
     @property
-    def student_network(self) -> nn.Module:
+    def critic(self) -> nn.Module:
         """What is trained beside the generator."""
         return self.student
 
@@ -321,7 +325,7 @@ class OmiADModule(TrainingModule):
     def configure_optimizers(self) -> Sequence[Optimizer]:
         """Return psi's and theta's optimisers, in this order."""
         return (
-            self.student_optimizer(self.student_network.parameters()),
+            self.student_optimizer(self.critic.parameters()),
             self.generator_optimizer(self.generator.parameters()),
         )
 
@@ -350,5 +354,5 @@ class OmiADModule(TrainingModule):
             # A batch is one optimiser step in psi's warm-up and two afterwards.
             batches = min(batches, trainer.max_steps / (2 - self.student_warmup_fraction))
         # A data set smaller than a batch is one batch.
-        images = min(self.data.batch_size * trainer.world_size, len(self.data.features("train")))
+        images = min(self.data.batch_size * trainer.world_size, len(self.data.samples("train")))
         return fraction * batches * images

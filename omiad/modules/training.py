@@ -10,7 +10,6 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from omiad.calibration import is_calibrated
 from omiad.checkpoint import CHECKPOINT_FORMAT, CHECKPOINT_KEY, STATE_PREFIX, check_format
 from omiad.data.layouts import few_photographs
 from omiad.diffusion import Denoiser
@@ -25,7 +24,7 @@ RATIO_RANGE = (1.0, 20.0)
 """Noise-to-signal ratios at t_init between which one-step reconstruction works."""
 
 PLATEAU_RATIO = 3.4
-"""Ratio in the middle of the plateau measured on standardised features (t = 500, rms 1)."""
+"""Ratio in the middle of the range where the measured AUROC hardly changes (t = 500, rms 1)."""
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 """Precisions that a model is trained in; weights, noise levels and losses are float32 in each."""
@@ -59,13 +58,18 @@ class TrainingModule(DetectionModule):
         return "detector" in self._modules
 
     def setup(self, stage: str) -> None:
-        """Reject a precision that loses small steps or gradients; warn of few photographs."""
+        """Reject a run that cannot work; warn of categories with few photographs."""
         if stage != "fit":
             return
         if self.trainer.precision not in self.precisions:
             raise InputError(
                 f"{type(self).__name__} trains in {' or '.join(self.precisions)}, but got "
                 f"--trainer.precision {self.trainer.precision}. Use bf16-mixed for speed."
+            )
+        if self.trainer.max_steps < 0 and (self.trainer.max_epochs or -1) < 0:
+            raise InputError(
+                "The learning rate and stage 2 need the length of the run. Set --trainer.max_steps "
+                "or --trainer.max_epochs."
             )
         for category, count in few_photographs(self.data.samples("train")).items():
             logger.warning(
@@ -118,8 +122,7 @@ class TrainingModule(DetectionModule):
         """Add what rebuilds the detector without any other file."""
         detector = self.detector
         if self.trainer.state.fn == TrainerFn.FITTING and self.trainer.is_global_zero:
-            if not is_calibrated(detector, brief=True):
-                self.calibrate(brief=True)
+            self.calibrate(brief=True)
             # The state dict was taken before.
             for name, value in detector.calibration.items():
                 checkpoint["state_dict"][STATE_PREFIX + name] = value.clone()
@@ -148,8 +151,8 @@ class TrainingModule(DetectionModule):
         check_format(stored, "The checkpoint")
         if stored["module"] != name:
             raise InputError(
-                f"The checkpoint holds an {stored['module']}, but the configuration asks for "
-                f"{name}. Leave --config out (the checkpoint knows its model) or give a checkpoint "
+                f"{stored['module']} wrote the checkpoint, but the configuration asks for {name}. "
+                f"Leave --config out (the checkpoint knows its model) or give a checkpoint "
                 f"of {name}."
             )
         spec = stored["detector"]

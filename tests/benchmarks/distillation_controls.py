@@ -22,18 +22,18 @@ from omiad.modules.randomness import SampleDraws
 class Regression(OmiADModule):
     """Train the generator alone, on the squared distance from a target."""
 
-    def build_student(self) -> None:
+    def build_critic(self) -> None:
         self.idle = nn.Linear(1, 1)  # has no effect
 
     @property
-    def student_network(self) -> nn.Module:
+    def critic(self) -> nn.Module:
         return self.idle
 
     @abstractmethod
     def target(self, x_0: Tensor) -> Tensor:
         """Return the features (B, C, h, w) that x_0 should be reconstructed to."""
 
-    def student_losses(self, x_g: Tensor, x_0: Tensor, draws: SampleDraws) -> Losses:
+    def critic_losses(self, x_g: Tensor, x_0: Tensor, draws: SampleDraws) -> Losses:
         return Losses(0 * self.idle(x_g.new_zeros(1)).sum(), {}, {}, {})
 
     def generator_losses(self, x_g: Tensor, x_0: Tensor, draws: SampleDraws) -> Losses:

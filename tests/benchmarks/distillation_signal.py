@@ -28,7 +28,7 @@ from omiad.diffusion.losses import (
     generator_adversarial_loss,
     score_distillation_loss,
 )
-from omiad.diffusion.sampling import ddim_reconstruct, one_step_reconstruct
+from omiad.diffusion.sampling import ddim_reconstruct
 
 
 def denoisers(path: str, detector: Detector) -> dict[str, Denoiser]:
@@ -68,7 +68,9 @@ def reconstruction_table(
     headings = ("network", "error, normal", "error, defective", "output variance, normal")
     table = table_of(title, *headings)
     outputs = {
-        f"{name}, one step": one_step_reconstruct(nets[name], schedule, x_0, noise, t_init=t_init)
+        f"{name}, one step": ddim_reconstruct(
+            nets[name], schedule, x_0, noise, t_init=t_init, num_steps=1
+        )
         for name in ("teacher", "generator", "average")
     }
     for num_steps in (2, 5, 10):
@@ -138,8 +140,8 @@ def band_table(
         *(f"{loss}: {each}" for loss in ("distillation", "adversarial") for each in pull),
     )
     with torch.no_grad():
-        x_g = one_step_reconstruct(
-            nets["generator"], schedule, x_0, detector.noise[0], t_init=detector.t_init
+        x_g = ddim_reconstruct(
+            nets["generator"], schedule, x_0, detector.noise[0], t_init=detector.t_init, num_steps=1
         )
     away = (x_g - x_0).flatten(1)
     generator = torch.Generator().manual_seed(seed)

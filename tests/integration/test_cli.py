@@ -27,7 +27,7 @@ from omiad.networks import UNet
 from omiad.scoring import Scoring
 
 QUIET = "--trainer.accelerator=cpu --trainer.enable_progress_bar=false"
-TRAINER = f"{QUIET} --trainer.log_every_n_steps=1 --trainer.max_epochs=-1"
+TRAINER = f"{QUIET} --trainer.log_every_n_steps=1 --trainer.max_epochs=-1 --trainer.max_steps=1"
 DATA = (
     "--data.backbone=test_efficientnet.r160_in1k --data.weights=random --data.image_size=32 "
     "--data.feature_size=8 --data.batch_size=4"
@@ -329,8 +329,8 @@ ADER = "--protocol=ader --image_size=32"
         ("test --ckpt_path=OUT/other.ckpt", "other.ckpt' is not a checkpoint of omiad"),
         ("test --ckpt_path=OUT/half.ckpt", "half.ckpt' cannot be read as a checkpoint"),
         ("test --ckpt_path=AMDM --run_dir=HOME/amdm", "amdm' already holds a run"),
-        ("fit --ckpt_path=AMDM --config=configs/omiad_folder.yaml", "holds an AMDMModule"),
-        ("fit --ckpt_path=OUT/later.ckpt", "later.ckpt' holds an LaterModule"),
+        ("fit --ckpt_path=AMDM --config=configs/omiad_folder.yaml", "AMDMModule wrote"),
+        ("fit --ckpt_path=OUT/later.ckpt", "LaterModule wrote"),
         (f"{TEST} --protocol=ader", "Add --image_size 32"),
         (f"{TEST} --protocol=dinomaly", "392 x 392 pixels cut from 448 x 448"),
         (f"{TEST} --protocol=mine", "'mine'"),

@@ -9,7 +9,7 @@ from gaussian import SCHEDULE, gaussian_denoiser
 from torch import Tensor
 
 from omiad.diffusion import Denoised
-from omiad.diffusion.sampling import ddim_reconstruct, ddim_timesteps, one_step_reconstruct
+from omiad.diffusion.sampling import ddim_reconstruct, ddim_timesteps
 from omiad.errors import InputError
 
 
@@ -34,7 +34,8 @@ def test_ddim_returns_x0_when_the_denoiser_is_exact(
 def test_one_ddim_step_is_the_one_step_reconstruction(generator: torch.Generator) -> None:
     x_0, noise = normal(generator, 2, 3, 4, 4, 4)
     denoise = gaussian_denoiser(0.0, 0.7)
-    one = one_step_reconstruct(denoise, SCHEDULE, x_0, noise, t_init=500)
+    t = torch.full((len(x_0),), 500)
+    one = denoise(SCHEDULE.add_noise(x_0, noise, t), t).x_0
     ddim = ddim_reconstruct(denoise, SCHEDULE, x_0, noise, t_init=500, num_steps=1)
     assert torch.equal(one, ddim)
 

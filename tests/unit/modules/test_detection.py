@@ -119,6 +119,11 @@ def test_other_features_than_the_models_are_refused(
         trainer_of(tmp_path, 1).test(DetectionModule.load(teacher), datamodule=data(image_size=64))
 
 
+def test_a_setting_that_no_detector_has_is_refused(teacher: Path) -> None:
+    with pytest.raises(InputError, match="t_innit"):
+        Detector.load(teacher, t_innit=500)
+
+
 def test_raw_weights_are_the_weights_as_trained(student: tuple[OmiADModule, Path]) -> None:
     module, path = student
     raw = DetectionModule.load(path, weights="raw").detector

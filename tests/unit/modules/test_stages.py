@@ -198,7 +198,7 @@ def test_impossible_settings_are_refused(
     [
         ({"omiad": None}, "did not write the checkpoint"),
         ({"format": 1}, "another checkpoint format"),
-        ({"module": "OmiADModule"}, "holds an OmiADModule, but .* AMDMModule"),
+        ({"module": "OmiADModule"}, "OmiADModule wrote .* AMDMModule"),
     ],
 )
 def test_a_checkpoint_that_does_not_belong_to_the_model_is_not_resumed(
@@ -248,3 +248,15 @@ def test_another_data_module_is_refused(fit: Fit) -> None:
 
     with pytest.raises(InputError, match="AMDMModule needs a FeatureDataModule"):
         fit(amdm(), datamodule=Other())
+
+
+@pytest.mark.parametrize("name", ["student_warmup_fraction", "adversarial_start_fraction"])
+def test_a_share_of_the_run_above_one_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match=f"{name}.* 0..1.* 2"):
+        OmiADModule("amdm.ckpt", **{name: 2.0})  # type: ignore[arg-type]
+
+
+def test_a_run_without_an_end_is_refused(data: Data, tmp_path: Path) -> None:
+    trainer = trainer_of(tmp_path, -1, max_time="00:00:01:00")
+    with pytest.raises(InputError, match=r"--trainer\.max_steps"):
+        trainer.fit(amdm(), datamodule=data())
