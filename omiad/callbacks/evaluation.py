@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from lightning import Callback, LightningModule, Trainer
 
-from omiad.callbacks.latency import StepClock
+from omiad.callbacks.latency import idle_time, latency
 from omiad.detector import Detector
 from omiad.errors import InputError
 from omiad.evaluation.evaluator import Evaluator
@@ -57,7 +57,7 @@ class Evaluation(EvaluationOptions, Callback):
         module = cast(DetectionModule, pl_module)
         # Every process must ask for the folder, since Lightning broadcasts it.
         self._folder = Path(trainer.log_dir or trainer.default_root_dir)
-        self._clock = StepClock(module.device)
+        self._steps: list[tuple[float, int]] = []  # seconds and images of each batch
         scoring, size = module.detector.scoring, module.data.image_size
         protocol = self.build_protocol(image_size=size, pool_size=scoring.pool_size)
         if scoring.blur_sigma > 0:
@@ -73,9 +73,11 @@ class Evaluation(EvaluationOptions, Callback):
         samples, root = module.data.samples("test"), module.data.root
         self._evaluator = Evaluator(samples, root, protocol, options=self)
 
-    def on_test_batch_start(self, *args: Any, **kwargs: Any) -> None:
+    def on_test_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
         """Start the clock."""
-        self._clock.start()
+        self._started = idle_time(pl_module.device)
 
     def on_test_batch_end(
         self,
@@ -87,7 +89,8 @@ class Evaluation(EvaluationOptions, Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Measure one batch."""
-        self._clock.stop(len(batch.labels.index))
+        seconds = idle_time(pl_module.device) - self._started
+        self._steps.append((seconds, len(batch.labels.index)))
         module, prediction = cast(DetectionModule, pl_module), cast(Prediction, outputs)
         self._add(module, prediction, batch)
         if self.save_maps:
@@ -129,7 +132,9 @@ class Evaluation(EvaluationOptions, Callback):
             checkpoint=module.ckpt_path,
             selected_on="last",
             seed=module.detector.seed,
-            **_about(module.detector, self._clock),
+            weights=_weights(module.detector),
+            latency=latency(self._steps),
+            model=_settings(module.detector),
         )
         if self.num_kept and self.num_in_panel:
             write_panels(path, num_images=self.num_in_panel)
@@ -138,21 +143,21 @@ class Evaluation(EvaluationOptions, Callback):
             write_scores(scores, self._evaluator.names, self._evaluator.results)
 
 
-def _about(detector: Detector, clock: StepClock) -> dict[str, Any]:
-    """Return the entries of a model in results.json; by the hashes a report finds its teacher."""
-    hashes = {"model": weights_hash(detector.denoiser.network), "teacher": detector.teacher_hash}
+def _weights(detector: Detector) -> dict[str, str]:
+    """Return hashes by which a report finds the teacher of a student."""
+    hashes = {"model": weights_hash(detector.denoiser.network)}
+    return hashes | ({"teacher": detector.teacher_hash} if detector.teacher_hash else {})
+
+
+def _settings(detector: Detector) -> dict[str, Any]:
     return {
-        "weights": {name: each for name, each in hashes.items() if each},
-        "latency": clock.as_record(),
-        "model": {
-            "kind": detector.kind,
-            "t_init": detector.t_init,
-            "num_steps": detector.num_steps,
-            "eta": detector.eta,
-            "num_noise_draws": detector.noise.shape[0],
-            "backbone": detector.extractor.config["backbone"],
-            "image_size": detector.extractor.image_size,
-            "feature_size": detector.extractor.feature_size,
-            "scoring": vars(detector.scoring),
-        },
+        "kind": detector.kind,
+        "t_init": detector.t_init,
+        "num_steps": detector.num_steps,
+        "eta": detector.eta,
+        "num_noise_draws": detector.noise.shape[0],
+        "backbone": detector.extractor.config["backbone"],
+        "image_size": detector.extractor.image_size,
+        "feature_size": detector.extractor.feature_size,
+        "scoring": vars(detector.scoring),
     }

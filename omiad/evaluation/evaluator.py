@@ -42,7 +42,7 @@ class Evaluator:
             source=protocol.name if options.estimator == "source" else None,
         )
         self._kept = KeptImages(samples, num_images=options.num_kept)
-        self._pixels: dict[bool, list[Tensor]] = {False: [], True: []}  # by the label of the image
+        self._pixels: list[tuple[Tensor, Tensor]] = []  # and the labels of their images
         self._is_replay = False
 
     def add(
@@ -66,9 +66,7 @@ class Evaluator:
             return
         self._kept.add(prediction, labels, picture=picture)
         step = -(-maps.shape[-1] // _GRID)
-        for is_anomalous, pixels in self._pixels.items():
-            rows = labels.is_anomalous.cpu() == is_anomalous
-            pixels.append(maps[rows][:, ::step, ::step].flatten())
+        self._pixels.append((maps[:, ::step, ::step].clone(), labels.is_anomalous.cpu()))
 
     def compute(self, *, replay: Callable[[], None]) -> None:
         """Compute the figures over all processes; every process must call this method.
@@ -86,8 +84,8 @@ class Evaluator:
 
     def map_scale(self) -> tuple[float, float]:
         """Return the scale of the maps of normal images, or of all images if none is normal."""
-        normal, anomalous = (torch.cat(pixels) for pixels in self._pixels.values())
-        return map_scale(normal if len(normal) else anomalous)
+        pixels, is_anomalous = (torch.cat(column) for column in zip(*self._pixels, strict=True))
+        return map_scale(pixels if is_anomalous.all() else pixels[~is_anomalous])
 
     def write(
         self,

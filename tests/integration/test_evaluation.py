@@ -101,8 +101,8 @@ def test_any_methods_maps_get_the_figures_of_slow_definitions(
 def test_the_estimators_of_a_source_may_be_chosen(mvtec_root: Path, tmp_path: Path) -> None:
     write_maps(mvtec_root, tmp_path / "maps", quality=2)
     exact, source = (
-        measure(mvtec_root, tmp_path / "maps", tmp_path / e, protocol="ader", estimator=e)
-        for e in ("exact", "source")
+        measure(mvtec_root, tmp_path / "maps", tmp_path / name, protocol="ader", estimator=name)
+        for name in ("exact", "source")
     )
     assert (exact["estimator"], source["estimator"]) == ("exact", "source")
     assert source["mean"]["pixel_f1_max"] < exact["mean"]["pixel_f1_max"]  # fewer thresholds
