@@ -109,7 +109,7 @@ def _references(runs: Sequence[TestedRun], album: Album) -> dict[str, str | None
             name = str(stored.reference[0]) or next(iter(normal.tolist()), "")
             if found.get(category) is None and name:
                 photo, _ = _photograph(run, name, album)
-                [found[category]] = album.take(photo) or [None]
+                found[category] = (album.take(photo) or [None])[0]
     return found
 
 
