@@ -204,7 +204,7 @@ def fit_defaults(path: str) -> dict[str, Any]:
     class_path = model.pop("_class_path", f"omiad.modules.{name}")
     if class_path == f"omiad.modules.{name}" and name not in modules.__all__:
         raise InputError(
-            f"{name} wrote '{path}', but this version of omiad does not know {name}. Use the version "
+            f"{name} wrote '{path}', but this version of omiad does not know it. Use the version "
             f"that wrote the checkpoint."
         )
     model |= {source: path for source in SOURCES if source in model}
