@@ -92,9 +92,6 @@ class NormalMemory(nn.Module):
 
         Features and residuals (features minus reconstruction) are (B, C, h, w); the result, in
         float32, is (B, 1, h, w).
-
-        Raises:
-            InputError: If `fit` has not run.
         """
         if not len(self.patches):
             raise InputError(

@@ -21,9 +21,6 @@ class EpochSampler(Sampler[int]):
 
     If the group of each index (N,) is given, an epoch draws equally many indices of every group, as
     many as the smallest group has; otherwise an epoch has all indices.
-
-    Raises:
-        InputError: If an epoch has fewer indices than there are processes.
     """
 
     def __init__(

@@ -54,11 +54,7 @@ class Masking:
             raise InputError(f"masking.block must be at least 1, but got {self.block}.")
 
     def uniform_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """Return the shape (c, h, w) of the draws that decide the mask of one sample (C, H, W).
-
-        Raises:
-            InputError: If the grid is not a multiple of the block.
-        """
+        """Return the shape (c, h, w) of the draws that decide the mask of one sample (C, H, W)."""
         channels, height, width = shape
         if self.granularity == "channel":
             return (channels, 1, 1)

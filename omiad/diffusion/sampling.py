@@ -16,11 +16,7 @@ def _steps(x: Tensor, t: int) -> Tensor:
 
 
 def ddim_timesteps(t_init: int, num_steps: int) -> list[int]:
-    """Return num_steps + 1 integers from t_init down to 0, evenly spaced and rounded.
-
-    Raises:
-        InputError: If num_steps is not in 1..t_init.
-    """
+    """Return num_steps + 1 integers from t_init down to 0, evenly spaced and rounded."""
     if not 1 <= num_steps <= t_init:
         raise InputError(f"num_steps must lie in 1..{t_init} (t_init), but got {num_steps}.")
     return [round(t_init * (num_steps - i) / num_steps) for i in range(num_steps + 1)]

@@ -26,10 +26,6 @@ def build_backbone(
     By default, `stages` (in timm's numbering) are the maps with a stride of at most 16, as in the
     paper, or four evenly spaced blocks of a plain ViT, as in DPT. The weights are random unless
     those that timm publishes are wanted; torch's global random state is left as it was.
-
-    Raises:
-        InputError: If timm does not have the model, the tag or the stages, or if the published
-            weights cannot be loaded.
     """
     if not timm.is_model(name.partition(".")[0]):
         near = difflib.get_close_matches(name, timm.list_models(), n=4, cutoff=0.0)
@@ -86,10 +82,6 @@ def load_weights(backbone: nn.Module, path: Path, name: str) -> None:
     Every weight of the network must be in the file; other weights in the file, such as those of a
     classifier, are ignored. A path of a folder stands for the file in it that is named like the
     model (`name`), with or without the tag after the dot.
-
-    Raises:
-        MissingInputError: If the file does not exist.
-        InputError: If the file cannot be read or does not fit.
     """
     path = _weights_file(path, name)
     try:

@@ -35,10 +35,6 @@ class FeatureCache(Dataset[Tensor]):
     `cache_dir`. When an item is read for the first time, its CRC-32 is compared. Only images that
     were added or changed are computed. An interrupted build continues where it stopped, and a
     second process that needs the same features waits for the first.
-
-    Raises:
-        InputError: If an image is gone, cannot be read or has no finite features, if the features
-            do not fit on the disk, or if an item is damaged.
     """
 
     def __init__(

@@ -23,9 +23,6 @@ def stamp_of(path: Path) -> str:
 
     A change within the same tick of the file system's clock would not be revealed (git calls such
     files "racily clean").
-
-    Raises:
-        MissingInputError: If the file does not exist.
     """
     try:
         stat = path.stat()

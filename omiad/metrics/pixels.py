@@ -45,9 +45,6 @@ class PixelDetection:
             anomaly_map: Scores (B, H, W), finite and of any range.
             masks: Defective pixels (B, H, W), bool.
             index: Position of each image in its split (B,).
-
-        Raises:
-            InputError: If the shapes differ, or a score is not a float32.
         """
         if anomaly_map.shape != masks.shape:
             raise InputError(
@@ -70,11 +67,7 @@ class PixelDetection:
         self._pass.add(pixels, images)
 
     def compute(self) -> dict[str, Interval | None]:
-        """Return each pixel figure as a fraction of 1, None if either class is missing.
-
-        Raises:
-            InputError: If processes share more images than a sampler pads.
-        """
+        """Return each pixel figure as a fraction of 1, None if either class is missing."""
         counted, picked = self._pass.gathered(), self._pass.picked
         self.is_repeatable = picked is None or picked.is_split_by(counted)
         if self.is_repeatable:

@@ -21,9 +21,6 @@ class FeatureDecoder(nn.Module):
         feature_size: Side of the feature grid in cells.
         image_size: Side of the image in pixels.
         width: Channels of the first layer, on the feature grid.
-
-    Raises:
-        InputError: If a size is below 1 or the image is smaller than the grid.
     """
 
     def __init__(

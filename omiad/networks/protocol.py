@@ -55,11 +55,7 @@ def network_spec(network: Network) -> dict[str, Any]:
 
 
 def build_network(spec: dict[str, Any]) -> Network:
-    """Build a network from the result of `network_spec`, with new weights.
-
-    Raises:
-        InputError: If the class cannot be imported or is not a `Network`.
-    """
+    """Build a network from the result of `network_spec`, with new weights."""
     module, _, name = str(spec["class_path"]).rpartition(".")
     try:
         cls = getattr(import_module(module), name)

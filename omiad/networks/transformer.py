@@ -90,9 +90,6 @@ class Transformer(Network):
         dim: Length of a token, a multiple of num_heads and, because of the positions, of 4.
         depth: Number of blocks, even. U-ViT has one more block in the middle.
         num_heads: Number of attention heads.
-
-    Raises:
-        InputError: If an argument is out of range.
     """
 
     patches: Patches

@@ -44,9 +44,6 @@ class UNet(Network):
         num_blocks: Residual blocks in each level of the encoder; the decoder has one more.
         attention_factors: Downsampling factors at which attention follows each residual block.
         num_heads: Number of attention heads, which must divide the channels of every level.
-
-    Raises:
-        InputError: If an argument is out of range.
     """
 
     def __init__(

@@ -87,9 +87,6 @@ class Runs:
         """Start a fit, resume it, or find it finished; return its checkpoint.
 
         The stage is "amdm" or "omiad". No option overrides an ablation, a file in configs/ablation.
-
-        Raises:
-            InputError: If the folder holds a fit with other configurations or options.
         """
         names = [f"{stage}_{self.dataset}"]
         if self.small:

@@ -79,11 +79,7 @@ def write_gallery(
 
 
 def read_gallery(path: Path) -> dict[str, StoredImages]:
-    """Read the images that a test kept, by category; empty if there is no file.
-
-    Raises:
-        InputError: If the file holds something else.
-    """
+    """Read the images that a test kept, by category; empty if there is no file."""
     if not path.is_file():
         return {}
     try:

@@ -50,9 +50,6 @@ class KeptImages:
         samples: The test images, by index.
         num_images: Most images to keep. Small categories are kept whole; the others get equal
             shares. 0 keeps none.
-
-    Raises:
-        InputError: If `num_images` is negative.
     """
 
     def __init__(self, samples: Sequence[Sample], *, num_images: int = NUM_KEPT) -> None:

@@ -23,11 +23,7 @@ _POLICY = (
 
 
 def free_page(folder: Path, *, option: str = "--out") -> Path:
-    """Return the path of a page that does not exist yet.
-
-    Raises:
-        InputError: If the folder is a file or already holds a page; `option` named the folder.
-    """
+    """Return the path of a page that does not exist yet."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"'{folder}' is a file. Give {option} a folder.")
     path = folder / "index.html"

@@ -29,9 +29,6 @@ def overlay(image: Pixels, anomaly_map: Map, scale: Sequence[float]) -> Image.Im
     """Lay a map (H, W) over its image (H, W, 3), uint8, on a scale from darkest to brightest score.
 
     The lower a score, the more of the image shows.
-
-    Raises:
-        InputError: If image and map differ in size.
     """
     if image.shape[:2] != anomaly_map.shape:
         raise InputError(

@@ -44,11 +44,7 @@ def heat(values: Map) -> Pixels:
 
 
 class Album:
-    """Takes pictures into a page or a folder beside it until they reach a limit together.
-
-    Raises:
-        InputError: If the limit is not above 0.
-    """
+    """Takes pictures into a page or a folder beside it until they reach a limit together."""
 
     def __init__(self, folder: Path, *, where: Where, max_megabytes: float) -> None:
         self.side = SIDES[where]

@@ -16,9 +16,6 @@ class PredictionPage:
 
     The scale goes from the darkest to the brightest score. All pictures together have a limit, in
     megabytes of 10**6 bytes.
-
-    Raises:
-        InputError: If the limit is not above 0.
     """
 
     def __init__(self, folder: Path, *, scale: tuple[float, float], max_megabytes: float) -> None:

@@ -43,11 +43,6 @@ def read_runs(given: Sequence[str], root: str | None) -> tuple[list[TestedRun], 
     """Return the tests in the given order, and the metrics.csv of fits by name.
 
     The root is the folder of the photographs, by default the one that each run was tested on.
-
-    Raises:
-        MissingInputError: If a path does not exist.
-        InputError: If a folder holds no run, holds files of several runs or is given twice, or if
-            two runs share no category.
     """
     if root is not None and not Path(root).expanduser().is_dir():
         raise MissingInputError(f"No folder '{root}'. Check --root.")

@@ -16,11 +16,7 @@ from omiad.report.curves import Array
 
 
 def training_curves(metrics_csv: Path, output: Path, title: str) -> None:
-    """Draw each `train/*` column of a CSVLogger file over the optimiser steps, below a title.
-
-    Raises:
-        InputError: If the file has no training figures.
-    """
+    """Draw each `train/*` column of a CSVLogger file over the optimiser steps, below a title."""
     curves = _read(metrics_csv)
     if not curves:
         raise InputError(f"'{metrics_csv}' has no finite train/* figures to draw.")
