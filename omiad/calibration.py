@@ -7,10 +7,10 @@ Calibration runs once when a fit ends. It runs again whenever something it depen
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from omiad.detector import Detector
 from omiad.features import weights_hash
@@ -27,13 +27,6 @@ NUM_BRIEF = 64
 """Images of all categories together that a brief calibration reads, but at least two of each."""
 
 _BATCH_SIZE = 32
-
-
-class Features(Protocol):
-    """Raw features (C, h, w) of images, by the position of each image."""
-
-    def __getitem__(self, index: int, /) -> Tensor:
-        """Return the features of one image."""
 
 
 def calibration_key(detector: Detector) -> str:
@@ -61,7 +54,7 @@ def is_calibrated(detector: Detector, *, brief: bool = False) -> bool:
 @torch.no_grad()
 def calibrate(
     detector: Detector,
-    features: Features,
+    features: Dataset[Tensor],
     categories: Mapping[str, Sequence[int]],
     *,
     brief: bool = False,
@@ -79,7 +72,7 @@ def calibrate(
 
     Args:
         detector: The detector, on the device that computes.
-        features: Raw features of normal photographs.
+        features: Raw features (C, h, w) of normal photographs, by position.
         categories: Positions of the photographs of each category.
         brief: Read few photographs, for a checkpoint in the middle of a run.
     """
@@ -126,7 +119,7 @@ def _fill_memory(detector: Detector, categories: Iterable[tuple[Tensor, Tensor]]
 
 
 def _residuals(
-    detector: Detector, features: Features, positions: Sequence[int]
+    detector: Detector, features: Dataset[Tensor], positions: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
     """Return normalised features (N, C, h, w) and what the first noise map leaves of them."""
     raw = torch.stack([features[i] for i in positions]).to(detector.map_range.device)

@@ -121,11 +121,7 @@ class Detector(nn.Module):
 
     @torch.no_grad()
     def reconstruct(self, features: Tensor) -> Tensor:
-        """Reconstruct raw features (B, C, h, w) with the first noise map; the result is normalised.
-
-        Returns:
-            Features (B, C, h, w), float32, in the units of `normalizer`.
-        """
+        """Reconstruct raw features (B, C, h, w) with the first noise map, in normalised units."""
         return self._reconstruct(self.normalizer(features), self.noise[0], self._step_noise())
 
     def anomaly_map(self, x_0: Tensor, residual: Tensor) -> Tensor:
@@ -138,11 +134,7 @@ class Detector(nn.Module):
 
     @torch.no_grad()
     def picture(self, features: Tensor) -> Tensor | None:
-        """Draw the reconstruction of raw features (B, C, h, w), if there is a decoder.
-
-        Returns:
-            Pictures (B, 3, S, S), uint8, or None without a decoder.
-        """
+        """Draw the reconstruction of raw features, (B, 3, S, S), uint8; None without a decoder."""
         if self.decoder is None:
             return None
         drawn: Tensor = self.decoder(self.reconstruct(features))

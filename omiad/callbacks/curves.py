@@ -16,11 +16,10 @@ class TrainingCurves(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write curves.png from the run's metrics.csv."""
-        csv_loggers = [entry for entry in trainer.loggers if isinstance(entry, CSVLogger)]
-        if not trainer.is_global_zero or not csv_loggers:
+        if not (trainer.is_global_zero and isinstance(trainer.logger, CSVLogger)):
             return
-        csv_loggers[0].save()
-        folder = Path(csv_loggers[0].log_dir)
+        trainer.logger.save()
+        folder = Path(trainer.logger.log_dir)
         if not (folder / "metrics.csv").is_file():
             return  # shorter than one logging interval
         training_curves(folder / "metrics.csv", folder / "curves.png", type(pl_module).__name__)

@@ -150,14 +150,6 @@ def _weights(detector: Detector) -> dict[str, str]:
 
 
 def _settings(detector: Detector) -> dict[str, Any]:
-    return {
-        "kind": detector.kind,
-        "t_init": detector.t_init,
-        "num_steps": detector.num_steps,
-        "eta": detector.eta,
-        "num_noise_draws": detector.noise.shape[0],
-        "backbone": detector.extractor.config["backbone"],
-        "image_size": detector.extractor.image_size,
-        "feature_size": detector.extractor.feature_size,
-        "scoring": vars(detector.scoring),
-    }
+    known = {**detector.extractor.config, **detector.spec}
+    names = ("kind", "t_init", "num_steps", "eta", "num_noise_draws", "scoring")
+    return {name: known[name] for name in (*names, "backbone", "image_size", "feature_size")}

@@ -36,9 +36,6 @@ class Denoiser(nn.Module):
         network: Maps (x_t (B, C, H, W), t (B,)) to a raw output (B, C, H, W).
         schedule: Noise schedule.
         parameterization: Meaning of the raw output.
-
-    Raises:
-        InputError: If the parameterisation is unknown.
     """
 
     def __init__(

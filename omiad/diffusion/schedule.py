@@ -22,9 +22,6 @@ class NoiseSchedule(nn.Module):
     Attributes:
         alpha: Signal amplitude sqrt(alpha_bar_t), shape (T,), index t - 1.
         sigma: Noise amplitude sqrt(1 - alpha_bar_t), shape (T,), index t - 1.
-
-    Raises:
-        InputError: If T is below 2, or the variances do not satisfy 0 < beta_start <= beta_end < 1.
     """
 
     alpha: Tensor

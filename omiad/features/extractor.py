@@ -43,9 +43,6 @@ class FeatureExtractor(nn.Module):
         config: Arguments that rebuild the extractor except for its weights, as plain data.
         channels_per_stage: Channels of each feature map, in the order of concatenation.
         autocast_dtype: The dtype that the backbone is autocast to, or None for float32.
-
-    Raises:
-        InputError: If an argument is unknown or out of range, or the weights cannot be used.
     """
 
     mean: Tensor

@@ -2,7 +2,7 @@
 
 `detection` holds the figures of a data set and `category` those of one category. Image figures are
 in `images` and pixel figures in `pixels`; both are computed by `ranking`. Pixels are counted in a
-`histogram`, and each defect region weighs the same (`regions`). `image_counts` and `bootstrap`
+`histogram`, where each defect region weighs the same. `image_counts` and `bootstrap`
 resample images, `estimators` reproduces published code, and `table` prints.
 """
 

@@ -39,9 +39,6 @@ class ADDModule(OmiADModule):
             (ADD eq. 2).
         r1_weight: Weight of the R1 penalty on the inputs of the heads (ADD section 3.2, gamma).
         options: Arguments of `OmiADModule`; student_optimizer trains the heads (ADD's is 1e-4).
-
-    Raises:
-        InputError: If a weight is negative.
     """
 
     def __init__(

@@ -59,9 +59,6 @@ class AMDMModule(TrainingModule):
         ema_fraction: Half-life of the averaged weights as a share of the images seen, 500,000
             images at most; 0 turns averaging off.
         gradient_clip: Largest gradient norm.
-        eta: Share of fresh noise in each DDIM step for scoring; with eta 1 and num_steps = t_init
-            the sampler is the ancestral sampler of eqs. 3 and 4.
-        num_noise_draws: Noise maps whose anomaly maps are averaged.
         seed: Seed of initial weights, training noise and the noise for scoring.
     """
 
@@ -83,8 +80,6 @@ class AMDMModule(TrainingModule):
         final_lr_fraction: float = 1.0,
         ema_fraction: float = 0.05,
         gradient_clip: float = 1.0,
-        eta: float = 0.0,
-        num_noise_draws: int = 1,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -101,8 +96,6 @@ class AMDMModule(TrainingModule):
         self.final_lr_fraction = final_lr_fraction
         self.ema_fraction = ema_fraction
         self.gradient_clip = gradient_clip
-        self.eta = eta
-        self.num_noise_draws = num_noise_draws
         self.seed = seed
 
     def build(self) -> None:
@@ -120,8 +113,6 @@ class AMDMModule(TrainingModule):
             kind="AMDM",
             t_init=self.t_init,
             num_steps=self.num_steps,
-            eta=self.eta,
-            num_noise_draws=self.num_noise_draws,
             seed=self.seed,
         )
         if self.trainer.state.fn == TrainerFn.FITTING:

@@ -63,14 +63,6 @@ class DecoderModule(TrainingModule):
         """The decoder, which is a part of the detector."""
         return cast(FeatureDecoder, self.detector.decoder)
 
-    def train(self, mode: bool = True) -> "DecoderModule":
-        """Switch to training mode, except for the frozen detector."""
-        super().train(mode)
-        if self.is_built:
-            self.detector.eval()
-            self.decoder.train(mode)
-        return self
-
     def training_step(self, batch: FeatureBatch, batch_idx: int) -> Tensor:
         """Draw normal images, half of them from features and half from reconstructions."""
         samples, size = self.data.samples("train"), self.detector.extractor.image_size

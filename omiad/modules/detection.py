@@ -55,11 +55,6 @@ class DetectionModule(LightningModule):
                 sampler is the ancestral sampler of eqs. 3 and 4.
             num_noise_draws: Noise maps whose anomaly maps are averaged.
             weights: Score with the averaged weights of the trained network or with the raw ones.
-
-        Raises:
-            MissingInputError: If the file does not exist.
-            InputError: If omiad did not write the file, a setting is out of range, or the
-                checkpoint holds no raw weights.
         """
         changes: dict[str, Any] = {
             "scoring": vars(scoring) if scoring else None,

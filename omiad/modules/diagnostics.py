@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -41,12 +41,7 @@ class DistillationDiagnostics(Callback):
 
     @torch.no_grad()
     def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: object,
-        batch: object,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
     ) -> None:
         """Log what was gathered, and the distance between generator and teacher."""
         # All in this hook: in the first batch of an epoch Lightning forgets what one hook has

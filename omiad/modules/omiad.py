@@ -90,7 +90,6 @@ class OmiADModule(TrainingModule):
         ema_fraction: Half-life of theta's averaged weights as a share of the images seen, 500,000
             images at most; 0 turns averaging off.
         gradient_clip: Largest gradient norm of each network.
-        num_noise_draws: Noise maps whose anomaly maps are averaged.
         seed: Seed of the training noise and of the noise for scoring.
 
     Raises:
@@ -120,7 +119,6 @@ class OmiADModule(TrainingModule):
         adversarial_start_fraction: float = 0.1,
         ema_fraction: float = 0.05,
         gradient_clip: float = 1.0,
-        num_noise_draws: int = 1,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -150,7 +148,6 @@ class OmiADModule(TrainingModule):
         self.adversarial_start_fraction = adversarial_start_fraction
         self.ema_fraction = ema_fraction
         self.gradient_clip = gradient_clip
-        self.num_noise_draws = num_noise_draws
         self.seed = seed
         self.num_generator_steps = 0
         self.num_nonfinite_gradients = 0
@@ -280,7 +277,6 @@ class OmiADModule(TrainingModule):
             scoring=self.scoring or teacher.scoring,
             kind="OmiAD",
             t_init=teacher.t_init if self.t_init is None else self.t_init,
-            num_noise_draws=self.num_noise_draws,
             seed=self.seed,
         )
         self.teacher.schedule.check_step(self.t_max, "t_max")
@@ -315,11 +311,10 @@ class OmiADModule(TrainingModule):
             )
 
     def train(self, mode: bool = True) -> "OmiADModule":
-        """Switch to training mode, except for the frozen teacher and the detector."""
+        """Switch to training mode, except for the frozen teacher."""
         super().train(mode)
         if self.is_built:
             self.teacher.eval()
-            self.detector.eval()
         return self
 
     def configure_optimizers(self) -> Sequence[Optimizer]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -119,9 +120,10 @@ def test_other_features_than_the_models_are_refused(
         trainer_of(tmp_path, 1).test(DetectionModule.load(teacher), datamodule=data(image_size=64))
 
 
-def test_a_setting_that_no_detector_has_is_refused(teacher: Path) -> None:
-    with pytest.raises(InputError, match="t_innit"):
-        Detector.load(teacher, t_innit=500)
+@pytest.mark.parametrize("setting", [{"t_innit": 500}, {"num_noise_draws": 0}, {"eta": 1.5}])
+def test_an_impossible_setting_is_refused(teacher: Path, setting: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=next(iter(setting))):
+        Detector.load(teacher, **setting)
 
 
 def test_raw_weights_are_the_weights_as_trained(student: tuple[OmiADModule, Path]) -> None:
