@@ -105,9 +105,9 @@ class ResumableLoader:
         for name, value in self._order.items():
             if state[name] != value and 0 < state["batches"] < state["num_batches"]:
                 raise InputError(
-                    f"The checkpoint was written within an epoch with {name} {state[name]}, but "
-                    f"now it is {value}. Resume with the same value, or from a checkpoint at the "
-                    f"end of an epoch."
+                    f"The checkpoint was written in the middle of an epoch with {name} "
+                    f"{state[name]}, but this run has {value}. Resume with the same value, or from "
+                    f"a checkpoint at the end of an epoch."
                 )
         self.sampler.epoch = state["epoch"]
         self.sampler.start = state["batches"] * self.batch_size

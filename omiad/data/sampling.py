@@ -10,7 +10,7 @@ from torch.utils.data import DistributedSampler, Sampler
 from omiad.errors import InputError
 
 Sampling = Literal["natural", "balanced"]
-"""How often an epoch shows a category: once per image, or as often as every other category."""
+"""natural: each image once in an epoch; balanced: equally many images of each category."""
 
 
 class EpochSampler(Sampler[int]):

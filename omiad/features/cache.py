@@ -157,8 +157,8 @@ def _compute(images: dict[str, Path], store: FeatureStore, extraction: Extractio
     if free < needed:
         raise InputError(
             f"The feature cache needs {readable(needed)} in '{store.folder.parent}', but only "
-            f"{readable(free)} are free. Free some space, choose another --data.cache_dir, or do "
-            f"without a cache by --data.cache false."
+            f"{readable(free)} are free. Free some space, choose another --data.cache_dir, or turn "
+            f"the cache off with --data.cache false."
         )
     names, paths, written = list(images), list(images.values()), 0
     try:

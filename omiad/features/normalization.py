@@ -1,4 +1,4 @@
-"""Statistics of the training features, and their use as the units that the network works in."""
+"""Statistics of the training features, and the normalisation of features by them."""
 
 from collections.abc import Iterable
 from typing import Literal, NamedTuple, get_args

@@ -1,4 +1,4 @@
-"""The files of one feature cache: rows of features, and an index that says which image each is of.
+"""The files of one feature cache: rows of features, and an index of the image each row belongs to.
 
     record.json    the data root, the shape of a row, and what the features are made of
     0.rows         rows (C, h, w), half precision, one after another, without a header
@@ -9,7 +9,7 @@
 Rows are flushed to the disk before their lines are appended to the index, and a row that has a line
 never changes. A process that is killed therefore leaves at most rows without lines, a part of a row
 and a part of a line; the next writer cuts off the parts. If an image has several lines, the last
-one counts. Pruning writes the rows that stay to 1.rows, then 1.index; the highest index counts.
+one counts. Pruning writes the remaining rows to 1.rows, then 1.index; the highest index counts.
 """
 
 import hashlib
