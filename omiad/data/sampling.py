@@ -68,7 +68,7 @@ class EpochSampler(Sampler[int]):
 
 
 class EvaluationSampler(DistributedSampler[int]):
-    """A process's share of all indices, in order; together the processes have each index once.
+    """One process's share of all indices, in order; each index belongs to one process.
 
     Lightning replaces samplers under several processes except those derived from torch's
     DistributedSampler, which itself would repeat indices until all processes have equally many.

@@ -70,7 +70,7 @@ class FeatureStore:
 
     @classmethod
     def open(cls, cache_dir: Path, root: Path, extractor: FeatureExtractor) -> "FeatureStore":
-        """Open the store of a data root and an extractor; create it if there is none."""
+        """Open the store of a data root and an extractor, or create it."""
         where, made = str(root.resolve()), made_of(extractor)
         digest = hashlib.sha256(json.dumps([where, made], sort_keys=True).encode()).hexdigest()
         folder = cache_dir / digest[:32]

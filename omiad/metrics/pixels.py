@@ -124,7 +124,7 @@ class _Pass:
         self._last_image: int | None = None
 
     def add(self, pixels: Pixels, images: list[int]) -> None:
-        """Count the pixels of new images, as many of each."""
+        """Count the pixels of new images; each image has equally many."""
         total = len(pixels.codes)
         start = total - total // len(images)
         others = self._count(pixels.part(0, start))
