@@ -62,7 +62,7 @@ def print_help(command: str) -> None:
 
 
 def fit_groups() -> dict[str, Options]:
-    """Return the options of `omiad fit` by heading; options that models share are explained once."""
+    """Return the options of `omiad fit` by heading; those that models share are explained once."""
     groups = {"Data": options_of(FeatureDataModule, "data.", skip="seed")}
     known: set[str] = set()
     for title, module, skip in (
