@@ -132,7 +132,7 @@ SMALL = f"{AMDM} {STAGE_1}"
 PREDICT = f"predict --ckpt_path {CHECKPOINT} --images photos"
 
 CAUSES = {
-    "No layout fits": "data check --data.root runs/my_parts/amdm",
+    "No layout fits": "data check --data.root configs",
     "pretrained weights": f"{AMDM} {TINY} --data.backbone=test_efficientnet",
     "feature cache needs": f"{SMALL} --data.cache_dir=full",
     "feature cache:": f"{SMALL} --data.cache_dir=new",
