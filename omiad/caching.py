@@ -49,7 +49,7 @@ def build_cache(args: Sequence[str]) -> None:
 
 
 def cache_info(*, cache_dir: str = "~/.cache/omiad", json: bool = False) -> None:
-    """List the feature caches of a folder: of which data, made by what, and when last used.
+    """List the feature caches of a folder: data set, extractor, size and last use.
 
     Args:
         cache_dir: Folder of all caches.
@@ -131,7 +131,7 @@ def num_bytes(store: FeatureStore) -> int:
 
 
 def verify(store: FeatureStore) -> list[str]:
-    """Remove the entries of damaged rows, which the next build computes; return their images."""
+    """Remove the entries of damaged rows, so that they are computed again; return their images."""
     with store.locked():
         before = store.entries
         rows = map_rows(store.path, store.shape) if before else ()

@@ -46,7 +46,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def check_format(record: dict[str, Any], name: str) -> None:
-    """Reject the entry `CHECKPOINT_KEY` of a checkpoint, called `name`, in another format."""
+    """Reject the checkpoint called `name` if its entry `CHECKPOINT_KEY` has another format."""
     if record.get("format") != CHECKPOINT_FORMAT:
         raise InputError(
             f"{name} was written by omiad {record.get('version', 'of unknown version')} in another "

@@ -1,4 +1,4 @@
-"""Writing files so that they are complete or unchanged whenever the process dies."""
+"""Atomic writes: a file is complete or unchanged, even if the process dies."""
 
 import os
 from pathlib import Path

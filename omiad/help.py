@@ -62,7 +62,7 @@ def print_help(command: str) -> None:
 
 
 def fit_groups() -> dict[str, Options]:
-    """Return the options of `omiad fit` by heading; what several models take is explained once."""
+    """Return the options of `omiad fit` by heading; those that models share are explained once."""
     groups = {"Data": options_of(FeatureDataModule, "data.", skip="seed")}
     known: set[str] = set()
     for title, module, skip in (
@@ -81,7 +81,7 @@ def fit_groups() -> dict[str, Options]:
 
 
 def test_groups() -> dict[str, Options]:
-    """Return the options of `omiad test` by heading; the checkpoint has most defaults."""
+    """Return the options of `omiad test` by heading; most defaults come from the checkpoint."""
     model = options_of(DetectionModule.load, "model.", skip="ckpt_path")
     data = options_of(FeatureDataModule, "data.")
     of_a_test = [f"data.{name}" for name in ("root", "layout", "cache", "cache_dir", "num_workers")]

@@ -1,4 +1,4 @@
-"""A memory of normal patches, each as its features and what the model leaves of them."""
+"""A memory of normal patches: the features and the residual of each."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -74,7 +74,7 @@ class NormalMemory(nn.Module):
         self.register_buffer("rms", torch.ones(sum(channels_per_stage)))
 
     def fit(self, x_0: Tensor, residual: Tensor, rms: Tensor) -> None:
-        """Remember features and residuals (M, C) of normal patches, and rms (C,), and no others."""
+        """Replace the memory: features and residuals (M, C) of normal patches, and rms (C,)."""
         self.rms.copy_(rms)
         self.patches = self.joined(x_0, residual, rms)
 

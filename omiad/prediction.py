@@ -40,7 +40,7 @@ def predict(
         ckpt_path: Checkpoint of an AMDM or OmiAD run; no other file is needed.
         images: An image, or a folder, which is searched with its sub-folders.
         output: Folder to write to.
-        batch_size: Images scored at once; the scores do not depend on it.
+        batch_size: Images scored at once; apart from rounding, it changes no score.
         device: cpu, cuda, cuda:1, mps, or auto for a GPU if there is one.
         max_megabytes: Most that the pictures of the page may take, in MB of 10**6 bytes. The least
             anomalous images are left out of the page.

@@ -24,7 +24,7 @@ from omiad.version import __version__
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """How many draws of the images give the intervals, none if 0, and the seed of the draws."""
+    """The number of bootstrap draws for the intervals (0 gives none), and their seed."""
 
     num: int = 1000
     seed: int = 0

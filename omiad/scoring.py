@@ -1,4 +1,4 @@
-"""From the residual of each patch to an anomaly map and an image score."""
+"""Turn the residual of each patch into an anomaly map and an image score."""
 
 import math
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ def anomaly_map(distance: Tensor, size: int) -> Tensor:
 
 
 def blurred(anomaly_map: Tensor, scoring: Scoring) -> Tensor:
-    """Return maps (B, H, W) after the blur of the model, which mirrors them at their edges."""
+    """Return maps (B, H, W) after the model's blur, which mirrors the maps at their edges."""
     return gaussian_blur(anomaly_map, scoring.blur_sigma, edges="mirror")
 
 

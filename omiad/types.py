@@ -12,7 +12,7 @@ NORMAL = "good"
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image of a data set as its index knows it; no pixel has been read.
+    """One image of a data set, as its index lists it; no pixel has been read.
 
     Attributes:
         image: Path of the image file.
@@ -43,7 +43,7 @@ class Sample:
 
 
 class Labels(NamedTuple):
-    """What is known about the images of a batch.
+    """The labels of the images of a batch.
 
     Attributes:
         is_anomalous: Image labels (B,), bool.

@@ -48,7 +48,7 @@ class TrainingItems(Dataset[FeatureBatch | PhotographBatch]):
 
 
 class ResumableLoader:
-    """Training batches; a run that was interrupted within an epoch gets the remaining batches.
+    """Training batches; a run that was interrupted in an epoch gets the remaining ones.
 
     Lightning keeps `state_dict` in its checkpoints. This class wraps a DataLoader instead of being
     one, because Lightning would replace the sampler of a DataLoader under several processes and
@@ -101,13 +101,13 @@ class ResumableLoader:
         return {"epoch": self.sampler.epoch, "batches": self._batches_given, **self._order}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a position, but not within an epoch whose batches would differ."""
+        """Continue from a position; refuse the middle of an epoch whose batches would differ."""
         for name, value in self._order.items():
             if state[name] != value and 0 < state["batches"] < state["num_batches"]:
                 raise InputError(
-                    f"The checkpoint was written within an epoch with {name} {state[name]}, but "
-                    f"now it is {value}. Resume with the same value, or from a checkpoint at the "
-                    f"end of an epoch."
+                    f"The checkpoint was written in the middle of an epoch with {name} "
+                    f"{state[name]}, but this run has {value}. Resume with the same value, or from "
+                    f"a checkpoint at the end of an epoch."
                 )
         self.sampler.epoch = state["epoch"]
         self.sampler.start = state["batches"] * self.batch_size

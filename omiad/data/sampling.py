@@ -10,7 +10,7 @@ from torch.utils.data import DistributedSampler, Sampler
 from omiad.errors import InputError
 
 Sampling = Literal["natural", "balanced"]
-"""How often an epoch shows a category: once per image, or as often as every other category."""
+"""natural: each image once in an epoch; balanced: equally many images of each category."""
 
 
 class EpochSampler(Sampler[int]):
@@ -68,7 +68,7 @@ class EpochSampler(Sampler[int]):
 
 
 class EvaluationSampler(DistributedSampler[int]):
-    """A process's share of all indices, in order; together the processes have each index once.
+    """One process's share of all indices, in order; each index belongs to one process.
 
     Lightning replaces samplers under several processes except those derived from torch's
     DistributedSampler, which itself would repeat indices until all processes have equally many.

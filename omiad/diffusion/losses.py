@@ -113,7 +113,7 @@ def score_distillation_loss(
         x_g: Generated features (B, C, H, W), with their graph.
         teacher: The estimate of phi for the noised x_g, with its graph.
         student: The estimate of psi for the noised x_g, with its graph.
-        weight: gamma(t), (B,), detached.
+        weight: gamma, (B,), detached. The caller passes SiD's `distillation_weight`.
         alpha: Weight of the squared term; 0.5 is unbiased for the Fisher divergence.
     """
     gap = teacher.x_0 - student.x_0

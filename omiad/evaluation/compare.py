@@ -133,7 +133,7 @@ def _aligned(runs: Sequence[ScoredImages], category: str) -> list[ScoredImages]:
         unlike = set(runs[0].name.tolist()) ^ set(run.name.tolist())
         if unlike:
             raise InputError(
-                f"The runs saw different images of '{category}': {len(unlike)} are in one run "
+                f"The runs have different images of '{category}': {len(unlike)} are in one run "
                 f"alone, the first is {min(unlike)}. Compare runs on the same data."
             )
         labelled = run.name[run.is_anomalous != runs[0].is_anomalous]

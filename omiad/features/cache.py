@@ -137,7 +137,7 @@ def compute_missing(
 
 
 def _compare(images: dict[str, Path], store: FeatureStore) -> tuple[list[str], list[Entry]]:
-    """Return images to compute, and new entries for those of which only the stamp differs."""
+    """Return the images to compute, and new entries for images whose stamp alone differs."""
     missing, touched = [], []
     for name, path in images.items():
         entry, stamp = store.entries.get(name), stamp_of(path)
@@ -151,14 +151,14 @@ def _compare(images: dict[str, Path], store: FeatureStore) -> tuple[list[str], l
 
 
 def _compute(images: dict[str, Path], store: FeatureStore, extraction: Extraction) -> None:
-    """Compute the features of images and append them; what was appended stays in any case."""
+    """Compute and append the features of images; after an error, appended features stay."""
     needed, free = len(images) * store.row_bytes, shutil.disk_usage(store.folder).free
     logger.info("feature cache: %s to add in '%s'", readable(needed), store.folder)
     if free < needed:
         raise InputError(
             f"The feature cache needs {readable(needed)} in '{store.folder.parent}', but only "
-            f"{readable(free)} are free. Free some space, choose another --data.cache_dir, or do "
-            f"without a cache by --data.cache false."
+            f"{readable(free)} are free. Free some space, choose another --data.cache_dir, or turn "
+            f"the cache off with --data.cache false."
         )
     names, paths, written = list(images), list(images.values()), 0
     try:
@@ -184,7 +184,7 @@ def _compute(images: dict[str, Path], store: FeatureStore, extraction: Extractio
 
 
 def readable(size: float) -> str:
-    """Write a number of bytes for people."""
+    """Return a number of bytes in a readable unit."""
     return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
 
 

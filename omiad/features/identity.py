@@ -28,7 +28,7 @@ def stamp_of(path: Path) -> str:
         stat = path.stat()
     except FileNotFoundError as error:
         raise MissingInputError(
-            f"The image '{path}' is gone. Put it back, or start again to list the files anew."
+            f"The image '{path}' is gone. Put it back, or start again without it."
         ) from error
     age = time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns)
     if age < _COARSEST_TICK_NS or not _HAS_CHANGE_TIME:

@@ -1,4 +1,4 @@
-"""Statistics of the training features, and their use as the units that the network works in."""
+"""Statistics of the training features, and the normalisation of features by them."""
 
 from collections.abc import Iterable
 from typing import Literal, NamedTuple, get_args
@@ -38,7 +38,7 @@ def measure(batches: Iterable[Tensor]) -> FeatureStatistics:
 
 
 class FeatureNormalizer(nn.Module):
-    """Shift and scale features by the statistics of the training images; the identity before `fit`.
+    """Shift and scale features by the statistics of the training images; does nothing before `fit`.
 
     The network, its noise and the anomaly map all use normalised features. The scale therefore also
     weighs the channels in the anomaly map. The kind is "none" for raw features (the paper's

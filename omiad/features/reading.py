@@ -1,4 +1,4 @@
-"""From image files to features, in batches of one size."""
+"""Compute the features of image files in batches of one size."""
 
 import gc
 import os

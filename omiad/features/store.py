@@ -1,4 +1,4 @@
-"""The files of one feature cache: rows of features, and an index that says which image each is of.
+"""The files of one feature cache: rows of features, and an index of the image each row belongs to.
 
     record.json    the data root, the shape of a row, and what the features are made of
     0.rows         rows (C, h, w), half precision, one after another, without a header
@@ -9,7 +9,7 @@
 Rows are flushed to the disk before their lines are appended to the index, and a row that has a line
 never changes. A process that is killed therefore leaves at most rows without lines, a part of a row
 and a part of a line; the next writer cuts off the parts. If an image has several lines, the last
-one counts. Pruning writes the rows that stay to 1.rows, then 1.index; the highest index counts.
+one counts. Pruning writes the remaining rows to 1.rows, then 1.index; the highest index counts.
 """
 
 import hashlib
@@ -70,7 +70,7 @@ class FeatureStore:
 
     @classmethod
     def open(cls, cache_dir: Path, root: Path, extractor: FeatureExtractor) -> "FeatureStore":
-        """Open the store of a data root and an extractor; create it if there is none."""
+        """Open the store of a data root and an extractor, or create it."""
         where, made = str(root.resolve()), made_of(extractor)
         digest = hashlib.sha256(json.dumps([where, made], sort_keys=True).encode()).hexdigest()
         folder = cache_dir / digest[:32]

@@ -1,4 +1,4 @@
-"""How much figures vary with the choice of test images: bootstrap over images, alone and paired.
+"""How much figures vary with the choice of test images: bootstrap over images of one or two runs.
 
 Normal and anomalous images are drawn with replacement, as many of each as there are. The pixel
 figures of a draw come from coarse counts of each image. Only their deviation from the same figure
@@ -37,7 +37,7 @@ class ScoredImages(NamedTuple):
 
 
 def draw(is_anomalous: NDArray[np.bool_], *, num: int, rng: np.random.Generator) -> Array:
-    """Draw images with replacement within each class; how often each is drawn (num, N)."""
+    """Draw images with replacement within each class; return how often each is drawn (num, N)."""
     times = np.zeros((num, len(is_anomalous)))
     for label in (False, True):
         rows = np.flatnonzero(is_anomalous == label)
@@ -80,7 +80,7 @@ def interval(figure: float, changes: Array) -> tuple[float, float]:
 
 
 def _metrics(images: ScoredImages, times: Array) -> dict[str, Array]:
-    """Return each metric of each draw (R,), of those that all images together define."""
+    """Return each metric of each draw (R,), if all images together define the metric."""
     figures: dict[str, Array] = {}
     anomalous = images.is_anomalous
     if anomalous.any() and not anomalous.all():

@@ -58,7 +58,7 @@ class CategoryMetrics:
         return figures | estimates, bounds
 
     def note(self) -> str | None:
-        """Say why figures are missing or less exact than asked for, None if no figure is."""
+        """Say why figures are missing or less exact than asked for; None if all are exact."""
         images = self.images
         if not images.is_anomalous.any():
             return "no defective test image: nothing to measure"

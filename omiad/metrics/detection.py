@@ -89,7 +89,7 @@ class AnomalyMetrics(Metric):
             raise InputError(f"tolerance must not be negative, but got {tolerance}.")
         if "mean" in categories:
             raise InputError(
-                "A category is called 'mean', as the row over all categories is. Rename its folder."
+                "No category may be called 'mean', the name of the row of means. Rename the folder."
             )
         for name in categories:
             if name.encode(errors="ignore").decode() != name:
@@ -125,8 +125,8 @@ class AnomalyMetrics(Metric):
             part = Prediction(*(tensor[rows] for tensor in prediction))
             if not all(bool(torch.isfinite(tensor).all()) for tensor in part):
                 raise InputError(
-                    f"A score of category '{name}' is NaN or infinite. Was the model trained in a "
-                    f"precision its features overflow? Try --trainer.precision 32-true."
+                    f"A score of category '{name}' is NaN or infinite. The features may overflow "
+                    f"the precision of training. Train again with --trainer.precision 32-true."
                 )
             self._categories[name].update(part, Labels(*(tensor[rows] for tensor in labels)))
 

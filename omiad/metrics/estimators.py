@@ -1,4 +1,4 @@
-"""The estimators of published code, to reproduce a published number; our own figures are exact.
+"""The estimators of published code, which reproduce published numbers; our own figures are exact.
 
 Each takes its thresholds at equal distances between the lowest and the highest score of a
 category. A single image with high scores therefore moves every figure.

@@ -95,7 +95,7 @@ class Bins(NamedTuple):
 
     @classmethod
     def of(cls, *tallies: Tally) -> "Bins":
-        """Put the bins of tallies together that have no code in common."""
+        """Combine the bins of tallies that share no code."""
         start = np.concatenate([each.keys.astype(np.int64) << each.shift for each in tallies])
         is_tied = np.concatenate([np.full(len(each.keys), each.shift == 0) for each in tallies])
         counts = np.concatenate([each.counts for each in tallies], axis=1)
@@ -104,7 +104,7 @@ class Bins(NamedTuple):
 
 
 def score_codes(scores: Tensor) -> NDArray[np.int32]:
-    """Number scores (any shape) in their order: a < b exactly where code(a) < code(b).
+    """Return integer codes in the order of the scores (any shape): a < b if code(a) < code(b).
 
     The bits of a positive float32 ascend with it, and those of a negative float32 descend.
     """
@@ -151,7 +151,7 @@ def tally(pixels: Pixels, *, shift: int = 0, max_bins: int = MAX_BINS) -> Tally:
 
 
 def merge(tallies: Sequence[Tally], *, max_bins: int = MAX_BINS) -> Tally:
-    """Add tallies up in the narrowest bins that `max_bins` allows, whatever their order."""
+    """Add tallies in the narrowest bins that `max_bins` allows; their order does not matter."""
     if len(tallies) == 1 and len(tallies[0].keys) <= max_bins:
         return tallies[0]
     shift = max(each.shift for each in tallies)
@@ -175,7 +175,7 @@ def _summed(shift: int, keys: NDArray[np.int32], counts: NDArray[np.float64]) ->
 
 
 def _shift_for(keys: NDArray[np.int32], max_bins: int) -> int:
-    """Return the smallest shift that leaves at most `max_bins` distinct of the ascending keys."""
+    """Return the smallest shift that leaves at most `max_bins` distinct keys (ascending)."""
     if len(keys) <= max_bins:
         return 0
     # Neighbours stay distinct up to the highest bit in which they differ.

@@ -1,4 +1,4 @@
-"""Counts of each image in a few bins, which are what resampling images needs."""
+"""Counts of each image in a few bins, from which images are resampled."""
 
 import os
 import pickle
@@ -25,7 +25,7 @@ class ImageCounts:
         self._all = Tally()
 
     def add(self, pixels: Pixels, index: list[int]) -> None:
-        """Add images: their pixels, as many of each, and the position of each in its split (B)."""
+        """Add images (B): their pixels, equally many of each, and their positions in the split."""
         size = len(pixels.codes) // len(index)
         tallies, shift = [], self._all.shift
         for row, image in enumerate(index):
@@ -44,7 +44,7 @@ class ImageCounts:
         self._file.writelines(content for _, content in shares)
 
     def read(self) -> NDArray[np.float32]:
-        """Return the counts (N, 3, K) by ascending index, of a repeated image once."""
+        """Return the counts (N, 3, K) by ascending index; a repeated image counts once."""
         rows = {image: row for row, image in enumerate(sorted({i for i, *_ in self._images()}))}
         counts = np.zeros((len(rows), 3, len(self._all.keys)), np.float32)
         for image, shift, keys, values in self._images():

@@ -1,4 +1,4 @@
-"""Image figures: exact, from the score of every image; of views together as of each by itself."""
+"""Exact image figures from the score of every image, also for several views of one part."""
 
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
@@ -12,7 +12,7 @@ from omiad.types import Sample
 
 
 class Images(NamedTuple):
-    """What is known of the images of a category, by ascending index.
+    """Score and labels of the images of a category, by ascending index.
 
     Attributes:
         index: Position of each image in its split (N,).
@@ -28,7 +28,7 @@ class Images(NamedTuple):
 
     @classmethod
     def of(cls, rows: Mapping[int, tuple[float, bool, bool]]) -> "Images":
-        """Sort images, which are score, label and whether there is a mask, by their index."""
+        """Sort images by index; each has a score, a label and whether it has a mask."""
         columns = zip(*((i, *rows[i]) for i in sorted(rows)), strict=True) if rows else [()] * 4
         dtypes = (np.int64, np.float64, np.bool_, np.bool_)
         return cls(*(np.array(*column) for column in zip(columns, dtypes, strict=True)))

@@ -53,8 +53,8 @@ class PixelDetection:
             )
         if not torch.equal(anomaly_map.float().to(anomaly_map.dtype), anomaly_map):
             raise InputError(
-                f"Pixel metrics rank float32, which rounds some of these {anomaly_map.dtype} "
-                f"scores. Give float32 maps."
+                f"Pixel metrics need float32 maps, but some of these {anomaly_map.dtype} scores "
+                f"change when they are rounded to float32. Give float32 maps."
             )
         images, seen = index.tolist(), self._pass.images
         rows = [images.index(image) for image in dict.fromkeys(images) if image not in seen]
@@ -124,7 +124,7 @@ class _Pass:
         self._last_image: int | None = None
 
     def add(self, pixels: Pixels, images: list[int]) -> None:
-        """Count the pixels of new images, as many of each."""
+        """Count the pixels of new images; each image has equally many."""
         total = len(pixels.codes)
         start = total - total // len(images)
         others = self._count(pixels.part(0, start))
@@ -140,15 +140,15 @@ class _Pass:
         return tally(pixels, shift=shift, max_bins=self.max_bins)
 
     def gathered(self) -> Tally:
-        """Return the counts of all processes, an image that several of them counted once."""
+        """Return the counts of all processes; an image that several of them hold counts once."""
         mine = (self.images - {self._last_image}, self._others, self._last_image, self._last)
         shares = gather(mine)
         seen: set[int | None] = set()
         for images, *_ in shares:
             if not seen.isdisjoint(images):
                 raise InputError(
-                    "Two processes scored the same test images, more than one each. Use a sampler "
-                    "that gives each image to one process."
+                    "Several test images were scored by two processes. Use a sampler that gives "
+                    "each image to one process."
                 )
             seen |= images
         tallies = [others for _, others, _, _ in shares]

@@ -1,4 +1,4 @@
-"""Ranking figures from binned scores, each between its worst and its best order within the bins.
+"""Ranking figures from binned scores; the best and worst order within the bins give their bounds.
 
 The order of the scores within a bin is unknown. A figure is lowest where the normal pixels of each
 bin come first and highest where the defective pixels do. In a bin of a single code the scores are
@@ -18,7 +18,7 @@ Figures = dict[str, float | None]
 
 
 class Interval(NamedTuple):
-    """A figure that is known up to the order within bins."""
+    """The bounds of a figure whose order within bins is unknown."""
 
     low: float
     high: float
@@ -134,7 +134,7 @@ def recall_at_fpr(bins: Ranked, *, fpr: float) -> Figure:
 
 
 def fpr_at_num_anomalous(bins: Ranked) -> Figure:
-    """False-positive rate if as many images are rejected as are anomalous (Table 12)."""
+    """False-positive rate if as many images are rejected as there are anomalous ones (Table 12)."""
     k = int(np.argmax(bins.true_after + bins.false_after >= bins.num_defective))
     fpr = bins.false_after / bins.num_normal
     return bins.point(k, fpr, fpr, tied=fpr)

@@ -52,7 +52,7 @@ def results_table(results: Results, *, title: str | None = None, steps: str = ""
 def figures_table(
     rows: Mapping[str, Sequence[str]], *, title: str | None = None, caption: str | None = None
 ) -> Table:
-    """Lay out a text for each of `HEADINGS`, one row for each category and the mean at the end.
+    """Return a table of texts by `HEADINGS`: one row for each category, and the mean at the end.
 
     A long name is folded, so that no figure is cut.
     """

@@ -21,7 +21,7 @@ from omiad.networks.protocol import Network
 
 
 class Stage(nn.ModuleList):
-    """Layers applied in turn; residual blocks also receive the timestep embedding."""
+    """Layers in sequence; residual blocks also receive the timestep embedding."""
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Map x (B, C, H, W) and embedding (B, E) to the last layer's output."""
@@ -111,7 +111,7 @@ class UNet(Network):
         self.out = zeroed(nn.Conv2d(now, channels, 3, padding=1))
 
     def encode_levels(self, x: Tensor, t: Tensor) -> list[Tensor]:
-        """Return the encoder's last output on each grid, none from the middle (as SiDA does)."""
+        """Return the encoder's last output on each grid, without the middle (as SiDA does)."""
         outputs, _ = self._encode(x, t)
         return [outputs[i] for i in self.level_ends]
 

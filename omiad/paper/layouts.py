@@ -94,7 +94,7 @@ def _cell(
 
 
 def _title(table: int, models: Sequence[Sequence[Entry]], note: str) -> str:
-    """Say what the figures are, how they were measured, and from how many runs."""
+    """Return a note: what the figures are, how they were measured, and how many runs there are."""
     metrics = METRICS_OF_TABLE[table]
     own = [seeds for seeds in models if seeds[0].path]
     # All models on a data set have the same categories; the last model is our own.
@@ -111,7 +111,7 @@ def _title(table: int, models: Sequence[Sequence[Entry]], note: str) -> str:
 
 
 def _partial_means(seeds: Sequence[Entry], metrics: Sequence[str]) -> Iterator[str]:
-    """Say which means are over fewer categories than the data set has."""
+    """Return a note on means over fewer categories than the data set has."""
     categories = [category for category in seeds[0].rows if category is not None]
     by_count = defaultdict[int, list[str]](list)
     for metric in metrics:

@@ -72,7 +72,7 @@ def categories_of(dataset: str) -> dict[str, str]:
 
 
 def category_key(name: str) -> str:
-    """Reduce a category's name to the part that the paper and the folder names agree on."""
+    """Reduce a category's name to the part that is the same in the paper and in folder names."""
     return "".join(filter(str.isalnum, name.lower())).removesuffix("s")
 
 

@@ -66,7 +66,7 @@ class Runs:
     teacher_options: str = ""
 
     def results(self, model: Model) -> Path:
-        """Train whatever is missing, test, and return the results.json."""
+        """Train the missing stages, test, and return the results.json."""
         root, options = f"--data.root={self.root}", shlex.split(self.options)
         of_teacher = [root, *options, *shlex.split(self.teacher_options)]
         checkpoint = self.fitted("amdm", self.folder / model.teacher, of_teacher, model.teacher)
@@ -77,7 +77,7 @@ class Runs:
         return self.tested(folder, checkpoint)
 
     def minutes(self, model: Model) -> str:
-        """Return how long the last stage of a finished model was trained, ? if unknown."""
+        """Return the training time of a finished model's last stage, or ? if it is unknown."""
         seconds = _read(self.folder / model.folder / "finished.json")["seconds"]
         return "?" if seconds is None else f"{seconds / 60:.0f}"
 

@@ -77,7 +77,7 @@ def _read(text: str, table: int, configs: Path) -> list[Entry]:
 
 
 def _refuse_mixtures(entries: Sequence[Entry], table: int) -> None:
-    """Raise InputError if runs differ in what a comparison must share."""
+    """Raise InputError if the runs cannot be compared."""
     refuse_other_measures({entry.path: entry.record for entry in entries if entry.path})
     names = sorted({entry.dataset for entry in entries})
     if len(names) > 1 and table not in (1, 12):

@@ -52,7 +52,7 @@ def write_gallery(
     scale: Sequence[float],
     references: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the images that a test kept, with the scale from the darkest to the brightest score.
+    """Write the images that a test kept, with the scores of the darkest and the brightest colour.
 
     The samples are all test images, by index. The references are a normal training image of each
     category, as a path below the root of the data set.

@@ -33,7 +33,7 @@ _STYLE = rc_params_from_file(
 def picture(
     paint: Callable[[Figure], object], size: tuple[float, float], *, kind: str, salt: str = ""
 ) -> bytes:
-    """Draw a figure of some width and height in inches; the same bytes at every call.
+    """Draw a figure (width and height in inches); every call gives the same bytes.
 
     The salt is any text: it keeps the identifiers of several SVG charts of one page apart.
     """
@@ -93,7 +93,7 @@ def draw_rates(
 
 
 def draw_histogram(axes: Axes, normal: Array, defective: Array, threshold: float | None) -> None:
-    """Draw how many images have which score: normal ones filled, defective ones hatched."""
+    """Draw the histogram of image scores: normal images filled, defective ones hatched."""
     edges = np.histogram_bin_edges(np.concatenate([normal, defective]), 24)
     counts = [np.histogram(scores, edges)[0] for scores in (normal, defective)]
     axes.stairs(counts[0], edges, fill=True, color=COLOURS[0], alpha=0.6, label="normal")

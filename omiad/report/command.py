@@ -69,8 +69,8 @@ def report(
         sections["training"] = "Training"
     if not sections:
         raise InputError(
-            f"{', '.join(runs)}: no training figure was logged yet. Train longer, or give the "
-            f"folder of a test."
+            f"The runs {', '.join(runs)} have logged no training figure yet. Train longer, or give "
+            f"the folder of a test."
         )
     lead = ", ".join(runs)
     write_page(path, title=title, lead=lead, sections=sections, trainings=trainings, **content)

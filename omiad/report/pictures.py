@@ -54,7 +54,7 @@ class Album:
         self._count = 0
 
     def take(self, *pictures: bytes | None) -> list[str | None] | None:
-        """Return the address of each picture, or None if they no longer fit; None stays None."""
+        """Return the pictures' addresses, None if they do not fit. A missing picture gives None."""
         larger = 4 / 3 if self._is_embedded else 1
         size = sum(int(larger * len(content)) + 40 for content in pictures if content)
         if size > self._num_bytes_left:

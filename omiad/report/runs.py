@@ -102,7 +102,7 @@ def _names(records: Mapping[Path, Mapping[str, Any]]) -> list[str]:
 
 
 def _folder_name(folder: Path) -> str:
-    """Return the name of a folder, with its parent's where its own says little."""
+    """Return the name of a folder, with its parent's name if its own is generic."""
     folder = folder.resolve()
     says_little = folder.name == "test" or folder.name.startswith("version_")
     return f"{folder.parent.name}/{folder.name}" if says_little else folder.name

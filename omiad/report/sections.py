@@ -1,4 +1,4 @@
-"""What the templates show of summary, results and curves; images.py and training.py do the rest."""
+"""The sections summary, results and curves; images.py and training.py make the other sections."""
 
 import json
 from collections import defaultdict

@@ -79,7 +79,7 @@ def best_figures(rows: Iterable[Row]) -> dict[tuple[str, str], str]:
 
 
 def in_words(rows: Iterable[Row], category: str, key: str) -> str:
-    """Say a figure of each run."""
+    """Return a sentence with a figure of each run."""
     return "; ".join(
         f"{row.method}: {HEADINGS[key]} {row.figures[key]:.1f} %"
         for row in rows

@@ -34,7 +34,7 @@ from synthetic import write_mvtec
 from omiad.cli import COMMANDS, main
 
 FIRST = typed("README.md", "Your own photographs")
-CHECKPOINT = "runs/omiad/version_0/checkpoints/last.ckpt"
+CHECKPOINT = "runs/my_parts/omiad/checkpoints/last.ckpt"
 
 
 @pytest.fixture(scope="module")
@@ -63,10 +63,10 @@ def at_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_your_own_photographs_are_trained_on_tested_scored_and_reported(home: Path) -> None:
     for kind in ("amdm", "omiad"):
-        folder = home / "runs" / kind / "version_0"
+        folder = home / "runs" / "my_parts" / kind
         assert (folder / "checkpoints" / "last.ckpt").is_file()
         assert {"config.yaml", "curves.png", "metrics.csv"} <= set(os.listdir(folder))
-    assert (home / "runs" / "test" / "version_0" / "results.json").is_file()
+    assert (home / "runs" / "my_parts" / "test" / "results.json").is_file()
     assert (home / "report" / "index.html").is_file()
     assert len((home / "predictions" / "predictions.csv").read_text().splitlines()) == 1 + 6
 
@@ -127,12 +127,12 @@ def test_the_readme_stays_short() -> None:
 
 AMDM = "fit --config configs/amdm_folder.yaml --data.root my_parts/"
 OMIAD = "fit --config configs/omiad_folder.yaml --data.root my_parts/ --model.teacher"
-TEACHER = "runs/amdm/version_0/checkpoints/last.ckpt"
+TEACHER = "runs/my_parts/amdm/checkpoints/last.ckpt"
 SMALL = f"{AMDM} {STAGE_1}"
 PREDICT = f"predict --ckpt_path {CHECKPOINT} --images photos"
 
 CAUSES = {
-    "No layout fits": "data check --data.root runs",
+    "No layout fits": "data check --data.root configs",
     "pretrained weights": f"{AMDM} {TINY} --data.backbone=test_efficientnet",
     "feature cache needs": f"{SMALL} --data.cache_dir=full",
     "feature cache:": f"{SMALL} --data.cache_dir=new",
@@ -145,7 +145,7 @@ CAUSES = {
     "mask": f"test --ckpt_path {CHECKPOINT} --data.root masks --trainer.accelerator=cpu",
     "model.teacher": f"{OMIAD} {CHECKPOINT} {STAGE_2}",
     "--data.…": f"{OMIAD} {TEACHER} {STAGE_2} --data.feature_size=4",
-    "'…' already holds": f"{SMALL} --run_dir=runs/amdm/version_0",
+    "'…' already holds": f"{SMALL} --run_dir=runs/my_parts/amdm",
     "batch_size": "fit --ckpt_path half/checkpoints/last.ckpt --data.batch_size=4 "
     "--trainer.max_steps=3 --trainer.accelerator=cpu",
 }

@@ -19,7 +19,7 @@ ELSEWHERE = {"Two commands", "Contributing", "Your own photographs"}
 STAGES = typed("README.md", "Your own photographs")[1:3]
 """Both stages on my_parts/."""
 
-TEST = "omiad test --ckpt_path runs/omiad/version_0/checkpoints/last.ckpt"
+TEST = "omiad test --ckpt_path runs/my_parts/omiad/checkpoints/last.ckpt"
 MAPS = f"{TEST} --save_maps --run_dir maps"
 """Makes the maps that my_method/ stands for."""
 

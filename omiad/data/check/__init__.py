@@ -57,7 +57,7 @@ def check(root: str, *, layout: Layout = "auto", num_workers: int = 0, json: boo
 
 
 def _table(index: Index, facts: list[Facts]) -> Table:
-    """Return a table with a row for each category; counts that differ show the published ones."""
+    """Return a table of the categories; next to a count that differs stands the published one."""
     table = Table(box=None, pad_edge=False)
     for heading in ("category", "train", "test good", "test defective", "masks", "size"):
         table.add_column(heading, justify="left" if heading in ("category", "size") else "right")

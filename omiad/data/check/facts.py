@@ -1,4 +1,4 @@
-"""Facts about images and masks, found by reading both in full, and images that occur twice."""
+"""Facts about images and masks, which are read in full, and pairs of images that are the same."""
 
 import hashlib
 from collections import defaultdict

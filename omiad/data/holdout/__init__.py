@@ -1,4 +1,4 @@
-"""A validation set made only from training images: normal ones held out, and artificial defects."""
+"""A validation set of training images: some held out as normal, some with artificial defects."""
 
 import zlib
 from pathlib import Path

@@ -43,7 +43,7 @@ def misplaced(canvas: Canvas) -> Picture:
 
 
 def foreign(canvas: Canvas) -> Picture:
-    """Lay the texture of another photograph over the product."""
+    """Cover the blot with the texture of another photograph."""
     return _mix(canvas, canvas.other, canvas.rng.uniform(0.5, 1.0))
 
 
@@ -82,7 +82,7 @@ def missing(canvas: Canvas) -> Picture:
 
 
 def distorted(canvas: Canvas) -> Picture:
-    """Pull the material of the blot aside."""
+    """Move the material of the blot aside."""
     inside = ndimage.gaussian_filter(canvas.shape, 0.01 * canvas.side)
     pull, angle = canvas.rng.uniform(0.04, 0.1) * canvas.side, canvas.rng.uniform(0, 2 * np.pi)
     y, x = np.indices(canvas.shape.shape, np.float32)

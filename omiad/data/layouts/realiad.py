@@ -95,8 +95,8 @@ def _category(path: Path, images: Path) -> Iterator[Sample]:
         defect = NORMAL if row["anomaly_class"] == normal else row["anomaly_class"]
         if part == "train" and defect != NORMAL:
             raise InputError(
-                f"'{path}' trains on the defective '{row['image_path']}' ({defect}). Use the "
-                f"folder realiad_jsons; realiad_jsons_fuiad_* are for noisy training."
+                f"'{path}' lists the defective image '{row['image_path']}' ({defect}) for training."
+                f" Use realiad_jsons; the folders realiad_jsons_fuiad_* are for noisy training."
             )
         image, mask = folder / row["image_path"], row["mask_path"]
         mask = folder / mask if defect != NORMAL and mask else None

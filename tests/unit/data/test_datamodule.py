@@ -138,7 +138,7 @@ def test_a_position_counts_for_its_epoch_only(make):
 def test_a_position_within_an_epoch_of_other_batches_is_refused(make):
     loader = make().train_dataloader()
     state = {**loader.state_dict(), "batches": 1}
-    with pytest.raises(InputError, match=r"batch_size 5, but now it is 2"):
+    with pytest.raises(InputError, match=r"batch_size 5, but this run has 2"):
         loader.load_state_dict({**state, "batch_size": 5})
     loader.load_state_dict({**state, "batches": 0, "batch_size": 5})
     with pytest.raises(InputError, match="balanced 0"):

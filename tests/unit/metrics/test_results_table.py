@@ -72,4 +72,4 @@ def test_a_terminal_of_80_columns_shows_every_figure_and_the_whole_name(
     assert headings.count("AUROC") == headings.count("F1-max") == 2
     first = next(i for i, line in enumerate(lines) if "100.0" in line)
     assert lines[first].split()[1:] == ["100.0"] * 8
-    assert name in "".join(line.partition(" 100.0")[0].strip() for line in lines[first : first + 4])
+    assert name in "".join(line.partition(" 100.0")[0].strip() for line in lines[first : first + 6])
