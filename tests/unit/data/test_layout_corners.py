@@ -135,7 +135,7 @@ def test_a_category_of_real_iad_without_images_is_left_out(realiad_root):
     ("change", "message"),
     [
         (edited(lambda s: s["test"][2].pop("mask_path")), r"A row of 'test' in .*audiojack.json'"),
-        (edited(lambda s: s["train"][0].update(anomaly_class="AK")), r"defective image '.*' \(AK\)"),
+        (edited(lambda s: s["train"][0].update(anomaly_class="AK")), r"image '.*' \(AK\)"),
         (edited(lambda s: s.pop("meta")), r"audiojack.json' is not a split .*KeyError"),
         (lambda root: (root / AUDIOJACK).write_text("not json"), "audiojack.json' is not a split"),
         (lambda root: (root / AUDIOJACK).write_text("[]"), r"audiojack.json' is not a split"),
