@@ -165,7 +165,7 @@ def test_a_protocol_that_does_not_fit_the_model_is_refused(
     options: dict[str, Any], blur_sigma: float, message: str,
     data: FeatureDataModule, checkpoint: Path, tmp_path: Path,
 ) -> None:  # fmt: skip
-    scoring = {"blur_sigma": blur_sigma, "pool_size": 4}
+    scoring = Scoring(blur_sigma=blur_sigma, pool_size=4)
     module = DetectionModule.load(checkpoint, scoring=scoring)
     with pytest.raises(InputError, match=message):
         results_of(Evaluation(**options), module, data, tmp_path)
