@@ -19,6 +19,7 @@ from omiad.evaluation.evaluate import EvaluatedData
 from omiad.evaluation.maps import read_scores
 from omiad.modules import DetectionModule
 from omiad.report import read_gallery
+from omiad.scoring import Scoring
 
 SIZE = 192
 """Six images of this side hold more distinct scores than a category has bins."""
