@@ -1,7 +1,7 @@
 """What a detector learns from normal photographs after training: its memory and its map scale.
 
-Calibration runs once when a fit ends. It runs again whenever something it depends on has changed:
-`calibration_key` names all of that, and the detector carries the key that it was calibrated for.
+A detector is calibrated when a fit ends, briefly when a checkpoint is saved before, and again when
+something that `calibration_key` names has changed; it carries the key that it was calibrated for.
 """
 
 import hashlib

@@ -171,15 +171,17 @@ def read_config(path: Path) -> Any:
     """Return what a configuration file says."""
     try:
         return yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"'{path}' is not valid YAML: {reason}. Correct the file.") from error
 
 
 def data_defaults(path: str) -> dict[str, Any]:
     """Return the data settings of a checkpoint; the backbone's weights come from its file."""
-    data = read_checkpoint(path).get("datamodule_hyper_parameters", {})
-    kept = {name: data[name] for name in data if name not in ("_instantiator", "seed")}
+    checkpoint = read_checkpoint(path)
+    data = checkpoint.get("datamodule_hyper_parameters", {})
+    used = checkpoint[CHECKPOINT_KEY]["detector"]["extractor"]
+    kept = {n: used.get(n, data[n]) for n in data if n not in ("_instantiator", "seed")}
     return {**kept, "weights": path}
 
 

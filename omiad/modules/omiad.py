@@ -263,8 +263,6 @@ class OmiADModule(TrainingModule):
         t = torch.full((len(x_0),), self.detector.t_init, device=x_0.device)
         return denoiser(denoiser.schedule.add_noise(x_0, noise, t), t).x_0  # type: ignore[no-any-return]
 
-    # Networks, checks and the length of the run --------------------------------------------------
-
     def build(self) -> None:
         """Start generator and student from the teacher: theta <- phi, psi <- phi."""
         teacher = Detector.load(self.teacher_path)

@@ -189,9 +189,9 @@ class TrainingModule(DetectionModule):
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed torch's global random state, from which torch initialises, and restore it afterwards."""
+    """Seed torch's global random state on the CPU, from which torch initialises, and restore it."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # noqa: TID251 (torch initialises from its global state)
+        torch.default_generator.manual_seed(seed)
         yield
 
 
