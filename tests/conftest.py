@@ -18,7 +18,7 @@ def no_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
-    """Compute alike everywhere, fixtures of a whole module included."""
+    """Compute with one thread everywhere, in fixtures of a whole module too."""
     torch.set_num_threads(1)
 
 

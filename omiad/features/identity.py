@@ -4,7 +4,7 @@ Features belong to the content of a file, which is known by its SHA-256. Hashing
 start would be slow, so a stamp stands in for the content: size, modification time, change time
 and inode. The file system sets the change time at every write and replacement, even if a program
 restores the modification time. Equal stamps therefore mean equal content. If the stamps differ, the
-contents are compared, so that a copy, a `touch` or another mount computes nothing anew.
+contents are compared, so that a copy, a `touch` or another mount computes nothing again.
 """
 
 import hashlib

@@ -63,13 +63,13 @@ class Photographs(Dataset[Tensor]):
 
 
 def batch_of(images: list[Tensor]) -> ImageBatch:
-    """Collate images, all of them normal as far as the model is told."""
+    """Collate images, all labelled normal."""
     normal = torch.zeros(len(images), dtype=torch.bool)
     return ImageBatch(image=torch.stack(images), gt_label=normal)
 
 
 def build(name: str, backbone: str, weights: Path, image_size: int) -> AnomalibModule:
-    """Build a model on a backbone with weights of a local file, without what scores maps anew."""
+    """Build a model on a backbone with weights of a local file."""
     kind = getattr(models, name)
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "config.json").write_text(json.dumps({"architecture": backbone}))

@@ -16,7 +16,7 @@ configs/amdm_folder.yaml.
 
 The features are those of the model: the same backbone, stages and, unless `--raw`, normalisation
 per channel. The bank holds patches drawn from the training images of all categories: like the
-model, it is not told which product an image shows. Euclidean distance, upsampled as the model's
+model, it does not know which product an image shows. Euclidean distance, upsampled as the model's
 residual is; no re-weighting and no coreset, so it is plainer than PatchCore.
 """
 
