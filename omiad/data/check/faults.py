@@ -95,12 +95,8 @@ def _stray_masks(root: Path, index: Index) -> Iterator[Fault]:
             continue
         for path in images(Path(folder)):
             if path not in used and (parts[-1], path.stem.removesuffix("_mask")) not in tested:
-                candidates = [s for s in bare if (s.category, s.defect) == (parts[0], parts[-1])]
-                mask = (
-                    f"'{candidates[0].image.stem}_mask{path.suffix}'"
-                    if len(candidates) == 1
-                    else None
-                )
+                peers = [s for s in bare if (s.category, s.defect) == (parts[0], parts[-1])]
+                mask = f"'{peers[0].image.stem}_mask{path.suffix}'" if len(peers) == 1 else None
                 fix = f"Rename it to {mask or 'the name of its image'}, or remove it."
                 where, what = path.relative_to(root), "No test image belongs to this mask."
                 yield Fault("error", "stray mask", where.as_posix(), what, fix)
