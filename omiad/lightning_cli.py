@@ -209,12 +209,16 @@ def fit_defaults(path: str) -> dict[str, Any]:
             f"{name} wrote '{path}', but this version of omiad does not know it. Use the version "
             f"that wrote the checkpoint."
         )
+    if record["code"]:
+        raise InputError(
+            f"'{path}' was trained with {' and '.join(record['code'])} given as Python objects, "
+            f"which no checkpoint holds. Resume the run in Python: trainer.fit(..., ckpt_path=...)."
+        )
     model |= {source: path for source in SOURCES if source in model}
-    if name == "AMDMModule":
-        # A module built in Python leaves no configuration of its factories and dataclasses.
-        network, scoring = record["detector"]["network"], record["detector"]["scoring"]
+    if name == "AMDMModule":  # a module built in Python leaves no configuration of its network
+        network = record["detector"]["network"]
         arguments = {k: v for k, v in network["init_args"].items() if k != "channels"}
-        model = {"network": {**network, "init_args": arguments}, "scoring": scoring} | model
+        model.setdefault("network", {**network, "init_args": arguments})
     of_run = Path(path).resolve().parent.parent / "config.yaml"
     run = read_config(of_run) if of_run.is_file() else None
     run = run if isinstance(run, dict) and isinstance(run.get("trainer"), dict) else {"trainer": {}}

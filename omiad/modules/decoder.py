@@ -7,19 +7,13 @@ from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 (the field's spelling)
-from torch.optim import Optimizer
-from torch.optim.optimizer import ParamsT
 
 from omiad.data.images import read_image
 from omiad.detector import Detector
+from omiad.modules.amdm import paper_adam
 from omiad.modules.training import TrainingModule, seeded
 from omiad.networks import FeatureDecoder
 from omiad.types import FeatureBatch
-
-
-def adam(parameters: ParamsT) -> Optimizer:
-    """Return Adam with a rate of 1e-3."""
-    return torch.optim.Adam(parameters, lr=1e-3)
 
 
 class DecoderModule(TrainingModule):
@@ -38,7 +32,7 @@ class DecoderModule(TrainingModule):
     def __init__(
         self,
         detector: str,
-        optimizer: OptimizerCallable = adam,
+        optimizer: OptimizerCallable = paper_adam,
         *,
         width: int = 128,
         seed: int = 0,

@@ -1,9 +1,11 @@
 """What the training stages share: building networks, checks before a fit, and the checkpoint."""
 
+import inspect
 import logging
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import is_dataclass
 from typing import Any, cast
 
 import torch
@@ -126,16 +128,22 @@ class TrainingModule(DetectionModule):
             # The state dict was taken before.
             for name, value in detector.calibration.items():
                 checkpoint["state_dict"][STATE_PREFIX + name] = value.clone()
-        # Factories given from Python are code, which no checkpoint carries.
-        hyperparameters = checkpoint.get("hyper_parameters", {})
-        for name in [n for n, value in hyperparameters.items() if not is_plain(value)]:
-            del hyperparameters[name]
+        hyperparameters, code = checkpoint.get("hyper_parameters", {}), []
+        for name, value in list(hyperparameters.items()):
+            if is_dataclass(value):
+                hyperparameters[name] = vars(value)
+            elif not is_plain(value):  # a factory given from Python, which no checkpoint carries
+                del hyperparameters[name]
+                default = inspect.signature(type(self)).parameters.get(name)
+                if name != "network" and (default is None or value is not default.default):
+                    code.append(name)  # the network is in the detector's spec
         checkpoint[CHECKPOINT_KEY] = {
             "format": CHECKPOINT_FORMAT,
             "version": __version__,
             "module": type(self).__name__,
             "trained": f"{self.trained}." if self.trained else None,
             "detector": detector.spec,
+            "code": code,
             "progress": {name: getattr(self, name) for name in self.counters},
         }
 

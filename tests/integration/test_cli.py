@@ -21,6 +21,7 @@ from omiad.checkpoint import CHECKPOINT_FORMAT
 from omiad.cli import main
 from omiad.data.images import read_image
 from omiad.detector import Detector
+from omiad.diffusion import Masking
 from omiad.features import weights_hash
 from omiad.metrics import METRICS
 from omiad.networks import UNet
@@ -381,7 +382,7 @@ def test_a_full_disk_is_one_sentence(
 
 
 def test_the_checkpoint_of_a_module_built_in_python_is_resumed_and_tested(
-    home: Path, tmp_path: Path
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = FeatureDataModule(
         str(home / "data"),
@@ -394,13 +395,23 @@ def test_the_checkpoint_of_a_module_built_in_python_is_resumed_and_tested(
     network = partial(UNet, width=8, multipliers=(1, 2), num_blocks=1, attention_factors=(2,))
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = Trainer(accelerator="cpu", max_steps=1, default_root_dir=tmp_path, **quiet)
-    trainer.fit(AMDMModule(network, num_steps=3, scoring=Scoring(pool_size=5)), datamodule=data)
+    masking, scoring = Masking(p_max=0.2), Scoring(pool_size=5)
+    trainer.fit(AMDMModule(network, num_steps=3, scoring=scoring, masking=masking), datamodule=data)
     trainer.save_checkpoint(tmp_path / "python.ckpt")
     resumed = fit(tmp_path / "run", f"--ckpt_path={tmp_path}/python.ckpt --trainer.max_steps=2")
     for checkpoint, steps in ((tmp_path / "python.ckpt", 1), (resumed, 2)):
         assert torch.load(checkpoint, weights_only=True)["global_step"] == steps
         model = run_test(checkpoint, tmp_path / f"test_{steps}")["model"]
         assert (model["num_steps"], model["scoring"]["pool_size"]) == (3, 5)
+        kept = torch.load(checkpoint, weights_only=True)["hyper_parameters"]["masking"]
+        assert kept["p_max"] == 0.2
+    sgd = partial(torch.optim.SGD, lr=1e-3)
+    trainer = Trainer(accelerator="cpu", max_steps=1, default_root_dir=tmp_path, **quiet)
+    trainer.fit(AMDMModule(network, sgd), datamodule=data)
+    trainer.save_checkpoint(tmp_path / "sgd.ckpt")
+    with pytest.raises(SystemExit):
+        main(["fit", f"--ckpt_path={tmp_path}/sgd.ckpt"])
+    assert "trained with optimizer given as Python objects" in capsys.readouterr().err
 
 
 @pytest.mark.slow
