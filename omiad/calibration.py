@@ -33,12 +33,11 @@ def calibration_key(detector: Detector) -> str:
     """Hash everything that the result of a calibration depends on, except the photographs."""
     spec = detector.spec
     used = ("extractor", "extractor_weights_hash", "t_init", "num_steps", "eta", "seed")
-    drawn = spec["num_noise_draws"]  # the noise of later DDIM steps is drawn after these
     scoring = ("memory_size", "residual_weight", "blur_sigma")
     parts = [
         [spec[name] for name in used],
         [spec["scoring"][name] for name in scoring],
-        drawn,
+        spec["num_noise_draws"],  # the noise of later DDIM steps is drawn after these
         weights_hash(detector.denoiser),
         weights_hash(detector.normalizer),
     ]

@@ -3,5 +3,3 @@
 from omiad.callbacks.checkpoint import LastCheckpoint as LastCheckpoint
 from omiad.callbacks.curves import TrainingCurves as TrainingCurves
 from omiad.callbacks.evaluation import Evaluation as Evaluation
-
-__all__ = ["Evaluation", "LastCheckpoint", "TrainingCurves"]

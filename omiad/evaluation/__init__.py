@@ -2,5 +2,3 @@
 
 from omiad.evaluation.compare import compare as compare
 from omiad.evaluation.evaluate import evaluate as evaluate
-
-__all__ = ["compare", "evaluate"]
