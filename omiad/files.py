@@ -1,22 +1,156 @@
-"""Atomic writes: a file is complete or unchanged, even if the process dies."""
+"""Files and folders that are whole or not there, even if the process dies or the disk is full."""
 
+import errno
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
+
+from omiad.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows: two processes must not write to the same folder at once
+    fcntl = None  # type: ignore[assignment]
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+"""Errors of the system that mean a full disk or a used-up quota."""
+
+MARGIN = 1 << 20
+"""Free bytes below which a disk counts as full."""
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file atomically: write a temporary file next to it, sync it, and rename it.
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file atomically.
 
     Args:
         path: The file, which is replaced if it exists.
-        text: Its whole content.
+        content: Its whole content; text becomes UTF-8.
 
     Raises:
-        OSError: If the disk is full or the folder is not writable. An existing file stays intact.
+        InputError: If the disk is full. An existing file stays intact.
+        OSError: If the folder is not writable. An existing file stays intact.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the folder of `path`; rename the file there once it is whole.
+
+    The file is synced to the disk before it gets its name. If the block fails, the temporary file
+    is removed and an existing file stays intact.
+
+    Raises:
+        InputError: If the disk is full.
+    """
+    temporary = path.with_name(f".{os.getpid()}.{path.name[:100]}.part")
+    try:
+        with full_disk_named(path):
+            yield temporary
+            _sync(temporary)
+        os.replace(temporary, path)
+        _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder beside `path`; rename it to `path` once everything in it is written.
+
+    If the block fails, the new folder is removed. A folder that a killed process left is removed
+    by the next process that writes the same `path`.
+
+    Raises:
+        InputError: If `path` exists and is not empty, or if the disk is full.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(f"'{path}' is not an empty folder. Choose another output folder.")
+    temporary = path.parent / f".{path.name[:100]}.part"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with only_writer(temporary.with_suffix(".lock"), owner=path):
+        shutil.rmtree(temporary, ignore_errors=True)
+        try:
+            with full_disk_named(path):
+                temporary.mkdir()
+                yield temporary
+                for file in temporary.rglob("*"):
+                    _sync(file)
+            if path.is_dir():
+                path.rmdir()
+            os.replace(temporary, path)
+            _sync(path.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def only_writer(lock: Path, *, owner: Path) -> Iterator[None]:
+    """Hold a lock file while a command writes to the folder `owner`; the system frees it on death.
+
+    Raises:
+        InputError: If another process holds the lock.
+    """
+    with lock.open("a") as file:
+        if not _locked(file):
+            raise InputError(
+                f"Another process is writing to '{owner}'. Wait for its end, or choose another "
+                f"output folder."
+            )
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+@contextmanager
+def full_disk_named(path: Path) -> Iterator[None]:
+    """Turn the system's error for a full disk into a sentence that names `path`.
+
+    Raises:
+        InputError: If the disk is full.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # torch.save raises RuntimeError
+        if not _is_full(error, path):
+            raise
+        raise InputError(
+            f"The disk of '{path}' is full. Free some space, or choose a folder on another disk; "
+            f"what was written before is intact."
+        ) from error
+
+
+def _is_full(error: OSError | RuntimeError, path: Path) -> bool:
+    """Return whether an error means a full disk; numpy, Pillow and torch.save give no number."""
+    number = getattr(error, "errno", None)
+    if number is None and not isinstance(error, InputError):
+        return shutil.disk_usage(path.parent).free < MARGIN
+    return number in NO_SPACE
+
+
+def _locked(file: TextIO) -> bool:
+    """Lock an open file; return whether this process has the lock of the file that has its name."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # The process that held the lock before may have removed the file in between.
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(file.name))
+    except (BlockingIOError, FileNotFoundError):
+        return False
+
+
+def _sync(path: Path) -> None:
+    """Flush a file, or the entries of a folder, to the disk."""
+    if os.name == "nt" and path.is_dir():  # Windows cannot open a folder
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
