@@ -66,7 +66,8 @@ def _fault_of_parts(value: Any, arguments: tuple[Any, ...], where: str) -> str |
     if is_fixed and len(value) != len(arguments):
         return f"{where} has {len(value)} entries, not {len(arguments)}"
     kinds = arguments if is_fixed else repeat(arguments[0])
-    faults = (_fault(part, k, f"{where}[{i}]") for i, (part, k) in enumerate(zip(value, kinds)))
+    pairs = enumerate(zip(value, kinds, strict=False))
+    faults = (_fault(part, kind, f"{where}[{i}]") for i, (part, kind) in pairs)
     return next(filter(None, faults), None)
 
 

@@ -44,5 +44,5 @@ def test_the_first_entry_of_another_type_is_named(change: dict[str, Any], named:
 
 @pytest.mark.parametrize("data", [None, 3, [], {"number": 1}])
 def test_data_without_the_entries_are_refused(data: object) -> None:
-    with pytest.raises(InputError, match="^part "):
+    with pytest.raises(InputError, match=r"^part "):
         conform(data, Part, where="part")
