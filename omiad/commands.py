@@ -14,6 +14,7 @@ from jsonargparse import ArgumentParser
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from rich.logging import RichHandler
 
+from omiad.configurations import find_configuration
 from omiad.data.check import check
 from omiad.errors import InputError
 from omiad.help import about, meanings, print_help
@@ -83,12 +84,12 @@ def configure_output() -> None:
         warnings.filterwarnings("ignore", message=message)
 
 
-def configurations_first(name: str, options: Sequence[str]) -> list[str]:
-    """Move each --config before the other options, so that any option beats a configuration."""
-    parser = argparse.ArgumentParser(f"omiad {name}", add_help=False, allow_abbrev=False)
+def configurations_first(command: str, options: Sequence[str]) -> list[str]:
+    """Find each --config and move it before the other options, which beat a configuration."""
+    parser = argparse.ArgumentParser(f"omiad {command}", add_help=False, allow_abbrev=False)
     parser.add_argument("-c", "--config", action="append", default=[])
     given, others = parser.parse_known_args(options)
-    return [*(f"--config={path}" for path in given.config), *others]
+    return [*(f"--config={find_configuration(name)}" for name in given.config), *others]
 
 
 def parse(name: str, function: Callable[..., object], options: Sequence[str]) -> dict[str, Any]:

@@ -1,0 +1,86 @@
+"""Split conformal prediction: thresholds and p-values from scores of normal photographs alone.
+
+If a new normal photograph and the n normal photographs of the calibration are exchangeable (drawn
+in the same way, in any order), the p-value of the new photograph is at most r with a probability of
+at most r, whatever the distribution of the scores and however good the model is. The probability
+is over the calibration photographs too; `rate_bound` says what one calibration is good for.
+
+Source: Vovk, Gammerman and Shafer 2005, section 2.2; Bates et al. 2023 (Annals of Statistics 51).
+"""
+
+import math
+
+import torch
+from scipy.stats import beta
+from torch import Tensor
+
+from omiad.errors import InputError
+
+CONFIDENCE = 0.95
+"""Probability with which `rate_bound` holds."""
+
+
+def smallest_rate(num_normal: int) -> float:
+    """Return the lowest false-alarm rate that so many normal photographs can support."""
+    return 1 / (num_normal + 1)
+
+
+def normals_needed(rate: float) -> int:
+    """Return how many normal photographs a false-alarm rate in (0, 1) needs at least."""
+    return math.ceil(1 / rate - 1 - 1e-9)
+
+
+def p_values(scores: Tensor, normal: Tensor) -> Tensor:
+    """Return the p-value of each score, in 1 / (n + 1) .. 1.
+
+    Args:
+        scores: Scores of photographs (B,); higher is more anomalous.
+        normal: Scores of normal photographs (n,) that the model was not fitted to.
+    """
+    ordered = normal.sort().values
+    at_least = len(normal) - torch.searchsorted(ordered, scores.contiguous())
+    return (1 + at_least) / (len(normal) + 1)
+
+
+def threshold(normal: Tensor, rate: float) -> float:
+    """Return the score above which a photograph counts as defective.
+
+    A score is above the threshold exactly if its p-value is at most `rate`.
+
+    Args:
+        normal: Scores of normal photographs (n,) that the model was not fitted to.
+        rate: False-alarm rate, in (0, 1).
+
+    Raises:
+        InputError: If the rate is out of range, or lower than n photographs support.
+    """
+    check_rate(rate)
+    rank = _rank(len(normal), rate)
+    if rank < 1:
+        raise InputError(
+            f"{len(normal)} normal photographs support false-alarm rates from "
+            f"{smallest_rate(len(normal)):.2g}, but {rate:g} was asked for, which needs "
+            f"{normals_needed(rate)} photographs. Give more photographs or a higher --false_alarms."
+        )
+    return float(normal.sort(descending=True).values[rank - 1])
+
+
+def rate_bound(num_normal: int, rate: float) -> float:
+    """Return a rate that the false alarms of one calibration exceed with a probability of 5 %.
+
+    Over calibrations, the false-alarm rate of a threshold follows a beta distribution, whose mean
+    is at most `rate` (Vovk 2012, "Conditional validity of inductive conformal predictors").
+    """
+    rank = _rank(num_normal, rate)
+    return float(beta.ppf(CONFIDENCE, rank, num_normal + 1 - rank)) if rank else 0.0
+
+
+def check_rate(rate: float) -> None:
+    """Refuse a false-alarm rate outside (0, 1)."""
+    if not 0 < rate < 1:
+        raise InputError(f"--false_alarms must lie between 0 and 1, but got {rate:g}.")
+
+
+def _rank(num_normal: int, rate: float) -> int:
+    """Return the rank, from the highest, of the normal score that is the threshold; 0 for none."""
+    return math.floor(rate * (num_normal + 1) + 1e-9)
