@@ -1,0 +1,210 @@
+"""The products that a detector knows: which one a photograph shows, and how normal its score is."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from omiad.conformal import p_values, smallest_rate, threshold
+from omiad.errors import InputError
+
+SHRINKAGE = 0.5
+"""Share of the covariance's diagonal that replaces the covariance, which few photographs give."""
+
+TOLERANCE = 3.0
+"""A photograph is of a known product within so many times the median distance of its normals."""
+
+FOLDS = 4
+"""Parts that normal photographs are divided into; each part is measured by the other three."""
+
+LOWEST_RATE = 0.01
+"""False-alarm rate where none is asked for and the photographs support it."""
+
+
+class Recognition(NamedTuple):
+    """Which product each photograph shows.
+
+    Attributes:
+        product: Number of the nearest product (B,), int64.
+        is_known: Whether the photograph is near enough to show that product (B,), bool.
+    """
+
+    product: Tensor
+    is_known: Tensor
+
+
+class NormalScores(NamedTuple):
+    """Scores of normal photographs of one product that the detector was not fitted to.
+
+    Attributes:
+        image: Image scores (n,).
+        peak: Highest value of each anomaly map (n,).
+    """
+
+    image: Tensor
+    peak: Tensor
+
+
+class Threshold(NamedTuple):
+    """The image score, and the value of the anomaly map, above which something is a defect."""
+
+    image: float
+    peak: float
+
+
+class Products(nn.Module):
+    """Products with the centre of their normal photographs and the scores of these photographs.
+
+    A photograph is described by the mean of its features over all positions. The nearest product is
+    the one at the smallest Mahalanobis distance from its centre, with one covariance for all
+    products, half of which is replaced by its diagonal.
+
+    Args:
+        num_channels: Number of feature channels C.
+
+    Attributes:
+        names: Names of the P products; none before `fit`.
+        centres: Mean description of each product (P, C).
+        whitening: A factor of the inverse covariance (C, C).
+        limits: Distance from each centre within which a photograph shows that product (P,).
+        images: Image scores of normal photographs, product by product (N,).
+        peaks: Highest value of the map of each of them (N,).
+        counts: Number of these photographs of each product (P,), int64.
+    """
+
+    centres: Tensor
+    whitening: Tensor
+    limits: Tensor
+    images: Tensor
+    peaks: Tensor
+    counts: Tensor
+
+    def __init__(self, num_channels: int) -> None:
+        super().__init__()
+        self.names: list[str] = []
+        self.register_buffer("centres", torch.empty(0, num_channels))
+        self.register_buffer("whitening", torch.eye(num_channels))
+        self.register_buffer("limits", torch.empty(0))
+        self.register_buffer("images", torch.empty(0))
+        self.register_buffer("peaks", torch.empty(0))
+        self.register_buffer("counts", torch.empty(0, dtype=torch.int64))
+
+    def fit(self, described: dict[str, Tensor], scores: dict[str, NormalScores]) -> None:
+        """Replace all products.
+
+        Args:
+            described: Descriptions (n, C) of normal photographs of each product.
+            scores: Scores of normal photographs of each product.
+
+        Raises:
+            InputError: If a product has fewer than `FOLDS` photographs.
+        """
+        for name, points in described.items():
+            if len(points) < FOLDS:
+                raise InputError(
+                    f"'{name}' has {len(points)} normal photographs; a threshold needs at least "
+                    f"{FOLDS}, and 99 for a false-alarm rate of 1 %. Take more photographs."
+                )
+        self.names = list(described)
+        groups = list(described.values())
+        self.centres, self.whitening = _fit(groups)
+        self.limits = TOLERANCE * _typical_distances(groups)
+        self.images = torch.cat([scores[name].image for name in self.names])
+        self.peaks = torch.cat([scores[name].peak for name in self.names])
+        counts = [len(scores[name].image) for name in self.names]
+        self.counts = torch.tensor(counts, device=self.images.device)
+
+    def recognise(self, described: Tensor) -> Recognition:
+        """Return which product each description (B, C) is nearest to."""
+        distance, product = _distances(described, self.centres, self.whitening).min(1)
+        return Recognition(product, distance <= self.limits[product])
+
+    def p_value(self, score: Tensor, product: Tensor) -> Tensor:
+        """Return the p-value (B,) of image scores (B,) of photographs of known products (B,)."""
+        pairs = zip(score, product.tolist(), strict=True)
+        return torch.cat([p_values(each[None], self.normal(i).image) for each, i in pairs])
+
+    def rates(self, asked: float | None = None) -> list[float]:
+        """Return the false-alarm rate of each product.
+
+        It is the rate that is asked for. Otherwise it is 1 %, or the lowest rate that the product's
+        photographs support.
+        """
+        if asked is not None:
+            return [asked] * len(self.names)
+        return [max(LOWEST_RATE, smallest_rate(n)) for n in self.counts.tolist()]
+
+    def thresholds(self, asked: float | None = None) -> list[Threshold]:
+        """Return the thresholds of each product at its false-alarm rate (`rates`).
+
+        Raises:
+            InputError: If a rate is asked for that a product's photographs do not support.
+        """
+        found = []
+        for number, (name, rate) in enumerate(zip(self.names, self.rates(asked), strict=True)):
+            try:
+                image, peak = (threshold(x, rate) for x in self.normal(number))
+            except InputError as error:
+                raise InputError(f"'{name}': {error}") from error
+            found.append(Threshold(image, peak))
+        return found
+
+    def normal(self, product: int) -> NormalScores:
+        """Return the scores of the normal photographs of a product, by its number."""
+        start = int(self.counts[:product].sum())
+        part = slice(start, start + int(self.counts[product]))
+        return NormalScores(self.images[part], self.peaks[part])
+
+    def number(self, name: str) -> int:
+        """Return the number of a product.
+
+        Raises:
+            InputError: If the detector does not know the product.
+        """
+        if name not in self.names:
+            raise InputError(
+                f"The model knows no product '{name}'. It knows {', '.join(self.names) or 'none'}."
+            )
+        return self.names.index(name)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        # A buffer of another length than the stored one would not be loaded.
+        for name, buffer in list(self.named_buffers()):
+            setattr(self, name, buffer.new_empty(state_dict[prefix + name].shape))
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def description(features: Tensor) -> Tensor:
+    """Return what a photograph is recognised by: its mean features (B, C) of maps (B, C, h, w)."""
+    return features.float().mean((2, 3))
+
+
+def _fit(groups: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return centres (P, C) and whitening (C, C) of the descriptions (n, C) of each product."""
+    centres = torch.stack([points.mean(0) for points in groups])
+    residual = torch.cat([x - c for x, c in zip(groups, centres, strict=True)]).double()
+    covariance = residual.T @ residual / len(residual)
+    variance = covariance.diagonal()
+    ridge = 1e-3 * variance.mean() + torch.finfo(torch.float32).tiny  # a channel may be constant
+    shrunk = (1 - SHRINKAGE) * covariance + torch.diag(SHRINKAGE * variance + ridge)
+    return centres, torch.linalg.cholesky(torch.linalg.inv(shrunk)).to(centres.dtype)
+
+
+def _typical_distances(groups: Sequence[Tensor]) -> Tensor:
+    """Return the median distance (P,) of each product's photographs from the centre of others."""
+    distances: list[list[Tensor]] = [[] for _ in groups]
+    for fold in range(FOLDS):
+        inside = [torch.arange(len(points)) % FOLDS == fold for points in groups]
+        fitted = _fit([points[~chosen] for points, chosen in zip(groups, inside, strict=True)])
+        for number, (points, chosen) in enumerate(zip(groups, inside, strict=True)):
+            distances[number].append(_distances(points[chosen], *fitted)[:, number])
+    return torch.stack([torch.cat(parts).median() for parts in distances])
+
+
+def _distances(described: Tensor, centres: Tensor, whitening: Tensor) -> Tensor:
+    """Return the Mahalanobis distance (B, P) of each description from each centre."""
+    whitened: Tensor = (described[:, None] - centres) @ whitening
+    return whitened.norm(dim=2)

@@ -1,0 +1,99 @@
+import pytest
+import torch
+from torch import Tensor
+
+from omiad.conformal import threshold
+from omiad.errors import InputError
+from omiad.products import NormalScores, Products, description
+
+NAMES = ("bolt", "nut", "washer")
+
+
+def photographs(num: int, *, centre: int, generator: torch.Generator) -> Tensor:
+    """Descriptions of 6 channels with correlated noise around 10 times a unit vector."""
+    mixing = torch.eye(6) + 0.5 * torch.ones(6, 6)
+    return 10 * torch.eye(6)[centre] + torch.randn(num, 6, generator=generator) @ mixing
+
+
+@pytest.fixture
+def products(generator: torch.Generator) -> Products:
+    described = {
+        name: photographs(40, centre=i, generator=generator) for i, name in enumerate(NAMES)
+    }
+    scores = {
+        name: NormalScores(
+            torch.rand(20 + i, generator=generator) + i, torch.rand(20 + i, generator=generator)
+        )
+        for i, name in enumerate(NAMES)
+    }
+    products = Products(6)
+    products.fit(described, scores)
+    return products
+
+
+def test_the_nearest_product_is_recognised_and_a_foreign_one_is_not(
+    products: Products, generator: torch.Generator
+) -> None:
+    for number in range(3):
+        new = products.recognise(photographs(200, centre=number, generator=generator))
+        assert new.product.tolist() == [number] * 200
+        assert new.is_known.all()
+    foreign = products.recognise(photographs(200, centre=4, generator=generator))
+    assert not foreign.is_known.any()
+
+
+def test_distances_are_mahalanobis_distances(products: Products) -> None:
+    covariance = torch.linalg.inv((products.whitening @ products.whitening.T).double())
+    x = torch.randn(5, 6, generator=torch.Generator().manual_seed(3))
+    steps = (x[:, None] - products.centres).double()
+    expected = torch.einsum("bpi,ij,bpj->bp", steps, covariance.inverse(), steps)
+    assert products.recognise(x).product.tolist() == expected.argmin(1).tolist()
+
+
+def test_p_values_and_thresholds_are_those_of_the_photographs_own_product(
+    products: Products,
+) -> None:
+    p = products.p_value(torch.tensor([0.0, 1.0, 9.0, 1.0]), torch.tensor([0, 0, 2, 2]))
+    assert p.tolist() == pytest.approx([1, 1 / 21, 1 / 23, 1])
+    normal = torch.split(products.images, products.counts.tolist())
+    for limit, scores in zip(products.thresholds(0.1), normal, strict=True):
+        assert limit.image == threshold(scores, 0.1)
+
+
+def test_the_lowest_rate_is_what_the_photographs_support(products: Products) -> None:
+    assert products.rates() == pytest.approx([1 / 21, 1 / 22, 1 / 23])
+    assert len(products.thresholds()) == 3
+    with pytest.raises(InputError, match=r"'bolt'.*99"):
+        products.thresholds(0.01)
+
+
+def test_products_survive_a_state_dict(products: Products) -> None:
+    copy = Products(6)
+    copy.load_state_dict(products.state_dict())
+    x = torch.randn(5, 6, generator=torch.Generator().manual_seed(3))
+    assert all(map(torch.equal, copy.recognise(x), products.recognise(x)))
+
+
+def test_a_product_without_enough_photographs_is_refused() -> None:
+    few = NormalScores(torch.zeros(3), torch.zeros(3))
+    with pytest.raises(InputError, match="'bolt' has 3"):
+        Products(6).fit({"bolt": torch.zeros(3, 6)}, {"bolt": few})
+
+
+def test_equal_photographs_are_no_obstacle() -> None:
+    same = NormalScores(torch.ones(8), torch.ones(8))
+    products = Products(6)
+    products.fit({"bolt": torch.ones(8, 6)}, {"bolt": same})
+    assert products.recognise(torch.ones(1, 6)).is_known.all()
+    assert not products.recognise(torch.zeros(1, 6)).is_known.any()
+
+
+def test_an_unknown_name_lists_the_products(products: Products) -> None:
+    assert products.number("nut") == 1
+    with pytest.raises(InputError, match=r"'screw'.*bolt, nut, washer"):
+        products.number("screw")
+
+
+def test_a_description_is_the_mean_over_positions() -> None:
+    maps = torch.arange(16.0).view(1, 2, 2, 4)
+    assert description(maps.half()).tolist() == [[3.5, 11.5]]
