@@ -14,6 +14,7 @@ from omiad.errors import InputError
 from omiad.features import FeatureExtractor, FeatureNormalizer
 from omiad.memory import NormalMemory
 from omiad.networks import FeatureDecoder, Network, build_network, network_spec
+from omiad.products import Products
 from omiad.scoring import Scoring, anomaly_map, blurred, image_score, residual_norm
 from omiad.types import Prediction
 
@@ -44,6 +45,7 @@ class Detector(nn.Module):
 
     Attributes:
         memory: Patches of normal images; empty unless `scoring.memory_size` asks for them.
+        products: Products with the scores of their normal photographs; none until they are learned.
         map_range: Values between which anomaly maps are drawn (2,): the median of the maps of
             normal images, and a value clearly above nearly all of them.
         calibrated_for: What memory and map_range were calibrated for (`omiad.calibration`), None
@@ -85,6 +87,7 @@ class Detector(nn.Module):
         self.memory = NormalMemory(
             extractor.channels_per_stage, residual_weight=scoring.residual_weight
         )
+        self.products = Products(extractor.num_channels)
         self.decoder: FeatureDecoder | None = None
         self.decoder_width: int | None = None
         self.scoring = scoring
@@ -181,6 +184,7 @@ class Detector(nn.Module):
             "decoder_width": self.decoder_width,
             "teacher_hash": self.teacher_hash,
             "calibrated_for": self.calibrated_for,
+            "products": self.products.names,
         }
 
     @classmethod
@@ -203,6 +207,7 @@ class Detector(nn.Module):
             detector.add_decoder(width)
         detector.teacher_hash = spec["teacher_hash"]
         detector.calibrated_for = spec["calibrated_for"]
+        detector.products.names = list(spec["products"])
         return detector
 
     def add_decoder(self, width: int) -> FeatureDecoder:

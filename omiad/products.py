@@ -207,4 +207,5 @@ def _typical_distances(groups: Sequence[Tensor]) -> Tensor:
 def _distances(described: Tensor, centres: Tensor, whitening: Tensor) -> Tensor:
     """Return the Mahalanobis distance (B, P) of each description from each centre."""
     whitened: Tensor = (described[:, None] - centres) @ whitening
-    return whitened.norm(dim=2)
+    distances: Tensor = torch.linalg.vector_norm(whitened, dim=2)
+    return distances

@@ -13,7 +13,7 @@ from omiad.data.images import ImageDataset, PrepareMask, read_image
 from omiad.data.layouts import Layout, index_dataset
 from omiad.data.loading import PhotographBatch, ResumableLoader, TrainingItems, collate
 from omiad.data.packing import PackedSamples
-from omiad.data.sampling import EpochSampler, EvaluationSampler, Sampling
+from omiad.data.sampling import EpochSampler, EvaluationSampler, Sampling, kept_out
 from omiad.errors import InputError
 from omiad.features import Extraction, FeatureCache, FeatureExtractor, StreamedFeatures
 from omiad.features.cache import compute_missing
@@ -24,7 +24,7 @@ from omiad.types import FeatureBatch, ImageBatch, ScoringBatch
 
 logger = logging.getLogger(__name__)
 
-Split = Literal["train", "test"]
+Split = Literal["train", "calibration", "test"]
 
 Cache = bool | Literal["all"]
 """Which features are kept on disk: the training images' (True), all (all), or none (False)."""
@@ -60,6 +60,9 @@ class FeatureDataModule(LightningDataModule):
         cache: Features to keep on disk: of the training images (true), of all images (all), or of
             none (false, which runs the backbone in every step to the same numbers).
         cache_dir: Folder of the feature caches. An image takes channels x grid x grid x 2 bytes.
+        calibration_share: Share of the normal training photographs of each category that is kept
+            out of training, to set the threshold of the category. Categories with fewer than 40
+            training photographs keep all of them.
         sampling: natural shows every training image once in an epoch. balanced draws for each epoch
             as many images of every category as the smallest has, so that none dominates training.
         batch_size: Images per batch and device in training. A test always takes 32 at a time, so
@@ -84,6 +87,7 @@ class FeatureDataModule(LightningDataModule):
         grid: Grid = "uniad",
         cache: Cache = True,
         cache_dir: str = "~/.cache/omiad",
+        calibration_share: float = 0.0,
         sampling: Sampling = "natural",
         batch_size: int = 32,
         num_workers: int = 0,
@@ -99,6 +103,12 @@ class FeatureDataModule(LightningDataModule):
             )
         self.root = Path(root).expanduser()
         self.image_size = image_size
+        if not 0 <= calibration_share < 1:
+            raise InputError(
+                f"--data.calibration_share must be at least 0 and below 1, but got "
+                f"{calibration_share:g}."
+            )
+        self.calibration_share = calibration_share
         cached: dict[Cache, tuple[Split, ...]] = {True: ("train",), "all": ("train", "test")}
         self._cached_splits = cached.get(cache, ())
         self.cache_dir = Path(cache_dir).expanduser()
@@ -182,9 +192,12 @@ class FeatureDataModule(LightningDataModule):
     def _listed(self) -> tuple[str, dict[Split, PackedSamples]]:
         index = index_dataset(self.root, self.layout)
         logger.info("data: %s", index.summary())
+        train = [sample for sample in index.samples if sample.split == "train"]
+        kept = {sample.image for sample in kept_out(train, self.calibration_share)}
         return index.dataset, {
-            split: PackedSamples(sample for sample in index.samples if sample.split == split)
-            for split in ("train", "test")
+            "train": PackedSamples(sample for sample in train if sample.image not in kept),
+            "calibration": PackedSamples(sample for sample in train if sample.image in kept),
+            "test": PackedSamples(sample for sample in index.samples if sample.split == "test"),
         }
 
     @property

@@ -1,6 +1,9 @@
 """Which images a process gets, and in what order."""
 
-from collections.abc import Iterator
+import os
+import zlib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -8,9 +11,30 @@ from numpy.typing import NDArray
 from torch.utils.data import DistributedSampler, Sampler
 
 from omiad.errors import InputError
+from omiad.types import Sample
 
 Sampling = Literal["natural", "balanced"]
 """natural: each image once in an epoch; balanced: equally many images of each category."""
+
+FEWEST_TO_SHARE = 40
+"""Photographs of a category below which none is kept out of training."""
+
+
+def kept_out(samples: Sequence[Sample], share: float) -> list[Sample]:
+    """Return the photographs that are kept out of training, to set thresholds.
+
+    They are a share of each category's photographs: those whose file names have the lowest CRC-32,
+    so that the choice is arbitrary, the same in every run, and changes little with new photographs.
+    A category with fewer than 40 photographs keeps none.
+    """
+    groups: dict[str, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        groups[sample.category].append(sample)
+    kept = []
+    for group in groups.values():
+        if len(group) >= FEWEST_TO_SHARE:
+            kept += sorted(group, key=_checksum)[: round(share * len(group))]
+    return kept
 
 
 class EpochSampler(Sampler[int]):
@@ -84,3 +108,7 @@ class EvaluationSampler(DistributedSampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._mine)
+
+
+def _checksum(sample: Sample) -> tuple[int, str]:
+    return zlib.crc32(os.fsencode(sample.image.name)), str(sample.image)

@@ -1,9 +1,13 @@
+from collections import Counter
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from omiad.data.sampling import EpochSampler, EvaluationSampler
+from omiad.data.sampling import EpochSampler, EvaluationSampler, kept_out
 from omiad.errors import InputError
+from omiad.types import Sample
 
 
 def test_the_order_depends_on_seed_and_epoch_alone():
@@ -59,3 +63,17 @@ def test_evaluation_visits_every_image_exactly_once(num_samples, world_size):
     visited = [i for share in shares for i in share]
     assert sorted(visited) == list(range(num_samples))
     assert [len(share) for share in shares] == [len(list(share)) for share in shares]
+
+
+def test_a_share_of_every_large_category_is_kept_out_of_training():
+    def names(num: int, category: str) -> list[Sample]:
+        paths = [Path(category) / f"{i:03}.png" for i in range(num)]
+        return [Sample(path, None, category, "good", "train") for path in paths]
+
+    samples = [*names(100, "bolt"), *names(39, "nut"), *names(40, "washer")]
+    kept = kept_out(samples, 0.3)
+    assert Counter(x.category for x in kept) == {"bolt": 30, "washer": 12}
+    assert {x.image for x in kept_out(samples[::-1], 0.3)} == {x.image for x in kept}
+    more = kept_out([*names(101, "bolt")], 0.3)
+    assert len({x.image for x in more} - {x.image for x in kept}) <= 1
+    assert kept_out(samples, 0) == []

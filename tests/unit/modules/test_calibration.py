@@ -10,7 +10,8 @@ from scipy.spatial import cKDTree
 from tiny import Data, Fit, amdm
 
 from omiad import Detector, OmiADModule
-from omiad.calibration import calibrate
+from omiad.calibration import calibrate, learn_products
+from omiad.errors import InputError
 from omiad.scoring import Scoring
 
 
@@ -123,3 +124,37 @@ def test_a_fixed_camera_gets_the_scale_of_new_photographs(teacher: Path) -> None
     later = detector.score_features(shots[24:]).anomaly_map
     assert low == pytest.approx(later.median().item(), rel=0.15)
     assert (later < high).float().mean() > 0.99
+
+
+def test_products_know_scores_that_their_photographs_got_without_being_remembered(
+    teacher: Path, data: Data
+) -> None:
+    detector = Detector.load(teacher)
+    module = data()
+    features, positions = module.features("train"), {"bottle": [*range(4)], "cable": [4, 5, 6, 7]}
+    learn_products(detector, features, positions, {})
+    products = detector.products
+    assert products.names == ["bottle", "cable"]
+    assert products.counts.tolist() == [4, 4]
+    own = detector.score_features(torch.stack(list(features)))
+    assert (products.images > own.score + 1e-3).all()  # the memory holds each photograph itself
+    # The scores of the second fold, by hand: a memory of everything but the second photographs.
+    calibrate(detector, features, {"bottle": [0, 2, 3], "cable": [4, 6, 7]})
+    second = detector.score_features(torch.stack([features[1], features[5]]))
+    assert torch.equal(second.score, products.images[[1, 5]])
+    assert torch.equal(second.anomaly_map.amax((1, 2)), products.peaks[[1, 5]])
+
+
+def test_photographs_kept_out_of_training_set_the_threshold_of_their_product(
+    teacher: Path, data: Data
+) -> None:
+    detector = Detector.load(teacher)
+    features = data().features("train")
+    fitted, kept = {"bottle": [0, 1, 2, 3], "cable": [4, 5]}, {"cable": [6, 7]}
+    calibrate(detector, features, fitted)
+    learn_products(detector, features, fitted, kept)
+    scores = detector.score_features(torch.stack([features[6], features[7]])).score
+    assert detector.products.counts.tolist() == [4, 2]
+    assert torch.equal(detector.products.images[4:], scores)
+    with pytest.raises(InputError, match="'bottle' has 2"):
+        learn_products(detector, features, {"bottle": [0, 1]}, {})
