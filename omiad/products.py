@@ -1,6 +1,6 @@
 """The products that a detector knows: which one a photograph shows, and how normal its score is."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -90,7 +90,7 @@ class Products(nn.Module):
         self.register_buffer("peaks", torch.empty(0))
         self.register_buffer("counts", torch.empty(0, dtype=torch.int64))
 
-    def fit(self, described: dict[str, Tensor], scores: dict[str, NormalScores]) -> None:
+    def fit(self, described: Mapping[str, Tensor], scores: Mapping[str, NormalScores]) -> None:
         """Replace all products.
 
         Args:
@@ -100,19 +100,42 @@ class Products(nn.Module):
         Raises:
             InputError: If a product has fewer than `FOLDS` photographs.
         """
-        for name, points in described.items():
-            if len(points) < FOLDS:
-                raise InputError(
-                    f"'{name}' has {len(points)} normal photographs; a threshold needs at least "
-                    f"{FOLDS}, and 99 for a false-alarm rate of 1 %. Take more photographs."
-                )
-        self.names = list(described)
+        _check_numbers(described)
         groups = list(described.values())
-        self.centres, self.whitening = _fit(groups)
-        self.limits = TOLERANCE * _typical_distances(groups)
-        self.images = torch.cat([scores[name].image for name in self.names])
-        self.peaks = torch.cat([scores[name].peak for name in self.names])
-        counts = [len(scores[name].image) for name in self.names]
+        centres, self.whitening = _fit(groups)
+        self._set(list(described), centres, _typical_distances(groups), scores)
+
+    def update(self, described: Mapping[str, Tensor], scores: Mapping[str, NormalScores]) -> None:
+        """Add products, or replace those of the same names; the others stay as they are.
+
+        Distances are measured with the covariance that `fit` found, so that no other product
+        changes. Arguments and errors are those of `fit`.
+        """
+        _check_numbers(described)
+        groups = list(described.values())
+        typical = _typical_distances(groups, self.whitening)
+        kept = {name: self.normal(i) for i, name in enumerate(self.names)}
+        rows = [i for i, name in enumerate(self.names) if name not in described]
+        names = [self.names[i] for i in rows] + list(described)
+        centres = torch.stack([points.mean(0) for points in groups])
+        self._set(
+            names,
+            torch.cat([self.centres[rows], centres]),
+            torch.cat([self.limits[rows] / TOLERANCE, typical]),
+            {**kept, **scores},
+        )
+
+    def _set(
+        self,
+        names: list[str],
+        centres: Tensor,
+        typical: Tensor,
+        scores: Mapping[str, NormalScores],
+    ) -> None:
+        self.names, self.centres, self.limits = names, centres, TOLERANCE * typical
+        self.images = torch.cat([scores[name].image for name in names])
+        self.peaks = torch.cat([scores[name].peak for name in names])
+        counts = [len(scores[name].image) for name in names]
         self.counts = torch.tensor(counts, device=self.images.device)
 
     def recognise(self, described: Tensor) -> Recognition:
@@ -193,15 +216,29 @@ def _fit(groups: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return centres, torch.linalg.cholesky(torch.linalg.inv(shrunk)).to(centres.dtype)
 
 
-def _typical_distances(groups: Sequence[Tensor]) -> Tensor:
-    """Return the median distance (P,) of each product's photographs from the centre of others."""
+def _typical_distances(groups: Sequence[Tensor], whitening: Tensor | None = None) -> Tensor:
+    """Return the median distance (P,) of each product's photographs from the centre of others.
+
+    Without a whitening, that of the other photographs measures the distance of each.
+    """
     distances: list[list[Tensor]] = [[] for _ in groups]
     for fold in range(FOLDS):
         inside = [torch.arange(len(points)) % FOLDS == fold for points in groups]
-        fitted = _fit([points[~chosen] for points, chosen in zip(groups, inside, strict=True)])
+        others = [points[~chosen] for points, chosen in zip(groups, inside, strict=True)]
+        centres, own = _fit(others)
         for number, (points, chosen) in enumerate(zip(groups, inside, strict=True)):
-            distances[number].append(_distances(points[chosen], *fitted)[:, number])
+            found = _distances(points[chosen], centres, own if whitening is None else whitening)
+            distances[number].append(found[:, number])
     return torch.stack([torch.cat(parts).median() for parts in distances])
+
+
+def _check_numbers(described: Mapping[str, Tensor]) -> None:
+    for name, points in described.items():
+        if len(points) < FOLDS:
+            raise InputError(
+                f"'{name}' has {len(points)} normal photographs; a threshold needs at least "
+                f"{FOLDS}, and 99 for a false-alarm rate of 1 %. Take more photographs."
+            )
 
 
 def _distances(described: Tensor, centres: Tensor, whitening: Tensor) -> Tensor:

@@ -97,3 +97,31 @@ def test_an_unknown_name_lists_the_products(products: Products) -> None:
 def test_a_description_is_the_mean_over_positions() -> None:
     maps = torch.arange(16.0).view(1, 2, 2, 4)
     assert description(maps.half()).tolist() == [[3.5, 11.5]]
+
+
+def test_a_product_that_comes_later_changes_no_other(
+    products: Products, generator: torch.Generator
+) -> None:
+    before = {name: value.clone() for name, value in products.state_dict().items()}
+    new = photographs(30, centre=3, generator=generator)
+    products.update({"pin": new}, {"pin": NormalScores(torch.rand(30), torch.rand(30))})
+    assert products.names == [*NAMES, "pin"]
+    assert torch.equal(products.whitening, before["whitening"])
+    for name in ("centres", "limits", "images", "peaks", "counts"):
+        value = getattr(products, name)
+        assert torch.equal(value[: len(before[name])], before[name])
+    seen = products.recognise(photographs(200, centre=3, generator=generator))
+    assert seen.product.tolist() == [3] * 200
+    assert seen.is_known.all()
+
+
+def test_a_product_is_calibrated_anew_by_its_name(
+    products: Products, generator: torch.Generator
+) -> None:
+    fresh = NormalScores(torch.rand(10), torch.rand(10))
+    products.update({"bolt": photographs(10, centre=5, generator=generator)}, {"bolt": fresh})
+    assert products.names == ["nut", "washer", "bolt"]
+    assert products.counts.tolist() == [21, 22, 10]
+    assert torch.equal(products.normal(2).image, fresh.image)
+    seen = products.recognise(photographs(50, centre=5, generator=generator))
+    assert seen.product.tolist() == [2] * 50
