@@ -1,0 +1,90 @@
+"""What a detector says about one photograph: a decision, its reason, and where the defects are."""
+
+from dataclasses import dataclass
+from math import ceil, floor
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+from omiad.products import Threshold
+
+Decision = Literal["ok", "defect", "unknown product", "not calibrated"]
+
+_NEIGHBOURS = np.ones((3, 3), np.bool_)
+"""Pixels that touch at a corner belong to one region, as in AU-PRO."""
+
+
+class Region(NamedTuple):
+    """A defect, in pixels of the photograph.
+
+    Attributes:
+        box: Left, top, right and bottom edge; right and bottom lie outside.
+        area: Number of pixels.
+        peak: Highest value of the anomaly map in the region.
+    """
+
+    box: tuple[int, int, int, int]
+    area: int
+    peak: float
+
+
+@dataclass(frozen=True, eq=False)
+class Inspection:
+    """The result of inspecting a photograph.
+
+    Attributes:
+        decision: "ok", "defect", "unknown product" (the photograph is near no product that the
+            model knows), or "not calibrated" (the model knows no product).
+        category: The product, recognised or given; None if it is unknown.
+        score: Image score; higher is more anomalous. Scores of different models do not compare.
+        p_value: Share of normal photographs that score as high; None if the product is unknown.
+        threshold: Thresholds of the product; None if the product is unknown.
+        anomaly_map: Pixel scores (S, S), float32, S the model's image size.
+        regions: Where the map of a defective photograph is above the threshold, the highest peak
+            first. There may be none, as the score has a threshold of its own.
+        size: Width and height of the photograph in pixels.
+    """
+
+    decision: Decision
+    category: str | None
+    score: float
+    p_value: float | None
+    threshold: Threshold | None
+    anomaly_map: NDArray[np.float32]
+    regions: list[Region]
+    size: tuple[int, int]
+
+    def mask(self) -> NDArray[np.bool_]:
+        """Return the defective pixels (H, W) at the photograph's own size."""
+        width, height = self.size
+        if self.decision != "defect" or self.threshold is None:
+            return np.zeros((height, width), np.bool_)
+        full = Image.fromarray(self.anomaly_map).resize(self.size, Image.Resampling.BILINEAR)
+        defective: NDArray[np.bool_] = np.asarray(full) > self.threshold.peak
+        return defective
+
+
+def find_regions(
+    anomaly_map: NDArray[np.float32], threshold: float, size: tuple[int, int]
+) -> list[Region]:
+    """Return the connected regions of a map (S, S) above a threshold, the highest peak first.
+
+    Boxes and areas are scaled to a photograph of `size`, its width and height.
+    """
+    labels, count = ndimage.label(anomaly_map > threshold, _NEIGHBOURS)
+    if not count:
+        return []
+    numbers = np.arange(1, count + 1)
+    peaks = ndimage.maximum(anomaly_map, labels, numbers)
+    areas = np.bincount(labels.ravel())[1:]
+    horizontal, vertical = size[0] / anomaly_map.shape[1], size[1] / anomaly_map.shape[0]
+    regions = []
+    for (rows, columns), area, peak in zip(ndimage.find_objects(labels), areas, peaks, strict=True):
+        left, top = floor(columns.start * horizontal), floor(rows.start * vertical)
+        right, bottom = ceil(columns.stop * horizontal), ceil(rows.stop * vertical)
+        pixels = max(1, round(area * horizontal * vertical))
+        regions.append(Region((left, top, right, bottom), pixels, float(peak)))
+    return sorted(regions, key=lambda region: -region.peak)
