@@ -1,6 +1,6 @@
 """The one path from photographs to scores, which testing, prediction and Python share."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -12,9 +12,10 @@ from omiad.diffusion import Denoiser, NoiseSchedule, Parameterization
 from omiad.diffusion.sampling import ddim_reconstruct, ddim_timesteps
 from omiad.errors import InputError
 from omiad.features import FeatureExtractor, FeatureNormalizer
+from omiad.inspection import Inspection, Judge
 from omiad.memory import NormalMemory
 from omiad.networks import FeatureDecoder, Network, build_network, network_spec
-from omiad.products import Products
+from omiad.products import Products, description
 from omiad.scoring import Scoring, anomaly_map, blurred, image_score, residual_norm
 from omiad.types import Prediction
 
@@ -51,6 +52,8 @@ class Detector(nn.Module):
         calibrated_for: What memory and map_range were calibrated for (`omiad.calibration`), None
             before any calibration.
         decoder: Draws reconstructions for people; None in most models, and never used to score.
+        false_alarms: Rate of false alarms that thresholds are set for; None for the lowest rate of
+            at least 1 % that the photographs of each product support.
         teacher_hash: Hash of the weights of the teacher's network; None in stage 1.
 
     Raises:
@@ -99,6 +102,7 @@ class Detector(nn.Module):
         self.seed = seed
         self.calibrated_for: str | None = None
         self.teacher_hash: str | None = None
+        self.false_alarms: float | None = None
         generator = torch.Generator().manual_seed(seed)
         grid = extractor.feature_size
         shape = (num_noise_draws, 1, extractor.num_channels, grid, grid)
@@ -121,6 +125,38 @@ class Detector(nn.Module):
         ]
         mean_map = torch.stack(maps).mean(0)
         return Prediction(image_score(mean_map, self.scoring), blurred(mean_map, self.scoring))
+
+    @torch.no_grad()
+    def inspect(
+        self,
+        images: Tensor,
+        *,
+        sizes: Sequence[tuple[int, int]],
+        category: str | None = None,
+        false_alarms: float | None = None,
+    ) -> list[Inspection]:
+        """Decide about photographs.
+
+        Args:
+            images: Photographs as `forward` takes them.
+            sizes: Width and height of each photograph in pixels, in which regions are given.
+            category: The product that all photographs show; by default it is recognised.
+            false_alarms: Share of normal photographs that may be called defective; by default the
+                rate that the model was calibrated for.
+
+        Raises:
+            InputError: If the model does not know the product, or its photographs do not support
+                the rate of false alarms.
+        """
+        judge = Judge(self.products, self.false_alarms if false_alarms is None else false_alarms)
+        features = self.extractor.features(images)
+        score, maps = self.score_features(features)
+        if category is None:
+            shown = self.products.recognise(description(features))
+        else:
+            shown = [self.products.number(category)] * len(images)
+        columns = zip(score.tolist(), maps.cpu().numpy(), sizes, shown, strict=True)
+        return [judge(*each) for each in columns]
 
     @torch.no_grad()
     def reconstruct(self, features: Tensor) -> Tensor:
@@ -185,6 +221,7 @@ class Detector(nn.Module):
             "teacher_hash": self.teacher_hash,
             "calibrated_for": self.calibrated_for,
             "products": self.products.names,
+            "false_alarms": self.false_alarms,
         }
 
     @classmethod
@@ -208,6 +245,7 @@ class Detector(nn.Module):
         detector.teacher_hash = spec["teacher_hash"]
         detector.calibrated_for = spec["calibrated_for"]
         detector.products.names = list(spec["products"])
+        detector.false_alarms = spec["false_alarms"]
         return detector
 
     def add_decoder(self, width: int) -> FeatureDecoder:

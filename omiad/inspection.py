@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from omiad.products import Threshold
+from omiad.products import Products, Threshold
 
 Decision = Literal["ok", "defect", "unknown product", "not calibrated"]
 
@@ -88,3 +88,43 @@ def find_regions(
         pixels = max(1, round(area * horizontal * vertical))
         regions.append(Region((left, top, right, bottom), pixels, float(peak)))
     return sorted(regions, key=lambda region: -region.peak)
+
+
+class Judge:
+    """Decides about photographs by the thresholds of the products that they show.
+
+    Args:
+        products: The products that the model knows.
+        rate: False-alarm rate; None for the rates of `Products.rates`.
+
+    Raises:
+        InputError: If the photographs of a product do not support the rate.
+    """
+
+    def __init__(self, products: Products, rate: float | None) -> None:
+        self._products = products
+        self._thresholds = products.thresholds(rate)
+
+    def __call__(
+        self,
+        score: float,
+        anomaly_map: NDArray[np.float32],
+        size: tuple[int, int],
+        product: int | None,
+    ) -> Inspection:
+        """Decide about a photograph of a size that shows a product, by its number."""
+        if product is None:
+            decision: Decision = "unknown product" if self._thresholds else "not calibrated"
+            return Inspection(decision, None, score, None, None, anomaly_map, [], size)
+        threshold = self._thresholds[product]
+        decision = "defect" if score > threshold.image else "ok"
+        return Inspection(
+            decision,
+            self._products.names[product],
+            score,
+            self._products.p_value(score, product),
+            threshold,
+            anomaly_map,
+            find_regions(anomaly_map, threshold.peak, size) if decision == "defect" else [],
+            size,
+        )

@@ -22,18 +22,6 @@ LOWEST_RATE = 0.01
 """False-alarm rate where none is asked for and the photographs support it."""
 
 
-class Recognition(NamedTuple):
-    """Which product each photograph shows.
-
-    Attributes:
-        product: Number of the nearest product (B,), int64.
-        is_known: Whether the photograph is near enough to show that product (B,), bool.
-    """
-
-    product: Tensor
-    is_known: Tensor
-
-
 class NormalScores(NamedTuple):
     """Scores of normal photographs of one product that the detector was not fitted to.
 
@@ -138,15 +126,21 @@ class Products(nn.Module):
         counts = [len(scores[name].image) for name in names]
         self.counts = torch.tensor(counts, device=self.images.device)
 
-    def recognise(self, described: Tensor) -> Recognition:
-        """Return which product each description (B, C) is nearest to."""
-        distance, product = _distances(described, self.centres, self.whitening).min(1)
-        return Recognition(product, distance <= self.limits[product])
+    def recognise(self, described: Tensor) -> list[int | None]:
+        """Return the number of the product that each photograph shows, by its description (B, C).
 
-    def p_value(self, score: Tensor, product: Tensor) -> Tensor:
-        """Return the p-value (B,) of image scores (B,) of photographs of known products (B,)."""
-        pairs = zip(score, product.tolist(), strict=True)
-        return torch.cat([p_values(each[None], self.normal(i).image) for each, i in pairs])
+        The number is None if the photograph is near no product.
+        """
+        if not self.names:
+            return [None] * len(described)
+        distance, product = _distances(described, self.centres, self.whitening).min(1)
+        is_near = (distance <= self.limits[product]).tolist()
+        return [n if near else None for n, near in zip(product.tolist(), is_near, strict=True)]
+
+    def p_value(self, score: float, product: int) -> float:
+        """Return the p-value of the image score of a photograph that shows a product."""
+        normal = self.normal(product).image
+        return float(p_values(normal.new_tensor([score]), normal))
 
     def rates(self, asked: float | None = None) -> list[float]:
         """Return the false-alarm rate of each product.
