@@ -1,11 +1,13 @@
-"""Checkpoint files: their entries, and reading one as plain data."""
+"""Checkpoint files: their entries, and reading and writing one as plain data."""
 
+import io
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from omiad.errors import InputError, MissingInputError
+from omiad.files import whole_file
 
 CHECKPOINT_KEY = "omiad"
 """Entry of a checkpoint that holds everything but weights, as plain data."""
@@ -43,6 +45,20 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         )
     check_format(checkpoint[CHECKPOINT_KEY], f"'{path}'")
     return checkpoint
+
+
+def write_checkpoint(path: str | Path, checkpoint: dict[str, Any]) -> None:
+    """Write a checkpoint beside its final place, and rename it once it is whole on the disk.
+
+    Raises:
+        InputError: If the disk is full. A checkpoint that was there before stays intact.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = io.BytesIO()  # torch would hide the system's error, such as a full disk
+    torch.save(checkpoint, content)
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content.getbuffer())
 
 
 def check_format(record: dict[str, Any], name: str) -> None:

@@ -17,6 +17,7 @@ from omiad.data.layouts import few_photographs
 from omiad.diffusion import Denoiser
 from omiad.errors import InputError
 from omiad.modules.detection import DetectionModule
+from omiad.modules.storage import CheckpointFile
 from omiad.networks import Network, cost_summary
 from omiad.version import __version__
 
@@ -63,6 +64,7 @@ class TrainingModule(DetectionModule):
         """Reject a run that cannot work; warn of categories with few photographs."""
         if stage != "fit":
             return
+        self.trainer.strategy.checkpoint_io = CheckpointFile()
         if self.trainer.precision not in self.precisions:
             raise InputError(
                 f"{type(self).__name__} trains in {' or '.join(self.precisions)}, but got "

@@ -194,7 +194,7 @@ def test_impossible_settings_are_refused(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"omiad": None}, "did not write the checkpoint"),
+        ({"omiad": None}, "is not a checkpoint of omiad"),
         ({"format": 1}, "another checkpoint format"),
         ({"module": "OmiADModule"}, "OmiADModule wrote .* AMDMModule"),
     ],
