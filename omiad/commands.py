@@ -17,6 +17,7 @@ from rich.logging import RichHandler
 from omiad.data.check import check
 from omiad.errors import InputError
 from omiad.help import about, meanings, print_help
+from omiad.interrupts import is_lost_process
 from omiad.lightning_cli import OmiadCLI
 
 OWN_PARSER = ("fit", "test", "data check", "cache build")
@@ -54,6 +55,11 @@ def run(name: str, options: Sequence[str], *, target: str) -> None:
             f"{error} Check the --trainer options; --trainer.accelerator cpu always works."
         ) from error
     except (MemoryError, RuntimeError) as error:
+        if is_lost_process(error):
+            raise InputError(
+                "Another process of this run ended, and this one cannot go on alone. Read the "
+                "message of the other one, and resume from the last checkpoint."
+            ) from error
         # torch has an error for a full GPU, and none for a full main memory.
         is_known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
         if not is_known and "can't allocate memory" not in str(error):

@@ -3,12 +3,14 @@
 import argparse
 import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml  # a dependency of Lightning and jsonargparse, whose files it reads here
 from lightning import Trainer
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 
@@ -17,7 +19,9 @@ from omiad.callbacks import Evaluation, LastCheckpoint, TrainingCurves
 from omiad.checkpoint import CHECKPOINT_KEY, read_checkpoint
 from omiad.data import FeatureDataModule
 from omiad.errors import InputError
+from omiad.interrupts import stop_requests
 from omiad.modules import DetectionModule, TrainingModule
+from omiad.run_folder import claimed_folder
 
 logger = logging.getLogger(__name__)
 
@@ -61,20 +65,21 @@ class OmiadCLI(LightningCLI):
         self.is_test = command == "test"
         defaults = checkpoint_defaults(command, options)
         first = ["--config", yaml.safe_dump(defaults)] if defaults else []
-        super().__init__(
-            _LOAD if self.is_test else TrainingModule,
-            FeatureDataModule,
-            subclass_mode_model=not self.is_test,
-            trainer_defaults={
-                "enable_checkpointing": False,  # LastCheckpoint writes it
-                "enable_model_summary": False,  # the modules say what they cost
-                "log_every_n_steps": 10,
-            },
-            seed_everything_default=0,
-            parser_kwargs={command: {"description": TEST_HELP if self.is_test else FIT_HELP}},
-            args=[command, *first, *options],
-            auto_configure_optimizers=False,
-        )
+        with stop_requests, ExitStack() as self._claims:
+            super().__init__(
+                _LOAD if self.is_test else TrainingModule,
+                FeatureDataModule,
+                subclass_mode_model=not self.is_test,
+                trainer_defaults={
+                    "enable_checkpointing": False,  # LastCheckpoint writes it
+                    "enable_model_summary": False,  # the modules say what they cost
+                    "log_every_n_steps": 10,
+                },
+                seed_everything_default=0,
+                parser_kwargs={command: {"description": TEST_HELP if self.is_test else FIT_HELP}},
+                args=[command, *first, *options],
+                auto_configure_optimizers=False,
+            )
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override] # Lightning's is static
         """Return the trainer's method to run, and its arguments that are no options."""
@@ -108,25 +113,37 @@ class OmiadCLI(LightningCLI):
         else:
             self.trainer_defaults["callbacks"] = TrainingCurves()
             kind = type(self.model).__name__.removesuffix("Module").lower()
-        kwargs["logger"] = run_logger(given["run_dir"], kind)
-        logger.info("run folder: %s", Path(kwargs["logger"].log_dir))
-        return super().instantiate_trainer(**kwargs)
+        trainer = given["trainer"]
+        if trainer["logger"] not in (None, True):
+            raise InputError(
+                "A run always logs to metrics.csv in its folder. Leave --trainer.logger out."
+            )
+        kwargs["logger"] = False
+        if not trainer["fast_dev_run"]:  # a trial that leaves nothing
+            kwargs["logger"] = self._claims.enter_context(run_logger(given["run_dir"], kind))
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except ValueError as error:  # Lightning: no such strategy or precision
+            raise InputError(f"{error} Check the --trainer options.") from error
 
     def before_fit(self) -> None:
-        """List the data before anything is downloaded, so that a missing root is noticed first."""
+        """Reject a run that cannot work, or without data, before anything is downloaded."""
+        self.model.check_run(self.trainer)
         self.datamodule.samples("train")
 
 
-def run_logger(run_dir: str | None, kind: str) -> CSVLogger:
-    """Return a logger that writes to a new run's folder, by default runs/<kind>/version_<n>."""
-    if run_dir is None:
-        return CSVLogger("runs", name=kind)
-    if any((Path(run_dir) / name).exists() for name in ("config.yaml", "results.json")):
-        raise InputError(
-            f"'{run_dir}' already holds a run. Choose another --run_dir, or leave the option out "
-            f"for a new folder; a fit is resumed with --ckpt_path {run_dir}/checkpoints/last.ckpt."
-        )
-    return CSVLogger(run_dir, name="", version="")
+@contextmanager
+def run_logger(run_dir: str | None, kind: str) -> Iterator[CSVLogger]:
+    """Claim the folder of a new run, by default runs/<kind>/version_<n>, and yield its logger.
+
+    Only the first of several processes claims a folder; Lightning tells the others which.
+    """
+    if rank_zero_only.rank:  # type: ignore[attr-defined]
+        yield CSVLogger("runs", name="", version="")
+    else:
+        with claimed_folder(run_dir, kind) as folder:
+            logger.info("run folder: %s", folder)
+            yield CSVLogger(folder, name="", version="")
 
 
 def checkpoint_defaults(command: str, options: Sequence[str]) -> dict[str, Any]:

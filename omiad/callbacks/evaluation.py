@@ -93,7 +93,7 @@ class Evaluation(EvaluationOptions, Callback):
         self._steps.append((seconds, len(batch.labels.index)))
         module, prediction = cast(DetectionModule, pl_module), cast(Prediction, outputs)
         self._add(module, prediction, batch)
-        if self.save_maps:
+        if self.save_maps and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             names = [self._evaluator.names[i] for i in batch.labels.index.tolist()]
             write_maps(self._folder / "maps", names, prediction.anomaly_map)
 
@@ -119,7 +119,7 @@ class Evaluation(EvaluationOptions, Callback):
                     self._add(module, module.test_step(batch, 0), batch)
 
         self._evaluator.compute(replay=replay)
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         path, data = self._folder / "results.json", module.data
         train, (low, high) = data.samples("train"), module.detector.map_range.tolist()

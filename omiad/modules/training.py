@@ -9,6 +9,7 @@ from dataclasses import is_dataclass
 from typing import Any, cast
 
 import torch
+from lightning import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
@@ -65,16 +66,7 @@ class TrainingModule(DetectionModule):
         if stage != "fit":
             return
         self.trainer.strategy.checkpoint_io = CheckpointFile()
-        if self.trainer.precision not in self.precisions:
-            raise InputError(
-                f"{type(self).__name__} trains in {' or '.join(self.precisions)}, but got "
-                f"--trainer.precision {self.trainer.precision}. Use bf16-mixed for speed."
-            )
-        if self.trainer.max_steps < 0 and (self.trainer.max_epochs or -1) < 0:
-            raise InputError(
-                "The learning rate and stage 2 need the length of the run. Set --trainer.max_steps "
-                "or --trainer.max_epochs."
-            )
+        self.check_run(self.trainer)
         for category, count in few_photographs(self.data.samples("train")).items():
             logger.warning(
                 "'%s' has %d training photographs. With so few, the scale of its anomaly maps and "
@@ -82,6 +74,22 @@ class TrainingModule(DetectionModule):
                 category,
                 count,
             )
+
+    def check_run(self, trainer: Trainer) -> None:
+        """Reject options of a trainer with which this module cannot train, or trains nothing."""
+        if trainer.precision not in self.precisions:
+            raise InputError(
+                f"{type(self).__name__} trains in {' or '.join(self.precisions)}, but got "
+                f"--trainer.precision {trainer.precision}. Use bf16-mixed for speed."
+            )
+        if trainer.max_steps < 0 and (trainer.max_epochs or -1) < 0:
+            raise InputError(
+                "The learning rate and stage 2 need the length of the run. Set --trainer.max_steps "
+                "or --trainer.max_epochs; --trainer.max_time may end the run earlier."
+            )
+        for option in ("max_steps", "max_epochs", "limit_train_batches"):
+            if getattr(trainer, option) == 0:
+                raise InputError(f"With --trainer.{option} 0 nothing is trained. Raise it.")
 
     def configure_model(self) -> None:
         """Build the networks once, on the CPU, so that every device starts from equal weights."""
@@ -112,6 +120,14 @@ class TrainingModule(DetectionModule):
                 schedule.matching_step(PLATEAU_RATIO, rms),
                 PLATEAU_RATIO,
             )
+
+    def on_train_start(self) -> None:
+        """Give the training batches their position in the epoch of a resumed run.
+
+        `configure_optimizers` asks for the length of the run, for which Lightning makes the loader;
+        it then forgets to restore the loader's position.
+        """
+        self.trainer.fit_loop._load_combined_loader_states()
 
     def on_train_end(self) -> None:
         """Calibrate the detector on one process, and let all processes have the result."""
@@ -189,11 +205,12 @@ class TrainingModule(DetectionModule):
             )
 
     def check_finite(self, loss: Tensor, name: str) -> None:
-        """Stop a run whose loss is NaN or infinite."""
-        if not torch.isfinite(loss):
+        """Stop a run on all processes if the loss of any is NaN or infinite."""
+        mean = cast(Tensor, self.trainer.strategy.reduce(loss.detach().clone(), reduce_op="mean"))
+        if not torch.isfinite(mean):
             raise InputError(
-                f"{name} became {loss.item()} at step {self.global_step}. Lower the learning rate "
-                f"or set --trainer.precision 32-true; the last checkpoint written is intact."
+                f"{name} became {mean.item()} at step {self.global_step}. Lower the learning rate "
+                f"or set --trainer.precision 32-true."
             )
 
 

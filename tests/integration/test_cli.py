@@ -262,7 +262,7 @@ def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
         original(self, trainer, *args)
         if trainer.global_step == step:
             monkeypatch.undo()
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(LastCheckpoint, "on_train_batch_end", on_train_batch_end)
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def interrupt_at(step: int, stage: type[TrainingModule], monkeypatch: pytest.Mon
         original(self, trainer, module, *args)
         if trainer.global_step == step and isinstance(module, stage):
             monkeypatch.setattr(LastCheckpoint, "on_train_batch_end", original)
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(LastCheckpoint, "on_train_batch_end", on_train_batch_end)
 
