@@ -1,7 +1,7 @@
 """One checkpoint file that is always whole, and runs that stop between two batches."""
 
 import logging
-import subprocess
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
@@ -107,23 +107,9 @@ class LastCheckpoint(Callback):
         """Say what is kept, and end the processes that would wait for this one."""
         stop_requests.is_deferred = False
         self._receiving.close()
-        if isinstance(exception, Interrupted) and self._path is None:
-            logger.warning(
-                "Interrupted before training. Features that were computed are kept; give the same "
-                "command again."
-            )
-        elif isinstance(exception, Interrupted):
-            logger.warning(
-                "Interrupted at %s. Resume with: omiad fit --ckpt_path %s",
-                self._progress(trainer),
-                self._path,
-            )
-        elif trainer.training and self._path is None:
-            logger.warning("No checkpoint had been written yet.")
-        elif trainer.training:
-            logger.warning(
-                "The last checkpoint is intact: %s, step %d.", self._path, self._last_step
-            )
+        if trainer.is_global_zero:
+            self._say_what_is_kept(trainer, exception)
+        _end_others(trainer)
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -133,6 +119,7 @@ class LastCheckpoint(Callback):
         batches = fit_loop["epoch_loop.batch_progress"]["total"]
         if batches["processed"] == batches["completed"]:
             pause(fit_loop, int(trainer.num_training_batches))
+            checkpoint["epoch"] = fit_loop["epoch_progress"]["current"]["processed"]
 
     def save(self, trainer: Trainer) -> Path:
         """Write the checkpoint and return its path; a trainer that only tries out writes none."""
@@ -157,12 +144,23 @@ class LastCheckpoint(Callback):
         if self.every_n_steps and steps >= self.every_n_steps:
             self.save(trainer)
 
-    def _progress(self, trainer: Trainer) -> str:
-        if trainer.max_steps > 0:
-            return f"step {self._last_step} of {trainer.max_steps}"
-        return (
-            f"step {self._last_step} in epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
-        )
+    def _say_what_is_kept(self, trainer: Trainer, exception: BaseException) -> None:
+        step, path = self._last_step, self._path
+        if isinstance(exception, Interrupted) and path is None:
+            logger.warning(
+                "Interrupted before training. Features that were computed are kept; give the same "
+                "command again."
+            )
+        elif isinstance(exception, Interrupted):
+            epochs = f"{step}, in epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
+            progress = f"{step} of {trainer.max_steps}" if trainer.max_steps > 0 else epochs
+            logger.warning(
+                "Interrupted at step %s. Resume with: omiad fit --ckpt_path %s", progress, path
+            )
+        elif trainer.training and path is None:
+            logger.warning("This run had not written a checkpoint yet.")
+        elif trainer.training:
+            logger.warning("'%s' is intact: the checkpoint of step %d.", path, step)
 
 
 def _end_others(trainer: Trainer) -> None:
@@ -175,11 +173,11 @@ def _end_others(trainer: Trainer) -> None:
     if isinstance(launcher, _SubprocessScriptLauncher):
         processes = launcher.procs[:]
         launcher.procs.clear()
+        end = time.monotonic() + PATIENCE
+        while any(process.poll() is None for process in processes) and time.monotonic() < end:
+            time.sleep(0.1)
         for process in processes:
-            try:
-                process.wait(timeout=PATIENCE)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            process.kill()
 
 
 def pause(fit_loop: dict[str, Any], num_batches: int) -> None:

@@ -2,8 +2,8 @@
 
 import csv
 import itertools
-import logging
 import signal
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,21 +16,12 @@ from tiny import amdm, data_of, trainer_of
 
 from omiad import OmiADModule
 from omiad.callbacks import LastCheckpoint
-from omiad.callbacks.checkpoint import pause
 from omiad.errors import InputError
-from omiad.interrupts import Interrupted, stop_requests
+from omiad.interrupts import Interrupted, StopRequests
 from omiad.modules import TrainingModule
-from omiad.modules.training import logger as module_logger
 
 STEPS = {"AMDM": 5, "OmiAD": 9}
 """8 images in batches of 4 are two batches in an epoch; one batch of psi alone comes first."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quiet() -> Any:
-    module_logger.setLevel(logging.ERROR)
-    yield
-    module_logger.setLevel(logging.NOTSET)
 
 
 class SignalAt(Callback):
@@ -54,14 +45,25 @@ class Runs:
         self.folder = folder
         self.whole: dict[str, Any] = {}
 
-    def fit(self, stage: str, name: str, *callbacks: Callback, ckpt_path: Path | None = None) -> Path:
+    def fit(
+        self,
+        stage: str,
+        name: str,
+        *callbacks: Callback,
+        ckpt_path: Path | None = None,
+        every_n_steps: int = 1000,
+        **options: Any,
+    ) -> Path:
         teacher = self.folder / "teacher/checkpoints/last.ckpt"
         module = amdm() if stage == "AMDM" else OmiADModule(str(teacher))
         trainer = trainer_of(
-            self.folder / name, STEPS[stage], callbacks=[*callbacks, LastCheckpoint()]
+            self.folder / name,
+            options.pop("max_steps", STEPS[stage]),
+            callbacks=[*callbacks, LastCheckpoint(every_n_steps)],
+            **options,
         )
         trainer.loggers = [CSVLogger(self.folder / name, name="", version="")]
-        trainer.log_every_n_steps = 2
+        trainer.log_every_n_steps = 2  # type: ignore[attr-defined]
         trainer.fit(module, datamodule=self.data(), ckpt_path=ckpt_path)
         return self.folder / name / "checkpoints/last.ckpt"
 
@@ -84,18 +86,17 @@ def contents(path: Path) -> dict[str, Any]:
 
 def rows(*runs: Path) -> list[dict[str, str]]:
     """Return the filled cells of the rows of metrics.csv of all parts of a run."""
-    tables = [run / "metrics.csv" for run in runs]
-    found = [row for path in tables if path.is_file() for row in csv.DictReader(path.open())]
+    tables = [(run / "metrics.csv").read_text() for run in runs if (run / "metrics.csv").is_file()]
+    found = [row for table in tables for row in csv.DictReader(table.splitlines())]
     return [{name: cell for name, cell in row.items() if cell} for row in found]
 
 
 def differences(a: Any, b: Any, place: str = "") -> list[str]:
     """Return the places in which two checkpoints differ."""
     if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
-        return [place for key in a for place in differences(a[key], b[key], f"{place}/{key}")]
+        return [found for key in a for found in differences(a[key], b[key], f"{place}/{key}")]
     if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)) and len(a) == len(b):
-        parts = enumerate(zip(a, b, strict=True))
-        return [place for i, pair in parts for place in differences(*pair, f"{place}/{i}")]
+        return differences(dict(enumerate(a)), dict(enumerate(b)), place)
     equal = torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
     return [] if equal else [place]
 
@@ -126,3 +127,121 @@ def test_a_resumed_run_equals_an_uninterrupted_one_to_the_last_bit(
     assert contents(part)["global_step"] < STEPS[stage] or hook == "on_save_checkpoint"
     assert differences(whole, contents(end)) == []
     assert rows(tmp_path / "part", tmp_path / "end") == table
+
+
+def test_a_run_that_is_interrupted_twice_equals_an_uninterrupted_one(
+    runs: Runs, tmp_path: Path
+) -> None:
+    whole, table = runs.uninterrupted("OmiAD")
+    part = runs.interrupted("OmiAD", f"{tmp_path}/0", SignalAt("on_train_epoch_end", 0))
+    later = SignalAt("on_before_optimizer_step", 2)
+    part = runs.interrupted("OmiAD", f"{tmp_path}/1", later, ckpt_path=part)
+    end = runs.fit("OmiAD", f"{tmp_path}/2", ckpt_path=part)
+    assert differences(whole, contents(end)) == []
+    assert rows(*(tmp_path / f"{i}" for i in range(3))) == table
+
+
+def test_a_run_that_is_interrupted_in_its_calibration_ends_when_it_is_resumed(
+    runs: Runs, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, table = runs.uninterrupted("AMDM")
+
+    def calibrate(module: TrainingModule, *, brief: bool = False) -> None:
+        if not brief:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingModule, "calibrate", calibrate)
+        part = runs.interrupted("AMDM", f"{tmp_path}/part")
+    end = runs.fit("AMDM", f"{tmp_path}/end", ckpt_path=part)
+    assert "Nothing was left to train" in caplog.text
+    assert differences(whole, contents(end)) == []
+    assert rows(tmp_path / "part", tmp_path / "end") == table
+
+
+@pytest.mark.parametrize("stage", STEPS)
+def test_epochs_that_are_resumed_in_their_middle_see_each_image_once(
+    runs: Runs, tmp_path: Path, stage: str
+) -> None:
+    length = {"max_steps": -1, "max_epochs": 3}
+    whole = runs.fit(stage, f"{tmp_path}/whole", **length)
+    stop = SignalAt("on_before_optimizer_step", 2)
+    part = runs.interrupted(stage, f"{tmp_path}/part", stop, **length)
+    end = runs.fit(stage, f"{tmp_path}/end", ckpt_path=part, **length)
+    assert differences(contents(whole), contents(end)) == []
+
+
+def test_the_log_says_how_to_resume(
+    runs: Runs, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    part = runs.interrupted("AMDM", f"{tmp_path}/part", SignalAt("on_before_backward", 1))
+    assert f"Interrupted at step 2 of 5. Resume with: omiad fit --ckpt_path {part}" in caplog.text
+
+
+def test_a_signal_before_training_stops_at_once(
+    runs: Runs, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    part = runs.interrupted("AMDM", f"{tmp_path}/part", SignalAt("on_fit_start", 0))
+    assert not part.exists()
+    assert "Interrupted before training. Features that were computed are kept" in caplog.text
+
+
+def test_accumulated_gradients_are_never_interrupted(runs: Runs, tmp_path: Path) -> None:
+    options = {"accumulate_grad_batches": 2}
+    whole = runs.fit("AMDM", f"{tmp_path}/whole", **options)
+    part = runs.interrupted("AMDM", f"{tmp_path}/p", SignalAt("on_train_batch_end", 2), **options)
+    end = runs.fit("AMDM", f"{tmp_path}/end", ckpt_path=part, **options)
+    assert differences(contents(whole), contents(end)) == []
+
+
+def test_the_second_ctrl_c_stops_at_once_but_an_echo_of_the_first_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    with StopRequests() as requests:
+        requests.is_deferred = True
+        for number in (signal.SIGINT, signal.SIGINT, signal.SIGTERM):
+            signal.raise_signal(number)
+        assert requests.number == signal.SIGINT
+        now += 5
+        signal.raise_signal(signal.SIGTERM)  # a launcher repeats itself
+        now += 5
+        with pytest.raises(Interrupted) as stopped:
+            signal.raise_signal(signal.SIGINT)
+    assert stopped.value.code == 130
+
+
+def test_a_job_in_the_background_goes_on_ignoring_ctrl_c() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with StopRequests() as requests:
+            signal.raise_signal(signal.SIGINT)
+        assert requests.number == 0
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_number_of_steps_between_checkpoints_below_zero_is_refused() -> None:
+    with pytest.raises(InputError, match=r"--checkpoint\.every_n_steps.* -1"):
+        LastCheckpoint(-1)
+
+
+def test_a_loss_that_is_no_number_says_which_checkpoint_there_is(
+    runs: Runs, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = TrainingModule.check_finite
+
+    def check_finite(module: TrainingModule, loss: torch.Tensor, name: str) -> None:
+        check(module, loss * (float("nan") if module.global_step == 1 else 1), name)
+
+    monkeypatch.setattr(TrainingModule, "check_finite", check_finite)
+    with pytest.raises(InputError, match=r"The training loss became nan at step 1\."):
+        runs.fit("AMDM", f"{tmp_path}/none")
+    assert "This run had not written a checkpoint yet" in caplog.text
+    with pytest.raises(InputError):
+        runs.fit("AMDM", f"{tmp_path}/one", every_n_steps=1)
+    assert (
+        f"{tmp_path}/one/checkpoints/last.ckpt' is intact: the checkpoint of step 1." in caplog.text
+    )
