@@ -43,13 +43,17 @@ examples
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command of `args`, by default the words after `omiad` on the command line.
 
-    An error that the user can fix is one sentence on stderr, and the exit status is 2.
+    An error that the user can fix is one sentence on stderr, and the exit status is 2. A command
+    that is interrupted ends with 128 plus the number of the signal, as in a shell.
     """
     try:
         _run(list(sys.argv[1:] if args is None else args))
     except InputError as error:
         sys.stderr.write(f"omiad: error: {error}\n")
         raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        sys.stderr.write("omiad: interrupted\n")
+        raise SystemExit(130) from None
 
 
 def _run(args: list[str]) -> None:

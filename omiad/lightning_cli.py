@@ -118,6 +118,10 @@ class OmiadCLI(LightningCLI):
             raise InputError(
                 "A run always logs to metrics.csv in its folder. Leave --trainer.logger out."
             )
+        if trainer["barebones"]:
+            raise InputError(
+                "A run with --trainer.barebones would leave no figures. Leave the option out."
+            )
         kwargs["logger"] = False
         if not trainer["fast_dev_run"]:  # a trial that leaves nothing
             kwargs["logger"] = self._claims.enter_context(run_logger(given["run_dir"], kind))

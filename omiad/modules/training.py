@@ -82,14 +82,19 @@ class TrainingModule(DetectionModule):
                 f"{type(self).__name__} trains in {' or '.join(self.precisions)}, but got "
                 f"--trainer.precision {trainer.precision}. Use bf16-mixed for speed."
             )
+        for option in ("max_steps", "max_epochs", "limit_train_batches", "accumulate_grad_batches"):
+            if getattr(trainer, option) == 0:
+                raise InputError(f"With --trainer.{option} 0 nothing is trained. Raise it.")
         if trainer.max_steps < 0 and (trainer.max_epochs or -1) < 0:
             raise InputError(
                 "The learning rate and stage 2 need the length of the run. Set --trainer.max_steps "
                 "or --trainer.max_epochs; --trainer.max_time may end the run earlier."
             )
-        for option in ("max_steps", "max_epochs", "limit_train_batches"):
-            if getattr(trainer, option) == 0:
-                raise InputError(f"With --trainer.{option} 0 nothing is trained. Raise it.")
+        if trainer.gradient_clip_val is not None:
+            raise InputError(
+                "The module clips its gradients by itself, so --trainer.gradient_clip_val would "
+                "have no effect. Give --model.gradient_clip instead."
+            )
 
     def configure_model(self) -> None:
         """Build the networks once, on the CPU, so that every device starts from equal weights."""

@@ -1,13 +1,22 @@
 """Signals at chosen moments: the run stops between two batches, and resumes to the last bit."""
 
 import csv
+import errno
 import itertools
+import os
+import shutil
 import signal
+import subprocess
+import sys
+import tempfile
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning import Callback
@@ -16,12 +25,24 @@ from tiny import amdm, data_of, trainer_of
 
 from omiad import OmiADModule
 from omiad.callbacks import LastCheckpoint
+from omiad.checkpoint import write_checkpoint
+from omiad.cli import main
 from omiad.errors import InputError
-from omiad.interrupts import Interrupted, StopRequests
+from omiad.interrupts import STOPPING, Interrupted, StopRequests, is_lost_process
 from omiad.modules import TrainingModule
 
 STEPS = {"AMDM": 5, "OmiAD": 9}
 """8 images in batches of 4 are two batches in an epoch; one batch of psi alone comes first."""
+
+
+TINY = (
+    "--trainer.accelerator=cpu --trainer.enable_progress_bar=false "
+    "--data.backbone=test_efficientnet.r160_in1k --data.weights=random --data.image_size=32 "
+    "--data.feature_size=8 --data.batch_size=2 --model=omiad.modules.AMDMModule "
+    "--model.network=omiad.networks.UNet --model.network.width=8 "
+    "--model.network.multipliers=[1,2] --model.network.num_blocks=1 "
+    "--model.network.attention_factors=[2] --model.t_init=500"
+)
 
 
 class SignalAt(Callback):
@@ -127,6 +148,32 @@ def test_a_resumed_run_equals_an_uninterrupted_one_to_the_last_bit(
     assert contents(part)["global_step"] < STEPS[stage] or hook == "on_save_checkpoint"
     assert differences(whole, contents(end)) == []
     assert rows(tmp_path / "part", tmp_path / "end") == table
+
+
+HOOKS = ("on_train_batch_start", "on_before_backward", "on_before_zero_grad", "on_train_batch_end")
+HOOKS += ("on_before_optimizer_step", "on_train_epoch_start", "on_train_epoch_end", "on_train_end")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STEPS)
+def test_forty_random_moments_resume_to_the_last_bit(
+    runs: Runs, tmp_path: Path, stage: str
+) -> None:
+    whole, table = runs.uninterrupted(stage)
+    rng, unlike, stopped = np.random.default_rng(0), [], 0
+    while stopped < 40:
+        moment = str(rng.choice(HOOKS)), int(rng.integers(5)), int(rng.choice(STOPPING))
+        part, end = (f"{tmp_path}/{name}_{'_'.join(map(str, moment))}" for name in ("part", "end"))
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(end, ignore_errors=True)
+        try:
+            runs.fit(stage, part, SignalAt(*moment))
+        except Interrupted:
+            stopped += 1
+            runs.fit(stage, end, ckpt_path=Path(part, "checkpoints/last.ckpt"))
+            found = differences(whole, contents(Path(end, "checkpoints/last.ckpt")))
+            unlike += [(moment, found)] if found or rows(Path(part), Path(end)) != table else []
+    assert unlike == []
 
 
 def test_a_run_that_is_interrupted_twice_equals_an_uninterrupted_one(
@@ -245,3 +292,111 @@ def test_a_loss_that_is_no_number_says_which_checkpoint_there_is(
     assert (
         f"{tmp_path}/one/checkpoints/last.ckpt' is intact: the checkpoint of step 1." in caplog.text
     )
+
+
+def test_a_lost_process_is_told_from_other_errors() -> None:
+    lost = RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer [::1]:4711")
+    assert is_lost_process(lost)
+    assert not is_lost_process(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not is_lost_process(ConnectionResetError("Connection reset by peer"))
+
+
+def test_ctrl_c_in_another_command_is_a_status_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("omiad.cli.manual", lambda _: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(SystemExit) as stopped:
+        main(["--help"])
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == "omiad: interrupted\n"
+
+
+def test_a_full_disk_keeps_the_checkpoint_before_and_names_its_path(
+    runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run/checkpoints/last.ckpt"
+    write_checkpoint(path, {"step": 1})
+    before = path.read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(InputError, match=f"The disk of '{path}' is full"):
+            write_checkpoint(path, {"step": 2})
+    assert path.read_bytes() == before
+    assert [each.name for each in path.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_a_checkpoint_needs_no_room_in_the_temporary_folder(
+    runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    end = runs.fit("AMDM", f"{tmp_path}/run")
+    assert contents(end)["global_step"] == STEPS["AMDM"]
+
+
+RUN = """
+import sys
+from omiad.cli import main
+main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("receivers", ["all", "first", "second"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_two_ranks_end_together_with_a_sentence(
+    mvtec_root: Path, tmp_path: Path, receivers: str, number: signal.Signals
+) -> None:
+    if number == signal.SIGKILL and receivers != "second":
+        pytest.skip("nobody is left to say anything, or only the first, which Lightning kills")
+    script, run, log = tmp_path / "omiad.py", tmp_path / "run", tmp_path / "log"
+    script.write_text(RUN)
+    options = (
+        f"{TINY} --run_dir={run} --data.root={mvtec_root} --data.cache_dir={tmp_path}/cache "
+        "--trainer.devices=2 --trainer.strategy=ddp --trainer.max_steps=100000 "
+        "--trainer.log_every_n_steps=1"
+    )
+    command = [sys.executable, str(script), "fit", *options.split()]
+    with log.open("w") as file:
+        first = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
+    try:
+        wait_for((run / "metrics.csv").exists, seconds=120)
+        (second,) = children(first.pid)
+        if receivers == "all":
+            os.killpg(first.pid, number)
+        else:
+            os.kill(first.pid if receivers == "first" else second, number)
+        status = first.wait(timeout=60)
+        wait_for(lambda: not is_running(second), seconds=60)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(first.pid, signal.SIGKILL)
+    assert "Traceback" not in log.read_text()
+    if number == signal.SIGKILL:
+        assert status == 2
+        assert "Another process of this run ended" in log.read_text()
+    else:
+        assert status == 128 + number
+        assert contents(run / "checkpoints/last.ckpt")["global_step"] > 0
+
+
+def wait_for(condition: Callable[[], bool], *, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
+def children(pid: int) -> list[int]:
+    """Return the running children of a process that train, from the system's table."""
+    table = subprocess.run(["ps", "-e", "-o", "pid=,ppid=,args="], capture_output=True, text=True)
+    lines = [line.split(None, 2) for line in table.stdout.splitlines()]
+    return [int(p) for p, parent, args in lines if int(parent) == pid and " fit " in args]
+
+
+def is_running(pid: int) -> bool:
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True)
+    return state.stdout.strip()[:1] not in ("", "Z")
