@@ -178,6 +178,7 @@ def _end_others(trainer: Trainer) -> None:
             time.sleep(0.1)
         for process in processes:
             process.kill()
+            process.wait()
 
 
 def pause(fit_loop: dict[str, Any], num_batches: int) -> None:

@@ -392,11 +392,12 @@ def wait_for(condition: Callable[[], bool], *, seconds: float) -> None:
 
 def children(pid: int) -> list[int]:
     """Return the running children of a process that train, from the system's table."""
-    table = subprocess.run(["ps", "-e", "-o", "pid=,ppid=,args="], capture_output=True, text=True)
-    lines = [line.split(None, 2) for line in table.stdout.splitlines()]
+    table = subprocess.check_output(["ps", "-e", "-o", "pid=,ppid=,args="], text=True)
+    lines = [line.split(None, 2) for line in table.splitlines()]
     return [int(p) for p, parent, args in lines if int(parent) == pid and " fit " in args]
 
 
 def is_running(pid: int) -> bool:
-    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True)
-    return state.stdout.strip()[:1] not in ("", "Z")
+    table = subprocess.check_output(["ps", "-e", "-o", "pid=,stat="], text=True)
+    states = dict(line.split(None, 1) for line in table.splitlines())
+    return states.get(str(pid), "Z")[0] != "Z"
