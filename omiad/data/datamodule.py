@@ -231,7 +231,7 @@ class FeatureDataModule(LightningDataModule):
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Compute the features of photographs, which are not cached, on the device."""
         kind = {PhotographBatch: FeatureBatch, ImageBatch: ScoringBatch}.get(type(batch))
-        return batch if kind is None else kind(self._extraction.features(batch.images), *batch[1:])
+        return batch if kind is None else kind(self.extractor.features(batch.images), *batch[1:])
 
     @property
     def _share(self) -> dict[str, int]:
