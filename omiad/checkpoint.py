@@ -165,6 +165,17 @@ def check(checkpoint: dict[str, Any], name: str) -> None:
             f"the file again, or train the model again."
         )
     conform(checkpoint, Checkpoint, where=name)
+    spec = record["detector"]
+    for group, kind in (
+        *((record, Record), (spec, DetectorSpec), (spec["extractor"], ExtractorSpec)),
+        *((spec["network"], NetworkSpec), (spec["scoring"], ScoringSpec)),
+    ):
+        if unknown := group.keys() - kind.__annotations__.keys():
+            shown = one_line(str(min(unknown, key=str)))[:80]
+            raise InputError(
+                f"{name} has an unknown entry '{shown}' in its {kind.__name__}. Use the version of "
+                f"omiad that wrote it."
+            )
     if not re.fullmatch(r"[2-9]\.\d+(\.\w+)*", str(checkpoint.get("pytorch-lightning_version"))):
         raise InputError(
             f"{name} names no version of Lightning from 2.0 on. Train the model again."
