@@ -26,7 +26,7 @@ from torch import Tensor
 
 from omiad.names import one_line
 
-MOST_PARTS = 1_000_000
+MOST_PARTS = 200_000
 """Most values in a file; a small pickle can refer to its lists so often that no walk would end."""
 
 DEEPEST = 40

@@ -49,7 +49,7 @@ def mutated(checkpoint: dict[str, Any], rng: random.Random) -> tuple[str, dict[s
     """Return a name and a copy in which one entry is deleted, replaced, nested or added."""
     result = copy.deepcopy(checkpoint)
     tops = list(result)
-    paths = [p for p in places(result)]
+    paths = list(places(result))
     # Each entry of the first level is as likely as any other, however much it holds.
     top = rng.choice(tops)
     *parents, key = rng.choice([p for p in paths if p[0] == top])
