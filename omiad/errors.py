@@ -17,3 +17,11 @@ class MissingInputError(InputError, FileNotFoundError):
     def __str__(self) -> str:
         """Return the message; OSError would format one of its own."""
         return str(self.args[0])
+
+
+class NotFiniteError(InputError):
+    """A score is NaN or infinite; `index` is the position of the image in its batch."""
+
+    def __init__(self, message: str, *, index: int) -> None:
+        super().__init__(message)
+        self.index = index
