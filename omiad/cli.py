@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from itertools import takewhile
 
 from omiad.errors import InputError
+from omiad.names import one_line
 from omiad.version import __version__
 
 COMMANDS = {
@@ -43,13 +44,16 @@ examples
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command of `args`, by default the words after `omiad` on the command line.
 
-    An error that the user can fix is one sentence on stderr, and the exit status is 2.
+    An error that the user can fix is one sentence on stderr, and the exit status is 2; it is 130
+    after Ctrl-C.
     """
     try:
         _run(list(sys.argv[1:] if args is None else args))
     except InputError as error:
-        sys.stderr.write(f"omiad: error: {error}\n")
+        sys.stderr.write(f"omiad: error: {one_line(str(error))}\n")
         raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
 
 
 def _run(args: list[str]) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import track
 from torch import Tensor
 
 from omiad.data.images import load_mask
@@ -17,6 +16,7 @@ from omiad.evaluation.maps import complain, find_maps, read_map, read_scores
 from omiad.evaluation.options import EvaluationOptions
 from omiad.protocols import Protocol
 from omiad.results import Bootstrap
+from omiad.terminal import track
 from omiad.types import Labels, Sample
 
 _BATCH_SIZE = 16
@@ -99,7 +99,7 @@ def _batches(
     faults: list[str] = []
     side = protocol.given_size
     starts = range(0, len(samples), _BATCH_SIZE)
-    for start in track(starts, description="evaluate", transient=True):
+    for start in track(starts, "evaluate", transient=True):
         maps, stop = [], min(start + _BATCH_SIZE, len(samples))
         for file in files[start:stop]:
             try:

@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from omiad.errors import InputError
 from omiad.features.extractor import FeatureExtractor
 from omiad.features.identity import content_of, stamp_of
+from omiad.terminal import track
 
 T = TypeVar("T")
 

@@ -5,13 +5,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import get_args
 
-from rich.console import Console
 from rich.table import Table
 
 from omiad.data.check.facts import Facts, gather
 from omiad.data.check.faults import Fault, Level, find
 from omiad.data.layouts import Index, Layout, index_dataset
 from omiad.data.layouts.published import PUBLISHED, count
+from omiad.terminal import console
 
 _SHOWN = 5  # faults of one kind; the JSON lists all of them
 
@@ -50,9 +50,8 @@ def check(root: str, *, layout: Layout = "auto", num_workers: int = 0, json: boo
         "categories": {name: c._asdict() for name, c in count(index.samples).items()},
         "faults": [fault._asdict() for fault in faults],
     }
-    console = Console(markup=False, highlight=False, soft_wrap=True)
     for item in [json_format.dumps(record, indent=2)] if json else shown:
-        console.print(item)
+        console().print(item, soft_wrap=True)
     return ok
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
-from rich.progress import track
 from torch.utils.data import DataLoader
 
 from omiad.data.images import MaskSizeError, load_mask, read_image, upright_size
 from omiad.errors import InputError, MissingInputError
+from omiad.terminal import track
 from omiad.types import Sample
 
 _NEAR = 0.2  # share of the usual distance between a training image and its nearest neighbour

@@ -1,0 +1,136 @@
+"""Which photographs `omiad predict` scores; no file is opened."""
+
+import hashlib
+import logging
+import os
+import stat
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from omiad.data.images import IMAGE_SUFFIXES
+from omiad.errors import InputError, MissingInputError
+from omiad.prediction.journal import JOURNAL
+
+logger = logging.getLogger(__name__)
+
+_OUTPUTS = {
+    "overlays": ("predictions.csv", JOURNAL),
+    "panels": ("results.json",),
+    "pictures": ("index.html",),
+    "curves.png": ("metrics.csv",),
+}
+"""Pictures that omiad writes, each with the files beside it that tell them from photographs."""
+
+
+class Photograph(NamedTuple):
+    """A file to score.
+
+    Attributes:
+        path: The file, as it was named or found.
+        name: Its path below the folder that was named, or its file name.
+        stamp: Size and time of its last change; a file with another stamp is another photograph.
+        fault: Why it cannot be read, as one sentence; empty for nearly all.
+    """
+
+    path: Path
+    name: str
+    stamp: tuple[int, int] = (0, 0)
+    fault: str = ""
+
+
+def find_photographs(given: Sequence[str]) -> list[Photograph]:
+    """Return the files that are named, and those in named folders and their sub-folders.
+
+    Links are followed, and each file is taken once. In folders, hidden files and folders, and
+    pictures that omiad itself wrote, are left out. What cannot be read has a fault: a file that is
+    missing, a locked folder, a pipe.
+
+    Raises:
+        MissingInputError: If nothing exists at any of the paths.
+        InputError: If the folders contain no image.
+    """
+    found: dict[str, Photograph] = {}  # by their real path
+    for path in map(Path, given):
+        if os.path.isdir(path):
+            for photograph in sorted(_below(path), key=lambda each: each.path):
+                found.setdefault(os.path.realpath(photograph.path), photograph)
+        else:
+            found.setdefault(os.path.realpath(path), _photograph(path, path.name))
+    shown = ", ".join(f"'{path}'" for path in given)
+    if not any(map(os.path.lexists, given)):
+        raise MissingInputError(f"No image or folder at {shown}. Check --images.")
+    if not found:
+        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise InputError(f"{shown} contains no image ({suffixes}). Check --images.")
+    return [*found.values()]
+
+
+def digest(photographs: Sequence[Photograph]) -> str:
+    """Return a hash of the paths, sizes and times of photographs."""
+    whole = hashlib.sha256()
+    for path, _, stamp, _ in photographs:
+        whole.update(os.fsencode(path) + b"\0%d\0%d\0" % stamp)
+    return whole.hexdigest()
+
+
+def _below(root: Path) -> Iterator[Photograph]:
+    """Yield the image files below a folder, those behind links last and only if they are new."""
+    pending, seen, linked = deque([root]), set[str](), list[Path]()
+    left_out: Counter[str] = Counter()
+    while pending:
+        folder = pending.pop()
+        real = Path(os.path.realpath(folder))
+        if str(real) in seen:
+            continue
+        seen.add(str(real))
+        try:
+            with os.scandir(folder) as listing:
+                entries = [entry for entry in listing if not entry.name.startswith(".")]
+        except OSError as error:
+            fault = f"The folder '{folder}' cannot be listed ({error.strerror}). Unlock it."
+            yield Photograph(folder, folder.relative_to(root).as_posix(), fault=fault)
+            continue
+        for entry in entries:
+            path, suffix = folder / entry.name, Path(entry.name).suffix.lower()
+            if _is_output(Path(os.path.realpath(path) if entry.is_symlink() else real / path.name)):
+                left_out[f"'{path}' (an output of omiad)"] += 1
+            elif os.path.isdir(path):  # links come last: the direct path is the better name
+                (pending.appendleft if entry.is_symlink() else pending.append)(path)
+            elif suffix not in IMAGE_SUFFIXES:
+                left_out[suffix or "files without a suffix"] += 1
+            elif entry.is_symlink():
+                linked.append(path)
+            else:
+                seen.add(str(real / path.name))
+                yield _photograph(path, path.relative_to(root).as_posix())
+    for path in sorted(linked):
+        if (target := os.path.realpath(path)) not in seen:
+            seen.add(target)
+            yield _photograph(path, path.relative_to(root).as_posix())
+    if left_out:
+        counts = ", ".join(f"{num} {kind}" for kind, num in sorted(left_out.items()))
+        logger.info("left out of '%s': %s", root, counts)
+
+
+def _photograph(path: Path, name: str) -> Photograph:
+    """Describe a file; a pipe or a device would block whoever opens it."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        return Photograph(path, name, fault=f"'{path}' cannot be read ({error.strerror}).")
+    if not stat.S_ISREG(status.st_mode):
+        return Photograph(path, name, fault=f"'{path}' is no regular file. Remove it.")
+    return Photograph(path, name, (status.st_size, status.st_mtime_ns))
+
+
+def _is_output(path: Path) -> bool:
+    """Return whether omiad wrote a folder or file of pictures, by what lies beside it."""
+    beside = [path.with_name(name) for name in _OUTPUTS.get(path.name, ())]
+    return any(each.is_file() and (each.suffix != ".html" or _is_page(each)) for each in beside)
+
+
+def _is_page(path: Path) -> bool:
+    with path.open("rb") as file:
+        return b'<meta name="generator" content="omiad' in file.read(2000)
