@@ -52,8 +52,8 @@ def whole_file(path: Path) -> Iterator[Path]:
         with full_disk_named(path):
             yield temporary
             _sync(temporary)
-        os.replace(temporary, path)
-        _sync(path.parent)
+            os.replace(temporary, path)
+            _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
