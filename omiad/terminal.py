@@ -1,17 +1,16 @@
 """What reaches the terminal: no name from data can colour it, move its cursor or command it."""
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from logging import Formatter, LogRecord
 from typing import IO, Any, TypeVar
 
 import rich.console
-import rich.progress
 from rich.console import ConsoleOptions, RenderableType
 from rich.file_proxy import FileProxy
-from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.segment import Segment
 from rich.text import Text
 
@@ -44,10 +43,21 @@ def console() -> Console:
     return Console()
 
 
-def track(items: Sequence[T] | Iterable[T], description: str, **options: Any) -> Iterable[T]:
-    """Show the progress through items."""
-    shown = escape(one_line(description))
-    return rich.progress.track(items, shown, console=console(), **options)
+def track(
+    items: Iterable[T], description: str, *, total: int | None = None, disable: bool = False
+) -> Iterator[T]:
+    """Yield items, and show how far the items are and how long the others will take.
+
+    `total` is the number of items, which is needed if they have no length.
+    """
+    shown = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with Progress(*shown, console=console(), disable=disable) as progress:
+        yield from progress.track(items, total=total, description=one_line(description))
 
 
 class OneLine(Formatter):

@@ -99,7 +99,7 @@ def _batches(
     faults: list[str] = []
     side = protocol.given_size
     starts = range(0, len(samples), _BATCH_SIZE)
-    for start in track(starts, "evaluate", transient=True):
+    for start in track(starts, "evaluate"):
         maps, stop = [], min(start + _BATCH_SIZE, len(samples))
         for file in files[start:stop]:
             try:

@@ -1,3 +1,3 @@
 """Prediction: photographs to a table of scores, overlays and a page."""
 
-from omiad.prediction.predict import predict as predict
+from omiad.prediction.command import predict as predict
