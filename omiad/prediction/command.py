@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -79,6 +80,8 @@ def predict(
         unreadable = [one_line(row["image"]) for row in journal.rows() if row["error"]]
         num_scored = len(photographs) - len(unreadable)
         path = page.write(num_scored=num_scored, scale=detector.map_range.tolist())
+        if hasattr(os, "sync"):
+            os.sync()  # the overlays reach the disk before the table that lists them
         _write_table(folder / TABLE, journal)
         journal.remove()
     logger.info("page: %s", path)

@@ -95,7 +95,7 @@ class Scorer:
             return Row(image=image, score=None, overlay="", error=result, entry=None)
         drawn = Path(OVERLAYS, _overlay_name(number, photograph.path))
         (self._folder / OVERLAYS).mkdir(exist_ok=True)
-        with whole_file(self._folder / drawn) as temporary:
+        with whole_file(self._folder / drawn, sync=False) as temporary:
             overlay(result.pixels, result.anomaly_map, self._scale).save(temporary, "PNG")
         entry = page_entry(
             photograph.name, path=photograph.path, **result._asdict(), scale=self._scale
