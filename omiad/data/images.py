@@ -119,16 +119,16 @@ class ImageDataset(Dataset[ImageBatch | ScoringBatch]):
 
     def __getitem__(self, index: int) -> ImageBatch | ScoringBatch:
         sample, size = self.samples[index], self.image_size
-        if sample.mask is None:
+        if not sample.masks:
             mask = torch.zeros(size, size, dtype=torch.bool)
         elif self.prepare_mask is None:
-            mask = read_mask(sample.mask, size, image=sample.image)
+            mask = read_mask(sample.masks[0], size, image=sample.image)
         else:
-            mask = self.prepare_mask(load_mask(sample.mask, image=sample.image))
+            mask = self.prepare_mask(load_mask(sample.masks[0], image=sample.image))
         labels = Labels(
             is_anomalous=torch.tensor(sample.is_anomalous),
             masks=mask,
-            has_mask=torch.tensor(sample.mask is not None or not sample.is_anomalous),
+            has_mask=torch.tensor(bool(sample.masks) or not sample.is_anomalous),
             index=torch.tensor(index),
         )
         if self.features is not None:

@@ -105,7 +105,7 @@ def test_categories_are_sorted_and_training_images_come_first(case, samples):
 
 
 def test_masks_belong_to_defects_and_match_their_images(case, samples):
-    masks = [(s, s.mask) for s in samples if s.mask is not None]
+    masks = [(s, mask) for s in samples for mask in s.masks]
     assert all(s.is_anomalous for s, _ in masks)
     assert len(masks) == case.counts[2] - case.missing_masks
     for sample, path in masks:

@@ -31,9 +31,9 @@ def images_of(root: Path) -> list[Sample]:
 
 
 def mask_of(sample: Sample) -> np.ndarray:
-    if sample.mask is None:
+    if not sample.masks:
         return np.zeros((SIZE, SIZE), bool)
-    return read_mask(sample.mask, SIZE, image=sample.image).numpy()
+    return read_mask(sample.masks[0], SIZE, image=sample.image).numpy()
 
 
 def write_map(folder: Path, name: str, scores: np.ndarray) -> None:

@@ -65,7 +65,7 @@ def _table(index: Index, facts: list[Facts]) -> Table:
     for name, counts in count(index.samples).items():
         mine = [fact for fact in facts if fact.sample.category == name]
         sizes = {fact.size for fact in mine if fact.size}
-        masks = sum(fact.sample.mask is not None for fact in mine)
+        masks = sum(bool(fact.sample.masks) for fact in mine)
         size = " x ".join(map(str, *sizes)) if len(sizes) == 1 else "unequal"
         shown = [
             str(here) if there in (here, -1) else f"{here} (of {there})"

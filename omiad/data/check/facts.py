@@ -79,7 +79,7 @@ def _facts(sample: Sample) -> Facts:
 
 def _mask_fault(sample: Sample) -> tuple[str, str]:
     try:
-        if sample.mask and not load_mask(sample.mask, image=sample.image).any():
+        if sample.masks and not load_mask(sample.masks[0], image=sample.image).any():
             return "empty mask", "The mask of this defective image marks no pixel."
     except MaskSizeError as error:
         return "mask size", str(error)

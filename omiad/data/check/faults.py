@@ -55,8 +55,8 @@ def find(root: Path, index: Index, facts: Sequence[Facts]) -> list[Fault]:
 def _broken(root: Path, facts: Sequence[Facts]) -> Iterator[Fault]:
     for fact in facts:
         if fact.fault:
-            mask = fact.sample.mask if "mask" in fact.fault else None
-            where = (mask or fact.sample.image).relative_to(root).as_posix()
+            masks = fact.sample.masks if "mask" in fact.fault else ()
+            where = (*masks, fact.sample.image)[0].relative_to(root).as_posix()
             yield Fault("error", fact.fault, where, fact.message, _FIXES[fact.fault])
 
 
@@ -66,7 +66,7 @@ def _without_mask(root: Path, samples: Sequence[Sample]) -> Iterator[Fault]:
         if sample.is_anomalous:
             groups[sample.category][sample.defect].append(sample)
     for category, defects in groups.items():
-        bare = {name: [s for s in rows if s.mask is None] for name, rows in defects.items()}
+        bare = {name: [s for s in rows if not s.masks] for name, rows in defects.items()}
         if bare == defects:
             what = "No defective image has a mask, so there are image metrics but no pixel metrics."
             yield Fault("note", "no masks", category, what)
@@ -86,9 +86,9 @@ def _without_mask(root: Path, samples: Sequence[Sample]) -> Iterator[Fault]:
 def _stray_masks(root: Path, index: Index) -> Iterator[Fault]:
     if index.layout in ("realiad", "realiad_sv"):  # the split names the masks, among the images
         return
-    used = {sample.mask for sample in index.samples}
+    used = {mask for sample in index.samples for mask in sample.masks}
     tested = {(s.defect, s.image.stem) for s in index.samples if s.split == "test"}
-    bare = [s for s in index.samples if s.is_anomalous and s.mask is None]
+    bare = [s for s in index.samples if s.is_anomalous and not s.masks]
     for folder, _, _ in os.walk(root):
         parts = Path(folder).relative_to(root).parts
         if not set(MASK_NAMES) & set(parts) or parts[-1] == NORMAL:

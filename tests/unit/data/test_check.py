@@ -159,7 +159,7 @@ def test_a_listed_image_that_is_missing_and_counts_that_differ_are_shown(tmp_pat
 def listed(**counts: tuple[int, int, int]) -> Index:
     parts = (("a", "good", "train"), ("b", "good", "test"), ("c", "bad", "test"))
     samples = [
-        Sample(Path(f"{name}/{kind}/{i}.png"), None, name, defect, split)
+        Sample(Path(f"{name}/{kind}/{i}.png"), (), name, defect, split)
         for name, numbers in counts.items()
         for (kind, defect, split), number in zip(parts, numbers, strict=True)
         for i in range(number)

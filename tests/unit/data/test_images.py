@@ -104,7 +104,7 @@ def test_a_mask_of_another_size_than_its_image_is_rejected(tmp_path):
 
 def test_items_collate_to_an_image_batch_with_labels_from_the_index(mvtec_root):
     samples = [s for s in index(mvtec_root) if s.split == "test" and s.category == "bottle"]
-    samples.append(replace(samples[-1], mask=None))  # its pixels are unknown
+    samples.append(replace(samples[-1], masks=()))  # its pixels are unknown
     (batch,) = DataLoader(ImageDataset(samples, 16), batch_size=7)
     assert isinstance(batch, ImageBatch)
     assert batch.images.shape == (7, 3, 16, 16)
