@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from rich.progress import track
 from torch import Tensor
 
-from omiad.data.images import IMAGE_SUFFIXES, read_image
+from omiad.data.images import read_image
+from omiad.data.opening import IMAGE_SUFFIXES
 from omiad.detector import Detector
 from omiad.devices import pick_device
 from omiad.errors import InputError, MissingInputError
@@ -92,11 +93,14 @@ def score_photographs(
 
     A sentence about each other photograph is added to `unreadable`.
     """
+    extractor = detector.extractor
     for start in track(range(0, len(paths), batch_size), description="predict"):
         images: dict[Path, Tensor] = {}
         for path in paths[start : start + batch_size]:
             try:
-                images[path] = read_image(path, detector.extractor.image_size)
+                images[path] = read_image(
+                    path, extractor.image_size, white_level=extractor.white_level
+                )
             except InputError as error:  # noqa: PERF203 (the other files must still be scored)
                 unreadable.append(str(error))
         if images:

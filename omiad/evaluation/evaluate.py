@@ -9,8 +9,8 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from omiad.data.images import load_mask
 from omiad.data.layouts import Layout, index_dataset
+from omiad.data.masks import load_mask
 from omiad.errors import InputError
 from omiad.evaluation.evaluator import Evaluator
 from omiad.evaluation.maps import complain, find_maps, read_map, read_scores
@@ -127,4 +127,4 @@ def _batches(
 def _mask(sample: Sample, protocol: Protocol) -> Tensor:
     if not sample.masks:
         return torch.zeros(protocol.map_size, protocol.map_size, dtype=torch.bool)
-    return protocol.prepare_mask(load_mask(sample.masks[0], image=sample.image))
+    return protocol.prepare_mask(load_mask(sample.masks, image=sample.image))

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from omiad.data.images import IMAGE_SUFFIXES
+from omiad.data.opening import IMAGE_SUFFIXES
 from omiad.errors import InputError
 
 

@@ -10,8 +10,8 @@ Test images and masks are optional. A mask may also have the name of its image.
 
 from pathlib import Path
 
-from omiad.data.images import IMAGE_SUFFIXES
 from omiad.data.layouts.listing import folders, images, masks
+from omiad.data.opening import IMAGE_SUFFIXES
 from omiad.errors import InputError
 from omiad.types import NORMAL, Sample
 
