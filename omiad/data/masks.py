@@ -1,14 +1,15 @@
 """Defect masks: which pixels a mask file marks, whatever program wrote it."""
 
 from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
-from scipy import ndimage
+from PIL import Image, ImageChops
+from scipy.ndimage import label, maximum, maximum_filter, minimum_filter
 from torch import Tensor
 
 from omiad.data.opening import opened, upright, upright_size
@@ -97,16 +98,17 @@ def open_mask(path: Path) -> Mask:
     """
     with opened(path) as file:
         is_lossy, grey = file.format in _LOSSY, _grey(upright(file))
-        if not np.isfinite(grey).all():
-            raise InputError(f"The mask '{path}' has pixels that are not finite. Export it again.")
-        marked = grey != 0
-        peak = grey.max()
-        if (~marked | (grey == peak)).all():
-            return Mask(marked, 1 + bool(marked.any() != marked.all()), is_lossy, False)
-        levels = np.unique(grey)
-        is_soft = is_lossy or _is_soft(grey, levels)
-        defective = _above_half(grey) if is_soft else marked
-        return Mask(defective, len(levels), is_lossy, is_soft)
+    if not np.isfinite(grey).all():
+        raise InputError(f"The mask '{path}' has pixels that are not finite. Export it again.")
+    marked = grey != 0
+    box = _box(marked)
+    inner = grey[box]
+    black = [0] if inner.size < grey.size else []  # all that lies outside of the box
+    levels = np.union1d(inner, np.array(black, inner.dtype))
+    is_soft = len(levels) > 2 and (is_lossy or _is_soft(inner, levels))
+    if is_soft:
+        marked[box] = _above_half(inner)
+    return Mask(marked, len(levels), is_lossy, is_soft)
 
 
 def _grey(mask: Image.Image) -> NDArray[Any]:
@@ -116,9 +118,16 @@ def _grey(mask: Image.Image) -> NDArray[Any]:
     if mask.mode in ("1", "L") and "transparency" not in mask.info:
         return np.array(mask)
     # Black may be any entry of a palette, and an opaque alpha channel is no defect.
-    pixels = np.array(mask.convert("RGBA"))
-    grey, alpha = pixels[..., :3].max(-1), pixels[..., 3]
-    return np.asarray(grey if (alpha == 255).all() else grey * (alpha / 255))
+    red, green, blue, alpha = mask.convert("RGBA").split()
+    grey = np.array(reduce(ImageChops.lighter, (red, green, blue)))
+    return grey if alpha.getextrema()[0] == 255 else grey * (np.array(alpha) / np.float32(255))
+
+
+def _box(marked: NDArray[np.bool_]) -> tuple[slice, slice]:
+    """Return the smallest box that holds all marked pixels (H, W); empty if none is marked."""
+    sides = (np.flatnonzero(marked.any(axis)) for axis in (1, 0))
+    rows, columns = (slice(*side[[0, -1]] + (0, 1)) if len(side) else slice(0) for side in sides)
+    return rows, columns
 
 
 def _is_soft(grey: NDArray[Any], levels: NDArray[Any]) -> bool:
@@ -127,18 +136,16 @@ def _is_soft(grey: NDArray[Any], levels: NDArray[Any]) -> bool:
         return False
     if len(levels) > _MAX_CLASSES:
         return True
-    exact = grey.astype(np.float64)
-    between = (ndimage.minimum_filter(exact, 3) < exact) & (
-        exact < ndimage.maximum_filter(exact, 3)
-    )
-    inner = (exact > 0) & (exact < levels[-1])
-    return bool(between[inner].mean() > 0.5) if inner.any() else False
+    around = np.pad(grey, 1).astype(np.float32)
+    lower, upper = (f(around, 3)[1:-1, 1:-1] for f in (minimum_filter, maximum_filter))
+    between = (lower < grey) & (grey < upper)
+    middle = (grey > 0) & (grey < levels[-1])
+    return bool(between[middle].mean() > 0.5)
 
 
 def _above_half(grey: NDArray[Any]) -> NDArray[np.bool_]:
     """Return the pixels above half of the highest level in their region (H, W)."""
-    exact = grey.astype(np.float64)
-    regions, count = ndimage.label(exact > _FAINTEST * exact.max(), structure=np.ones((3, 3)))
-    peaks = np.zeros(count + 1)
-    peaks[1:] = ndimage.maximum(exact, regions, np.arange(1, count + 1))
-    return np.asarray((regions > 0) & (exact > peaks[regions] / 2))
+    regions, count = label(grey > _FAINTEST * grey.max(), structure=np.ones((3, 3)))
+    peaks = np.zeros(count + 1, np.float32)
+    peaks[1:] = maximum(grey.astype(np.float32), regions, np.arange(1, count + 1))
+    return np.asarray((regions > 0) & (grey > peaks[regions] / 2))

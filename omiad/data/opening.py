@@ -57,6 +57,7 @@ def opened(path: Path) -> Iterator[ImageFile.ImageFile]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about metadata, on which no pixel depends
             with Image.open(path, formats=tuple(FORMATS)) as image:
+                _check_whole(image)
                 yield image
     except InputError:
         raise
@@ -101,6 +102,14 @@ def has_wide_colour(image: ImageFile.ImageFile) -> bool:
     """
     stored = " ".join(str(tile[3]) for tile in image.tile[:1])
     return not image.mode.startswith("I") and bool(_TWO_BYTES.search(stored))
+
+
+def _check_whole(image: ImageFile.ImageFile) -> None:
+    """Refuse an image with missing strips or tiles, which Pillow would show as black."""
+    boxes = [tile[1] or (0, 0, *image.size) for tile in image.tile]
+    stored = sum((right - left) * (bottom - top) for left, top, right, bottom in boxes)
+    if boxes and stored < image.width * image.height:
+        raise ValueError("a part of the image is not stored")
 
 
 def _reason(error: Exception) -> str:

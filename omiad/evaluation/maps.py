@@ -79,6 +79,7 @@ def _read_array(path: Path) -> NDArray[Any]:
             with opened(path) as image:
                 if image.mode == "P":
                     raise ValueError("its numbers are colours of a palette, not scores")
+                image.load()  # numpy would hide an error
                 arrays = [np.array(image)] * getattr(image, "n_frames", 1)
     except InputError:
         raise

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from rich.progress import track
 from torch.utils.data import DataLoader
 
@@ -89,9 +90,9 @@ def _facts(sample: Sample) -> Facts:
             is_turned, is_wide_colour = orientation(image) != 1, has_wide_colour(image)
             peak = None
             if is_wide_colour:  # only the high byte is known
-                peak = int(np.asarray(image).max()) * 256 + 255
+                peak = _brightest(image) * 256 + 255
             elif mode == "I":
-                peak = int(np.asarray(image).max())
+                peak = _brightest(image)
         digest = content_of(sample.image)
     except MissingInputError:
         message = "The data set lists this image, but the file is missing."
@@ -114,6 +115,11 @@ def _facts(sample: Sample) -> Facts:
         tuple(masks),
         marked,
     )
+
+
+def _brightest(image: Image.Image) -> int:
+    image.load()  # numpy would hide an error of the decoder
+    return int(np.asarray(image).max())
 
 
 def _of_masks(sample: Sample) -> tuple[list[Broken], list[MaskFacts], float]:
