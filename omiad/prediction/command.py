@@ -10,7 +10,7 @@ from pathlib import Path
 
 from omiad.detector import Detector
 from omiad.devices import pick_device
-from omiad.errors import InputError
+from omiad.errors import MOST_NAMED, InputError
 from omiad.files import only_writer, whole_file
 from omiad.names import cell, one_line
 from omiad.prediction.journal import JOURNAL, Journal
@@ -23,9 +23,6 @@ logger = logging.getLogger(__name__)
 
 TABLE = "predictions.csv"
 COLUMNS = ("image", "score", "overlay", "error")
-
-_MOST_NAMED = 10
-"""Unreadable photographs that the final sentence names."""
 
 
 def predict(
@@ -87,10 +84,10 @@ def predict(
     logger.info("page: %s", path)
     logger.info("predictions of %d images: %s", num_scored, folder)
     if unreadable:
-        more = f" and {len(unreadable) - _MOST_NAMED} more" if unreadable[_MOST_NAMED:] else ""
+        more = f" and {len(unreadable) - MOST_NAMED} more" if unreadable[MOST_NAMED:] else ""
         raise InputError(
             f"{len(unreadable)} of {len(photographs)} photographs could not be read: "
-            f"{', '.join(unreadable[:_MOST_NAMED])}{more}. The column `error` of "
+            f"{', '.join(unreadable[:MOST_NAMED])}{more}. The column `error` of "
             f"'{folder / TABLE}' says why."
         )
 

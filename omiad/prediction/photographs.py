@@ -3,14 +3,14 @@
 import hashlib
 import logging
 import os
-import stat
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from omiad.data.images import IMAGE_SUFFIXES
+from omiad.data.opening import IMAGE_SUFFIXES
 from omiad.errors import InputError, MissingInputError
+from omiad.files import check_regular
 from omiad.prediction.journal import JOURNAL
 
 logger = logging.getLogger(__name__)
@@ -117,12 +117,10 @@ def _below(root: Path) -> Iterator[Photograph]:
 def _photograph(path: Path, name: str) -> Photograph:
     """Describe a file; a pipe or a device would block whoever opens it."""
     try:
-        status = os.stat(path)
-    except OSError as error:
-        return Photograph(path, name, fault=f"'{path}' cannot be read ({error.strerror}).")
-    if not stat.S_ISREG(status.st_mode):
-        return Photograph(path, name, fault=f"'{path}' is no regular file. Remove it.")
-    return Photograph(path, name, (status.st_size, status.st_mtime_ns))
+        state = check_regular(path)
+    except InputError as error:
+        return Photograph(path, name, fault=str(error))
+    return Photograph(path, name, (state.st_size, state.st_mtime_ns))
 
 
 def _is_output(path: Path) -> bool:

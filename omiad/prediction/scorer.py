@@ -67,11 +67,14 @@ class Scorer:
     def _results(self, batch: Sequence[Photograph]) -> list[Scored | str]:
         """Return what was found in each photograph, or a sentence about why it is unreadable."""
         images: dict[int, Tensor] = {}
+        extractor = self._detector.extractor
         results: list[Scored | str] = [photograph.fault for photograph in batch]
         for i, photograph in enumerate(batch):
             if not photograph.fault:
                 try:
-                    images[i] = read_image(photograph.path, self._detector.extractor.image_size)
+                    images[i] = read_image(
+                        photograph.path, extractor.image_size, white_level=extractor.white_level
+                    )
                 except InputError as error:
                     results[i] = str(error)
         if images:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
 
+from omiad.data.opening import opened, upright_size
 from omiad.report.page import write_page
 from omiad.report.pictures import Map, Pixels, address, map_picture, scaled, thumbnail, to_bytes
 
@@ -88,8 +89,6 @@ class PredictionPage:
 
 def _aspect(path: Path) -> float:
     """Return width divided by height of a photograph, as its EXIF orientation shows it."""
-    with Image.open(path) as image:
-        width, height = image.size
-        if image.getexif().get(ExifTags.Base.Orientation) in range(5, 9):
-            width, height = height, width
+    with opened(path) as image:
+        width, height = upright_size(image)
     return round(width / height, 4)

@@ -27,7 +27,7 @@ SIDE, GREEN = 32, (9, 200, 30)
 def panel_of(folder: Path, *images: Kept, reference: str = "") -> np.ndarray:
     """Return the panel of images that all show one grey photograph, on a scale from 1 to 9."""
     Image.new("RGB", (SIDE, SIDE), (120, 120, 120)).save(folder / "a.png")
-    samples = [Sample(folder / "a.png", None, "bolt", "dent", "test")] * len(images)
+    samples = [Sample(folder / "a.png", (), "bolt", "dent", "test")] * len(images)
     record = {"map_range": [1.0, 9.0], "model": {"image_size": SIDE}, "root": str(folder)}
     results = folder / "results.json"
     results.write_text(json.dumps({"protocol": "p", "categories": {}, "mean": {}, **record}))
