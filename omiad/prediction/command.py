@@ -5,7 +5,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from omiad.detector import Detector
@@ -102,10 +102,11 @@ def _score(
         if row["entry"]:
             page.add(number, row["entry"])
     try:
-        for row in scorer.rows(photographs, first=journal.num_rows):
-            if row["entry"] and not page.add(journal.num_rows, row["entry"]):
-                row["entry"] = None  # the page is full of more anomalous photographs
-            journal.add(row)
+        with closing(scorer.rows(photographs, first=journal.num_rows)) as rows:
+            for row in rows:
+                if row["entry"] and not page.add(journal.num_rows, row["entry"]):
+                    row["entry"] = None  # the page is full of more anomalous photographs
+                journal.add(row)
     except KeyboardInterrupt:
         done = f"{journal.num_rows} of {len(photographs)}"
         logger.warning("Interrupted after %s photographs. The same command goes on.", done)
@@ -150,4 +151,6 @@ def _write_table(path: Path, journal: Journal) -> None:
         table.writerow(COLUMNS)
         for row in journal.rows():
             score = "" if row["score"] is None else f"{row['score']:.6g}"
-            table.writerow([cell(row["image"]), score, row["overlay"], cell(row["error"])])
+            table.writerow(
+                [cell(row["image"]), score, row["overlay"], cell(one_line(row["error"]))]
+            )

@@ -54,8 +54,11 @@ def find_photographs(given: Sequence[str]) -> list[Photograph]:
     found: dict[str, Photograph] = {}  # by their real path
     for path in map(Path, given):
         if os.path.isdir(path):
-            for photograph in sorted(_below(path), key=lambda each: each.path):
-                found.setdefault(os.path.realpath(photograph.path), photograph)
+            below: dict[str, Photograph] = {}
+            for real, photograph in _below(path):
+                below.setdefault(real, photograph)  # the direct path comes first
+            for real, photograph in sorted(below.items(), key=lambda each: each[1].path):
+                found.setdefault(real, photograph)
         else:
             found.setdefault(os.path.realpath(path), _photograph(path, path.name))
     shown = ", ".join(f"'{path}'" for path in given)
@@ -75,40 +78,42 @@ def digest(photographs: Sequence[Photograph]) -> str:
     return whole.hexdigest()
 
 
-def _below(root: Path) -> Iterator[Photograph]:
-    """Yield the image files below a folder, those behind links last and only if they are new."""
+def _below(root: Path) -> Iterator[tuple[str, Photograph]]:
+    """Yield the image files below a folder by their real paths, those behind links last."""
     pending, seen, linked = deque([root]), set[str](), list[Path]()
     left_out: Counter[str] = Counter()
     while pending:
         folder = pending.pop()
-        real = Path(os.path.realpath(folder))
-        if str(real) in seen:
+        real = os.path.realpath(folder)
+        if real in seen:
             continue
-        seen.add(str(real))
+        seen.add(real)
         try:
             with os.scandir(folder) as listing:
                 entries = [entry for entry in listing if not entry.name.startswith(".")]
         except OSError as error:
             fault = f"The folder '{folder}' cannot be listed ({error.strerror}). Unlock it."
-            yield Photograph(folder, folder.relative_to(root).as_posix(), fault=fault)
+            yield real, Photograph(folder, folder.relative_to(root).as_posix(), fault=fault)
             continue
+        below = folder.relative_to(root)
         for entry in entries:
-            path, suffix = folder / entry.name, Path(entry.name).suffix.lower()
-            if _is_output(Path(os.path.realpath(path) if entry.is_symlink() else real / path.name)):
+            path, is_link = folder / entry.name, entry.is_symlink()
+            suffix = os.path.splitext(entry.name)[1].lower()
+            if _is_output(os.path.realpath(path) if is_link else os.path.join(real, entry.name)):
                 left_out[f"'{path}' (an output of omiad)"] += 1
-            elif os.path.isdir(path):  # links come last: the direct path is the better name
-                (pending.appendleft if entry.is_symlink() else pending.append)(path)
+            elif os.path.isdir(path) if is_link else entry.is_dir():
+                (pending.appendleft if is_link else pending.append)(path)
             elif suffix not in IMAGE_SUFFIXES:
                 left_out[suffix or "files without a suffix"] += 1
-            elif entry.is_symlink():
+            elif is_link:
                 linked.append(path)
             else:
-                seen.add(str(real / path.name))
-                yield _photograph(path, path.relative_to(root).as_posix())
-    for path in sorted(linked):
-        if (target := os.path.realpath(path)) not in seen:
-            seen.add(target)
-            yield _photograph(path, path.relative_to(root).as_posix())
+                yield (
+                    os.path.join(real, entry.name),
+                    _photograph(path, (below / path.name).as_posix()),
+                )
+    for path in linked:
+        yield os.path.realpath(path), _photograph(path, path.relative_to(root).as_posix())
     if left_out:
         counts = ", ".join(f"{num} {kind}" for kind, num in sorted(left_out.items()))
         logger.info("left out of '%s': %s", root, counts)
@@ -123,9 +128,10 @@ def _photograph(path: Path, name: str) -> Photograph:
     return Photograph(path, name, (state.st_size, state.st_mtime_ns))
 
 
-def _is_output(path: Path) -> bool:
+def _is_output(path: str) -> bool:
     """Return whether omiad wrote a folder or file of pictures, by what lies beside it."""
-    beside = [path.with_name(name) for name in _OUTPUTS.get(path.name, ())]
+    folder, name = os.path.split(path)
+    beside = [Path(folder, each) for each in _OUTPUTS.get(name, ())]
     return any(each.is_file() and (each.suffix != ".html" or _is_page(each)) for each in beside)
 
 

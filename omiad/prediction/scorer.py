@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,7 +49,7 @@ class Scorer:
         self._folder, self._batch_size = folder, batch_size
         self._scale: list[float] = detector.map_range.tolist()
 
-    def rows(self, photographs: Sequence[Photograph], *, first: int) -> Iterator[Row]:
+    def rows(self, photographs: Sequence[Photograph], *, first: int) -> Generator[Row, None, None]:
         """Yield the rows of the photographs from number `first` on, each with its overlay written.
 
         The batches are those of a run from the beginning, so that rounding changes no score.

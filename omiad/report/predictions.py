@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from omiad.data.opening import opened, upright_size
+from omiad.errors import InputError
 from omiad.report.page import write_page
 from omiad.report.pictures import Map, Pixels, address, map_picture, scaled, thumbnail, to_bytes
 
@@ -88,7 +89,10 @@ class PredictionPage:
 
 
 def _aspect(path: Path) -> float:
-    """Return width divided by height of a photograph, as its EXIF orientation shows it."""
-    with opened(path) as image:
-        width, height = upright_size(image)
+    """Return width divided by height of an upright photograph; 1 if the file is gone."""
+    try:
+        with opened(path) as image:
+            width, height = upright_size(image)
+    except InputError:
+        return 1.0
     return round(width / height, 4)
