@@ -20,6 +20,14 @@ class MissingInputError(InputError, FileNotFoundError):
         return str(self.args[0])
 
 
+class NotFiniteError(InputError):
+    """A score is NaN or infinite; `index` is the position of the image in its batch."""
+
+    def __init__(self, message: str, *, index: int) -> None:
+        super().__init__(message)
+        self.index = index
+
+
 MOST_NAMED = 10
 """Most faults of one kind that a message names."""
 

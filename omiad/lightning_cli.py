@@ -1,23 +1,21 @@
 """`omiad fit` and `omiad test` on LightningCLI."""
 
-import argparse
 import inspect
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml  # a dependency of Lightning and jsonargparse, whose files it reads here
+import yaml  # a dependency of Lightning and jsonargparse
 from lightning import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 
-from omiad import modules
 from omiad.callbacks import Evaluation, LastCheckpoint, TrainingCurves
-from omiad.checkpoint import CHECKPOINT_KEY, read_checkpoint
 from omiad.data import FeatureDataModule
 from omiad.errors import InputError
 from omiad.modules import DetectionModule, TrainingModule
+from omiad.settings import checkpoint_defaults
 
 logger = logging.getLogger(__name__)
 
@@ -25,12 +23,10 @@ RUN = {
     "config": ("Configuration file, one or more; any option beats it", ""),
     "run_dir": ("Folder of this run", "a new one under runs/"),
     "ckpt_path": ("Checkpoint to test, or to resume a fit from", ""),
+    "trust": ("Class path of your own network, imported if a checkpoint names it", ""),
     "seed_everything": ("Seed of initial weights, noise and data order", "0"),
 }
 """What the options of a run mean, and their defaults."""
-
-SOURCES = ("teacher", "detector")
-"""Model arguments that name a checkpoint; the run takes its data settings from there."""
 
 _LOAD = DetectionModule.load  # jsonargparse wants the same object for every parser
 
@@ -85,6 +81,7 @@ class OmiadCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the run folder and the options of callbacks; link the one seed to all its users."""
         parser.add_argument("--run_dir", type=str | None, default=None, help=RUN["run_dir"][0])
+        parser.add_argument("--trust", type=str | None, default=None, help=RUN["trust"][0])
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
         if self.is_test:
             parser.add_argument("--ckpt_path", type=str, help=RUN["ckpt_path"][0])
@@ -127,105 +124,3 @@ def run_logger(run_dir: str | None, kind: str) -> CSVLogger:
             f"for a new folder; a fit is resumed with --ckpt_path {run_dir}/checkpoints/last.ckpt."
         )
     return CSVLogger(run_dir, name="", version="")
-
-
-def checkpoint_defaults(command: str, options: Sequence[str]) -> dict[str, Any]:
-    """Return a configuration made from the checkpoint that the options name, if they name one."""
-    if {"-h", "--help"} & {*options}:
-        return {}
-    parser = argparse.ArgumentParser(f"omiad {command}", add_help=False, allow_abbrev=False)
-    parser.add_argument("-c", "--config", action="append", default=[])
-    parser.add_argument("--ckpt_path")
-    flags = [f"--model.{prefix}{name}" for prefix in ("", "init_args.") for name in SOURCES]
-    parser.add_argument(*flags, dest="source")
-    given, _ = parser.parse_known_args(options)
-    asked: dict[str, Any] = {}
-    for path in map(Path, given.config):
-        config = read_config(path) if path.is_file() else None  # the parser reports a missing file
-        model = config.get("model") if isinstance(config, dict) else None
-        if isinstance(model, dict):
-            asked |= model | (model.get("init_args") or {})
-    if command == "test":
-        if "class_path" in asked:
-            raise InputError(
-                f"`omiad test` takes no configuration of a fit: '{', '.join(given.config)}'. Leave "
-                f"--config out: the checkpoint of --ckpt_path knows its settings."
-            )
-        if given.ckpt_path is None:
-            raise InputError("`omiad test` needs --ckpt_path, the checkpoint to score with.")
-        return test_defaults(given.ckpt_path)
-    if given.ckpt_path is not None:
-        holds = read_checkpoint(given.ckpt_path)[CHECKPOINT_KEY]["module"]
-        name = asked.get("class_path", holds).rpartition(".")[2]
-        if name != holds:
-            raise InputError(
-                f"{holds} wrote '{given.ckpt_path}', but the configuration asks for {name}. "
-                f"Leave --config out: the checkpoint knows its model."
-            )
-        return fit_defaults(given.ckpt_path)
-    source = given.source or next(filter(None, map(asked.get, SOURCES)), None)
-    return {"data": data_defaults(source)} if source else {}
-
-
-def read_config(path: Path) -> Any:
-    """Return what a configuration file says."""
-    try:
-        return yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"'{path}' is not valid YAML: {reason}. Correct the file.") from error
-
-
-def data_defaults(path: str) -> dict[str, Any]:
-    """Return the data settings of a checkpoint; the backbone's weights come from its file."""
-    checkpoint = read_checkpoint(path)
-    data = checkpoint.get("datamodule_hyper_parameters", {})
-    used = checkpoint[CHECKPOINT_KEY]["detector"]["extractor"]
-    kept = {n: used.get(n, data[n]) for n in data if n not in ("_instantiator", "seed")}
-    return {**kept, "weights": path}
-
-
-def test_defaults(path: str) -> dict[str, Any]:
-    """Return a configuration that tests a checkpoint as its run left it."""
-    spec = read_checkpoint(path)[CHECKPOINT_KEY]["detector"]
-    names = ("scoring", "t_init", "num_steps", "eta", "num_noise_draws")
-    model = {name: spec[name] for name in names}
-    return {"seed_everything": spec["seed"], "model": model, "data": data_defaults(path)}
-
-
-def fit_defaults(path: str) -> dict[str, Any]:
-    """Return a configuration that resumes the run of a checkpoint.
-
-    Weights of backbone and teacher come from the checkpoint, since their own files may be gone. The
-    options of the trainer come from the run folder, if the checkpoint still lies in it.
-    """
-    checkpoint = read_checkpoint(path)
-    record, model = checkpoint[CHECKPOINT_KEY], dict(checkpoint.get("hyper_parameters", {}))
-    name = record["module"]
-    model.pop("_instantiator", None)
-    class_path = model.pop("_class_path", f"omiad.modules.{name}")
-    if class_path == f"omiad.modules.{name}" and name not in modules.__all__:
-        raise InputError(
-            f"{name} wrote '{path}', but this version of omiad does not know it. Use the version "
-            f"that wrote the checkpoint."
-        )
-    if record["code"]:
-        raise InputError(
-            f"'{path}' was trained with {' and '.join(record['code'])} given as Python objects, "
-            f"which no checkpoint holds. Resume the run in Python: trainer.fit(..., ckpt_path=...)."
-        )
-    model |= {source: path for source in SOURCES if source in model}
-    if name == "AMDMModule":  # a module built in Python leaves no configuration of its network
-        network = record["detector"]["network"]
-        arguments = {k: v for k, v in network["init_args"].items() if k != "channels"}
-        model.setdefault("network", {**network, "init_args": arguments})
-    of_run = Path(path).resolve().parent.parent / "config.yaml"
-    run = read_config(of_run) if of_run.is_file() else None
-    run = run if isinstance(run, dict) and isinstance(run.get("trainer"), dict) else {"trainer": {}}
-    run["trainer"].pop("logger", None)
-    return {
-        "seed_everything": model.pop("seed", 0),
-        "model": {"class_path": class_path, "init_args": model},
-        "data": data_defaults(path),
-        **{section: run[section] for section in ("trainer", "checkpoint") if section in run},
-    }

@@ -120,6 +120,14 @@ class FeatureDataModule(LightningDataModule):
         self._extractor: FeatureExtractor | None = None
         self._features: dict[Split, FeatureCache | StreamedFeatures] = {}
 
+    @classmethod
+    def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> Any:
+        """Refuse: Lightning would import and call what the checkpoint names."""
+        raise InputError(
+            "FeatureDataModule.load_from_checkpoint would run code that a checkpoint names. Give "
+            "the settings of the data as arguments."
+        )
+
     def setup(self, stage: str | None = None) -> None:
         """List the files and, for training, open or build the cache."""
         if stage in ("test", None) and not self.samples("test"):
@@ -240,7 +248,7 @@ class FeatureDataModule(LightningDataModule):
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Compute the features of photographs, which are not cached, on the device."""
         kind = {PhotographBatch: FeatureBatch, ImageBatch: ScoringBatch}.get(type(batch))
-        return batch if kind is None else kind(self._extraction.features(batch.images), *batch[1:])
+        return batch if kind is None else kind(self.extractor.features(batch.images), *batch[1:])
 
     @property
     def _share(self) -> dict[str, int]:

@@ -110,7 +110,7 @@ class StreamedFeatures(Dataset[Tensor]):
 
     def _compute_one(self, index: int) -> Tensor:
         image = self.extraction.read(self._paths[index], self.extraction.extractor.image_size)
-        return self.extraction.features(image[None])[0].cpu()
+        return self.extraction.extractor.features(image[None])[0].cpu()
 
     def _measure(self) -> FeatureStatistics:
         logger.info("features: reading %d images for their statistics", len(self))

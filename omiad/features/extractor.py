@@ -22,6 +22,10 @@ Grid = Literal["uniad", "average", "patchcore"]
 """How a feature map is brought to the grid; see `FeatureExtractor`."""
 
 
+FIXED_BATCH = 8
+"""Images in each forward pass on an accelerator."""
+
+
 class FeatureExtractor(nn.Module):
     """A frozen backbone whose feature maps are resized to one grid and concatenated.
 
@@ -120,9 +124,13 @@ class FeatureExtractor(nn.Module):
         return super().train(False)
 
     def features(self, images: Tensor) -> Tensor:
-        """Return the result of `forward` in float16, as a cache and every score use it."""
-        features: Tensor = self(images)
-        return features.half()
+        """Return the result of `forward` in float16, as training, a cache and every score use it.
+
+        The features of an image are the same to the last bit, whatever else is in the batch.
+        """
+        images = images.to(self.mean.device)
+        parts = [self(part).half() for part in fixed_batches(images)]
+        return torch.cat(parts)[: len(images)]
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
@@ -153,6 +161,18 @@ class FeatureExtractor(nn.Module):
         if self.grid == "patchcore":
             x = F.avg_pool2d(x, 3, stride=1, padding=1)
         return F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
+
+
+def fixed_batches(batch: Tensor) -> Sequence[Tensor]:
+    """Split a batch into parts of one length; the last part is filled up with its last image.
+
+    A kernel for another length may round differently, so a result that must not depend on the rest
+    of the batch is computed in these parts. On a CPU a part is one image, which is the fastest
+    there. Elsewhere it is `FIXED_BATCH` images, which take little longer than a single one.
+    """
+    length = 1 if batch.device.type == "cpu" else FIXED_BATCH
+    filling = batch[-1:].expand(-len(batch) % length, *batch.shape[1:])
+    return torch.split(torch.cat([batch, filling]), length)
 
 
 def weights_hash(module: nn.Module) -> str:

@@ -1,4 +1,4 @@
-"""Compute the features of image files in batches of one size."""
+"""Compute the features of image files."""
 
 import gc
 import logging
@@ -23,11 +23,11 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-READING_RULES = 1
-"""Version of the rules by which an image file becomes pixels; raise it when they change."""
+READING_RULES = 2
+"""Version of the rules by which an image file becomes features; raise it when they change."""
 
 BATCH_SIZE = 32
-"""Images in each forward pass of the backbone, in a cache as in a test."""
+"""Images that are read at once, for a cache as for a test."""
 
 FeaturesOfFiles = tuple[Tensor, Sequence[str], Sequence[str]]
 """Raw features (B, C, h, w) of files, float16 on the CPU; the stamps and SHA-256s of the files."""
@@ -99,7 +99,7 @@ class Extraction:
 
     extractor: FeatureExtractor  # on the device where it runs
     read: Callable[[Path, int], Tensor]  # a file as uint8 (3, size, size); workers pickle it
-    batch_size: int = BATCH_SIZE  # of each forward pass
+    batch_size: int = BATCH_SIZE  # images that are read at once
     num_workers: int = 0  # processes that read images
 
     def batches(self, paths: Sequence[Path]) -> Iterator[FeaturesOfFiles]:
@@ -112,18 +112,7 @@ class Extraction:
             collate_fn=partial(_read_files, size=self.extractor.image_size, read=self.read),
         )
         for pixels, stamps, contents in track(loader, "features", total=len(loader)):
-            yield self.features(pixels).cpu().contiguous(), stamps, contents
-
-    def features(self, images: Tensor) -> Tensor:
-        """Compute the features (B, C, h, w), half precision, of images (B, 3, S, S), uint8.
-
-        The extractor always gets `batch_size` images. A kernel for another shape may round
-        differently, and the features of an image must not depend on the rest of the batch.
-        """
-        images = images.to(self.extractor.mean.device)
-        padding = images[-1:].expand(-len(images) % self.batch_size, -1, -1, -1)
-        parts = torch.split(torch.cat([images, padding]), self.batch_size)
-        return torch.cat([self.extractor.features(part) for part in parts])[: len(images)]
+            yield self.extractor.features(pixels).cpu().contiguous(), stamps, contents
 
 
 def _read_files(

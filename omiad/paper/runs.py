@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 from omiad.errors import InputError, MissingInputError
 from omiad.files import write_whole
-from omiad.lightning_cli import OmiadCLI, read_config
+from omiad.lightning_cli import OmiadCLI
+from omiad.settings import read_config
 
 logger = logging.getLogger(__name__)
 

@@ -72,7 +72,7 @@ def predict(
             "version of omiad": __version__,
         }
         journal = Journal(folder / JOURNAL, made_of)
-        scorer = Scorer(detector, checkpoint=ckpt_path, folder=folder, batch_size=batch_size)
+        scorer = Scorer(detector, folder=folder, batch_size=batch_size)
         _score(scorer, photographs, journal=journal, page=page)
         unreadable = [one_line(row["image"]) for row in journal.rows() if row["error"]]
         num_scored = len(photographs) - len(unreadable)

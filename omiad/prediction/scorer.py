@@ -1,18 +1,16 @@
 """Photographs to rows: each photograph is read, scored and drawn."""
 
-import math
 import re
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from omiad.data.images import read_image
 from omiad.detector import Detector
-from omiad.errors import InputError
+from omiad.errors import InputError, NotFiniteError
 from omiad.files import whole_file
 from omiad.prediction.journal import Row
 from omiad.prediction.photographs import Photograph
@@ -37,16 +35,12 @@ class Scorer:
 
     Args:
         detector: The model.
-        checkpoint: Its file, for messages.
         folder: Folder of the predictions.
         batch_size: Photographs scored at once.
     """
 
-    def __init__(
-        self, detector: Detector, *, checkpoint: str, folder: Path, batch_size: int
-    ) -> None:
-        self._detector, self._checkpoint = detector, checkpoint
-        self._folder, self._batch_size = folder, batch_size
+    def __init__(self, detector: Detector, *, folder: Path, batch_size: int) -> None:
+        self._detector, self._folder, self._batch_size = detector, folder, batch_size
         self._scale: list[float] = detector.map_range.tolist()
 
     def rows(self, photographs: Sequence[Photograph], *, first: int) -> Generator[Row, None, None]:
@@ -79,16 +73,14 @@ class Scorer:
                     results[i] = str(error)
         if images:
             stacked = torch.stack([*images.values()])
-            scores, maps = self._detector(stacked.to(self._detector.map_range.device))
+            try:
+                scores, maps = self._detector(stacked.to(self._detector.map_range.device))
+            except NotFiniteError as error:
+                path = batch[[*images][error.index]].path
+                raise InputError(f"'{path}' has no score. {error}") from error
             pixels = stacked.permute(0, 2, 3, 1).numpy()
             found = zip(pixels, maps.cpu().numpy(), scores.tolist(), strict=True)
             for i, scored in zip(images, map(Scored._make, found), strict=True):
-                if not (math.isfinite(scored.score) and np.isfinite(scored.anomaly_map).all()):
-                    raise InputError(
-                        f"The score of '{batch[i].path}' is not finite: the weights in "
-                        f"'{self._checkpoint}' are damaged, or their training diverged. Use "
-                        f"another checkpoint."
-                    )
                 results[i] = scored
         return results
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from omiad import AMDMModule, FeatureDataModule
 from omiad.callbacks import LastCheckpoint
-from omiad.checkpoint import CHECKPOINT_FORMAT
+from omiad.checkpoint import seal
 from omiad.cli import main
 from omiad.data.images import read_image
 from omiad.detector import Detector
@@ -358,8 +358,10 @@ def test_what_is_wrong_is_named_in_one_sentence(
     (tmp_path / "broken.yaml").write_text("model: [")
     (tmp_path / "half.ckpt").write_bytes(amdm.read_bytes()[:5000])
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
-    later = {"format": CHECKPOINT_FORMAT, "module": "LaterModule"}
-    torch.save({"state_dict": {}, "omiad": later}, tmp_path / "later.ckpt")
+    later = torch.load(amdm, weights_only=True)
+    later["omiad"]["module"] = later["hyper_parameters"]["_class_path"] = "LaterModule"
+    seal(later)
+    torch.save(later, tmp_path / "later.ckpt")
     for word, path in (("OUT", tmp_path), ("HOME", home), ("AMDM", amdm), ("OMIAD", omiad)):
         command = command.replace(f"={word}", f"={path}")
     assert named in error_of(command, capsys)

@@ -245,11 +245,12 @@ def test_a_score_that_is_no_number_names_image_and_checkpoint(
     checkpoint: Path, tmp_path: Path
 ) -> None:
     detector = copy.deepcopy(_load(checkpoint))
+    assert detector.source == f"'{checkpoint}'"
     for parameter in detector.denoiser.parameters():
         parameter.data.fill_(float("nan"))
     root = photographs(tmp_path / "photos", 2)
-    scorer = Scorer(detector, checkpoint="x.ckpt", folder=tmp_path, batch_size=2)
-    with pytest.raises(InputError, match=r"000\.png.*x\.ckpt"):
+    scorer = Scorer(detector, folder=tmp_path, batch_size=2)
+    with pytest.raises(InputError, match=rf"000\.png.*{checkpoint}"):
         list(scorer.rows(find_photographs([str(root)]), first=0))
     assert not (tmp_path / "overlays").exists()
 
