@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import ActionConfigFile, ArgumentParser  # type: ignore[attr-defined]
-from rich.console import Console
 
 from omiad.data import FeatureDataModule
 from omiad.devices import pick_device
 from omiad.errors import InputError, MissingInputError
 from omiad.features.cache import readable
 from omiad.features.store import INDEX, ROWS, FeatureStore, crc_of, map_rows, stores
+from omiad.terminal import console
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def cache_info(*, cache_dir: str = "~/.cache/omiad", json: bool = False) -> None
         json: Print one JSON array instead of lines.
     """
     records = [describe(store) for store in _stores(cache_dir)]
-    show = partial(Console().print, highlight=False, markup=False, soft_wrap=True)
+    show = partial(console().print, soft_wrap=True)
     if json:
         show(json_format.dumps(records, indent=2))
         return

@@ -49,6 +49,7 @@ class ExtractorSpec(TypedDict):
     stages: list[int]
     grid: Grid
     precision: Precision
+    white_level: int
 
 
 class NetworkSpec(TypedDict):

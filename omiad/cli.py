@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from itertools import takewhile
 
 from omiad.errors import InputError
+from omiad.names import printable
 from omiad.version import __version__
 
 COMMANDS = {
@@ -49,7 +50,8 @@ def main(args: Sequence[str] | None = None) -> None:
     try:
         _run(list(sys.argv[1:] if args is None else args))
     except InputError as error:
-        sys.stderr.write(f"omiad: error: {error}\n")
+        message = printable(str(error)).replace("\n", "\n  ")  # no name begins a line of its own
+        sys.stderr.write(f"omiad: error: {message}\n")
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         sys.stderr.write("omiad: interrupted\n")

@@ -3,12 +3,13 @@
 import errno
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from omiad.errors import InputError
+from omiad.errors import InputError, MissingInputError
 
 try:
     import fcntl
@@ -20,6 +21,34 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 MARGIN = 1 << 20
 """Free bytes below which a disk counts as full."""
+
+LARGEST = 4 * 2**30
+"""Most bytes of an input file; an image with as many pixels as Pillow allows takes less."""
+
+
+def check_regular(path: Path) -> os.stat_result:
+    """Return the state of a file, unless reading it could wait or go on for ever.
+
+    Raises:
+        MissingInputError: If the file does not exist.
+        InputError: If it is a folder, a pipe, a device or a socket, cannot be reached, or has more
+            than 4 GiB.
+    """
+    try:
+        state = path.stat()
+    except FileNotFoundError as error:
+        raise MissingInputError(
+            f"The file '{path}' is gone. Put it back, or start again without it."
+        ) from error
+    except OSError as error:  # a loop of links, a folder without permission
+        raise InputError(
+            f"'{path}' cannot be read ({error.strerror}). Correct or remove it."
+        ) from error
+    if not stat.S_ISREG(state.st_mode):
+        raise InputError(f"'{path}' is a folder, a pipe or a device, but not a file. Remove it.")
+    if state.st_size > LARGEST:
+        raise InputError(f"'{path}' has {state.st_size / 2**30:.0f} GiB. Give a smaller file.")
+    return state
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -38,11 +67,12 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, *, sync: bool = True) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`; rename the file there once it is whole.
 
     The file is synced to the disk before it gets its name. If the block fails, the temporary file
-    is removed and an existing file stays intact.
+    is removed and an existing file stays intact. Without `sync` the file survives the death of the
+    process, but not of the machine, and many small files are written faster.
 
     Raises:
         InputError: If the disk is full.
@@ -51,9 +81,11 @@ def whole_file(path: Path) -> Iterator[Path]:
     try:
         with full_disk_named(path):
             yield temporary
-            _sync(temporary)
-        os.replace(temporary, path)
-        _sync(path.parent)
+            if sync:
+                _sync(temporary)
+            os.replace(temporary, path)
+            if sync:
+                _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 

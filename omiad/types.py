@@ -16,7 +16,7 @@ class Sample:
 
     Attributes:
         image: Path of the image file.
-        mask: Path of the defect mask, None where there is none.
+        masks: Paths of the defect masks, which are united; empty where there is none.
         category: Product the image shows, the name of its folder.
         defect: Name of the defect, "good" for a normal image.
         split: The split the layout puts the image in.
@@ -25,7 +25,7 @@ class Sample:
     """
 
     image: Path
-    mask: Path | None
+    masks: tuple[Path, ...]
     category: str
     defect: str
     split: Literal["train", "test"]

@@ -152,4 +152,5 @@ def _weights(detector: Detector) -> dict[str, str]:
 def _settings(detector: Detector) -> dict[str, Any]:
     known = {**detector.extractor.config, **detector.spec}
     names = ("kind", "t_init", "num_steps", "eta", "num_noise_draws", "scoring")
-    return {name: known[name] for name in (*names, "backbone", "image_size", "feature_size")}
+    read = ("backbone", "image_size", "feature_size", "white_level")
+    return {name: known[name] for name in (*names, *read)}

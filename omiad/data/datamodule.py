@@ -17,7 +17,7 @@ from omiad.data.sampling import EpochSampler, EvaluationSampler, Sampling
 from omiad.errors import InputError
 from omiad.features import Extraction, FeatureCache, FeatureExtractor, StreamedFeatures
 from omiad.features.cache import compute_missing
-from omiad.features.extractor import Grid, Precision
+from omiad.features.extractor import WHITE_LEVEL, Grid, Precision
 from omiad.features.normalization import FeatureStatistics
 from omiad.features.reading import BATCH_SIZE, FileLoader
 from omiad.types import FeatureBatch, ImageBatch, ScoringBatch
@@ -55,6 +55,8 @@ class FeatureDataModule(LightningDataModule):
         grid: How feature maps are resized to the grid: uniad (as in the paper: bilinear with
             aligned corners), average (bilinear with antialiasing, which averages where a map
             shrinks), or patchcore (means over 3 x 3 windows, then average).
+        white_level: Value of 16-bit photographs that becomes white: 1023 if the camera has 10 bits,
+            4095 for 12. The model keeps the value. Photographs of 8 bits do not depend on it.
         cache: Features to keep on disk: of the training images (true), of all images (all), or of
             none (false, which runs the backbone in every step to the same numbers).
         cache_dir: Folder of the feature caches. An image takes channels x grid x grid x 2 bytes.
@@ -80,6 +82,7 @@ class FeatureDataModule(LightningDataModule):
         feature_size: int = 32,
         stages: list[int] | None = None,
         grid: Grid = "uniad",
+        white_level: int = WHITE_LEVEL,
         cache: Cache = True,
         cache_dir: str = "~/.cache/omiad",
         sampling: Sampling = "natural",
@@ -96,7 +99,7 @@ class FeatureDataModule(LightningDataModule):
                 f"least 0, but got {batch_size}, {num_workers} and {seed}."
             )
         self.root = Path(root).expanduser()
-        self.image_size = image_size
+        self.image_size, self.white_level = image_size, white_level
         cached: dict[Cache, tuple[Split, ...]] = {True: ("train",), "all": ("train", "test")}
         self._cached_splits = cached.get(cache, ())
         self.cache_dir = Path(cache_dir).expanduser()
@@ -111,6 +114,7 @@ class FeatureDataModule(LightningDataModule):
             feature_size=feature_size,
             stages=stages,
             grid=grid,
+            white_level=white_level,
             seed=seed,
         )
         self._extractor: FeatureExtractor | None = None
@@ -152,7 +156,7 @@ class FeatureDataModule(LightningDataModule):
         if extractor is not self._extractor:
             self._features.clear()
         self._extractor = extractor
-        self.image_size = extractor.image_size
+        self.image_size, self.white_level = extractor.image_size, extractor.white_level
 
     def features(self, split: Split) -> FeatureCache | StreamedFeatures:
         """Return the features of a split; if it is cached, compute those that are missing first."""
@@ -178,7 +182,8 @@ class FeatureDataModule(LightningDataModule):
 
     @property
     def _extraction(self) -> Extraction:
-        return Extraction(self.extractor, read_image, num_workers=self.num_workers)
+        read = partial(read_image, white_level=self.extractor.white_level)
+        return Extraction(self.extractor, read, num_workers=self.num_workers)
 
     def samples(self, split: Split) -> PackedSamples:
         """Return the samples of a split; `index` in the batches is the position in this list."""
@@ -216,7 +221,7 @@ class FeatureDataModule(LightningDataModule):
         cached = features if isinstance(features, FeatureCache) else None
         groups = category.numpy() if self.sampling == "balanced" else None
         return ResumableLoader(
-            TrainingItems(samples, category, self.image_size, cached),
+            TrainingItems(samples, category, self.image_size, cached, self.white_level),
             EpochSampler(len(samples), seed=self.seed, groups=groups, **self._share),
             batch_size=self.batch_size,
             **self._loading,
@@ -226,7 +231,11 @@ class FeatureDataModule(LightningDataModule):
         """Return this process's share of the test images, in order; a step gets `ScoringBatch`."""
         cached = self.features("test") if "test" in self._cached_splits else None
         dataset = ImageDataset(
-            self.samples("test"), self.image_size, prepare_mask=self.prepare_mask, features=cached
+            self.samples("test"),
+            self.image_size,
+            prepare_mask=self.prepare_mask,
+            features=cached,
+            white_level=self.white_level,
         )
         return FileLoader(
             dataset,

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from omiad.errors import InputError
 from omiad.metrics import METRICS
@@ -15,6 +15,7 @@ from omiad.metrics.bootstrap import ScoredImages, deviations, draw, interval, me
 from omiad.metrics.ranking import Array
 from omiad.metrics.table import HEADINGS, figures_table
 from omiad.results import Bootstrap, images_path, read_images, read_results, refuse_other_measures
+from omiad.terminal import console
 
 
 class Difference(NamedTuple):
@@ -78,7 +79,7 @@ def compare(
         first, second = (subtracted, paths) if minus else (paths[:1], paths[1:])
         found = differences(first, second, num=num_resamples, seed=seed)
         table = _differences_table(found, first, second)
-    Console().print(table)
+    console().print(table)
 
 
 def differences(
@@ -149,11 +150,15 @@ def _differences_table(
     found: dict[str, dict[str, Difference]], first: Sequence[Path], second: Sequence[Path]
 ) -> Table:
     real = sum(each.is_real for each in found["mean"].values())
-    rows: dict[str, list[str]] = {}
+    rows: dict[str, list[str | Text]] = {}
     for name, row in found.items():
-        texts = {key: "{:+.1f}\n{:.1f}\n{:.1f}".format(*(100 * x for x in row[key])) for key in row}
-        bold = {key: f"[bold]{text}[/bold]" for key, text in texts.items() if row[key].is_real}
-        rows[name] = [(texts | bold).get(key, "-") for key in HEADINGS]
+        texts = {
+            key: Text("{:+.1f}\n{:.1f}\n{:.1f}".format(*(100 * x for x in difference)))
+            for key, difference in row.items()
+        }
+        for key, text in texts.items():
+            text.stylize("bold" if row[key].is_real else "")
+        rows[name] = [texts.get(key, "-") for key in HEADINGS]
     return figures_table(
         rows,
         title=f"{', '.join(map(str, second))} minus {', '.join(map(str, first))}",

@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import track
 from torch import Tensor
 
-from omiad.data.images import load_mask
 from omiad.data.layouts import Layout, index_dataset
+from omiad.data.masks import load_mask
 from omiad.errors import InputError
 from omiad.evaluation.evaluator import Evaluator
 from omiad.evaluation.maps import complain, find_maps, read_map, read_scores
 from omiad.evaluation.options import EvaluationOptions
 from omiad.protocols import Protocol
 from omiad.results import Bootstrap
+from omiad.terminal import track
 from omiad.types import Labels, Sample
 
 _BATCH_SIZE = 16
@@ -99,7 +99,7 @@ def _batches(
     faults: list[str] = []
     side = protocol.given_size
     starts = range(0, len(samples), _BATCH_SIZE)
-    for start in track(starts, description="evaluate", transient=True):
+    for start in track(starts, "evaluate"):
         maps, stop = [], min(start + _BATCH_SIZE, len(samples))
         for file in files[start:stop]:
             try:
@@ -115,7 +115,7 @@ def _batches(
             images, index = samples[start:stop], torch.arange(start, stop)
             masks = torch.stack([_mask(sample, protocol) for sample in images])
             is_anomalous = torch.tensor([sample.is_anomalous for sample in images])
-            is_drawn = torch.tensor([sample.mask is not None for sample in images])
+            is_drawn = torch.tensor([bool(sample.masks) for sample in images])
             yield torch.stack(maps), Labels(is_anomalous, masks, is_drawn | ~is_anomalous, index)
     complain(
         f"Protocol {protocol.name} takes maps of {side} x {side} finite scores (another side: "
@@ -125,6 +125,6 @@ def _batches(
 
 
 def _mask(sample: Sample, protocol: Protocol) -> Tensor:
-    if sample.mask is None:
+    if not sample.masks:
         return torch.zeros(protocol.map_size, protocol.map_size, dtype=torch.bool)
-    return protocol.prepare_mask(load_mask(sample.mask, image=sample.image))
+    return protocol.prepare_mask(load_mask(sample.masks, image=sample.image))

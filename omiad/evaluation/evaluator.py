@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from omiad.evaluation.options import EvaluationOptions
@@ -15,6 +14,7 @@ from omiad.protocols import Protocol
 from omiad.report import KeptImages, gallery_path, write_gallery
 from omiad.results import write_results
 from omiad.scoring import map_scale
+from omiad.terminal import console
 from omiad.types import Labels, Prediction, Sample
 
 logger = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ class Evaluator:
 
         `scale` and `references` are those of `write_gallery`, `about` goes to `write_results`.
         """
-        Console().print(results_table(self.results, steps=self.protocol.sentence))
+        console().print(results_table(self.results, steps=self.protocol.sentence))
         write_results(
             path,
             self.results,

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
+from omiad.data.opening import opened
 from omiad.errors import BROKEN_ARCHIVE, InputError, MissingInputError
 from omiad.metrics import Results
 from omiad.report import gallery_path
@@ -22,9 +22,6 @@ T = TypeVar("T")
 
 MAP_SUFFIXES = frozenset({".npy", ".npz", ".png", ".tif", ".tiff"})
 """Suffixes of map files; case is ignored."""
-
-_UNREADABLE = (*BROKEN_ARCHIVE, SyntaxError, Image.DecompressionBombError)
-"""What Pillow and numpy raise for broken files."""
 
 _MAX_NAMED = 20
 _EXACT_INTEGERS = 2**24
@@ -79,11 +76,14 @@ def _read_array(path: Path) -> NDArray[Any]:
                 held = np.load(file, allow_pickle=False)
                 arrays = [held] if isinstance(held, np.ndarray) else [*held.values()]
         else:
-            with Image.open(path) as image:
+            with opened(path) as image:
                 if image.mode == "P":
                     raise ValueError("its numbers are colours of a palette, not scores")
+                image.load()  # numpy would hide an error
                 arrays = [np.array(image)] * getattr(image, "n_frames", 1)
-    except _UNREADABLE as error:
+    except InputError:
+        raise
+    except BROKEN_ARCHIVE as error:
         raise InputError(f"'{path}' cannot be read as a map ({error}).") from error
     if len(arrays) != 1:
         raise InputError(f"'{path}' holds {len(arrays)} arrays. Save the map alone.")

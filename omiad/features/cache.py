@@ -97,8 +97,7 @@ class StreamedFeatures(Dataset[Tensor]):
         self._paths = [sample.image for sample in samples]
         # Calibration asks for the same few images again and again.
         self._features = lru_cache(_NUM_RECENT)(self._compute_one)
-        # A file without a stamp is known by its content.
-        key = _key((str(path), stamp_of(path) or content_of(path)) for path in self._paths)
+        key = _key((str(path), _identity(path)) for path in self._paths)
         store = FeatureStore.open(cache_dir, root, extraction.extractor)
         split = f"streamed-{samples[0].split}"
         self.statistics = store.statistics(split, key, [], self._measure)
@@ -140,14 +139,26 @@ def _compare(images: dict[str, Path], store: FeatureStore) -> tuple[list[str], l
     """Return the images to compute, and new entries for images whose stamp alone differs."""
     missing, touched = [], []
     for name, path in images.items():
-        entry, stamp = store.entries.get(name), stamp_of(path)
-        if entry is not None and stamp and entry.stamp == stamp:
-            continue
-        if entry is None or content_of(path) != entry.content:
-            missing.append(name)
-        elif entry.stamp != stamp:
-            touched.append(entry._replace(stamp=stamp))
+        entry = store.entries.get(name)
+        try:
+            stamp = stamp_of(path)
+            if entry is not None and stamp and entry.stamp == stamp:
+                continue
+            if entry is None or content_of(path) != entry.content:
+                missing.append(name)
+            elif entry.stamp != stamp:
+                touched.append(entry._replace(stamp=stamp))
+        except InputError:
+            missing.append(name)  # reading it says what is wrong, with all others
     return missing, touched
+
+
+def _identity(path: Path) -> str:
+    """Return what a file is known by; a file without a stamp is known by its content."""
+    try:
+        return stamp_of(path) or content_of(path)
+    except InputError:
+        return ""  # measuring, which reads the file, says what is wrong
 
 
 def _compute(images: dict[str, Path], store: FeatureStore, extraction: Extraction) -> None:

@@ -13,6 +13,9 @@ from torch.nn import functional as F  # noqa: N812 (the field's spelling)
 from omiad.errors import InputError
 from omiad.features.backbone import build_backbone, load_weights
 
+WHITE_LEVEL = 65_535
+"""Brightest value of a 16-bit photograph, unless its camera has fewer bits."""
+
 Precision = Literal["float32", "bfloat16", "float16"]
 
 Grid = Literal["uniad", "average", "patchcore"]
@@ -41,6 +44,8 @@ class FeatureExtractor(nn.Module):
             `patchcore`: the mean over 3 x 3 windows with zeros beyond the border, then `average`
             (Roth et al. 2022, PatchCore, eq. 2).
         precision: Precision of the backbone; the weights stay float32.
+        white_level: Value of 16-bit photographs that becomes white; who reads photographs for this
+            extractor takes the value from here (`omiad.data.read_image`).
         seed: Seed of random weights.
 
     Attributes:
@@ -62,6 +67,7 @@ class FeatureExtractor(nn.Module):
         stages: Sequence[int] | None = None,
         grid: Grid = "uniad",
         precision: Precision = "float32",
+        white_level: int = WHITE_LEVEL,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -71,12 +77,18 @@ class FeatureExtractor(nn.Module):
                 f"image_size {image_size}, feature_size {feature_size} and stages "
                 f"{'default' if stages is None else list(stages)}."
             )
+        if not 1 <= white_level <= WHITE_LEVEL:
+            raise InputError(
+                f"white_level must lie in 1..{WHITE_LEVEL}, but got {white_level}. Give the "
+                f"brightest value of the camera: 1023 for 10 bits, 4095 for 12."
+            )
         for name, value, kind in (("grid", grid, Grid), ("precision", precision, Precision)):
             if value not in (known := get_args(kind)):
                 raise InputError(f"{name} must be one of {', '.join(known)}, but got '{value}'.")
         self.image_size = image_size
         self.feature_size = feature_size
         self.grid = grid
+        self.white_level = white_level
         dtype: torch.dtype = getattr(torch, precision)
         self.autocast_dtype = None if precision == "float32" else dtype
         self.backbone = build_backbone(
@@ -90,6 +102,7 @@ class FeatureExtractor(nn.Module):
             "stages": list(info.out_indices),
             "grid": grid,
             "precision": precision,
+            "white_level": white_level,
         }
         self.channels_per_stage: list[int] = list(info.channels())
         self.num_channels = sum(self.channels_per_stage)

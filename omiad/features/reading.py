@@ -1,6 +1,7 @@
 """Compute the features of image files."""
 
 import gc
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,15 +11,17 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from rich.progress import track
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
-from omiad.errors import InputError
+from omiad.errors import InputError, together
 from omiad.features.extractor import FeatureExtractor
 from omiad.features.identity import content_of, stamp_of
+from omiad.terminal import track
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 READING_RULES = 2
 """Version of the rules by which an image file becomes features; raise it when they change."""
@@ -31,7 +34,7 @@ FeaturesOfFiles = tuple[Tensor, Sequence[str], Sequence[str]]
 
 
 class FileLoader(DataLoader[T]):
-    """A DataLoader that passes on an InputError of a worker without the worker's traceback.
+    """A DataLoader that names all items that cannot be read, without the traceback of a worker.
 
     Workers do not collect garbage among the objects they were forked with, which would copy the
     pages of those objects into every worker.
@@ -49,7 +52,41 @@ class FileLoader(DataLoader[T]):
             # torch's exception holds its traceback, and the traceback holds the workers.
             error.__traceback__ = None
             sentence = str(error).rpartition("InputError: ")[2].strip()
-            raise type(error)(sentence) from None
+            raise together(self._faults() or [type(error)(sentence)]) from None
+
+    def _faults(self) -> list[InputError]:
+        """Read every item on its own, and return what is wrong with those that fail."""
+        logger.info("A file cannot be read. All others are tried, so that all can be named.")
+        trials: DataLoader[InputError | None] = DataLoader(
+            _Trials(self.dataset, self.collate_fn),
+            batch_size=None,
+            num_workers=self.num_workers,
+            collate_fn=_unchanged,
+            generator=torch.Generator(),
+        )
+        return [fault for fault in trials if fault is not None]
+
+
+@dataclass(frozen=True, eq=False)
+class _Trials(Dataset[InputError | None]):
+    """What is wrong with each item of a data set, None if nothing is."""
+
+    items: Any
+    collate: Callable[[list[Any]], Any]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> InputError | None:
+        try:
+            self.collate([self.items[index]])
+        except InputError as error:
+            return error
+        return None
+
+
+def _unchanged(item: T) -> T:
+    return item
 
 
 def _freeze(_: int) -> None:

@@ -5,6 +5,7 @@ from decimal import ROUND_CEILING, Context
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from omiad.metrics.detection import PIXEL_METRICS, Results
 
@@ -50,7 +51,10 @@ def results_table(results: Results, *, title: str | None = None, steps: str = ""
 
 
 def figures_table(
-    rows: Mapping[str, Sequence[str]], *, title: str | None = None, caption: str | None = None
+    rows: Mapping[str, Sequence[str | Text]],
+    *,
+    title: str | None = None,
+    caption: str | None = None,
 ) -> Table:
     """Return a table of texts by `HEADINGS`: one row for each category, and the mean at the end.
 

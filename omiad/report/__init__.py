@@ -10,4 +10,5 @@ from omiad.report.page import free_page as free_page
 from omiad.report.panels import overlay as overlay
 from omiad.report.panels import write_panels as write_panels
 from omiad.report.predictions import PredictionPage as PredictionPage
+from omiad.report.predictions import page_entry as page_entry
 from omiad.report.training import training_curves as training_curves

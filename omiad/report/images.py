@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from PIL import Image
 
+from omiad.features.extractor import WHITE_LEVEL
 from omiad.protocols import PROTOCOLS
 from omiad.report.kept import turns
 from omiad.report.pictures import Album, encoded, map_picture, mask_picture, photograph
@@ -158,4 +159,5 @@ def _photograph(run: TestedRun, name: str, album: Album) -> tuple[bytes | None, 
         changes = run.record.get("protocol_changes") or {}
         size = int(changes.get("input_size", preset.input_size))
         kept_part = int(changes.get("crop", preset.crop) or size) / size
-    return photograph(run.root / name, album.side, kept_part)
+    white_level = run.record.get("model", {}).get("white_level", WHITE_LEVEL)
+    return photograph(run.root / name, album.side, kept_part, white_level)

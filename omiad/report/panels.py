@@ -2,7 +2,7 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 
 from omiad.data.images import read_image
 from omiad.errors import InputError
+from omiad.features.extractor import WHITE_LEVEL
 from omiad.report.archive import StoredImages, gallery_path, read_gallery
 from omiad.report.kept import turns
 from omiad.report.pictures import Map, Pixels, heat, scaled
@@ -47,7 +48,13 @@ def write_panels(results: Path, *, num_images: int) -> None:
     Each picture shows at most `num_images`, spread over the defects of its category.
     """
     record = read_results(results)
-    side = min(record["model"]["image_size"], 256)
+    model, root = record["model"], Path(record["root"])
+    side, white_level = min(model["image_size"], 256), model.get("white_level", WHITE_LEVEL)
+
+    def read(name: str) -> Image.Image:
+        pixels = read_image(root / name, side, white_level=white_level)
+        return Image.fromarray(pixels.permute(1, 2, 0).numpy())
+
     folder = results.parent / "panels"
     folder.mkdir(exist_ok=True)
     for category, images in read_gallery(gallery_path(results)).items():
@@ -55,22 +62,22 @@ def write_panels(results: Path, *, num_images: int) -> None:
         for i, defect in enumerate(images.defect.tolist()):
             defects[defect].append(i)
         picked = sorted(turns(defects.values())[:num_images])
-        rows = [_pictures(images, i, Path(record["root"]), side) for i in picked]
+        rows = [_pictures(images, i, read) for i in picked]
         labels = [f"{images.defect[i]}, score {images.score[i]:.4g}" for i in picked]
         _panel(rows, labels, record["map_range"]).save(folder / f"{category}.png")
     logger.info("panels: %s", folder)
 
 
-def _pictures(images: StoredImages, i: int, root: Path, side: int) -> dict[str, Image.Image]:
+def _pictures(
+    images: StoredImages, i: int, photograph: Callable[[str], Image.Image]
+) -> dict[str, Image.Image]:
     """Return the pictures of an image by their headings, all of one side."""
-
-    def photograph(name: str) -> Image.Image:
-        return Image.fromarray(read_image(root / name, side).permute(1, 2, 0).numpy())
 
     def resized(pixels: NDArray[Any], how: Image.Resampling) -> Image.Image:
         return Image.fromarray(pixels).resize((side, side), how)
 
     image, reference = photograph(str(images.name[i])), str(images.reference[0])
+    side = image.width
     pictures = {
         "normal reference": photograph(reference) if reference else _empty(side, "no normal image"),
         "input": image,

@@ -88,10 +88,12 @@ def _kind(content: bytes) -> str:
     return "png" if content.startswith(b"\x89PNG") else "jpeg"
 
 
-def photograph(path: Path, side: int, kept_part: float) -> tuple[bytes | None, float]:
+def photograph(
+    path: Path, side: int, kept_part: float, white_level: int
+) -> tuple[bytes | None, float]:
     """Return a thumbnail and the width divided by the height; None and 1 if it is unreadable."""
     try:
-        image = Image.fromarray(load_image(path))
+        image = Image.fromarray(load_image(path, white_level=white_level))
     except InputError:
         return None, 1.0
     return thumbnail(image, side, kept_part), image.width / image.height

@@ -140,7 +140,7 @@ def measure_stream(fraction: float) -> dict[str, object]:
     computed = time.process_time()
     streamed_mb = peak_mb() - start
     images = [
-        Sample(Path(f"{i:06}.png"), None, names[0], "good", "test", f"{i // 5}", i % 5)
+        Sample(Path(f"{i:06}.png"), (), names[0], "good", "test", f"{i // 5}", i % 5)
         for i in range(BATCH_SIZE * memory.size)
     ]
     about = {"root": Path(), "dataset": "synthetic", "device": torch.device("cpu")}

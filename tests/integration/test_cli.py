@@ -243,6 +243,9 @@ def test_predict_agrees_with_the_detector_and_names_an_unreadable_photograph(
     assert "zz_broken.png" in error_of(command, capsys)
     written = (output / "predictions.csv").read_bytes()
     rows = read_table(output / "predictions.csv")
+    broken = rows.pop()
+    assert (broken["score"], broken["overlay"]) == ("", "")
+    assert "zz_broken.png" in broken["error"]
     assert len(rows) == len([*(home / "data").rglob("*.png")]) + 1
     assert len({row["overlay"] for row in rows}) == len(rows)
     assert all((output / row["overlay"]).is_file() for row in rows)

@@ -14,8 +14,8 @@ from sklearn.metrics import average_precision_score
 from synthetic import write_folder, write_mpdd, write_realiad, write_visa
 
 from omiad.cli import main
-from omiad.data.images import read_mask
 from omiad.data.layouts import INDEXES, Layout
+from omiad.data.masks import read_mask
 from omiad.errors import InputError, MissingInputError
 from omiad.evaluation import compare, evaluate
 from omiad.evaluation.compare import differences
@@ -31,9 +31,9 @@ def images_of(root: Path) -> list[Sample]:
 
 
 def mask_of(sample: Sample) -> np.ndarray:
-    if sample.mask is None:
+    if not sample.masks:
         return np.zeros((SIZE, SIZE), bool)
-    return read_mask(sample.mask, SIZE, image=sample.image).numpy()
+    return read_mask(sample.masks, SIZE, image=sample.image).numpy()
 
 
 def write_map(folder: Path, name: str, scores: np.ndarray) -> None:

@@ -15,7 +15,7 @@ from omiad.results import Bootstrap, images_path, read_images, read_results, wri
 from omiad.types import Sample
 
 SAMPLES = [
-    Sample(Path(f"root/usb/{i}.png"), None, "usb", "good", "test", f"usb_{i // 2}", i % 2 + 1)
+    Sample(Path(f"root/usb/{i}.png"), (), "usb", "good", "test", f"usb_{i // 2}", i % 2 + 1)
     for i in range(8)
 ]
 

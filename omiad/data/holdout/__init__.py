@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from rich.progress import track
 
 from omiad.data.holdout.pasting import DEFECTS, Canvas, blot, find_foreground
 from omiad.data.images import load_image, save_image
 from omiad.data.layouts import Layout, index_dataset
 from omiad.data.layouts.listing import check_empty
 from omiad.errors import InputError
+from omiad.terminal import track
 from omiad.types import NORMAL, Sample
 
 VISIBLE = 12  # smallest change of a colour channel, out of 255, that counts as defective
@@ -66,7 +66,7 @@ def hold_out(
             link = folder / split / NORMAL / f"{number:05}{sample.image.suffix.lower()}"
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(sample.image.resolve())
-        for i in track(range(num_defective), description=category):
+        for i in track(range(num_defective), category):
             turn, k = divmod(i, len(DEFECTS))
             kind, sample = sorted(DEFECTS)[k], mine[held[(i + turn) % len(held)]]
             picture, mask = deface(sample, kind, samples, seed=seed + 1_000_003 * turn)

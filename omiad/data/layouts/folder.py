@@ -66,11 +66,11 @@ def _category(category: Path) -> list[Sample]:
         if folder.name.lower() in NORMAL_NAMES:
             normal_test += images(folder) if split else []
         elif folder.name.lower() not in {"train", "test", *MASK_NAMES}:
-            mask: dict[str, Path] = {}
+            mask: dict[str, tuple[Path, ...]] = {}
             for place in MASK_NAMES:
                 mask |= masks(category / place) | masks(category / place / folder.name)
             defective += [
-                Sample(path, mask.get(path.stem), name, folder.name, "test")
+                Sample(path, mask.get(path.stem, ()), name, folder.name, "test")
                 for path in images(folder)
             ]
     if defective and not normal_test:
@@ -78,8 +78,8 @@ def _category(category: Path) -> list[Sample]:
         normal_test = sorted(by_checksum[: len(normal) // HELD_OUT])
         normal = sorted(set(normal) - set(normal_test))
     return [
-        *(Sample(path, None, name, NORMAL, "train") for path in normal),
-        *(Sample(path, None, name, NORMAL, "test") for path in normal_test),
+        *(Sample(path, (), name, NORMAL, "train") for path in normal),
+        *(Sample(path, (), name, NORMAL, "test") for path in normal_test),
         *defective,
     ]
 

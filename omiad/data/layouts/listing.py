@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from omiad.data.images import IMAGE_SUFFIXES
+from omiad.data.opening import IMAGE_SUFFIXES
 from omiad.errors import InputError
 
 
@@ -18,10 +18,12 @@ def images(folder: Path) -> list[Path]:
     return [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
 
 
-def masks(folder: Path) -> dict[str, Path]:
+def masks(folder: Path) -> dict[str, tuple[Path, ...]]:
     """Map the stem of each image to its mask in a folder; `000_mask` is preferred to `000`."""
-    by_stem = {path.stem: path for path in images(folder)}
-    named = {stem.removesuffix("_mask"): path for stem, path in by_stem.items() if "_mask" in stem}
+    by_stem: dict[str, tuple[Path, ...]] = {path.stem: (path,) for path in images(folder)}
+    named = {
+        stem.removesuffix("_mask"): found for stem, found in by_stem.items() if "_mask" in stem
+    }
     return by_stem | named
 
 

@@ -10,8 +10,8 @@ Test images and masks are optional. A mask may also have the name of its image.
 
 from pathlib import Path
 
-from omiad.data.images import IMAGE_SUFFIXES
 from omiad.data.layouts.listing import folders, images, masks
+from omiad.data.opening import IMAGE_SUFFIXES
 from omiad.errors import InputError
 from omiad.types import NORMAL, Sample
 
@@ -41,11 +41,11 @@ def index(root: Path, *, test_only: bool = False) -> list[Sample]:
                 f"'{category}' has no images in train/good. Put its normal training images there "
                 f"({', '.join(sorted(IMAGE_SUFFIXES))}), or move the category out of the data set."
             )
-        samples += [Sample(image, None, category.name, NORMAL, "train") for image in normal]
+        samples += [Sample(image, (), category.name, NORMAL, "train") for image in normal]
         for defect in folders(category / "test"):
             mask = {} if defect.name == NORMAL else masks(category / "ground_truth" / defect.name)
             samples += [
-                Sample(image, mask.get(image.stem), category.name, defect.name, "test")
+                Sample(image, mask.get(image.stem, ()), category.name, defect.name, "test")
                 for image in images(defect)
             ]
     return samples

@@ -99,7 +99,7 @@ def _category(path: Path, images: Path) -> Iterator[Sample]:
                 f" Use realiad_jsons; the folders realiad_jsons_fuiad_* are for noisy training."
             )
         image, mask = folder / row["image_path"], row["mask_path"]
-        mask = folder / mask if defect != NORMAL and mask else None
+        masks = (folder / mask,) if defect != NORMAL and mask else ()
         match = _SAMPLE.match(image.name)
         sample_id, view = (match[1], int(match[2])) if match else (None, None)
-        yield Sample(image, mask, row["category"], defect, part, sample_id, view)
+        yield Sample(image, masks, row["category"], defect, part, sample_id, view)

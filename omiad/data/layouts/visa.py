@@ -71,9 +71,9 @@ def _original(root: Path) -> list[Sample]:
                     f"'{label}'. Expected train,normal or test,normal or test,anomaly. Copy the "
                     f"file from the official archive."
                 )
-            mask = root / row["mask"] if row["mask"] and defect != NORMAL else None
+            masks = (root / row["mask"],) if row["mask"] and defect != NORMAL else ()
             part: Literal["train", "test"] = "train" if split == "train" else "test"
-            samples.append(Sample(root / row["image"], mask, row["object"], defect, part))
+            samples.append(Sample(root / row["image"], masks, row["object"], defect, part))
     if not any(sample.split == "train" for sample in samples):
         raise InputError(
             f"'{path}' lists no training image. Copy the file from the official archive."

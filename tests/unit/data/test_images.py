@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from omiad.data.images import ImageDataset, MaskSizeError, read_image, read_mask
+from omiad.data.images import ImageDataset, read_image
 from omiad.data.layouts.mvtec import index
+from omiad.data.masks import MaskSizeError, read_mask
 from omiad.errors import InputError, MissingInputError
 from omiad.features.reading import FileLoader
 from omiad.types import ImageBatch
@@ -58,7 +59,7 @@ def test_exif_orientation_is_applied_to_the_image_and_to_its_mask_check(tmp_path
     pixels = np.repeat(np.uint8([[255, 0]]), 8, axis=1).repeat(8, axis=0)
     Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
     Image.fromarray(pixels.T.copy()).save(tmp_path / "m.png")
-    mask = read_mask(tmp_path / "m.png", 8, image=tmp_path / "a.png")
+    mask = read_mask([tmp_path / "m.png"], 8, image=tmp_path / "a.png")
     assert mask[:4].all()
     assert not mask[4:].any()
     upright = read_image(tmp_path / "a.png", 8)
@@ -90,7 +91,7 @@ def test_every_pixel_of_a_mask_that_is_not_black_is_defective(tmp_path, mode, si
         mask.putpalette([0, 0, 0, 1, 0, 0])
     mask.convert(mode).resize((size, size), Image.Resampling.NEAREST).save(tmp_path / "m.png")
     Image.new("RGB", (size, size)).save(tmp_path / "a.png")
-    read = read_mask(tmp_path / "m.png", 8, image=tmp_path / "a.png")
+    read = read_mask([tmp_path / "m.png"], 8, image=tmp_path / "a.png")
     assert read.dtype == torch.bool
     assert np.array_equal(read.numpy(), defective)
 
@@ -99,12 +100,12 @@ def test_a_mask_of_another_size_than_its_image_is_rejected(tmp_path):
     Image.new("L", (8, 9)).save(tmp_path / "m.png")
     Image.new("RGB", (16, 12)).save(tmp_path / "a.png")
     with pytest.raises(MaskSizeError, match=r"m.png' is 8 x 9 .*a.png' is 16 x 12"):
-        read_mask(tmp_path / "m.png", 8, image=tmp_path / "a.png")
+        read_mask([tmp_path / "m.png"], 8, image=tmp_path / "a.png")
 
 
 def test_items_collate_to_an_image_batch_with_labels_from_the_index(mvtec_root):
     samples = [s for s in index(mvtec_root) if s.split == "test" and s.category == "bottle"]
-    samples.append(replace(samples[-1], mask=None))  # its pixels are unknown
+    samples.append(replace(samples[-1], masks=()))  # its pixels are unknown
     (batch,) = DataLoader(ImageDataset(samples, 16), batch_size=7)
     assert isinstance(batch, ImageBatch)
     assert batch.images.shape == (7, 3, 16, 16)

@@ -51,7 +51,7 @@ def test_a_mask_may_have_the_name_of_its_image_but_the_mvtec_name_is_preferred(t
     touch(tmp_path / "nut/test/bent", "0.JPG", "1.JPG", "2.JPG", "b_mask.JPG")
     masks = ("0_mask.png", "0.png", "1.bmp", "b_mask_mask.png")
     touch(tmp_path / "nut/ground_truth/bent", *masks)
-    found = {s.image.stem: s.mask and s.mask.name for s in mvtec.index(tmp_path)[1:]}
+    found = {s.image.stem: s.masks[0].name if s.masks else None for s in mvtec.index(tmp_path)[1:]}
     assert found == {"0": "0_mask.png", "1": "1.bmp", "2": None, "b_mask": "b_mask_mask.png"}
 
 
@@ -149,7 +149,7 @@ def test_a_wrong_split_of_real_iad_is_rejected(realiad_root, change, message):
 
 def test_a_defective_view_of_real_iad_without_mask_stays_defective(realiad_root):
     edited(lambda split: split["test"][5].update(mask_path=None))(realiad_root)
-    samples = [s for s in realiad.index(realiad_root) if s.is_anomalous and s.mask is None]
+    samples = [s for s in realiad.index(realiad_root) if s.is_anomalous and not s.masks]
     assert [s.view for s in samples] == [1]
 
 
@@ -205,7 +205,7 @@ def test_a_fifth_of_the_normal_images_is_held_out_by_name(tmp_path):
 def test_masks_are_found_with_and_without_a_folder_for_the_defect(tmp_path):
     touch(tmp_path / "nut", "good/0.png", "dent/1.png", "dent/2.png", "dent/3.png")
     touch(tmp_path / "nut", "masks/1.png", "ground_truth/dent/2_mask.png")
-    masks = {s.image.stem: s.mask and s.mask.name for s in folder.index(tmp_path)}
+    masks = {s.image.stem: s.masks[0].name if s.masks else None for s in folder.index(tmp_path)}
     assert masks == {"0": None, "1": "1.png", "2": "2_mask.png", "3": None}
 
 

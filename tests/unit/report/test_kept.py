@@ -18,7 +18,7 @@ ROOT = Path("root")
 def samples(num_good: int, num_bad: int, category: str = "bolt") -> list[Sample]:
     defects = ["good"] * num_good + [("hole", "dent")[i % 2] for i in range(num_bad)]
     return [
-        Sample(ROOT / category / "test" / defect / f"{i:03}.png", None, category, defect, "test")
+        Sample(ROOT / category / "test" / defect / f"{i:03}.png", (), category, defect, "test")
         for i, defect in enumerate(defects)
     ]
 

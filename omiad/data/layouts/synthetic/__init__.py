@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.progress import track
 
 from omiad.data.images import save_image
 from omiad.data.layouts.listing import check_empty
 from omiad.data.layouts.synthetic.scenes import DEFECTS, SCENES, TEXTURES, Grid, turned
 from omiad.errors import InputError
+from omiad.terminal import track
 from omiad.types import NORMAL
 
 VISIBLE = 8 / 255  # smallest change of a colour channel that counts as defective
@@ -67,7 +67,7 @@ def synthesize(
         jobs += [(category, "train", None, i) for i in range(num_train)]
         jobs += [(category, "test", None, i) for i in range(num_test_good)]
         jobs += [(category, "test", defects[k], i) for i, k in shares]
-    for category, split, defect, i in track(jobs, description="synthesize"):
+    for category, split, defect, i in track(jobs, "synthesize"):
         image, mask = render(category, split, i, defect=defect, image_size=image_size, seed=seed)
         save_image(image, root / category / split / (defect or NORMAL) / f"{i:03}.png")
         if defect is not None:
