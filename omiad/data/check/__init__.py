@@ -12,6 +12,7 @@ from omiad.data.check.facts import Facts, gather
 from omiad.data.check.faults import Fault, Level, find
 from omiad.data.layouts import Index, Layout, index_dataset
 from omiad.data.layouts.published import PUBLISHED, count
+from omiad.names import printable
 
 _SHOWN = 5  # faults of one kind; the JSON lists all of them
 
@@ -52,7 +53,7 @@ def check(root: str, *, layout: Layout = "auto", num_workers: int = 0, json: boo
     }
     console = Console(markup=False, highlight=False, soft_wrap=True)
     for item in [json_format.dumps(record, indent=2)] if json else shown:
-        console.print(item)
+        console.print(printable(item) if isinstance(item, str) else item)
     return ok
 
 
