@@ -47,7 +47,12 @@ class FeatureCache(Dataset[Tensor]):
         self._shape = store.shape
         self._row = np.array([entry.row for entry in entries], dtype=np.int64)
         self._crc = np.array([entry.crc for entry in entries], dtype=np.int64)
-        self._map()
+        try:
+            self._map()
+        except FileNotFoundError as error:
+            raise InputError(
+                f"'{store.folder}' was pruned while this run opened it. Start again."
+            ) from error
         key = _key((entry.image, entry.content) for entry in entries)
         split = samples[0].split
         self.statistics = store.statistics(split, key, images, lambda: measure(self._chunks()))
@@ -190,4 +195,4 @@ def readable(size: float) -> str:
 
 def _key(parts: Iterable[tuple[str, str]]) -> str:
     """Hash a list of images and what identifies their contents."""
-    return hashlib.sha256("\n".join(map("\0".join, parts)).encode()).hexdigest()
+    return hashlib.sha256(os.fsencode("\n".join(map("\0".join, parts)))).hexdigest()

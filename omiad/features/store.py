@@ -16,20 +16,23 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO, TypedDict
 
 import torch
 from torch import Tensor
 
+from omiad.errors import InputError
 from omiad.features.extractor import FeatureExtractor
 from omiad.features.normalization import FeatureStatistics
 from omiad.features.reading import READING_RULES, FeaturesOfFiles
 from omiad.files import write_whole
+from omiad.schema import conform
 
 try:
     import fcntl
@@ -38,7 +41,33 @@ except ImportError:  # Windows: two processes must not build the same cache at o
 
 logger = logging.getLogger(__name__)
 
-RECORD, ROWS, INDEX = "record.json", ".rows", ".index"
+RECORD, ROWS, INDEX, GONE = "record.json", ".rows", ".index", ".gone"
+_CRC_BITS = 32
+
+
+class _Made(TypedDict):
+    """The entries of `made_of` that `omiad cache info` shows."""
+
+    backbone: str
+    precision: str
+    image_size: int
+
+
+class _Record(TypedDict):
+    root: str
+    made_of: _Made
+    shape: list[int]
+
+
+class Use(TypedDict):
+    """What the last run of a split noted: its images and the statistics of their features."""
+
+    key: str
+    mean: list[float]
+    std: list[float]
+    rms: float
+    images: list[str]
+    digest: str  # of the other entries
 
 
 class Entry(NamedTuple):
@@ -61,19 +90,23 @@ class FeatureStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        record = json.loads((folder / RECORD).read_text())
-        self.root = Path(record["root"])
-        self.made_of: dict[str, Any] = record["made_of"]
-        self.shape = torch.Size(record["shape"])
+        self._record: _Record = _read(folder / RECORD, _Record)
+        self.root = Path(self._record["root"])
+        self.made_of: dict[str, Any] = dict(self._record["made_of"])
+        self.shape = torch.Size(self._record["shape"])
+        if len(self.shape) != 3 or min(self.shape) < 1:
+            raise InputError(f"'{folder / RECORD}' is damaged: its shape is. {_fix(folder)}")
         self.row_bytes = 2 * self.shape.numel()
         self.load()
 
     @classmethod
     def open(cls, cache_dir: Path, root: Path, extractor: FeatureExtractor) -> "FeatureStore":
-        """Open the store of a data root and an extractor, or create it."""
+        """Open the store of a data root and an extractor, or create it; mend its record."""
         where, made = str(root.resolve()), made_of(extractor)
         digest = hashlib.sha256(json.dumps([where, made], sort_keys=True).encode()).hexdigest()
         folder = cache_dir / digest[:32]
+        shape = [extractor.num_channels, extractor.feature_size, extractor.feature_size]
+        record = json.dumps({"root": where, "made_of": made, "shape": shape})
         if not (folder / RECORD).exists():
             others = [store.made_of for store in stores(cache_dir) if str(store.root) == where]
             differing = [[name for name in made if x.get(name) != made[name]] for x in others]
@@ -81,9 +114,10 @@ class FeatureStore:
                 said = "feature cache: none for these settings yet; the nearest differs in %s"
                 logger.info(said, ", ".join(nearest))
             folder.mkdir(parents=True, exist_ok=True)
-            shape = [extractor.num_channels, extractor.feature_size, extractor.feature_size]
-            record = {"root": where, "made_of": made, "shape": shape}
-            write_whole(folder / RECORD, json.dumps(record))
+            write_whole(folder / RECORD, record)
+        elif (folder / RECORD).read_text(errors="replace") != record:
+            logger.warning("'%s' was damaged and is mended.", folder / RECORD)
+            write_whole(folder / RECORD, record)
         return cls(folder)
 
     @property
@@ -94,19 +128,43 @@ class FeatureStore:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other processes from writing; remove what a killed process left unfinished."""
-        with (self.folder / "lock").open("w") as file:
+        with self._lock():
+            if not (self.folder / RECORD).exists():  # removed while this process waited
+                write_whole(self.folder / RECORD, json.dumps(self._record))
+            self._mend()
+            yield
+
+    def _lock(self) -> TextIO:
+        """Return the open lock file of the folder as soon as this process has the lock."""
+        path = self.folder / "lock"
+        while True:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                file = path.open("w")
+            except FileNotFoundError:  # another process removes the folder right now
+                continue
             if fcntl is not None:  # the system frees the lock when the process dies
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     logger.info("feature cache: waiting for another process in '%s'", self.folder)
                     fcntl.flock(file, fcntl.LOCK_EX)
-            self._mend()
-            yield
+            with suppress(FileNotFoundError):  # the folder was removed while this process waited
+                if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    return file
+            file.close()
+
+    def remove(self) -> None:
+        """Remove the whole store, while `locked`; a process that waits makes it anew."""
+        gone = self.folder.with_name(f".{self.folder.name}{GONE}")
+        shutil.rmtree(gone, ignore_errors=True)
+        os.replace(self.folder, gone)
+        shutil.rmtree(gone)
 
     def load(self) -> list[Entry]:
         """Read the index again; return entries whose rows are lost."""
-        indexes = sorted(self.folder.glob(f"*{INDEX}"), key=lambda path: int(path.stem))
+        found = [path for path in self.folder.glob(f"*{INDEX}") if path.stem.isdecimal()]
+        indexes = sorted(found, key=lambda path: int(path.stem))
         index = indexes[-1] if indexes else self.folder / f"0{INDEX}"
         self.path = index.with_suffix(ROWS)
         lines = index.read_text(errors="replace").split("\n")[:-1] if index.exists() else []
@@ -154,16 +212,24 @@ class FeatureStore:
         The rows of `images` stay as long as these statistics do.
         """
         path = self.folder / f"{split}.json"
-        stored: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-        if stored.get("key") == key:
+        stored = read_use(path)
+        if stored is not None and stored["key"] == key:
             with suppress(OSError):  # a cache that this user may only read
                 os.utime(path)
         else:
             mean, std, rms = compute()
-            numbers = {"mean": mean.tolist(), "std": std.tolist(), "rms": rms}
-            stored = {"key": key, **numbers, "images": list(images)}
+            stored = Use(
+                key=key,
+                mean=mean.tolist(),
+                std=std.tolist(),
+                rms=rms,
+                images=list(images),
+                digest="",
+            )
+            stored["digest"] = _digest(stored)
             write_whole(path, json.dumps(stored))
-        mean, std = (torch.tensor(stored[name], dtype=torch.float64) for name in ("mean", "std"))
+        mean = torch.tensor(stored["mean"], dtype=torch.float64)
+        std = torch.tensor(stored["std"], dtype=torch.float64)
         return FeatureStatistics(mean, std, stored["rms"])
 
     @property
@@ -173,8 +239,31 @@ class FeatureStore:
 
 
 def stores(cache_dir: Path) -> list[FeatureStore]:
-    """Return all stores in a folder, by name."""
-    return [FeatureStore(path.parent) for path in sorted(cache_dir.glob(f"*/{RECORD}"))]
+    """Return all stores in a folder, by name; a warning names those whose record is damaged."""
+    folders = [path.parent for path in sorted(cache_dir.glob(f"*/{RECORD}"))]
+    return list(filter(None, (_whole(each) for each in folders if each.suffix != GONE)))
+
+
+def _whole(folder: Path) -> FeatureStore | None:
+    try:
+        return FeatureStore(folder)
+    except InputError as error:
+        logger.warning("%s", error)
+        return None
+
+
+def read_use(path: Path) -> Use | None:
+    """Return what the last run of a split noted, or None if it is missing or damaged."""
+    if not path.exists():
+        return None
+    try:
+        stored: Use = _read(path, Use)
+    except InputError:
+        stored = Use(key="", mean=[], std=[], rms=0.0, images=[], digest="")
+    if stored["digest"] == _digest(stored):
+        return stored
+    logger.warning("'%s' is damaged; the statistics are computed again.", path)
+    return None
 
 
 def made_of(extractor: FeatureExtractor) -> dict[str, Any]:
@@ -223,7 +312,29 @@ def _lines(entries: Iterable[Entry]) -> bytes:
 
 
 def _parsed(line: str) -> Entry | None:
+    """Return the entry of a line, or None if the line is damaged."""
     try:
-        return Entry(*json.loads(line))
-    except (ValueError, TypeError):
+        entry = Entry(*json.loads(line))
+    except (ValueError, TypeError, RecursionError):
         return None
+    kinds = (str, int, int, str, str)
+    is_whole = all(type(value) is kind for value, kind in zip(entry, kinds, strict=True))
+    return entry if is_whole and entry.row >= 0 and entry.crc.bit_length() <= _CRC_BITS else None
+
+
+def _read(path: Path, kind: Any) -> Any:
+    """Return the contents of a JSON file of the cache; see `conform`."""
+    try:
+        value = json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"'{path}' is damaged: it is not JSON. {_fix(path.parent)}") from error
+    return conform(value, kind, where=f"'{path}'", fix=_fix(path.parent))
+
+
+def _fix(folder: Path) -> str:
+    return f"Remove the folder '{folder}'; the next run computes its features again."
+
+
+def _digest(use: Use) -> str:
+    content = [use[name] for name in ("key", "mean", "std", "rms", "images")]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
