@@ -17,6 +17,7 @@ from omiad.data import FeatureDataModule
 from omiad.devices import pick_device
 from omiad.errors import InputError, MissingInputError
 from omiad.features.cache import readable
+from omiad.features.records import read_use
 from omiad.features.store import (
     GONE,
     INDEX,
@@ -24,7 +25,6 @@ from omiad.features.store import (
     FeatureStore,
     crc_of,
     map_rows,
-    read_use,
     stores,
 )
 from omiad.files import full_disk_named

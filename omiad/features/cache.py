@@ -19,7 +19,9 @@ from omiad.errors import InputError
 from omiad.features.identity import content_of, stamp_of
 from omiad.features.normalization import FeatureStatistics, measure
 from omiad.features.reading import Extraction
-from omiad.features.store import Entry, FeatureStore, crc_of, map_rows
+from omiad.features.records import Entry
+from omiad.features.store import FeatureStore, crc_of, map_rows
+from omiad.files import full_disk_named
 from omiad.types import Sample
 
 logger = logging.getLogger(__name__)
@@ -131,7 +133,7 @@ def compute_missing(
     images = {sample.name(root): sample.image for sample in samples}
     missing, touched = _compare(images, store)
     if missing or (touched and os.access(store.folder, os.W_OK)):
-        with store.locked():
+        with full_disk_named(store.folder), store.locked():
             missing, touched = _compare(images, store)
             store.add_entries(touched)
             if missing:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO, TypedDict
+from typing import Any, TextIO
 
 import torch
 from torch import Tensor
@@ -31,8 +31,8 @@ from omiad.errors import InputError
 from omiad.features.extractor import FeatureExtractor
 from omiad.features.normalization import FeatureStatistics
 from omiad.features.reading import READING_RULES, FeaturesOfFiles
+from omiad.features.records import Entry, parsed, read_record, read_use, to_lines, write_use
 from omiad.files import write_whole
-from omiad.schema import conform
 
 try:
     import fcntl
@@ -42,42 +42,6 @@ except ImportError:  # Windows: two processes must not build the same cache at o
 logger = logging.getLogger(__name__)
 
 RECORD, ROWS, INDEX, GONE = "record.json", ".rows", ".index", ".gone"
-_CRC_BITS = 32
-
-
-class _Made(TypedDict):
-    """The entries of `made_of` that `omiad cache info` shows."""
-
-    backbone: str
-    precision: str
-    image_size: int
-
-
-class _Record(TypedDict):
-    root: str
-    made_of: _Made
-    shape: list[int]
-
-
-class Use(TypedDict):
-    """What the last run of a split noted: its images and the statistics of their features."""
-
-    key: str
-    mean: list[float]
-    std: list[float]
-    rms: float
-    images: list[str]
-    digest: str  # of the other entries
-
-
-class Entry(NamedTuple):
-    """One line of the index."""
-
-    image: str  # path below the data root
-    row: int  # number of its row
-    crc: int  # CRC-32 of the row
-    content: str  # SHA-256 of the image file
-    stamp: str  # see `identity`
 
 
 class FeatureStore:
@@ -90,12 +54,10 @@ class FeatureStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._record: _Record = _read(folder / RECORD, _Record)
+        self._record = read_record(folder / RECORD)
         self.root = Path(self._record["root"])
         self.made_of: dict[str, Any] = dict(self._record["made_of"])
         self.shape = torch.Size(self._record["shape"])
-        if len(self.shape) != 3 or min(self.shape) < 1:
-            raise InputError(f"'{folder / RECORD}' is damaged: its shape is. {_fix(folder)}")
         self.row_bytes = 2 * self.shape.numel()
         self.load()
 
@@ -168,7 +130,7 @@ class FeatureStore:
         index = indexes[-1] if indexes else self.folder / f"0{INDEX}"
         self.path = index.with_suffix(ROWS)
         lines = index.read_text(errors="replace").split("\n")[:-1] if index.exists() else []
-        entries, num_rows = list(filter(None, map(_parsed, lines))), self.num_rows
+        entries, num_rows = list(filter(None, map(parsed, lines))), self.num_rows
         self.entries = {entry.image: entry for entry in entries if entry.row < num_rows}
         return [entry for entry in entries if entry.row >= num_rows]
 
@@ -180,7 +142,7 @@ class FeatureStore:
         if lost:
             logger.warning("'%s' is truncated; %d images are computed again.", self.path, len(lost))
         index = self.path.with_suffix(INDEX)
-        if index.exists() and index.read_bytes() != _lines(self.entries.values()):
+        if index.exists() and index.read_bytes() != to_lines(self.entries.values()):
             self.replace_index(self.path, self.entries.values())
         # Whole rows stay even without an entry, since another process may have mapped them.
         if self.path.exists() and self.path.stat().st_size % self.row_bytes:
@@ -195,12 +157,12 @@ class FeatureStore:
 
     def add_entries(self, entries: Sequence[Entry]) -> None:
         """Append entries, which replace earlier ones of the same images, while `locked`."""
-        _append(self.path.with_suffix(INDEX), _lines(entries))
+        _append(self.path.with_suffix(INDEX), to_lines(entries))
         self.entries.update((entry.image, entry) for entry in entries)
 
     def replace_index(self, path: Path, entries: Iterable[Entry]) -> None:
         """Write the whole index of a rows file, while `locked`."""
-        write_whole(path.with_suffix(INDEX), _lines(entries).decode())
+        write_whole(path.with_suffix(INDEX), to_lines(entries).decode())
         self.load()
 
     def statistics(
@@ -217,17 +179,7 @@ class FeatureStore:
             with suppress(OSError):  # a cache that this user may only read
                 os.utime(path)
         else:
-            mean, std, rms = compute()
-            stored = Use(
-                key=key,
-                mean=mean.tolist(),
-                std=std.tolist(),
-                rms=rms,
-                images=list(images),
-                digest="",
-            )
-            stored["digest"] = _digest(stored)
-            write_whole(path, json.dumps(stored))
+            stored = write_use(path, key, compute(), images)
         mean = torch.tensor(stored["mean"], dtype=torch.float64)
         std = torch.tensor(stored["std"], dtype=torch.float64)
         return FeatureStatistics(mean, std, stored["rms"])
@@ -250,20 +202,6 @@ def _whole(folder: Path) -> FeatureStore | None:
     except InputError as error:
         logger.warning("%s", error)
         return None
-
-
-def read_use(path: Path) -> Use | None:
-    """Return what the last run of a split noted, or None if it is missing or damaged."""
-    if not path.exists():
-        return None
-    try:
-        stored: Use = _read(path, Use)
-    except InputError:
-        stored = Use(key="", mean=[], std=[], rms=0.0, images=[], digest="")
-    if stored["digest"] == _digest(stored):
-        return stored
-    logger.warning("'%s' is damaged; the statistics are computed again.", path)
-    return None
 
 
 def made_of(extractor: FeatureExtractor) -> dict[str, Any]:
@@ -305,36 +243,3 @@ def _append(path: Path, content: bytes | memoryview) -> None:
     except OSError:
         os.truncate(path, before)
         raise
-
-
-def _lines(entries: Iterable[Entry]) -> bytes:
-    return "".join(json.dumps(entry) + "\n" for entry in entries).encode()
-
-
-def _parsed(line: str) -> Entry | None:
-    """Return the entry of a line, or None if the line is damaged."""
-    try:
-        entry = Entry(*json.loads(line))
-    except (ValueError, TypeError, RecursionError):
-        return None
-    kinds = (str, int, int, str, str)
-    is_whole = all(type(value) is kind for value, kind in zip(entry, kinds, strict=True))
-    return entry if is_whole and entry.row >= 0 and entry.crc.bit_length() <= _CRC_BITS else None
-
-
-def _read(path: Path, kind: Any) -> Any:
-    """Return the contents of a JSON file of the cache; see `conform`."""
-    try:
-        value = json.loads(path.read_text())
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"'{path}' is damaged: it is not JSON. {_fix(path.parent)}") from error
-    return conform(value, kind, where=f"'{path}'", fix=_fix(path.parent))
-
-
-def _fix(folder: Path) -> str:
-    return f"Remove the folder '{folder}'; the next run computes its features again."
-
-
-def _digest(use: Use) -> str:
-    content = [use[name] for name in ("key", "mean", "std", "rms", "images")]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
