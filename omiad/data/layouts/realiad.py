@@ -51,7 +51,7 @@ def matches(root: Path) -> bool:
     return (
         _JSONS in names
         or any(_RESOLUTION.fullmatch(name) for name in (root.resolve().name, *names))
-        or any((root / f"{name}.json").is_file() for name in names)
+        or any(path.stem in names for path in root.glob("*.json"))
     )
 
 

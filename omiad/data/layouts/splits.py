@@ -23,20 +23,19 @@ def read_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[st
         InputError: If the file is no such table; the message names the file and the line.
     """
     rows = csv.DictReader(_text(path).splitlines(keepends=True), strict=True)
-    while True:
+    where = f"line 1 of '{path}'"
+    try:
+        if missing := [name for name in columns if name not in (rows.fieldnames or ())]:
+            raise InputError(f"'{path}' has no column {', '.join(missing)}. {AGAIN}")
         where = f"line {rows.line_num + 1} of '{path}'"
-        try:
-            if missing := [name for name in columns if name not in (rows.fieldnames or ())]:
-                raise InputError(f"'{path}' has no column {', '.join(missing)}. {AGAIN}")
-            row = next(rows, None)
-        except csv.Error as error:
-            raise InputError(f"{where.capitalize()} is not CSV ({error}). {AGAIN}") from error
-        if row is None:
-            return
-        if None in row or None in row.values():
-            cells = len(rows.fieldnames or ())
-            raise InputError(f"{where.capitalize()} does not have {cells} cells. {AGAIN}")
-        yield where, row
+        for row in rows:
+            if None in row or None in row.values():
+                cells = len(rows.fieldnames or ())
+                raise InputError(f"There are not {cells} cells in {where}. {AGAIN}")
+            yield where, row
+            where = f"line {rows.line_num + 1} of '{path}'"
+    except csv.Error as error:
+        raise InputError(f"There is no CSV in {where} ({error}). {AGAIN}") from error
 
 
 def read_split(path: Path, kind: Any) -> Any:
