@@ -116,6 +116,12 @@ class OmiadCLI(LightningCLI):
         """List the data before anything is downloaded, so that a missing root is noticed first."""
         self.datamodule.samples("train")
 
+    def before_test(self) -> None:
+        """Test all photographs of a folder that the checkpoint was not trained on."""
+        trained = data_defaults(self.config["test"]["ckpt_path"]).get("root")
+        root = self.datamodule.root
+        self.datamodule.for_test = trained is None or root.resolve() != Path(trained).resolve()
+
 
 def run_logger(run_dir: str | None, kind: str) -> CSVLogger:
     """Return a logger that writes to a new run's folder, by default runs/<kind>/version_<n>."""

@@ -5,8 +5,10 @@ from decimal import ROUND_CEILING, Context
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from omiad.metrics.detection import PIXEL_METRICS, Results
+from omiad.names import one_line
 
 HEADINGS = {
     "image_auroc": "image AUROC",
@@ -63,5 +65,5 @@ def figures_table(
     for name, cells in rows.items():
         if name == "mean":
             table.add_section()
-        table.add_row(name, *cells)
+        table.add_row(Text(one_line(name)), *cells)
     return table

@@ -14,6 +14,7 @@ from omiad.data.check.faults import FIXES, find
 from omiad.data.layouts import Index, Layout, index_dataset
 from omiad.data.layouts.published import PUBLISHED, count
 from omiad.errors import MOST_NAMED
+from omiad.names import printable
 
 _SHOWN = MOST_NAMED  # faults of one kind; the JSON lists all of them
 
@@ -54,7 +55,7 @@ def check(root: str, *, layout: Layout = "auto", num_workers: int = 0, json: boo
     }
     console = Console(markup=False, highlight=False, soft_wrap=True)
     for item in [json_format.dumps(record, indent=2)] if json else shown:
-        console.print(item)
+        console.print(printable(item) if isinstance(item, str) else item)
     return ok
 
 

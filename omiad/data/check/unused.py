@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from omiad.data.check.fault import Fault, Level, listed
 from omiad.data.layouts import Index
-from omiad.data.layouts.folder import MASK_NAMES
+from omiad.data.layouts.listing import LOST, is_for_masks, is_normal
 from omiad.data.opening import IMAGE_SUFFIXES
 from omiad.types import NORMAL
 
@@ -20,7 +20,7 @@ _BY_SPLIT = ("visa", "realiad", "realiad_sv")
 _OWN = {"predictions.csv", "results.json", "config.yaml", "record.json"}
 """Files by which a folder that omiad wrote is known."""
 
-_SYSTEM = {"__MACOSX", "Thumbs.db", "desktop.ini"}
+_SYSTEM = {"__MACOSX", "Thumbs.db", "desktop.ini", LOST}
 
 _MASK_WORDS = ("gt", "mask", "label", "annotation", "segmentation", "ground")
 
@@ -138,10 +138,10 @@ class _Reasons:
 
     def _of_place(self, path: Path) -> Reason:
         """Return why a photograph or mask at this place is not used."""
-        inside = [part.lower() for part in path.parts[:-1]]
+        inside = path.parts[:-1]
         above = next((each for each in path.parents[1:] if each in self.folders), None)
         tops = {each.parts[:1] for each in self.folders}
-        if {*MASK_NAMES} & {*inside} and inside[-1] == NORMAL:
+        if any(map(is_for_masks, inside)) and is_normal(inside[-1]):
             return _NORMAL_MASKS
         if path.parent in self.mask_folders:
             return _SECOND_MASK
@@ -150,7 +150,7 @@ class _Reasons:
                 f"folders within '{above.as_posix()}' are not read",
                 f"Move them to '{above.as_posix()}'.",
             )
-        if any(word in part for part in inside for word in _MASK_WORDS):
+        if any(word in part for part in map(str.lower, inside) for word in _MASK_WORDS):
             return _unread(
                 "the folder looks like masks, but lies where none are read",
                 "If they are masks, move them to <category>/ground_truth/<defect>/, each with the "
