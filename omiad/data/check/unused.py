@@ -51,7 +51,12 @@ _NO_FILE = Reason(
     "Remove them, or correct the links.",
 )
 _NORMAL_MASKS = Reason("note", "other files", "normal images need no masks")
-_SECOND_MASK = Reason("note", "other files", "another mask of the same image is used")
+_SECOND_MASK = Reason(
+    "warning",
+    "unused masks",
+    "their images have other masks",
+    "To unite the masks of an image, call them <image>_mask_1, <image>_mask_2 and so on.",
+)
 
 
 class Tree(NamedTuple):
@@ -143,7 +148,7 @@ class _Reasons:
         tops = {each.parts[:1] for each in self.folders}
         if any(map(is_for_masks, inside)) and is_normal(inside[-1]):
             return _NORMAL_MASKS
-        if path.parent in self.mask_folders:
+        if path.parent in self.mask_folders or any(map(is_for_masks, inside)):
             return _SECOND_MASK
         if above is not None and above != Path():
             return _unread(
