@@ -35,7 +35,7 @@ def check_regular(path: Path) -> os.stat_result:
             than 4 GiB.
     """
     try:
-        state = path.stat()
+        state = os.stat(path)
     except FileNotFoundError as error:
         raise MissingInputError(
             f"The file '{path}' is gone. Put it back, or start again without it."
