@@ -31,7 +31,6 @@ POSITIONAL = ("data holdout", "data synthesize", "sweep", "table")
 IGNORED_WARNINGS = (
     ".*does not have many workers.*",  # features come from a memory-mapped file
     ".*is already saved during checkpointing.*",
-    ".*decompression bomb.*",  # large photographs; Pillow refuses what is too large
     ".*Using `DistributedSampler` with the dataloaders.*",  # ours repeats no image
     ".*args parameter is intended to run from within Python.*",
     ".*in eval mode at the start of training.*",  # frozen on purpose

@@ -35,7 +35,7 @@ def check_regular(path: Path) -> os.stat_result:
             than 4 GiB.
     """
     try:
-        state = path.stat()
+        state = os.stat(path)
     except FileNotFoundError as error:
         raise MissingInputError(
             f"The file '{path}' is gone. Put it back, or start again without it."
@@ -102,6 +102,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise InputError(f"'{path}' is not an empty folder. Choose another output folder.")
+    if path.exists() and (os.path.ismount(path) or path.samefile(".")):
+        raise InputError(f"'{path}' cannot be replaced by a finished folder. Choose a new folder.")
     temporary = path.parent / f".{path.name[:100]}.part"
     path.parent.mkdir(parents=True, exist_ok=True)
     with only_writer(temporary.with_suffix(".lock"), owner=path):
@@ -111,7 +113,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
                 temporary.mkdir()
                 yield temporary
                 for file in temporary.rglob("*"):
-                    _sync(file)
+                    if not file.is_symlink():
+                        _sync(file)
             if path.is_dir():
                 path.rmdir()
             os.replace(temporary, path)

@@ -4,6 +4,7 @@ import inspect
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import yaml  # a dependency of Lightning and jsonargparse
@@ -18,7 +19,7 @@ from omiad.errors import InputError
 from omiad.interrupts import stop_requests
 from omiad.modules import DetectionModule, TrainingModule
 from omiad.run_folder import claimed_folder
-from omiad.settings import checkpoint_defaults
+from omiad.settings import checkpoint_defaults, data_defaults
 
 logger = logging.getLogger(__name__)
 
@@ -130,6 +131,12 @@ class OmiadCLI(LightningCLI):
         """Reject a run that cannot work, or without data, before anything is downloaded."""
         self.model.check_run(self.trainer)
         self.datamodule.samples("train")
+
+    def before_test(self) -> None:
+        """Test all photographs of a folder that the checkpoint was not trained on."""
+        trained = data_defaults(self.config["test"]["ckpt_path"]).get("root")
+        root = self.datamodule.root
+        self.datamodule.for_test = trained is None or root.resolve() != Path(trained).resolve()
 
 
 @contextmanager

@@ -69,6 +69,7 @@ class FeatureDataModule(LightningDataModule):
 
     Attributes:
         prepare_mask: Brings a test mask to the image size; by default as `read_mask` does.
+        for_test: Whether the data set is a test set on its own; see `index_dataset`.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class FeatureDataModule(LightningDataModule):
         self.layout, self.sampling = layout, sampling
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.prepare_mask: PrepareMask | None = None
+        self.for_test = False
         self._build_extractor = partial(
             FeatureExtractor,
             backbone,
@@ -191,7 +193,7 @@ class FeatureDataModule(LightningDataModule):
 
     @cached_property
     def _listed(self) -> tuple[str, dict[Split, PackedSamples]]:
-        index = index_dataset(self.root, self.layout)
+        index = index_dataset(self.root, self.layout, for_test=self.for_test)
         logger.info("data: %s", index.summary())
         return index.dataset, {
             split: PackedSamples(sample for sample in index.samples if sample.split == split)

@@ -68,7 +68,8 @@ def evaluate(
         raise InputError(f"'{path}' already exists. Choose another --output.")
     bootstrap, chosen = Bootstrap(num_resamples, seed), EvaluationOptions(**options)
     protocol = chosen.build_protocol()
-    samples = index_dataset(root, data.layout, test_only=True).samples
+    index = index_dataset(root, data.layout, for_test=True)
+    samples = [sample for sample in index.samples if sample.split == "test"]
     if not samples:
         raise InputError(f"'{root}' has no test images. Check --data.root.")
     evaluator = Evaluator(samples, root, protocol, options=chosen)

@@ -19,7 +19,9 @@ from omiad.errors import InputError
 from omiad.features.identity import content_of, stamp_of
 from omiad.features.normalization import FeatureStatistics, measure
 from omiad.features.reading import Extraction
-from omiad.features.store import Entry, FeatureStore, crc_of, map_rows
+from omiad.features.records import Entry
+from omiad.features.store import FeatureStore, crc_of, map_rows
+from omiad.files import full_disk_named
 from omiad.types import Sample
 
 logger = logging.getLogger(__name__)
@@ -47,7 +49,12 @@ class FeatureCache(Dataset[Tensor]):
         self._shape = store.shape
         self._row = np.array([entry.row for entry in entries], dtype=np.int64)
         self._crc = np.array([entry.crc for entry in entries], dtype=np.int64)
-        self._map()
+        try:
+            self._map()
+        except FileNotFoundError as error:
+            raise InputError(
+                f"'{store.folder}' was pruned while this run opened it. Start again."
+            ) from error
         key = _key((entry.image, entry.content) for entry in entries)
         split = samples[0].split
         self.statistics = store.statistics(split, key, images, lambda: measure(self._chunks()))
@@ -125,7 +132,7 @@ def compute_missing(
     images = {sample.name(root): sample.image for sample in samples}
     missing, touched = _compare(images, store)
     if missing or (touched and os.access(store.folder, os.W_OK)):
-        with store.locked():
+        with full_disk_named(store.folder), store.locked():
             missing, touched = _compare(images, store)
             store.add_entries(touched)
             if missing:
@@ -201,4 +208,4 @@ def readable(size: float) -> str:
 
 def _key(parts: Iterable[tuple[str, str]]) -> str:
     """Hash a list of images and what identifies their contents."""
-    return hashlib.sha256("\n".join(map("\0".join, parts)).encode()).hexdigest()
+    return hashlib.sha256(os.fsencode("\n".join(map("\0".join, parts)))).hexdigest()

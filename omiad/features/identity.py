@@ -17,6 +17,7 @@ from omiad.files import check_regular
 
 _COARSEST_TICK_NS = 2 * 10**9  # of FAT; other file systems are finer
 _CHUNK_BYTES = 2**20
+_EXFAT_TICK_NS = 10**7  # finer than that of FAT
 _HAS_CHANGE_TIME = os.name != "nt"  # on Windows, `st_ctime` is the time of creation
 
 
@@ -28,7 +29,10 @@ def stamp_of(path: Path) -> str:
     """
     stat = check_regular(path)
     age = time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns)
-    if age < _COARSEST_TICK_NS or not _HAS_CHANGE_TIME:
+    # FAT and exFAT give the time of modification in place of the change time, in coarse steps, and
+    # number their files anew at each mount: two cards may show equal stamps of unequal files.
+    has_change_time = stat.st_ctime_ns != stat.st_mtime_ns or stat.st_ctime_ns % _EXFAT_TICK_NS
+    if age < _COARSEST_TICK_NS or not (_HAS_CHANGE_TIME and has_change_time):
         return ""
     return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}"
 

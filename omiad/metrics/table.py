@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from omiad.metrics.detection import PIXEL_METRICS, Results
+from omiad.names import one_line
 
 HEADINGS = {
     "image_auroc": "image AUROC",
@@ -67,5 +68,5 @@ def figures_table(
     for name, cells in rows.items():
         if name == "mean":
             table.add_section()
-        table.add_row(name, *cells)
+        table.add_row(Text(one_line(name)), *cells)
     return table

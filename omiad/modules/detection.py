@@ -124,6 +124,12 @@ class DetectionModule(LightningModule):
         """Calibrate on the training images, on a few if brief, unless that is already done."""
         if is_calibrated(self.detector, brief=brief):
             return
+        if not self.data.samples("train"):
+            raise InputError(
+                f"These settings differ from the checkpoint's, so the detector is calibrated on "
+                f"normal images, but '{self.data.root}' has no training images. Leave the settings "
+                f"as they are, or put normal images in <category>/train/good."
+            )
         positions: dict[str, list[int]] = {name: [] for name in self.data.categories}
         for index, sample in enumerate(self.data.samples("train")):
             positions[sample.category].append(index)

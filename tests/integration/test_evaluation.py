@@ -123,10 +123,9 @@ def test_maps_of_a_data_set_in_another_layout_are_scored_without_training_images
     WRITERS[layout](root, np.random.default_rng(0))
     rng = np.random.default_rng(1)
     drawn: dict[str, list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
-    for sample in INDEXES[layout](root):
+    for sample in INDEXES[layout](root, for_test=True):
         if sample.split == "train":
-            if layout != "folder":  # which splits images that are in one folder
-                sample.image.unlink()
+            sample.image.unlink()
             continue
         mask = mask_of(sample)
         scores = (rng.normal(size=mask.shape) + 2 * mask).astype(np.float32)

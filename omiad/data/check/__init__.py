@@ -16,6 +16,7 @@ from omiad.errors import MOST_NAMED
 from omiad.terminal import console
 
 _SHOWN = MOST_NAMED  # faults of one kind; the JSON lists all of them
+_ALL_SHOWN = {*FIXES, "unused photographs", "unused masks"}  # kinds without a limit
 
 
 def check(root: str, *, layout: Layout = "auto", num_workers: int = 0, json: bool = False) -> bool:
@@ -81,7 +82,7 @@ def _lines(faults: list[Fault]) -> list[str]:
     for (level, kind), group in groupby(faults, key=lambda fault: (fault.level, fault.kind)):
         found = list(group)
         lines.append(f"\n{level}: {kind} ({len(found)})")
-        shown = found if kind in FIXES else found[:_SHOWN]  # broken files are all named
+        shown = found if kind in _ALL_SHOWN else found[:_SHOWN]
         for fault in shown:
             lines.append(f"  {fault.where}: {fault.what}")
             lines += [f"    fix: {fault.fix}"] if fault.fix else []

@@ -86,8 +86,8 @@ def _facts(sample: Sample) -> Facts:
     try:
         pixels = read_image(sample.image, _THUMBNAIL).numpy()
         with opened(sample.image) as image:
-            size, mode = upright_size(image), image.mode.partition(";")[0]  # "I;16" is an "I"
-            is_turned, is_wide_colour = orientation(image) != 1, has_wide_colour(image)
+            is_wide_colour, mode = has_wide_colour(image), image.mode.partition(";")[0]  # "I;16"
+            size, is_turned = upright_size(image), orientation(image) != 1
             peak = None
             if is_wide_colour:  # only the high byte is known
                 peak = _brightest(image) * 256 + 255

@@ -10,7 +10,13 @@ from omiad.data.check.fault import Fault, Level
 from omiad.data.check.pixels import conversions, masks, white_levels
 from omiad.data.check.unused import Tree, tree_below, unused
 from omiad.data.layouts import FEW_PHOTOGRAPHS, Index
-from omiad.data.layouts.folder import MASK_NAMES
+from omiad.data.layouts.listing import (
+    MASK_NAMES,
+    NORMAL_NAMES,
+    is_for_masks,
+    is_normal,
+    words,
+)
 from omiad.data.layouts.published import ALL, PUBLISHED, Counts, count
 from omiad.data.opening import IMAGE_SUFFIXES
 from omiad.types import NORMAL, Sample
@@ -88,7 +94,7 @@ def _stray_masks(root: Path, index: Index, tree: Tree) -> Iterator[Fault]:
     bare = [s for s in index.samples if s.is_anomalous and not s.masks]
     for path in tree.files:
         parts = path.parts[:-1]
-        if not {*MASK_NAMES} & {part.lower() for part in parts} or parts[-1] == NORMAL:
+        if not any(map(is_for_masks, parts)) or is_normal(parts[-1]):
             continue
         if path.name.startswith(".") or path.suffix.lower() not in IMAGE_SUFFIXES or path in used:
             continue
@@ -157,8 +163,27 @@ def _categories(samples: Sequence[Sample]) -> Iterator[Fault]:
             if number == 0:
                 what = f"There are no {name} test images, so the metrics are undefined."
                 yield Fault("note", "cannot be measured", category, what)
+        yield from _doubtful(category, {s.defect for s in samples if s.category == category}, test)
     few, many = (pick(counts, key=lambda name: counts[name].train) for pick in (min, max))
     if counts[many].train >= IMBALANCE * counts[few].train:
         what = f"{counts[few].train} training images, but '{many}' has {counts[many].train}."
         fix = "Train with --data.sampling balanced, or take more photographs."
         yield Fault("warning", "imbalance", few, what, fix)
+
+
+def _doubtful(category: str, names: set[str], tested: Sequence[int]) -> Iterator[Fault]:
+    """Name the folders that count as defects but may hold normal images or masks."""
+    defects, (good, defective) = sorted(names - {NORMAL}), tested
+    if defective and not good:
+        what = f"No test image counts as normal: the folders {_quoted(defects)} are all defects."
+        fix = "If one of them holds normal images, call it good, normal or ok."
+        yield Fault("warning", "no normal folder", category, what, fix)
+    doubtful = [name for name in defects if {*NORMAL_NAMES, *MASK_NAMES} & {*words(name)}]
+    if doubtful:
+        what = f"By its name, {_quoted(doubtful)} counts as a defect."
+        fix = "If it holds normal images, call it good. If it holds masks, use ground_truth."
+        yield Fault("warning", "doubtful defect", category, what, fix)
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names[:4]) + (", ..." if len(names) > 4 else "")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from omiad.data.check.fault import Fault, Level, listed
 from omiad.data.layouts import Index
-from omiad.data.layouts.folder import MASK_NAMES
+from omiad.data.layouts.listing import LOST, is_for_masks, is_normal
 from omiad.data.opening import IMAGE_SUFFIXES
 from omiad.types import NORMAL
 
@@ -20,7 +20,7 @@ _BY_SPLIT = ("visa", "realiad", "realiad_sv")
 _OWN = {"predictions.csv", "results.json", "config.yaml", "record.json"}
 """Files by which a folder that omiad wrote is known."""
 
-_SYSTEM = {"__MACOSX", "Thumbs.db", "desktop.ini"}
+_SYSTEM = {"__MACOSX", "Thumbs.db", "desktop.ini", LOST}
 
 _MASK_WORDS = ("gt", "mask", "label", "annotation", "segmentation", "ground")
 
@@ -51,7 +51,12 @@ _NO_FILE = Reason(
     "Remove them, or correct the links.",
 )
 _NORMAL_MASKS = Reason("note", "other files", "normal images need no masks")
-_SECOND_MASK = Reason("note", "other files", "another mask of the same image is used")
+_SECOND_MASK = Reason(
+    "warning",
+    "unused masks",
+    "their images have other masks",
+    "To unite the masks of an image, call them <image>_mask_1, <image>_mask_2 and so on.",
+)
 
 
 class Tree(NamedTuple):
@@ -138,19 +143,19 @@ class _Reasons:
 
     def _of_place(self, path: Path) -> Reason:
         """Return why a photograph or mask at this place is not used."""
-        inside = [part.lower() for part in path.parts[:-1]]
+        inside = path.parts[:-1]
         above = next((each for each in path.parents[1:] if each in self.folders), None)
         tops = {each.parts[:1] for each in self.folders}
-        if {*MASK_NAMES} & {*inside} and inside[-1] == NORMAL:
+        if any(map(is_for_masks, inside)) and is_normal(inside[-1]):
             return _NORMAL_MASKS
-        if path.parent in self.mask_folders:
+        if path.parent in self.mask_folders or any(map(is_for_masks, inside)):
             return _SECOND_MASK
         if above is not None and above != Path():
             return _unread(
                 f"folders within '{above.as_posix()}' are not read",
                 f"Move them to '{above.as_posix()}'.",
             )
-        if any(word in part for part in inside for word in _MASK_WORDS):
+        if any(word in part for part in map(str.lower, inside) for word in _MASK_WORDS):
             return _unread(
                 "the folder looks like masks, but lies where none are read",
                 "If they are masks, move them to <category>/ground_truth/<defect>/, each with the "

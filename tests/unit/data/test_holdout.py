@@ -100,7 +100,7 @@ def test_numbers_out_of_range_are_rejected(products, tmp_path, options):
 
 
 def test_an_output_that_is_not_empty_is_rejected(products):
-    with pytest.raises(InputError, match="not empty"):
+    with pytest.raises(InputError, match="not an empty folder"):
         hold_out(products, products)
 
 

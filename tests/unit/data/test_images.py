@@ -1,11 +1,10 @@
 import shutil
-import struct
-import zlib
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from damaged import png_16_bit
 from PIL import Image
 from torch.utils.data import DataLoader
 
@@ -125,17 +124,25 @@ def test_an_error_in_a_worker_stays_one_sentence(mvtec_root, tmp_path):
 
 
 def test_16_bit_colour_keeps_its_high_byte(tmp_path):
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        body = kind + content
-        return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
-
-    # Pillow reads such files but does not write them (RFC 2083).
     high = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint16)
-    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in high * 256 + 7)
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0))
-    content = header + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
-    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+    (tmp_path / "a.png").write_bytes(png_16_bit(high * 256 + 7))
     assert np.array_equal(read_image(tmp_path / "a.png", 8).permute(1, 2, 0).numpy(), high)
+    with pytest.raises(InputError, match=r"a\.png' has 16-bit colour.*white_level 4095"):
+        read_image(tmp_path / "a.png", 8, white_level=4095)
+
+
+@pytest.mark.parametrize(("bits", "white_level"), [(10, 1023), (12, 4095), (16, 65_535)])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_the_white_level_of_a_camera_becomes_white(tmp_path, bits, white_level, suffix):
+    wide = (GRADIENT / 255 * white_level).round().astype(np.uint16)
+    wide[0, 0] = white_level
+    Image.fromarray(wide).save(tmp_path / f"a.{suffix}")
+    read = read_image(tmp_path / f"a.{suffix}", 8, white_level=white_level)[0].numpy()
+    assert read[0, 0] == 255
+    assert np.array_equal(read.flat[1:], GRADIENT.flat[1:])
+    wide[0, 0] = 65_535  # above the white level
+    Image.fromarray(wide).save(tmp_path / f"a.{suffix}")
+    assert read_image(tmp_path / f"a.{suffix}", 8, white_level=white_level)[0, 0, 0] == 255
 
 
 def test_the_first_of_several_pages_is_read(tmp_path):

@@ -134,11 +134,14 @@ def test_a_category_of_real_iad_without_images_is_left_out(realiad_root):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (edited(lambda s: s["test"][2].pop("mask_path")), r"A row of 'test' in .*audiojack.json'"),
+        (
+            edited(lambda s: s["test"][2].pop("mask_path")),
+            r"audiojack.json'.test\[2\] has .* mask_path",
+        ),
         (edited(lambda s: s["train"][0].update(anomaly_class="AK")), r"image '.*' \(AK\)"),
-        (edited(lambda s: s.pop("meta")), r"audiojack.json' is not a split .*KeyError"),
-        (lambda root: (root / AUDIOJACK).write_text("not json"), "audiojack.json' is not a split"),
-        (lambda root: (root / AUDIOJACK).write_text("[]"), r"audiojack.json' is not a split"),
+        (edited(lambda s: s.pop("meta")), "audiojack.json' has no entry meta"),
+        (lambda root: (root / AUDIOJACK).write_text("not json"), "audiojack.json' is not JSON"),
+        (lambda root: (root / AUDIOJACK).write_text("[]"), "audiojack.json' is a list"),
     ],
 )
 def test_a_wrong_split_of_real_iad_is_rejected(realiad_root, change, message):
@@ -212,7 +215,7 @@ def test_masks_are_found_with_and_without_a_folder_for_the_defect(tmp_path):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        (["0.png", "bolt/0.png"], r"folders of photographs \(bolt\)"),
+        (["0.png", "bolt/0.png"], r"folders of photographs \('bolt'\)"),
         (["bolt/train/notes.txt"], "bolt' has no normal images"),
     ],
 )

@@ -72,7 +72,7 @@ def test_impossible_requests_are_rejected(tmp_path, arguments, message):
 
 def test_a_folder_that_is_not_empty_is_rejected(tmp_path):
     (tmp_path / "mine.png").touch()
-    with pytest.raises(InputError, match="not empty"):
+    with pytest.raises(InputError, match="not an empty folder"):
         synthesize(tmp_path, **SMALL)
 
 
