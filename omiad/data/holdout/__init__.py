@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from rich.markup import escape
 from rich.progress import track
 
 from omiad.data.holdout.pasting import DEFECTS, Canvas, blot, find_foreground
@@ -63,7 +64,7 @@ def hold_out(
             mine = [sample for sample in samples if sample.category == category]
             held = _held_out(mine, fraction=fraction, seed=seed)
             _link(mine, held, folder / category)
-            for i in track(range(num_defective), description=category):
+            for i in track(range(num_defective), description=escape(category)):
                 turn, k = divmod(i, len(DEFECTS))
                 kind, sample = sorted(DEFECTS)[k], mine[held[(i + turn) % len(held)]]
                 picture, mask = deface(sample, kind, samples, seed=seed + 1_000_003 * turn)
