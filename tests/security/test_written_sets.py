@@ -79,7 +79,7 @@ def test_a_killed_command_leaves_no_set_under_the_final_name(products, tmp_path,
     words = ["synthesize", "out", "--image_size=64", "--num_train=20"]
     words = words if kind == "synthesize" else ["holdout", str(products), "out"]
     code = "from omiad.cli import main; main()"
-    for i in range(8):
+    for i in range(4):
         folder = tmp_path / str(i)
         folder.mkdir()
         process = subprocess.Popen(
