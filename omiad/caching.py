@@ -171,10 +171,10 @@ def prune(store: FeatureStore, unused_days: float | None = None) -> int:
         needed: set[str] = set()
         for path in store.split_paths:
             age, use = time.time() - path.stat().st_mtime, read_use(path)
-            if use is None or (unused_days is not None and age > unused_days * 86400):
+            if unused_days is not None and age > unused_days * 86400:
                 path.unlink()
-            else:
-                needed.update(use["images"])
+            else:  # if the file is damaged, any image may be needed
+                needed.update(store.entries if use is None else use["images"])
         if not store.split_paths:
             store.remove()
             return before

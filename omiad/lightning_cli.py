@@ -133,10 +133,17 @@ class OmiadCLI(LightningCLI):
         self.datamodule.samples("train")
 
     def before_test(self) -> None:
-        """Test all photographs of a folder that the checkpoint was not trained on."""
-        trained = data_defaults(self.config["test"]["ckpt_path"]).get("root")
-        root = self.datamodule.root
-        self.datamodule.for_test = trained is None or root.resolve() != Path(trained).resolve()
+        """Test all photographs of a folder that the checkpoint was not trained on.
+
+        Training images may be missing, even where the checkpoint was trained.
+        """
+        data = self.datamodule
+        trained = data_defaults(self.config["test"]["ckpt_path"]).get("root", "")
+        data.for_test = data.root.resolve() != Path(trained).expanduser().resolve()
+        try:
+            data.samples("test")
+        except InputError:
+            data.for_test = True  # the next listing says what else is wrong
 
 
 @contextmanager

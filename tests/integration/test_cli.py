@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 import signal
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -228,6 +229,26 @@ def test_an_option_beats_the_checkpoint(home: Path, tmp_path: Path) -> None:
     assert before["weights"] == {"model": weights_hash(Detector.load(amdm).denoiser.network)}
     after = run_test(amdm, tmp_path / "b", f"--model.num_steps=1 --data.root={tmp_path}/elsewhere")
     assert (after["model"]["num_steps"], after["dataset"]) == (1, "elsewhere")
+
+
+def test_all_of_a_test_set_on_its_own_is_scored(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    amdm, alone, bare = last(home / "amdm"), tmp_path / "alone", tmp_path / "bare"
+    for number, source in enumerate(sorted(home.glob("data/bottle/*/good/*.png"))):
+        (alone / "OK").mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, alone / "OK" / f"{number}.png")
+    shutil.copytree(home / "data/bottle/test/hole", alone / "hole")
+    run_test(amdm, tmp_path / "a", f"--data.root={alone} --save_maps")
+    images = [row["image"] for row in read_table(tmp_path / "a/scores.csv")]
+    assert Counter(Path(image).parent.name for image in images) == {"OK": 7, "hole": 3}
+    shutil.copytree(home / "data", bare)
+    for folder in bare.glob("*/train"):
+        shutil.rmtree(folder)
+    elsewhere = run_test(amdm, tmp_path / "b", f"--data.root={bare}")
+    assert elsewhere["categories"] == run_test(amdm, tmp_path / "c")["categories"]
+    changed = f"test --ckpt_path={amdm} --run_dir={tmp_path}/d {QUIET} --data.root={bare}"
+    assert f"'{bare}' has no training images" in error_of(f"{changed} --model.num_steps=1", capsys)
 
 
 def test_predict_agrees_with_the_detector_and_names_an_unreadable_photograph(

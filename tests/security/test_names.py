@@ -177,6 +177,7 @@ def test_the_check_shows_names_of_files_escaped(tmp_path, capsys):
     assert "\x1b" not in out
     assert "[new]/good/0\\x1b[2J.png" in out
     assert "[new]/good/1[bold].png" in out
+    assert any(line.startswith("[new] ") for line in out.splitlines())
 
 
 def test_links_that_lead_to_themselves_are_no_folders(tmp_path):
