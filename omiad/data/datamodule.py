@@ -66,7 +66,7 @@ class FeatureDataModule(LightningDataModule):
         seed: Seed of the order of training images, and of random backbone weights.
 
     Attributes:
-        prepare_mask: Brings a test mask to the image size; by default as `read_mask` does.
+        prepare_mask: Labels the pixels of a test mask; by default at the image size.
     """
 
     def __init__(
