@@ -1,6 +1,7 @@
 """Files and folders that are whole or not there, even if the process dies or the disk is full."""
 
 import errno
+import hashlib
 import os
 import shutil
 import stat
@@ -64,6 +65,15 @@ def write_whole(path: Path, content: str | bytes) -> None:
     """
     with whole_file(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(MARGIN):
+            found.update(block)
+    return found.hexdigest()
 
 
 @contextmanager
@@ -140,6 +150,20 @@ def only_writer(lock: Path, *, owner: Path) -> Iterator[None]:
             yield
         finally:
             lock.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_file(path: Path, *, option: str) -> Iterator[None]:
+    """Claim a file that does not exist yet, so that no other process writes it meanwhile.
+
+    Raises:
+        InputError: If the file exists, or another process has claimed it.
+        OSError: If its folder does not exist or is not writable.
+    """
+    with only_writer(path.with_name(f".{path.name[:100]}.lock"), owner=path):
+        if path.exists():
+            raise InputError(f"'{path}' already exists. Choose another {option}.")
+        yield
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Check plain data from a file against annotated types, before anything uses the data."""
 
-import math
+import sys
 from collections.abc import Mapping
 from functools import cache
 from itertools import chain, repeat
@@ -55,7 +55,7 @@ def _fault(value: Any, kind: Any, where: str) -> str | None:
         fault = _fault_of_entries(value, kind, where)
     elif kind is float:
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not (is_number and math.isfinite(value)):
+        if not (is_number and abs(value) <= sys.float_info.max):  # an int may be any size
             fault = f"{where} is {_shown(value)}, not a finite number"
     elif kind is not Any:
         wanted = origin or (NoneType if kind is None else kind)

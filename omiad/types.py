@@ -47,16 +47,19 @@ class Labels(NamedTuple):
 
     Attributes:
         is_anomalous: Image labels (B,), bool.
-        masks: Defective pixels (B, H, W), bool; all False where `has_mask` is False.
+        masks: Labels of the pixels (B, H, W), uint8 or bool: 0 is normal and 1 defective. 2 is
+            unknown: a defect that is too small for this size. All are 0 where `has_mask` is False.
         has_mask: Whether the labels of the pixels are known (B,), bool. They are known for a normal
             image, which has no defective pixel, and for a defective image with a mask file.
         index: Position of each sample in the list of its split (B,), int64.
+        num_vanished: Regions of each mask that are too small for this size (B,), int64.
     """
 
     is_anomalous: Tensor
     masks: Tensor
     has_mask: Tensor
     index: Tensor  # type: ignore[assignment] # shadows tuple.index, which is unused
+    num_vanished: Tensor
 
 
 class ImageBatch(NamedTuple):

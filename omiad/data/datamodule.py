@@ -68,7 +68,7 @@ class FeatureDataModule(LightningDataModule):
         seed: Seed of the order of training images, and of random backbone weights.
 
     Attributes:
-        prepare_mask: Brings a test mask to the image size; by default as `read_mask` does.
+        prepare_mask: Labels the pixels of a test mask; by default at the image size.
         for_test: Whether the data set is a test set on its own; see `index_dataset`.
     """
 

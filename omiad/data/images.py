@@ -1,7 +1,7 @@
 """Photographs as arrays and tensors of 8-bit RGB, and the items of a test."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +11,17 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from omiad.data.masks import load_mask, read_mask
+from omiad.data.masks import load_mask
 from omiad.data.opening import has_wide_colour, opened, upright
 from omiad.data.packing import PackedSamples
 from omiad.errors import InputError
 from omiad.features.extractor import WHITE_LEVEL
+from omiad.protocols import UNIAD
 from omiad.types import ImageBatch, Labels, Sample, ScoringBatch
 
-# Resizes a mask (H, W), bool, to the size at which it is compared with the anomaly map.
-PrepareMask = Callable[[NDArray[np.bool_]], Tensor]
+# Labels the pixels of a mask (H, W), bool, at the size of the anomaly map, and counts the regions
+# that vanish there; see `Labels`.
+PrepareMask = Callable[[NDArray[np.bool_]], tuple[Tensor, int]]
 
 
 def read_image(path: Path, size: int, *, white_level: int = WHITE_LEVEL) -> Tensor:
@@ -75,17 +77,18 @@ class ImageDataset(Dataset[ImageBatch | ScoringBatch]):
 
     def __getitem__(self, index: int) -> ImageBatch | ScoringBatch:
         sample, size = self.samples[index], self.image_size
-        if not sample.masks:
-            mask = torch.zeros(size, size, dtype=torch.bool)
-        elif self.prepare_mask is None:
-            mask = read_mask(sample.masks, size, image=sample.image)
+        resized = replace(UNIAD, input_size=size, map_size=size, pool_size=1)
+        prepare_mask = self.prepare_mask or resized.label_mask
+        if sample.masks:
+            mask, num_vanished = prepare_mask(load_mask(sample.masks, image=sample.image))
         else:
-            mask = self.prepare_mask(load_mask(sample.masks, image=sample.image))
+            mask, num_vanished = torch.zeros(size, size, dtype=torch.uint8), 0
         labels = Labels(
             is_anomalous=torch.tensor(sample.is_anomalous),
             masks=mask,
             has_mask=torch.tensor(bool(sample.masks) or not sample.is_anomalous),
             index=torch.tensor(index),
+            num_vanished=torch.tensor(num_vanished),
         )
         if self.features is not None:
             return ScoringBatch(self.features[index], labels)

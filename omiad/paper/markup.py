@@ -47,13 +47,13 @@ def render(
 
     LaTeX draws a line above each section, and aligns `num_labels` leading columns to the left.
     """
-    header = [*map(printable, header)]
-    sections = [[[*map(printable, row)] for row in rows] for rows in sections]
+    header = [printable(text) for text in header]
+    sections = [[[printable(text) for text in row] for row in rows] for rows in sections]
     if markup == ".csv":
-        text = io.StringIO()
-        labelled = ([*map(cell, row[:num_labels]), *row[num_labels:]] for row in chain(*sections))
-        csv.writer(text, lineterminator="\n").writerows([[*map(cell, header)], *labelled])
-        return text.getvalue()
+        table = io.StringIO()
+        named = [[*map(cell, row[:num_labels]), *row[num_labels:]] for row in chain(*sections)]
+        csv.writer(table, lineterminator="\n").writerows([[*map(cell, header)], *named])
+        return table.getvalue()
     return TEMPLATES.get_template(f"table{markup}.jinja").render(
         title=printable(title), header=header, sections=sections, num_labels=num_labels
     )

@@ -8,6 +8,7 @@ from typing import Literal
 from rich.markdown import Markdown
 
 from omiad.errors import InputError, MissingInputError
+from omiad.files import write_whole
 from omiad.paper.entries import Entry, printed_entries, read_entry
 from omiad.paper.layouts import lay_out
 from omiad.paper.printed import DATASETS
@@ -128,5 +129,5 @@ def _write(path: Path, tables: Sequence[int], own: Sequence[Entry], note: str) -
         texts.append(lay_out(number, [*printed, *own], ".md", note))
     text = "\n".join(texts)
     console().print(Markdown(text))
-    path.write_text(text)
+    write_whole(path, text)
     logger.info("table: %s", path)

@@ -1,6 +1,5 @@
 """Reports: pages, charts, panels, and the images that a test keeps for them."""
 
-from omiad.report.archive import gallery_path as gallery_path
 from omiad.report.archive import read_gallery as read_gallery
 from omiad.report.archive import write_gallery as write_gallery
 from omiad.report.command import report as report

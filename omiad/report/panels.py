@@ -13,10 +13,11 @@ from PIL import Image, ImageDraw
 from omiad.data.images import read_image
 from omiad.errors import InputError
 from omiad.features.extractor import WHITE_LEVEL
-from omiad.report.archive import StoredImages, gallery_path, read_gallery
+from omiad.files import whole_file
+from omiad.names import one_line
+from omiad.report.archive import StoredImages
 from omiad.report.kept import turns
 from omiad.report.pictures import Map, Pixels, heat, scaled
-from omiad.results import read_results
 
 logger = logging.getLogger(__name__)
 
@@ -42,29 +43,40 @@ def overlay(image: Pixels, anomaly_map: Map, scale: Sequence[float]) -> Image.Im
     return Image.fromarray(blended.round().astype(np.uint8))
 
 
-def write_panels(results: Path, *, num_images: int) -> None:
-    """Write panels/<category>.png beside a results.json, as in Fig. 2 of the paper.
+def write_panels(
+    folder: Path,
+    gallery: Mapping[str, StoredImages],
+    *,
+    root: Path,
+    scale: Sequence[float],
+    image_size: int,
+    num_images: int,
+    white_level: int = WHITE_LEVEL,
+) -> None:
+    """Write <category>.png of each category of a gallery, as in Fig. 2 of the paper.
 
-    Each picture shows at most `num_images`, spread over the defects of its category.
+    Each picture shows at most `num_images`, spread over the defects of its category. The root is
+    that of the data set, the scale that of the gallery, and the images have the model's size.
     """
-    record = read_results(results)
-    model, root = record["model"], Path(record["root"])
-    side, white_level = min(model["image_size"], 256), model.get("white_level", WHITE_LEVEL)
+    side = min(image_size, 256)
 
     def read(name: str) -> Image.Image:
-        pixels = read_image(root / name, side, white_level=white_level)
+        try:
+            pixels = read_image(root / name, side, white_level=white_level)
+        except InputError:  # a photograph that is gone must not cost the results
+            return _empty(side, "unreadable")
         return Image.fromarray(pixels.permute(1, 2, 0).numpy())
 
-    folder = results.parent / "panels"
-    folder.mkdir(exist_ok=True)
-    for category, images in read_gallery(gallery_path(results)).items():
+    folder.mkdir(parents=True, exist_ok=True)
+    for category, images in gallery.items():
         defects: dict[str, list[int]] = defaultdict(list)
         for i, defect in enumerate(images.defect.tolist()):
             defects[defect].append(i)
         picked = sorted(turns(defects.values())[:num_images])
         rows = [_pictures(images, i, read) for i in picked]
-        labels = [f"{images.defect[i]}, score {images.score[i]:.4g}" for i in picked]
-        _panel(rows, labels, record["map_range"]).save(folder / f"{category}.png")
+        labels = [f"{one_line(images.defect[i])}, score {images.score[i]:.4g}" for i in picked]
+        with whole_file(folder / f"{category}.png") as temporary:
+            _panel(rows, labels, scale).save(temporary, "PNG")
     logger.info("panels: %s", folder)
 
 

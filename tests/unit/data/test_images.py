@@ -109,7 +109,7 @@ def test_items_collate_to_an_image_batch_with_labels_from_the_index(mvtec_root):
     assert isinstance(batch, ImageBatch)
     assert batch.images.shape == (7, 3, 16, 16)
     assert batch.labels.is_anomalous.tolist() == [False] * 3 + [True] * 4
-    assert batch.labels.masks.dtype == torch.bool
+    assert batch.labels.masks.dtype == torch.uint8
     assert batch.labels.masks.flatten(1).any(1).tolist() == [False] * 3 + [True] * 3 + [False]
     assert batch.labels.has_mask.tolist() == [True] * 6 + [False]
     assert batch.labels.index.tolist() == list(range(7))

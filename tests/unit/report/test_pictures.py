@@ -1,7 +1,6 @@
 """Colours, overlays, panels and pages of predictions."""
 
 import io
-import json
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from omiad.report import (
     free_page,
     overlay,
     page_entry,
+    read_gallery,
     write_gallery,
     write_panels,
 )
@@ -28,12 +28,11 @@ def panel_of(folder: Path, *images: Kept, reference: str = "") -> np.ndarray:
     """Return the panel of images that all show one grey photograph, on a scale from 1 to 9."""
     Image.new("RGB", (SIDE, SIDE), (120, 120, 120)).save(folder / "a.png")
     samples = [Sample(folder / "a.png", (), "bolt", "dent", "test")] * len(images)
-    record = {"map_range": [1.0, 9.0], "model": {"image_size": SIDE}, "root": str(folder)}
-    results = folder / "results.json"
-    results.write_text(json.dumps({"protocol": "p", "categories": {}, "mean": {}, **record}))
-    write_gallery(folder / "results.gallery.npz", images, samples, root=folder, scale=(1.0, 9.0),
-                  references={"bolt": reference})  # fmt: skip
-    write_panels(results, num_images=9)
+    gallery, scale = folder / "results.gallery.npz", (1.0, 9.0)
+    references = {"bolt": reference}
+    write_gallery(gallery, images, samples, root=folder, scale=scale, references=references)
+    about = {"root": folder, "scale": scale, "image_size": SIDE, "num_images": 9}
+    write_panels(folder / "panels", read_gallery(gallery), **about)  # type: ignore[arg-type]
     with Image.open(folder / "panels" / "bolt.png") as picture:
         return np.asarray(picture.convert("RGB"))
 
