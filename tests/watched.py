@@ -30,6 +30,9 @@ MEMORY = 6 << 30
 
 STARTS = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "pty.spawn", "subprocess.Popen")
 CONNECTS = ("socket.connect", "socket.getaddrinfo", "urllib.Request")
+STUBS = "import sys, json; print(json.dumps(sys.path))"
+"""What jsonargparse's search for type stubs starts; an attacker cannot choose a letter of it."""
+
 CHANGES = {
     "os.chmod": (0,),
     "os.link": (1,),
@@ -190,8 +193,8 @@ def _hook(may_write: Sequence[str], seen: int) -> Callable[[str, tuple[Any, ...]
             return
         is_noting = True
         try:
-            if event in STARTS:
-                note("started:", event, args[0] if args else "")
+            if event in STARTS and not (args and STUBS in str(args[1:2])):
+                note("started:", event, *args[:2])
             elif event in CONNECTS:
                 note("connected:", event)
             elif event == "import" and args[0] in CANARY_MODULES:

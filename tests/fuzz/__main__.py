@@ -8,7 +8,6 @@
 import argparse
 import gc
 import itertools
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -72,7 +71,7 @@ def main() -> None:
             sys.stdout.flush()
     failed = sum(len(tally.failures) for tally in tallies)
     if failed:
-        sys.stdout.write(f"{failed} failed; their inputs: {os.path.relpath(given.keep)}\n")
+        sys.stdout.write(f"{failed} failed; their inputs: {given.keep}\n")
     raise SystemExit(failed > 0)
 
 

@@ -1,6 +1,7 @@
 """One attack: what is run in a folder, and which outcomes are clean."""
 
 import os
+import re
 import shlex
 import unicodedata
 from collections.abc import Callable
@@ -25,6 +26,12 @@ LONGEST_SENTENCE = 4000
 DEPTH = "a/b/c/d"
 """A case lies so deep below its own folder that `../../../x` stays where it is noticed."""
 
+_ERROR = re.compile(r"^(?:\w+\.)*[A-Z]\w+(?:: .*)?$", re.MULTILINE)
+"""The last line of a traceback."""
+
+WRONG = "AssertionError: "
+"""How a reader in Python says that it got a wrong value."""
+
 INVISIBLE = {"Cc", "Cf", "Co", "Cs"}
 """Unicode categories that may change what a terminal shows; they must be escaped."""
 
@@ -39,6 +46,7 @@ class Case:
         check: Says what is wrong with a success, or returns None.
         checks_refusals: Whether `check` must hold after a refusal too.
         statuses: Exit statuses that are no failure.
+        seconds: How long the run may take on a busy machine.
     """
 
     words: tuple[str, ...] = ()
@@ -46,6 +54,7 @@ class Case:
     check: Callable[[], str | None] = lambda: None
     checks_refusals: bool = False
     statuses: tuple[int, ...] = (0, 2)
+    seconds: float = 60
 
     def run(self) -> None:
         """Run the command or the call, and exit as the command line does."""
@@ -100,8 +109,9 @@ def _end(case: Case, ending: Ending) -> str | None:
     if ending.is_late:
         return "hung"
     if ending.status == UNCAUGHT or b"Traceback (most recent call last)" in ending.said:
-        lines = ending.said.decode(errors="replace").strip().splitlines()
-        return f"traceback: {lines[-1][:90] if lines else ''}"
+        errors = _ERROR.findall(ending.said.decode(errors="replace"))
+        last = errors[-1][:100] if errors else ""
+        return last.removeprefix(WRONG) if last.startswith(WRONG) else f"traceback: {last}"
     if ending.status < 0:
         return f"died of signal {-ending.status}"
     if ending.status == 1 and case.call is not None:

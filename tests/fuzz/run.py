@@ -10,13 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from fuzz.cases import DEPTH, INPUT, OUTPUT, Case, verdict
+from fuzz.cases import DEPTH, INPUT, OUTPUT, TEMPORARY, Case, verdict
 from fuzz.kinds import KINDS
 from watched import Watched
 from world import World
-
-LIMIT = 60
-"""Seconds after which an attack hangs."""
 
 
 @dataclass
@@ -53,7 +50,8 @@ def attack(kind: str, world: World, seed: int, number: int, folder: Path) -> tup
     rng = np.random.default_rng([seed, zlib.crc32(kind.encode()), number])
     case = KINDS[kind](world, rng, inner)
     before = _listing(inner / INPUT)
-    ending = Watched(case.run, inner, may_write=[inner / OUTPUT, inner / "tmp"]).ending(LIMIT)
+    may_write = [inner / OUTPUT, inner / TEMPORARY]
+    ending = Watched(case.run, inner, may_write=may_write).ending(case.seconds)
     try:
         wrong = verdict(case, ending, inner)
     except Exception as error:  # a file that a success must leave is missing or broken

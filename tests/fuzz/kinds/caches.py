@@ -57,6 +57,6 @@ def _read(world: World) -> None:
 def _same(world: World, folder: Path) -> str | None:
     (store,) = (folder / OURS).iterdir()
     (intact,) = world.cache.iterdir()
-    is_same = (store / "0.rows").read_bytes() == (intact / "0.rows").read_bytes()
-    return None if is_same else "`cache verify` accepts damaged rows"
+    whole = (intact / "0.rows").read_bytes()  # rows without an entry may follow
+    return None if (store / "0.rows").read_bytes().startswith(whole) else "`cache verify` accepts damaged rows"
 

@@ -1,5 +1,6 @@
 """Configuration files: they are trusted to name code, and a mistake in them is one sentence."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ def configurations(world: World, rng: Rng, folder: Path) -> Case:
     config.pop("run_dir", None)
     config.pop("ckpt_path", None)
     if rng.random() < 0.8:
-        path.write_text(yaml.safe_dump(mutated(config, rng, strange=PLAIN)))
+        path.write_text(json.dumps(mutated(config, rng, strange=PLAIN), indent=1))  # also YAML
     else:
         path.write_bytes(damaged(yaml.safe_dump(config).encode(), rng))
     door = pick(rng, ("print", "fit", "cache"))

@@ -34,7 +34,7 @@ def maps(world: World, rng: Rng, folder: Path) -> Case:
     for _ in range(int(rng.choice([1, 1, 2, 3]))):
         path = pick(rng, files)
         if path.exists():
-            _attack(path, rng, folder)
+            _attack(path, np.load(source / path.relative_to(target)), rng, folder)
     return _evaluate(world, folder, rng)
 
 
@@ -85,8 +85,7 @@ def _evaluate(world: World, folder: Path, rng: Rng, *, table: Path | None = None
     )
 
 
-def _attack(path: Path, rng: Rng, folder: Path) -> None:
-    array = np.load(path)
+def _attack(path: Path, array: Any, rng: Rng, folder: Path) -> None:
     way = int(rng.integers(8))
     if way == 0:
         path.write_bytes(damaged(path.read_bytes(), rng))

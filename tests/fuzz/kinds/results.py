@@ -117,5 +117,5 @@ def changed(array: NDArray[Any], rng: Rng, folder: Path) -> Any:
         wide.reshape(-1)[int(rng.integers(wide.size))] = text
     elif wide.size:
         flat = wide.reshape(-1)
-        flat[int(rng.integers(flat.size))] = pick(rng, (np.nan, np.inf, -np.inf, -1, 1e300, 256))
+        flat[int(rng.integers(flat.size))] = pick(rng, (np.nan, np.inf, -np.inf, -1, 1e38, 256))
     return wide
