@@ -26,6 +26,18 @@ SECTIONS = (
 DOORS = ("predict", "predict", "predict", "predict", "test", "resume", "teacher")
 """Commands that read a checkpoint, by how often they are tried; training takes a second."""
 
+CALLED = ("network", "optimizer", "generator_optimizer", "student_optimizer")
+"""Hyperparameters that name what a resumed run calls."""
+
+LIKELY = (
+    *(*CALLED, "class_path", "_class_path", "_instantiator", "module", "detector"),
+    *("teacher", "masking", "scoring", "code"),
+)
+"""Entries whose values name code or might."""
+
+PATHS = ("class_path", "_class_path", "_instantiator", "module", "backbone")
+"""Entries that are the path of a class alone."""
+
 TENSORS: tuple[Callable[[torch.Tensor], Any], ...] = (
     lambda x: torch.full_like(x, math.nan),
     lambda x: x * math.inf if x.is_floating_point() else -x,
@@ -76,23 +88,21 @@ def classes(world: World, rng: Rng, folder: Path) -> Case:
     stage = pick(rng, ("amdm", "omiad"))
     checkpoint = _of_case(world, stage)
     attacks = _attacks(folder)
-    for _ in range(int(rng.integers(1, 4))):
+    for _ in range(int(rng.choice([1, 1, 2]))):
         section = pick(rng, ("hyper_parameters", "datamodule_hyper_parameters", "omiad", ""))
+        wanted = LIKELY
+        if rng.random() < 0.5:
+            section, wanted = "hyper_parameters", CALLED
         inside = checkpoint[section] if section else checkpoint
         parts = [part for part in nodes(inside) if part[1] not in checkpoint["state_dict"]]
-        likely = ("network", "optimizer", "class_path", "_class_path", "_instantiator", "module")
-        likely += ("init_args", "teacher", "generator_optimizer", "student_optimizer", "masking")
-        named = [part for part in parts if part[1] in likely]
-        container, key = pick(rng, named if named and rng.random() < 0.7 else parts)
-        attack = pick(rng, attacks)
-        is_path = key in ("class_path", "_class_path", "_instantiator", "module", "backbone")
-        container[key] = attack["class_path"] if is_path else copy_of(attack)
-        if rng.random() < 0.3 and isinstance(checkpoint.get("hyper_parameters"), dict):
-            checkpoint["hyper_parameters"]["extra"] = copy_of(attack)
+        likely = [part for part in parts if part[1] in wanted]
+        container, key = pick(rng, likely if likely and rng.random() < 0.8 else parts)
+        attack = pick(rng, attacks[:4] if rng.random() < 0.5 else attacks)
+        container[key] = attack["class_path"] if key in PATHS else copy_of(attack)
     if rng.random() < 0.2:
         checkpoint["callbacks"] = {attack["class_path"]: attack["init_args"]}
     _save(checkpoint, folder)
-    return _case(world, rng, stage, folder, doors=(*DOORS, "resume", "resume", "teacher", "test"))
+    return _case(world, rng, stage, folder, doors=(*DOORS, *("resume",) * 5, "teacher"))
 
 
 def pickles(world: World, rng: Rng, folder: Path) -> Case:
@@ -149,13 +159,14 @@ class _Call:
 
 
 def _attacks(folder: Path) -> list[dict[str, Any]]:
-    """Return class paths with arguments; each leaves a canary if anything calls it."""
+    """Return class paths with arguments, the most direct first; each leaves a canary if called."""
     canary = str(folder / CANARY)
     calls: dict[str, dict[str, Any]] = {
         "os.system": {"command": f"touch {canary}"},
-        "os.mkdir": {"path": canary},
-        "os.popen": {"cmd": f"touch {canary}"},
         "subprocess.Popen": {"args": ["touch", canary]},
+        "os.mkdir": {"path": canary},
+        "omiad.data.layouts.synthetic.synthesize": {"root": canary, "num_train": 1},
+        "os.popen": {"cmd": f"touch {canary}"},
         "subprocess.run": {"args": ["touch", canary]},
         "builtins.exec": {"source": f"open({canary!r}, 'w')"},
         "builtins.open": {"file": canary, "mode": "w"},
@@ -169,7 +180,6 @@ def _attacks(folder: Path) -> list[dict[str, Any]]:
         "torch.load": {"f": canary, "weights_only": False},
         "numpy.save": {"file": canary, "arr": 1},
         "logging.FileHandler": {"filename": canary},
-        "omiad.data.layouts.synthetic.synthesize": {"root": canary, "num_train": 1},
         "omiad.files.write_whole": {"path": canary, "content": "x"},
         "omiad.cli.main": {"args": ["data", "synthesize", canary, "--num_train", "1"]},
         "omiad.networks.protocol.import_module": {"name": "this"},

@@ -98,7 +98,7 @@ def _attack_archive(path: Path, rng: Rng, folder: Path) -> None:
 
 def changed(array: NDArray[Any], rng: Rng, folder: Path) -> Any:
     """Return an array of another type, shape or content."""
-    way = int(rng.integers(7))
+    way = 0 if array.dtype == object else int(rng.integers(7))
     if way == 0:
         return np.zeros(array.shape, pick(rng, DTYPES))
     if way == 1:
@@ -109,13 +109,13 @@ def changed(array: NDArray[Any], rng: Rng, folder: Path) -> Any:
         return np.concatenate([array, array]) if array.ndim else array
     if way == 4:
         return np.array([{"a": 1}, None], dtype=object)
-    wide = array.astype(array.dtype if array.dtype.kind in "fcU" else np.float64)
+    wide = array.astype(array.dtype if array.dtype.kind in "fcUSM" else np.float64)
     if wide.size and wide.dtype.kind == "U":
         text = pick(rng, (*TEXTS, "", "\x1b[31mred", "=1+1", "x" * 300, "/etc/hostname"))
         text = text.format(folder / INPUT)
         wide = wide.astype(f"<U{max(len(text), 1) + wide.dtype.itemsize // 4}")
         wide.reshape(-1)[int(rng.integers(wide.size))] = text
-    elif wide.size:
+    elif wide.size and wide.dtype.kind in "fc":
         flat = wide.reshape(-1)
         flat[int(rng.integers(flat.size))] = pick(rng, (np.nan, np.inf, -np.inf, -1, 1e38, 256))
     return wide
