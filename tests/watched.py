@@ -121,9 +121,7 @@ class Watched:
         return Ending(status, said, seen.decode(errors="replace").splitlines(), seconds, is_late)
 
 
-def _child(
-    function: Callable[[], object], folder: Path, may_write: Sequence[Path] | None
-) -> None:
+def _child(function: Callable[[], object], folder: Path, may_write: Sequence[Path] | None) -> None:
     status = UNCAUGHT
     try:
         os.setsid()
@@ -160,8 +158,8 @@ def _enter(folder: Path) -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((nothing, 0), (said, 1), (said, 2)):
         os.dup2(source, target)
-    sys.stdout = open(1, "w", encoding="utf-8", errors="strict", closefd=False)
-    sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
+    sys.stdout = os.fdopen(1, "w", encoding="utf-8", errors="strict", closefd=False)
+    sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
     limit = MEMORY + _address_space()
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 

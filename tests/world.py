@@ -111,7 +111,6 @@ class World:
         """The predicted score of each photograph by each checkpoint."""
         return {name: scores_in(self.home / f"scored-{name}") for name in ("amdm", "omiad")}
 
-
     def load(self) -> None:
         """Read what attacks share, before a process forks."""
         _ = self.checkpoints, self.figures, self.scores, self.features, self.statistics

@@ -1,8 +1,8 @@
 """Attack omiad with seeded inputs, and print how many attacks of each kind failed.
 
-    python -m fuzz                                      1,000 attacks of each kind
-    python -m fuzz images masks --seconds 600           two kinds, ten minutes each
-    python -m fuzz names --seed 3 --first 17 --number 1     repeat one attack
+python -m fuzz                                      1,000 attacks of each kind
+python -m fuzz images masks --seconds 600           two kinds, ten minutes each
+python -m fuzz names --seed 3 --first 17 --number 1     repeat one attack
 """
 
 import argparse
@@ -14,8 +14,6 @@ from pathlib import Path
 
 import torch
 import world
-from fuzz.kinds import KINDS
-from fuzz.run import Tally, run
 
 # What the commands import when they run; a fork inherits it.
 import omiad.caching
@@ -25,6 +23,8 @@ import omiad.evaluation
 import omiad.paper.typeset
 import omiad.prediction
 import omiad.report  # noqa: F401
+from fuzz.kinds import KINDS
+from fuzz.run import Tally, run
 
 ROW = "{:22} {:>7} {:>9} {:>7} {:>7} {:>9}  {}\n"
 

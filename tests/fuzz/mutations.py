@@ -96,7 +96,9 @@ def _shift(container: Any, key: Any, rng: Rng, strange: Sequence[Any], parts: An
     elif type(value) is bool:
         container[key] = not value
     elif type(value) is str:
-        container[key] = pick(rng, (value + "x", value.upper(), value[:-1], value * 50, value[::-1]))
+        container[key] = pick(
+            rng, (value + "x", value.upper(), value[:-1], value * 50, value[::-1])
+        )
     else:
         _replace(container, key, rng, strange, parts)
 
@@ -113,7 +115,9 @@ def _wrap(container: Any, key: Any, rng: Rng, *_: Any) -> None:
     container[key] = pick(rng, ([value], {"x": value}, [value, value], {"class_path": value}))
 
 
-def _swap(container: Any, key: Any, rng: Rng, strange: Any, parts: Sequence[tuple[Any, Any]]) -> None:
+def _swap(
+    container: Any, key: Any, rng: Rng, strange: Any, parts: Sequence[tuple[Any, Any]]
+) -> None:
     other, name = pick(rng, parts)
     value = copy_of(other[name])  # a part that holds itself would be endless
     container[key] = value

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from fuzz.cases import DEPTH, INPUT, OUTPUT, TEMPORARY, Case, verdict
-from fuzz.kinds import KINDS
 from watched import Watched
 from world import World
+
+from fuzz.cases import DEPTH, INPUT, OUTPUT, TEMPORARY, Case, verdict
+from fuzz.kinds import KINDS
 
 
 @dataclass
@@ -100,7 +101,9 @@ def _keep(folder: Path, keep: Path, case: Case, repeat: str, wrong: str) -> None
         file.write(f"{wrong}\n\nmake fuzz ARGS='{repeat}'\n\nin this folder: {case.line()}\n")
     for name in (INPUT, OUTPUT):
         # Links stay links, and pipes are left out: opening one would wait for ever.
-        shutil.copytree(inner / name, target / name, symlinks=True, ignore=_pipes, dirs_exist_ok=True)
+        shutil.copytree(
+            inner / name, target / name, symlinks=True, ignore=_pipes, dirs_exist_ok=True
+        )
     for name in ("said.txt", "seen.txt"):
         if (inner / name).exists():
             shutil.copy(inner / name, target / name)

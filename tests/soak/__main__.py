@@ -1,8 +1,8 @@
 """Disturb the commands that write something, and print how many trials of each kind failed.
 
-    python -m soak                                        all of it, about two hours
-    python -m soak --only "full disk" --number 20
-    python -m soak --only predict --minutes 5
+python -m soak                                        all of it, about two hours
+python -m soak --only "full disk" --number 20
+python -m soak --only predict --minutes 5
 """
 
 import argparse
@@ -17,10 +17,11 @@ import numpy as np
 import torch
 import world
 from fuzz import __main__ as _  # noqa: F401 (imports what the commands import)
+from world import World
+
 from soak.endurance import endure
 from soak.jobs import FITS, JOBS, Job
 from soak.trials import TRIALS, can_mount, undisturbed
-from world import World
 
 NUMBERS = {"SIGKILL": 25, "SIGINT, SIGTERM": 40, "two ranks": 12, "full disk": 8}
 """Trials of each job: 200 kills of 8 jobs, 80 signals and 24 pairs of ranks, 56 full disks."""
@@ -55,13 +56,24 @@ def main() -> None:
                 sys.stdout.write("full disk: skipped, since this user may not mount a tmpfs\n")
             elif kind == PREDICT:
                 wrong = endure(small, folder / PREDICT, minutes=given.minutes)
-                sys.stdout.write(ROW.format(PREDICT, f"{given.minutes:g} min", 1, int(not wrong), int(bool(wrong)), wrong or ""))
+                sys.stdout.write(
+                    ROW.format(
+                        PREDICT,
+                        f"{given.minutes:g} min",
+                        1,
+                        int(not wrong),
+                        int(bool(wrong)),
+                        wrong or "",
+                    )
+                )
                 num_failed += wrong is not None
             else:
                 for job in _jobs(kind):
                     if not given.job or job.name in given.job:
                         number = given.number or NUMBERS[kind]
-                        num_failed += disturb(kind, job, small, folder / "trial", number, given.seed)
+                        num_failed += disturb(
+                            kind, job, small, folder / "trial", number, given.seed
+                        )
             sys.stdout.flush()
     raise SystemExit(num_failed > 0)
 
@@ -83,7 +95,10 @@ def disturb(kind: str, job: Job, small: World, folder: Path, number: int, seed: 
 
 
 def _jobs(kind: str) -> tuple[Job, ...]:
-    return {"SIGKILL": JOBS, "full disk": tuple(job for job in JOBS if job.name != "cache build")}.get(kind, FITS)
+    return {
+        "SIGKILL": JOBS,
+        "full disk": tuple(job for job in JOBS if job.name != "cache build"),
+    }.get(kind, FITS)
 
 
 if __name__ == "__main__":

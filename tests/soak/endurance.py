@@ -49,7 +49,9 @@ def flat(samples: list[tuple[float, float, int]]) -> str | None:
     if len(warm) < 8:
         return "too short to say"
     third = len(warm) // 3
-    memory = [float(np.median([each[1] for each in part])) for part in (warm[:third], warm[-third:])]
+    memory = [
+        float(np.median([each[1] for each in part])) for part in (warm[:third], warm[-third:])
+    ]
     rates = [
         (part[-1][2] - part[0][2]) / (part[-1][0] - part[0][0])
         for part in (warm[:third], warm[-third:])

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from world import AMDM, DATA, TRAINER, QUIET, World, data_of
+from world import AMDM, DATA, QUIET, TRAINER, World, data_of
 
 SECOND = "second"
 """Where a fit or a test goes on, since it never writes into the folder of another run."""

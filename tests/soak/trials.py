@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from soak.jobs import Job
-from soak.wholeness import broken
 from watched import UNCAUGHT, Ending, Watched
 from world import World, run
+
+from soak.jobs import Job
+from soak.wholeness import broken
 
 OUT, EVENTS = "out", "events"
 LIMIT = 120
@@ -157,9 +158,11 @@ def _left(reference: Reference, world: World, out: Path) -> str | None:
     if found := broken(out):
         return found[0]
     job = reference.job
-    is_done = bool(job.done) and (any(out.iterdir()) if job.done == "." else (out / job.done).exists())
+    is_done = bool(job.done) and (
+        any(out.iterdir()) if job.done == "." else (out / job.done).exists()
+    )
     if is_done and not _is_right(job, world, out, reference.outcome):
-        return f"{job.done.replace('.', 'the set', 1) if job.done == '.' else job.done} is there, but not the rest"
+        return f"{job.done} is there, but not all of the output"
     return None
 
 

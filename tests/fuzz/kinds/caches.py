@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from world import World, data_of
+
 from fuzz.cases import OUTPUT, Case, command
 from fuzz.mutations import STRANGE, Rng, damaged, mutated, pick
-from world import World, data_of
 
 PLAIN = tuple(each for each in STRANGE if not isinstance(each, (bytes, tuple)))
 OURS = f"{OUTPUT}/cache"
@@ -20,9 +21,7 @@ def caches(world: World, rng: Rng, folder: Path) -> Case:
     (store,) = (folder / OURS).iterdir()
     name = pick(rng, ("record.json", "0.index", "train.json", "0.rows"))
     path = store / name
-    if name == "0.rows":
-        path.write_bytes(damaged(path.read_bytes(), rng))
-    elif rng.random() < 0.3:
+    if name == "0.rows" or rng.random() < 0.3:
         path.write_bytes(damaged(path.read_bytes(), rng))
     elif name == "0.index":
         lines: list[Any] = [json.loads(line) for line in path.read_text().splitlines()]
@@ -31,9 +30,7 @@ def caches(world: World, rng: Rng, folder: Path) -> Case:
     else:
         path.write_text(json.dumps(mutated(json.loads(path.read_text()), rng, strange=PLAIN)))
     if name == "0.rows":  # reading trusts the rows, and `verify` looks at all of them
-        return Case(
-            command(f"cache verify --cache_dir {OURS}"), check=lambda: _same(world, folder)
-        )
+        return Case(command(f"cache verify --cache_dir {OURS}"), check=lambda: _same(world, folder))
     door = pick(rng, ("info", "json", "verify", "prune", "read", "read", "read"))
     if door == "read":
         return Case(call=lambda: _read(world))
@@ -58,5 +55,8 @@ def _same(world: World, folder: Path) -> str | None:
     (store,) = (folder / OURS).iterdir()
     (intact,) = world.cache.iterdir()
     whole = (intact / "0.rows").read_bytes()  # rows without an entry may follow
-    return None if (store / "0.rows").read_bytes().startswith(whole) else "`cache verify` accepts damaged rows"
-
+    return (
+        None
+        if (store / "0.rows").read_bytes().startswith(whole)
+        else "`cache verify` accepts damaged rows"
+    )

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from world import QUIET, TRAINER, World, scores_in
+
 from fuzz.cases import CANARY, INPUT, OUTPUT, Case, command
 from fuzz.checks import finite_predictions, finite_results, finite_weights, same_weights
 from fuzz.mutations import KEEPING, Rng, copy_of, damaged, mutated, nodes, pick
-from world import QUIET, TRAINER, World, scores_in
 
 SECTIONS = (
     *("hyper_parameters", "datamodule_hyper_parameters", "omiad", "omiad", "state_dict"),
@@ -259,4 +260,3 @@ def _case(
     return Case(
         command(f"{words} --run_dir {OUTPUT}/f {cache}"), check=lambda: finite_weights(result)
     )
-

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from world import QUIET, World
+
 from fuzz.cases import INPUT, OUTPUT, Case, command
 from fuzz.mutations import STRANGE, Rng, damaged, mutated, pick
-from world import QUIET, World
 
 PLAIN = tuple(each for each in STRANGE if not isinstance(each, (bytes, tuple)))
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fuzz.cases import CANARY, INPUT, OUTPUT, Case, command
-from fuzz.mutations import Rng, damaged, pick
 from PIL import ExifTags, Image
 from world import World, scores_in
 
+from fuzz.cases import CANARY, INPUT, OUTPUT, Case, command
+from fuzz.mutations import Rng, damaged, pick
 from omiad.data.images import load_mask, read_image
 
 SUFFIXES = (".png", ".jpg", ".bmp", ".tif", ".webp", ".jpeg", ".tiff", ".PNG")
@@ -128,8 +128,11 @@ def _empty(path: Path, folder: Path) -> None:
 
 def _bomb(path: Path, folder: Path) -> None:
     """Write a PNG that claims 60,000 x 60,000 pixels."""
+
     def chunk(name: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        return (
+            struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        )
 
     head = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     body = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
@@ -138,8 +141,11 @@ def _bomb(path: Path, folder: Path) -> None:
 
 def _text_bomb(path: Path, folder: Path) -> None:
     """Write a PNG whose compressed text unpacks to 100 MB."""
+
     def chunk(name: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        return (
+            struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        )
 
     head = struct.pack(">IIBBBBB", 8, 8, 8, 0, 0, 0, 0)
     text = b"a\0\0" + zlib.compress(bytes(10**8), 9)

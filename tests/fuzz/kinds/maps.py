@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from world import EVALUATE, World
+
 from fuzz.cases import CANARY, INPUT, OUTPUT, Case, command
 from fuzz.checks import finite_results
 from fuzz.kinds.images import SPECIALS, encoded
 from fuzz.kinds.results import changed
 from fuzz.mutations import Rng, damaged, pick
-from world import EVALUATE, World
 
 HEADERS = (
     "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000, 1000)}",
@@ -42,7 +43,19 @@ def scores(world: World, rng: Rng, folder: Path) -> Case:
     """Change the table of image scores: columns, cells, names, encodings, bytes."""
     with (world.tested / "scores.csv").open(newline="") as file:
         rows: list[Any] = list(csv.reader(file))
-    cells = ("nan", "inf", "-1e400", "1e308", "", "=1+1", "0x10", "1,5", "١", "x" * 200_000, "-0")
+    cells = (
+        "nan",
+        "inf",
+        "-1e400",
+        "1e308",
+        "",
+        "=1+1",
+        "0x10",
+        "1,5",
+        "\u0661",
+        "x" * 200_000,
+        "-0",
+    )
     names = ("../../x", "\x1b[31mred", "/etc/passwd", "", ".", "a\nb", "[bold]", "bottle")
     for _ in range(int(rng.integers(0, 4))):
         row = int(rng.integers(len(rows)))
@@ -94,7 +107,7 @@ def _attack(path: Path, array: Any, rng: Rng, folder: Path) -> None:
     elif way == 2:
         _write_header(path, pick(rng, HEADERS), array)
     elif way == 3:
-        held = {name: array for name in pick(rng, (["a"], ["a", "b"], ["../x"], [""], []))}
+        held = dict.fromkeys(pick(rng, (["a"], ["a", "b"], ["../x"], [""], [])), array)
         path.unlink()
         np.savez(path.with_suffix(".npz"), **held)
         if rng.random() < 0.5:
@@ -118,7 +131,9 @@ def _attack(path: Path, array: Any, rng: Rng, folder: Path) -> None:
 
 def _write_header(path: Path, header: str, array: Any) -> None:
     text = header.encode() + b"\n"
-    path.write_bytes(b"\x93NUMPY\x01\x00" + (len(text) % 65536).to_bytes(2, "little") + text + array.tobytes())
+    path.write_bytes(
+        b"\x93NUMPY\x01\x00" + (len(text) % 65536).to_bytes(2, "little") + text + array.tobytes()
+    )
 
 
 class _Touch:

@@ -10,23 +10,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from world import EVALUATE, QUIET, World
+
 from fuzz.cases import INPUT, OUTPUT, Case, command
 from fuzz.checks import clean_page, finite_predictions, finite_results, formula
 from fuzz.mutations import Rng, pick
-from world import EVALUATE, QUIET, World
 
 MARKUP = "<img src=x onerror=alert(1)>"
 NAMES = (
-    *("..", ".", "", " ", "  x", "x ", "../x", "../../x", "../../../x", "{abs}/x", "a/b", "a/../../x"),
-    *("a\\b", "..\\x", "=1+1", "+1", "-1", "@SUM(1)", "\t=1", "=cmd|'/C calc'!A0", "-rf", "--help"),
-    *("\x1b[31mred\x1b[0m", "\x1b]0;title\x07", "a\nb", "a\rb", "\x07", "\x00", "\x7f", "\x9b31m"),
-    *("\u202egnp.x", "\u200b", "\u2028", "\ufeff", "\udcff", "\udc80x", "e\u0301", "é", "漢字", "🙂"),
-    *("[new]", "[bold]x", "[/bold]", "[/]", "[link=http://x]y[/link]", "[red", "mean", "categories"),
+    *("..", ".", "", " ", "  x", "x ", "../x", "../../x", "../../../x", "{abs}/x", "a/b"),
+    *("a/../../x", "a\\b", "..\\x", "=1+1", "+1", "-1", "@SUM(1)", "\t=1", "=cmd|'/C calc'!A0"),
+    *("\x1b[31mred\x1b[0m", "\x1b]0;title\x07", "a\nb", "a\rb", "\x07", "\x00", "\x7f", "\x9b1m"),
+    *("\u202egnp.x", "\u200b", "\u2028", "\ufeff", "\udcff", "\udc80x", "e\u0301", "é", "漢字"),
+    *("[new]", "[bold]x", "[/bold]", "[/]", "[link=http://x]y[/link]", "[red", "🙂", "-rf"),
     *("good", "Good", "train", "test", "ground_truth", "masks", "predictions", "maps", "panels"),
-    *("x" * 255, "x" * 201, "é" * 127, "x" * 300, "CON", "nul", "~", "~root", "$HOME", "$(touch x)"),
-    *("`touch x`", "%s%n", "{0}", "{{ 7*7 }}", "{% raw %}", MARKUP, f"</script>{MARKUP}", "'\"", "&amp;"),
-    *("a,b", 'a"b', "a;b", ".hidden", "x.png", "a.b.c", "1e5", "nan", "None", "0", "2024-01-01"),
-)  # fmt: skip
+    *("x" * 255, "x" * 201, "é" * 127, "x" * 300, "CON", "nul", "~", "~root", "$HOME", "--help"),
+    *("`touch x`", "$(touch x)", "%s%n", "{0}", "{{ 7*7 }}", "{% raw %}", "'\"", "&amp;"),
+    *(MARKUP, f"</script>{MARKUP}", "a,b", 'a"b', "a;b", ".hidden", "x.png", "a.b.c", "1e5"),
+    *("nan", "None", "0", "2024-01-01", "mean", "categories"),
+)
 """What a category, a defect or the stem of a file may be called by someone else."""
 
 

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fuzz.cases import INPUT, OUTPUT, Case, command
-from fuzz.checks import clean_page
-from fuzz.mutations import STRANGE, Rng, damaged, mutated, pick
 from numpy.typing import NDArray
 from PIL import Image
 from world import World
+
+from fuzz.cases import INPUT, OUTPUT, Case, command
+from fuzz.checks import clean_page
+from fuzz.mutations import STRANGE, Rng, damaged, mutated, pick
 
 MARKUP = "<img src=x onerror=alert(1)>"
 PATHS = ("../secret.png", "../../in/secret.png", "{}/secret.png", "photographs/../../secret.png")
@@ -44,7 +45,11 @@ def results(world: World, rng: Rng, folder: Path) -> Case:
 
 
 def _case(world: World, rng: Rng, folder: Path, *, is_array: bool) -> Case:
-    mine, plain, out = f"{INPUT}/run/results.json", str(world.tested / "results.json"), folder / OUTPUT
+    mine, plain, out = (
+        f"{INPUT}/run/results.json",
+        str(world.tested / "results.json"),
+        folder / OUTPUT,
+    )
     door = pick(rng, ("report", "compare") if is_array else ("report", "compare", "typeset"))
     if door == "compare":
         pair = [plain, mine] if rng.random() < 0.5 else [mine, plain]
