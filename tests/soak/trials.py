@@ -92,7 +92,9 @@ def interrupt_ranks(
     words = f"{reference.job.words(world, out)} {RANKS}"
     script = str(Path(sys.executable).with_name("omiad"))
     process = Watched(lambda: os.execv(script, [script, *words.split()]), folder)
-    process.wait(float(rng.uniform(0.3, 1)) * reference.seconds)
+    while not (out / "config.yaml").exists() and not process.wait(0.1):
+        pass  # both ranks import everything anew, which takes many times as long as the fit
+    process.wait(float(rng.uniform(0, 3)) * reference.seconds)
     number = signal.SIGINT if rng.random() < 0.5 else signal.SIGTERM
     process.send(number, to_group=bool(rng.random() < 0.5))
     has_ended = process.wait(GROUP_LIMIT) and _group_ended(process.pid, GROUP_LIMIT)
