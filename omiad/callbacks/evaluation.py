@@ -135,6 +135,7 @@ class Evaluation(EvaluationOptions, Callback):
                 scale=(low, high),
                 image_size=data.image_size,
                 num_images=self.num_in_panel,
+                white_level=module.detector.extractor.white_level,
             )
         if self.save_maps:
             scores = self._folder / "scores.csv"
