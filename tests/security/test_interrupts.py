@@ -338,7 +338,6 @@ def test_a_checkpoint_needs_no_room_in_the_temporary_folder(
 
 
 RUN = """
-import sys
 from omiad.cli import main
 main()
 """
@@ -352,7 +351,7 @@ def test_two_ranks_end_together_with_a_sentence(
 ) -> None:
     if number == signal.SIGKILL and receivers != "second":
         pytest.skip("nobody is left to say anything, or only the first, which Lightning kills")
-    script, run, log = tmp_path / "omiad.py", tmp_path / "run", tmp_path / "log"
+    script, run, log = tmp_path / "train.py", tmp_path / "run", tmp_path / "log"
     script.write_text(RUN)
     options = (
         f"{TINY} --run_dir={run} --data.root={mvtec_root} --data.cache_dir={tmp_path}/cache "
