@@ -391,7 +391,7 @@ def wait_for(condition: Callable[[], bool], *, seconds: float) -> None:
 
 def children(pid: int) -> list[int]:
     """Return the running children of a process that train, from the system's table."""
-    table = subprocess.check_output(["ps", "-e", "-o", "pid=,ppid=,args="], text=True)
+    table = subprocess.check_output(["ps", "-ww", "-e", "-o", "pid=,ppid=,args="], text=True)
     lines = [line.split(None, 2) for line in table.splitlines()]
     return [int(p) for p, parent, args in lines if int(parent) == pid and " fit " in args]
 
