@@ -338,7 +338,6 @@ def test_a_checkpoint_needs_no_room_in_the_temporary_folder(
 
 
 RUN = """
-import sys
 from omiad.cli import main
 main()
 """
@@ -352,7 +351,7 @@ def test_two_ranks_end_together_with_a_sentence(
 ) -> None:
     if number == signal.SIGKILL and receivers != "second":
         pytest.skip("nobody is left to say anything, or only the first, which Lightning kills")
-    script, run, log = tmp_path / "omiad.py", tmp_path / "run", tmp_path / "log"
+    script, run, log = tmp_path / "train.py", tmp_path / "run", tmp_path / "log"
     script.write_text(RUN)
     options = (
         f"{TINY} --run_dir={run} --data.root={mvtec_root} --data.cache_dir={tmp_path}/cache "
@@ -392,7 +391,7 @@ def wait_for(condition: Callable[[], bool], *, seconds: float) -> None:
 
 def children(pid: int) -> list[int]:
     """Return the running children of a process that train, from the system's table."""
-    table = subprocess.check_output(["ps", "-e", "-o", "pid=,ppid=,args="], text=True)
+    table = subprocess.check_output(["ps", "-ww", "-e", "-o", "pid=,ppid=,args="], text=True)
     lines = [line.split(None, 2) for line in table.splitlines()]
     return [int(p) for p, parent, args in lines if int(parent) == pid and " fit " in args]
 
