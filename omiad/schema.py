@@ -18,7 +18,7 @@ def conform(
     kind: Any,
     *,
     where: str,
-    fix: str = "The file is damaged or was not written by omiad; make it anew.",
+    fix: str = "The file is damaged, or another version of omiad wrote it; make it anew.",
 ) -> Any:
     """Return a value that has the type `kind`, as it is.
 

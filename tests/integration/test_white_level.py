@@ -12,7 +12,8 @@ from tiny import amdm, data_of, fit, saved, trainer_of
 from omiad.detector import Detector
 from omiad.errors import InputError
 from omiad.modules import DetectionModule
-from omiad.prediction import find_images, score_photographs
+from omiad.prediction.photographs import find_photographs
+from omiad.prediction.scorer import Scorer
 
 WHITE = 4095
 
@@ -55,9 +56,11 @@ def test_the_checkpoint_keeps_the_white_level_for_test_and_predict(roots, tmp_pa
     assert detector.extractor.config["white_level"] == WHITE
     scores = []
     for root in roots:
-        paths, _ = find_images(str(root / "bolt/test"))
-        found = list(score_photographs(detector, paths, 4, []))
-        scores.append([score for *_, score in found])
+        folder = tmp_path / root.name
+        folder.mkdir()
+        scorer = Scorer(detector, folder=folder, batch_size=4)
+        found = scorer.rows(find_photographs([str(root / "bolt/test")]), first=0)
+        scores.append([row["score"] for row in found])
     assert scores[0] == scores[1]
     tested = data_of(roots[1], tmp_path, white_level=1023)
     with pytest.raises(InputError, match=r"--data\.white_level is 1023, .* trained with 4095"):

@@ -113,7 +113,7 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 def expected(path: Path) -> torch.Tensor:
-    return Extraction(EXTRACTOR, read_image, batch_size=2).features(read_image(path, 8)[None])[0]
+    return EXTRACTOR.features(read_image(path, 8)[None])[0]
 
 
 TestStore = StoreMachine.TestCase

@@ -18,7 +18,7 @@ from omiad.errors import InputError
 from omiad.metrics.table import figures_table
 
 AUDIOJACK = "realiad_jsons/realiad_jsons/audiojack.json"
-BAD_NAMES = ["../../x", "/abs/x", "", ".", "..", "a/b", "a\\b", " a", "x" * 256, "a\x1b[2J", "mean"]
+BAD_NAMES = ["../../x", "/abs/x", "", ".", "..", "a/b", "a\\b", " a", "x" * 256, "a\x1b[2J"]
 BAD_PATHS = ["../secret.png", "/etc/passwd", "", ".", "a/../../x.png", "a\0.png"]
 
 
@@ -89,9 +89,6 @@ def test_a_name_in_real_iad_that_is_no_name_of_a_folder_is_refused(realiad_root,
     row = next(row for row in split["test"] if row["anomaly_class"] != "OK")
     row[key] = name
     (realiad_root / AUDIOJACK).write_text(json.dumps(split))
-    if (key, name) == ("anomaly_class", "mean"):  # only categories have a row of their own
-        assert "mean" in {sample.defect for sample in index_dataset(realiad_root).samples}
-        return
     with pytest.raises(InputError, match="cannot be the name of a"):
         index_dataset(realiad_root)
 

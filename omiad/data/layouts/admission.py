@@ -9,9 +9,6 @@ from omiad.errors import InputError
 from omiad.names import check_name, one_line
 from omiad.types import Sample
 
-RESERVED = ("mean",)
-"""Names that the tables of results give to another row than that of a category."""
-
 
 def admit(samples: Sequence[Sample], root: Path, *, for_test: bool) -> None:
     """Check that the samples are apart and inside of the root, whatever names a file gives them.
@@ -26,11 +23,6 @@ def admit(samples: Sequence[Sample], root: Path, *, for_test: bool) -> None:
         check_name(category, kind="category", where=root)
         check_name(defect, kind="defect", where=root)
         defects.setdefault(category, set()).add(defect)
-    if taken := defects.keys() & set(RESERVED):
-        raise InputError(
-            f"'{taken.pop()}' in '{root}' cannot be the name of a category, because the tables "
-            f"call the mean over categories so. Rename it."
-        )
     for names, kind in (
         (defects.keys(), "categories"),
         *((d, "defects") for d in defects.values()),

@@ -192,7 +192,7 @@ def masks(world: World, rng: Rng, folder: Path) -> Case:
     _attack(path, rng, folder, size=32)
     photograph = sorted(world.data.glob("bottle/test/hole/*.png"))[0]
     if rng.random() < 0.9:
-        return Case(call=lambda: _shape(load_mask(path, image=photograph), (32, 32)), seconds=10)
+        return Case(call=lambda: _shape(load_mask((path,), image=photograph), (32, 32)), seconds=10)
     return _check_data(world, folder, mask=path)
 
 
