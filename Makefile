@@ -5,11 +5,11 @@ BIN := $(VENV)/bin
 DEMO_DIR ?= runs/demo
 ROOT ?=
 SWEEPS ?= runs/sweeps
-# More arguments for a sweep, a table or the tests, e.g. ARGS='--small true --teacher_options "--data.weights FILE"'
+# More arguments for a sweep, a table, the tests or the attacks, e.g. ARGS='--small true --teacher_options "--data.weights FILE"'
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow bench-data bench-metrics check lint format clean
+.PHONY: help demo test test-slow fuzz soak bench-data bench-metrics check lint format clean
 
 help: ## List the targets
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -28,6 +28,12 @@ test: $(BIN)/omiad ## Install, then run the tests
 
 test-slow: $(BIN)/omiad ## Install, then run the slow tests (sweeps, documents, the default model)
 	$(BIN)/pytest -m slow $(ARGS)
+
+fuzz: $(BIN)/omiad ## Attack every file that omiad reads, e.g. ARGS="images names --seconds 600 --seed 7"
+	PYTHONPATH=tests $(BIN)/python -m fuzz $(ARGS)
+
+soak: $(BIN)/omiad ## Kill, interrupt, starve and exhaust the commands (hours), e.g. ARGS="--minutes 5"
+	PYTHONPATH=tests $(BIN)/python -m soak $(ARGS)
 
 bench-data: $(BIN)/omiad ## Install, then measure indexing, decoding, and building and reading the feature cache
 	$(BIN)/pytest -m benchmark -s tests/benchmarks/test_data.py

@@ -11,15 +11,28 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import ActionConfigFile, ArgumentParser  # type: ignore[attr-defined]
-from rich.console import Console
 
 from omiad.data import FeatureDataModule
 from omiad.devices import pick_device
 from omiad.errors import InputError, MissingInputError
 from omiad.features.cache import readable
-from omiad.features.store import INDEX, ROWS, FeatureStore, crc_of, map_rows, stores
+from omiad.features.records import read_use
+from omiad.features.store import (
+    GONE,
+    INDEX,
+    ROWS,
+    FeatureStore,
+    crc_of,
+    map_rows,
+    stores,
+)
+from omiad.files import full_disk_named
+from omiad.names import one_line
+from omiad.terminal import console
 
 logger = logging.getLogger(__name__)
+
+_ABANDONED = 3600  # seconds after which no process can still be writing a temporary file
 
 _BUILD_HELP = """\
 Compute the features that a run needs before it starts.
@@ -56,20 +69,21 @@ def cache_info(*, cache_dir: str = "~/.cache/omiad", json: bool = False) -> None
         json: Print one JSON array instead of lines.
     """
     records = [describe(store) for store in _stores(cache_dir)]
-    show = partial(Console().print, highlight=False, markup=False, soft_wrap=True)
+    show = partial(console().print, soft_wrap=True)
     if json:
         show(json_format.dumps(records, indent=2))
         return
     for record in records:
         made_of, used = record["made_of"], record["last_used"]
         day = "never" if used is None else time.strftime("%Y-%m-%d", time.localtime(used))
-        show(
+        line = (
             f"{record['store'][:8]}  {record['root']}{'' if record['root_exists'] else ' (gone)'}: "
             f"{made_of['backbone']} in {made_of['precision']}, {made_of['image_size']} pixels, "
             f"{'x'.join(map(str, record['shape']))}: {record['images']} images, "
             f"{readable(record['bytes'])}, {' and '.join(record['splits']) or 'unfinished'}, "
             f"last used {day}"
         )
+        show(one_line(line))
     show(f"{readable(sum(record['bytes'] for record in records))} in total")
 
 
@@ -106,6 +120,8 @@ def prune_cache(*, cache_dir: str = "~/.cache/omiad", unused_days: float | None 
         unused_days: Also remove features that no run has used for this many days.
     """
     freed = sum(prune(store, unused_days) for store in _stores(cache_dir))
+    for leftover in Path(cache_dir).expanduser().glob(f".*{GONE}"):  # of a killed pruning
+        shutil.rmtree(leftover, ignore_errors=True)
     logger.info("%s freed in '%s'", readable(freed), cache_dir)
 
 
@@ -149,22 +165,24 @@ def prune(store: FeatureStore, unused_days: float | None = None) -> int:
     """
     before = num_bytes(store)
     with store.locked():
-        for leftover in store.folder.glob("*.new"):  # of a process killed while it wrote JSON
-            leftover.unlink()
+        for leftover in store.folder.glob(".*.part"):  # of a process killed while it wrote JSON
+            if time.time() - leftover.stat().st_mtime > _ABANDONED:
+                leftover.unlink()
         needed: set[str] = set()
         for path in store.split_paths:
-            if unused_days is not None and time.time() - path.stat().st_mtime > unused_days * 86400:
+            age, use = time.time() - path.stat().st_mtime, read_use(path)
+            if unused_days is not None and age > unused_days * 86400:
                 path.unlink()
-            else:
-                needed.update(json_format.loads(path.read_text())["images"])
+            else:  # if the file is damaged, any image may be needed
+                needed.update(store.entries if use is None else use["images"])
         if not store.split_paths:
-            shutil.rmtree(store.folder)
+            store.remove()
             return before
         kept = [entry for image, entry in store.entries.items() if image in needed]
         if store.num_rows > len(kept):
             old, new = store.path, store.folder / f"{int(store.path.stem) + 1}{ROWS}"
             rows = map_rows(old, store.shape)
-            with new.open("wb") as file:
+            with full_disk_named(new), new.open("wb") as file:
                 for entry in kept:
                     file.write(rows[entry.row].numpy().data.cast("B"))
                 file.flush()

@@ -6,9 +6,14 @@ from difflib import get_close_matches
 from itertools import takewhile
 
 from omiad.errors import InputError
+from omiad.names import printable
 from omiad.version import __version__
 
 COMMANDS = {
+    "train": (
+        "workflow:train",
+        "make a model that decides from photographs of good parts",
+    ),
     "fit": ("commands:fit", "train stage 1 (AMDM), or stage 2 (OmiAD) from a stage-1 checkpoint"),
     "test": ("commands:test", "score the test images: seven metrics, results.json, pictures"),
     "predict": ("prediction:predict", "score photographs: a table, a heat map of each, and a page"),
@@ -43,13 +48,18 @@ examples
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command of `args`, by default the words after `omiad` on the command line.
 
-    An error that the user can fix is one sentence on stderr, and the exit status is 2.
+    An error that the user can fix is one sentence on stderr, and the exit status is 2. A command
+    that is interrupted ends with 128 plus the number of the signal, as in a shell.
     """
     try:
         _run(list(sys.argv[1:] if args is None else args))
     except InputError as error:
-        sys.stderr.write(f"omiad: error: {error}\n")
+        message = printable(str(error)).replace("\n", "\n  ")  # no name begins a line of its own
+        sys.stderr.write(f"omiad: error: {message}\n")
         raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        sys.stderr.write("omiad: interrupted\n")
+        raise SystemExit(130) from None
 
 
 def _run(args: list[str]) -> None:

@@ -4,7 +4,8 @@ import argparse
 import inspect
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pkgutil import resolve_name
 from typing import Any, get_type_hints
@@ -18,18 +19,19 @@ from omiad.configurations import find_configuration
 from omiad.data.check import check
 from omiad.errors import InputError
 from omiad.help import about, meanings, print_help
+from omiad.interrupts import is_lost_process
 from omiad.lightning_cli import OmiadCLI
+from omiad.terminal import OneLine, console, escaped_output
 
 OWN_PARSER = ("fit", "test", "data check", "cache build")
 """Commands whose function takes the words of the command line."""
 
-POSITIONAL = ("data holdout", "data synthesize", "sweep", "table")
+POSITIONAL = ("train", "data holdout", "data synthesize", "sweep", "table")
 """Commands that take parameters without a default by position, without `--name`."""
 
 IGNORED_WARNINGS = (
     ".*does not have many workers.*",  # features come from a memory-mapped file
     ".*is already saved during checkpointing.*",
-    ".*decompression bomb.*",  # large photographs; Pillow refuses what is too large
     ".*Using `DistributedSampler` with the dataloaders.*",  # ours repeats no image
     ".*args parameter is intended to run from within Python.*",
     ".*in eval mode at the start of training.*",  # frozen on purpose
@@ -40,21 +42,38 @@ IGNORED_WARNINGS = (
 
 def run(name: str, options: Sequence[str], *, target: str) -> None:
     """Run the function of a command; a known error of a library becomes one sentence."""
-    configure_output()
     function = resolve_name(f"omiad.{target}")
     options = configurations_first(name, options)
-    try:
+    with escaped_output(), known_errors():
+        configure_output()
         if name in OWN_PARSER:
             function(options)
         else:
             function(**parse(name, function, options))
+
+
+@contextmanager
+def known_errors() -> Iterator[None]:
+    """Turn errors of libraries that mean a fault of the input or of the machine into sentences.
+
+    Raises:
+        InputError: If one of these errors was raised.
+    """
+    try:
+        yield
     except InputError:
         raise
     except MisconfigurationException as error:  # Lightning: no such device, strategy, precision
         raise InputError(
-            f"{error} Check the --trainer options; --trainer.accelerator cpu always works."
+            f"{' '.join(str(error).split())} Check the --trainer options; --trainer.accelerator "
+            f"cpu always works."
         ) from error
     except (MemoryError, RuntimeError) as error:
+        if is_lost_process(error):
+            raise InputError(
+                "Another process of this run ended, and this one cannot go on alone. Read the "
+                "message of the other one, and resume from the last checkpoint."
+            ) from error
         # torch has an error for a full GPU, and none for a full main memory.
         is_known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
         if not is_known and "can't allocate memory" not in str(error):
@@ -75,7 +94,9 @@ def configure_output() -> None:
     """Log omiad's own messages plainly; leave out third-party advice that does not apply."""
     root = logging.getLogger("omiad")
     if not root.handlers:
-        root.addHandler(RichHandler(show_time=False, show_path=False, show_level=False))
+        handler = RichHandler(console=console(), show_time=False, show_path=False, show_level=False)
+        handler.setFormatter(OneLine())
+        root.addHandler(handler)
         root.setLevel(logging.INFO)
         root.propagate = False
     for name in ("lightning.pytorch", "lightning.fabric"):

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from rich.console import Console
 from rich.table import Column, Table
 from torch import Tensor
 
@@ -20,6 +19,7 @@ from omiad.lightning_cli import OmiadCLI
 from omiad.metrics import AnomalyMetrics
 from omiad.networks import Network, build_network, network_spec
 from omiad.scoring import image_score
+from omiad.terminal import console
 from omiad.types import Prediction
 
 
@@ -102,8 +102,7 @@ def _print_summary(root: Path, figures: dict[str, dict[str, float | None]]) -> N
     for name, mean in figures.items():
         cells = [mean[key] for key in ("pixel_auroc", "image_auroc")]
         table.add_row(name, *("-" if cell is None else f"{100 * cell:.1f}" for cell in cells))
-    console = Console()
-    console.print(table)
+    console().print(table)
     lines = f"""\
 summary          {root}/summary.json
 results          {root}/omiad/test/results.json
@@ -112,4 +111,4 @@ training curves  {root}/omiad/curves.png
 checkpoint       {root}/omiad/checkpoints/last.ckpt
 
 Next: omiad predict --ckpt_path {root}/omiad/checkpoints/last.ckpt --images {root}/data/gear/test"""
-    console.print(lines, highlight=False, soft_wrap=True)
+    console().print(lines, soft_wrap=True)

@@ -1,25 +1,42 @@
 """The one path from photographs to scores, which testing, prediction and Python share."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
-from omiad.checkpoint import CHECKPOINT_KEY, STATE_PREFIX, read_checkpoint
+from omiad.checkpoint import (
+    CHECKPOINT_KEY,
+    STATE_PREFIX,
+    DetectorSpec,
+    check_tensors,
+    read_checkpoint,
+    seal,
+    write_checkpoint,
+)
 from omiad.diffusion import Denoiser, NoiseSchedule, Parameterization
 from omiad.diffusion.sampling import ddim_reconstruct, ddim_timesteps
-from omiad.errors import InputError
-from omiad.features import FeatureExtractor, FeatureNormalizer
+from omiad.errors import InputError, NotFiniteError
+from omiad.features import FeatureExtractor, FeatureNormalizer, fixed_batches
 from omiad.inspection import Inspection, Judge
 from omiad.memory import NormalMemory
+from omiad.names import one_line
 from omiad.networks import FeatureDecoder, Network, build_network, network_spec
+from omiad.networks import trust as trust_network
 from omiad.products import Products, description
+from omiad.schema import conform
 from omiad.scoring import Scoring, anomaly_map, blurred, image_score, residual_norm
 from omiad.types import Prediction
 
 Kind = Literal["AMDM", "OmiAD"]
+
+FREE_ROWS = (
+    "memory.patches",
+    *(f"products.{name}" for name in ("centres", "limits", "images", "peaks", "counts")),
+)
+"""Ends of the names of weights whose number of rows a calibration chooses."""
 
 _SETTINGS = ("kind", "t_init", "num_steps", "eta", "num_noise_draws", "seed")
 """Arguments of a detector that are plain data."""
@@ -55,6 +72,7 @@ class Detector(nn.Module):
         false_alarms: Rate of false alarms that thresholds are set for; None for the lowest rate of
             at least 1 % that the photographs of each product support.
         teacher_hash: Hash of the weights of the teacher's network; None in stage 1.
+        source: Checkpoint that the detector was loaded from, for messages.
 
     Raises:
         InputError: If t_init, num_steps, eta or num_noise_draws is out of range.
@@ -103,6 +121,7 @@ class Detector(nn.Module):
         self.calibrated_for: str | None = None
         self.teacher_hash: str | None = None
         self.false_alarms: float | None = None
+        self.source: str | None = None
         generator = torch.Generator().manual_seed(seed)
         grid = extractor.feature_size
         shape = (num_noise_draws, 1, extractor.num_channels, grid, grid)
@@ -111,12 +130,31 @@ class Detector(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Prediction:
-        """Score photographs: uint8 RGB (B, 3, S, S), S the extractor's image size."""
+        """Score photographs: uint8 RGB (B, 3, S, S), S the extractor's image size.
+
+        The scores are the same to the last bit, whatever else is in the batch.
+
+        Raises:
+            NotFiniteError: If a score is NaN or infinite.
+        """
         return self.score_features(self.extractor.features(images))
 
     @torch.no_grad()
     def score_features(self, features: Tensor) -> Prediction:
-        """Score raw backbone features (B, C, h, w)."""
+        """Score raw backbone features (B, C, h, w); see `forward`."""
+        parts = zip(*map(self._score, fixed_batches(features)), strict=True)
+        scores, maps = (torch.cat(part)[: len(features)] for part in parts)
+        finite = scores.isfinite() & maps.isfinite().all(2).all(1)
+        if not finite.all():
+            raise NotFiniteError(
+                f"The score of image {int(finite.int().argmin())} of the batch is not finite: "
+                f"{self.source or 'the model'} holds unusable weights, or overflows in its "
+                f"precision. Score with another checkpoint.",
+                index=int(finite.int().argmin()),
+            )
+        return Prediction(scores, maps)
+
+    def _score(self, features: Tensor) -> Prediction:
         x_0 = self.normalizer(features)
         step_noise = self._step_noise()
         maps = [
@@ -248,6 +286,30 @@ class Detector(nn.Module):
         detector.false_alarms = spec["false_alarms"]
         return detector
 
+    def save(self, path: str | Path, *, like: str | Path) -> None:
+        """Write the detector as a checkpoint that scores, and that no training can resume.
+
+        Args:
+            path: The file to write.
+            like: The checkpoint that the detector comes from, whose data settings are kept.
+
+        Raises:
+            InputError: If the disk is full.
+        """
+        source = read_checkpoint(like)
+        known = {*source[CHECKPOINT_KEY]["categories"], *self.products.names}
+        record = {
+            **source[CHECKPOINT_KEY],
+            "trained": None,
+            "categories": sorted(known),
+            "detector": self.spec,
+        }
+        state = {f"{STATE_PREFIX}{key}": value for key, value in self.state_dict().items()}
+        training = {"optimizer_states": [], "lr_schedulers": [], "loops": {}, "callbacks": {}}
+        checkpoint = {**source, **training, CHECKPOINT_KEY: record, "state_dict": state}
+        seal(checkpoint)
+        write_checkpoint(path, checkpoint)
+
     def add_decoder(self, width: int) -> FeatureDecoder:
         """Add an untrained decoder with so many channels at the grid, and return the decoder."""
         self.decoder_width = width
@@ -261,29 +323,77 @@ class Detector(nn.Module):
 
     @classmethod
     def load(
-        cls, path: str | Path, *, device: str | torch.device = "cpu", **changes: Any
+        cls,
+        path: str | Path,
+        *,
+        device: str | torch.device = "cpu",
+        trust: str | None = None,
+        **changes: Any,
     ) -> "Detector":
         """Load the detector of a checkpoint; no other file is needed.
 
         Args:
             path: A .ckpt file that `omiad fit` wrote.
             device: Where the detector goes.
+            trust: Class path of a network of your own that the checkpoint names; it is imported.
             changes: Entries of `spec` to replace, such as t_init. Calibrate the detector again
                 after a change that the memory or the scale of the maps depends on.
 
         Raises:
             MissingInputError: If the file does not exist.
-            InputError: If omiad did not write the file, or a change is out of range.
+            InputError: If omiad did not write the file, if the file is damaged, if it names a class
+                that is not trusted, or if a change is out of range.
         """
+        if trust is not None:
+            trust_network(trust)
         checkpoint = read_checkpoint(path)
         spec = checkpoint[CHECKPOINT_KEY]["detector"]
         if unknown := changes.keys() - spec.keys():
             raise InputError(
                 f"A detector has no {', '.join(unknown)}. Choose from {', '.join(spec)}."
             )
+        name = f"'{one_line(str(path))}'"
+        state = {
+            key.removeprefix(STATE_PREFIX): value
+            for key, value in checkpoint["state_dict"].items()
+            if key.startswith(STATE_PREFIX)
+        }
+        check_sizes(spec, state, name)
         detector = cls.from_spec({**spec, **changes})
-        state = checkpoint["state_dict"].items()
-        detector.load_state_dict(
-            {k.removeprefix(STATE_PREFIX): v for k, v in state if k.startswith(STATE_PREFIX)}
-        )
+        check_tensors(state, detector.state_dict(), name, free_rows=FREE_ROWS)
+        detector.load_state_dict(state)
+        detector.products.check(name)
+        if detector.extractor.weights_hash != spec["extractor_weights_hash"]:
+            raise InputError(
+                f"The backbone's weights in {name} are not those that the model was trained with. "
+                f"The file was changed; give another checkpoint."
+            )
+        detector.source = name
         return detector.to(device).eval()
+
+
+def check_sizes(spec: DetectorSpec, state: Mapping[str, Tensor], name: str) -> None:
+    """Reject sizes that the weights contradict, before anything of these sizes is built."""
+    sizes, used = spec["extractor"], spec["num_noise_draws"]
+    values = {
+        "image_size": (sizes["image_size"], 8192),
+        "feature_size": (sizes["feature_size"], 1024),
+        "num_noise_draws": (used, 1024),
+        "decoder_width": (spec["decoder_width"] or 1, 4096),
+        "number of stages": (len(sizes["stages"]), 64),
+    }
+    channels = spec["network"]["init_args"].get("channels", 1)
+    conform(channels, int, where=f"{name}: the channels of the network")
+    floats = used * channels * sizes["feature_size"] ** 2
+    values["number of values in the noise"] = (floats, 2**29)
+    for what, (value, most) in values.items():
+        if not 1 <= value <= most:
+            raise InputError(
+                f"{name}: the {what} is {value}, outside 1 to {most}. The file is damaged or was "
+                f"changed; give another checkpoint."
+            )
+    prefix = "denoiser.network."
+    with torch.device("meta"):
+        wanted = build_network(cast(dict[str, Any], spec["network"])).state_dict()
+    given = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    check_tensors(given, wanted, name)

@@ -1,14 +1,16 @@
 """Files and folders that are whole or not there, even if the process dies or the disk is full."""
 
 import errno
+import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from omiad.errors import InputError
+from omiad.errors import InputError, MissingInputError
 
 try:
     import fcntl
@@ -20,6 +22,34 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 MARGIN = 1 << 20
 """Free bytes below which a disk counts as full."""
+
+LARGEST = 4 * 2**30
+"""Most bytes of an input file; an image with as many pixels as Pillow allows takes less."""
+
+
+def check_regular(path: Path) -> os.stat_result:
+    """Return the state of a file, unless reading it could wait or go on for ever.
+
+    Raises:
+        MissingInputError: If the file does not exist.
+        InputError: If it is a folder, a pipe, a device or a socket, cannot be reached, or has more
+            than 4 GiB.
+    """
+    try:
+        state = os.stat(path)
+    except FileNotFoundError as error:
+        raise MissingInputError(
+            f"The file '{path}' is gone. Put it back, or start again without it."
+        ) from error
+    except OSError as error:  # a loop of links, a folder without permission
+        raise InputError(
+            f"'{path}' cannot be read ({error.strerror}). Correct or remove it."
+        ) from error
+    if not stat.S_ISREG(state.st_mode):
+        raise InputError(f"'{path}' is a folder, a pipe or a device, but not a file. Remove it.")
+    if state.st_size > LARGEST:
+        raise InputError(f"'{path}' has {state.st_size / 2**30:.0f} GiB. Give a smaller file.")
+    return state
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -37,12 +67,22 @@ def write_whole(path: Path, content: str | bytes) -> None:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(MARGIN):
+            found.update(block)
+    return found.hexdigest()
+
+
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, *, sync: bool = True) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`; rename the file there once it is whole.
 
     The file is synced to the disk before it gets its name. If the block fails, the temporary file
-    is removed and an existing file stays intact.
+    is removed and an existing file stays intact. Without `sync` the file survives the death of the
+    process, but not of the machine, and many small files are written faster.
 
     Raises:
         InputError: If the disk is full.
@@ -51,9 +91,11 @@ def whole_file(path: Path) -> Iterator[Path]:
     try:
         with full_disk_named(path):
             yield temporary
-            _sync(temporary)
-        os.replace(temporary, path)
-        _sync(path.parent)
+            if sync:
+                _sync(temporary)
+            os.replace(temporary, path)
+            if sync:
+                _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -70,6 +112,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise InputError(f"'{path}' is not an empty folder. Choose another output folder.")
+    if path.exists() and (os.path.ismount(path) or path.samefile(".")):
+        raise InputError(f"'{path}' cannot be replaced by a finished folder. Choose a new folder.")
     temporary = path.parent / f".{path.name[:100]}.part"
     path.parent.mkdir(parents=True, exist_ok=True)
     with only_writer(temporary.with_suffix(".lock"), owner=path):
@@ -79,7 +123,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
                 temporary.mkdir()
                 yield temporary
                 for file in temporary.rglob("*"):
-                    _sync(file)
+                    if not file.is_symlink():
+                        _sync(file)
             if path.is_dir():
                 path.rmdir()
             os.replace(temporary, path)
@@ -105,6 +150,20 @@ def only_writer(lock: Path, *, owner: Path) -> Iterator[None]:
             yield
         finally:
             lock.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_file(path: Path, *, option: str) -> Iterator[None]:
+    """Claim a file that does not exist yet, so that no other process writes it meanwhile.
+
+    Raises:
+        InputError: If the file exists, or another process has claimed it.
+        OSError: If its folder does not exist or is not writable.
+    """
+    with only_writer(path.with_name(f".{path.name[:100]}.lock"), owner=path):
+        if path.exists():
+            raise InputError(f"'{path}' already exists. Choose another {option}.")
+        yield
 
 
 @contextmanager

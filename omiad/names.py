@@ -1,6 +1,7 @@
 """Names that come from data: file names, categories and defects, which may hold anything."""
 
 import unicodedata
+from pathlib import PurePath
 
 from omiad.errors import InputError
 
@@ -30,6 +31,12 @@ def cell(text: str) -> str:
     A leading = + - @, tab or line break gets an apostrophe before it (OWASP, "CSV Injection").
     """
     return f"'{text}" if text[:1] in tuple("=+-@\t\r\n") else text
+
+
+def is_below(name: str) -> bool:
+    """Return whether a path stays below the folder that it is joined to, links aside."""
+    path = PurePath(name)
+    return bool(path.parts) and not path.anchor and ".." not in path.parts and "\0" not in name
 
 
 def check_name(name: str, *, kind: str, where: object) -> str:

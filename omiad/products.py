@@ -173,6 +173,22 @@ class Products(nn.Module):
         part = slice(start, start + int(self.counts[product]))
         return NormalScores(self.images[part], self.peaks[part])
 
+    def check(self, source: str) -> None:
+        """Refuse numbers that contradict each other, in the checkpoint called `source`."""
+        num, of_each = len(self.names), self.counts
+        rows = {len(self.centres), len(self.limits), len(of_each)}
+        if rows != {num} or bool((of_each < 1).any()) or len(set(self.names)) < num:
+            raise InputError(
+                f"{source} names {num} products, but describes {len(of_each)}. The file is damaged "
+                f"or was changed; give another checkpoint."
+            )
+        if {len(self.images), len(self.peaks)} != {int(of_each.sum())}:
+            raise InputError(
+                f"{source} holds {len(self.images)} scores of normal photographs where its "
+                f"products have {int(of_each.sum())}. The file is damaged or was changed; give "
+                f"another checkpoint."
+            )
+
     def number(self, name: str) -> int:
         """Return the number of a product.
 

@@ -2,12 +2,14 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import TypeVar
 
-import rich
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
+
+from omiad.names import one_line
+from omiad.terminal import console
 
 logger = logging.getLogger(__name__)
 
@@ -37,12 +39,15 @@ class Progress:
         done: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.what, self.total, self.unit, self.done = what, max(total, 1), unit, done
+        self.what, self.total, self.unit, self.done = one_line(what), max(total, 1), unit, done
         self._clock = clock
         self._start, self._done_before = clock(), done
         self._last_line = self._start
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
-        self._bar = Bar(*columns) if rich.get_console().is_terminal else None
+        texts = ("{task.description}", "{task.fields[text]}")
+        before, after = (TextColumn(text, markup=False) for text in texts)
+        self._bar = (
+            Bar(before, BarColumn(), after, console=console()) if console().is_terminal else None
+        )
 
     def start(self) -> "Progress":
         """Show the bar."""
@@ -82,9 +87,23 @@ class Progress:
         return f"{text}, {duration(left)} left"
 
 
-def track(items: Iterable[Item], what: str, total: int, *, unit: str = "image") -> Iterator[Item]:
-    """Yield items, each one unit of work, and show the progress."""
-    with Progress(what, total, unit=unit) as progress:
+def track(
+    items: Iterable[Item],
+    what: str,
+    *,
+    total: int | None = None,
+    unit: str = "image",
+    disable: bool = False,
+) -> Iterator[Item]:
+    """Yield items, each one unit of work, and show the progress unless that is disabled.
+
+    `total` is the number of items, which is needed if they have no length.
+    """
+    if disable:
+        yield from items
+        return
+    number = len(items) if total is None and isinstance(items, Sized) else total
+    with Progress(what, number or 0, unit=unit) as progress:
         for done, item in enumerate(items, start=1):
             yield item
             progress.update(done)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 (the field's spelling)
 
 from omiad.errors import InputError
+from omiad.regions import pixel_labels
 from omiad.scoring import gaussian_blur, highest_window
 
 
@@ -53,6 +54,10 @@ class Protocol:
             raise InputError(
                 f"A protocol needs sizes of at least 1, but got input_size {self.input_size}, "
                 f"map_size {self.map_size}, pool_size {self.pool_size}."
+            )
+        if self.crop is not None and not 1 <= self.crop <= self.input_size:
+            raise InputError(
+                f"crop must lie in [1, {self.input_size}], the input size, but got {self.crop}."
             )
         if not (math.isfinite(self.blur_sigma) and self.blur_sigma >= 0):
             raise InputError(f"blur_sigma must be finite and not negative, got {self.blur_sigma}.")
@@ -137,6 +142,20 @@ class Protocol:
         if self.map_size != self.given_size:
             grey = F.interpolate(grey[None, None], (self.map_size, self.map_size))[0, 0]
         return grey > self.mask_threshold
+
+    def label_mask(self, mask: NDArray[np.bool_]) -> tuple[Tensor, int]:
+        """Label the pixels of a mask (H, W), and count the regions that vanish from it.
+
+        See `pixel_labels`. The sources of the protocols count the pixels of such regions as normal.
+        """
+        return pixel_labels(mask, self.prepare_mask(mask), self._place)
+
+    def _place(self, points: NDArray[np.floating[Any]], length: int) -> NDArray[np.int64]:
+        """Return where points of an axis of a photograph lie in its mask after `prepare_mask`."""
+        placed = points / length * self.input_size
+        if self.crop is not None:
+            placed -= round((self.input_size - self.crop) / 2)
+        return np.floor(placed * (self.map_size / self.given_size)).astype(np.int64)
 
     def image_score(self, anomaly_map: Tensor) -> Tensor:
         """Return the scores (B,) of prepared maps (B, H, W)."""

@@ -2,7 +2,6 @@
 
 import json
 import platform
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,15 +10,27 @@ from typing import Any
 import numpy as np
 import torch
 
-from omiad.errors import BROKEN_ARCHIVE, InputError, MissingInputError
-from omiad.files import write_whole
+from omiad.arrays import Column, read_groups, write_groups
+from omiad.errors import InputError, MissingInputError
+from omiad.files import digest, write_whole
 from omiad.metrics import Results
 from omiad.metrics.bootstrap import LEVEL, ScoredImages, deviations, draw, interval, means
 from omiad.metrics.images import view_figures
-from omiad.metrics.ranking import Array
+from omiad.metrics.ranking import Array, Figures
+from omiad.names import is_below
 from omiad.protocols import Protocol
+from omiad.record import MEND
 from omiad.types import Sample
 from omiad.version import __version__
+
+_COLUMNS = {
+    "name": Column("U", ("N",)),
+    "score": Column("f8", ("N",)),
+    "is_anomalous": Column("?", ("N",)),
+    "has_mask": Column("?", ("N",)),
+    "counts": Column("f4", ("N", 3, "K")),
+}
+"""The form of `ScoredImages` on disk."""
 
 
 @dataclass(frozen=True)
@@ -48,29 +59,32 @@ def write_results(
     dataset: str,
     device: torch.device,
     bootstrap: Bootstrap = Bootstrap(),
+    gallery: Path | None = None,
     **about: Any,
 ) -> None:
-    """Write results.json and the images next to it: figures as fractions of 1, or null.
+    """Write the images of a test, and then results.json, which makes the test whole.
 
-    `samples` are the test images by their index, and `about` are further entries such as the model.
+    `samples` are the test images by their index, `gallery` is the file that `write_gallery` wrote,
+    and `about` are the other entries of a `Record`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     threads = torch.get_num_threads()
     cpu = f"{platform.machine()} CPU, {threads} {'thread' if threads == 1 else 'threads'}"
     changes, views = {}, {}  # of each category; one category at a time is in memory
-    with zipfile.ZipFile(images_path(path), "w", zipfile.ZIP_DEFLATED) as archive:
+
+    def groups() -> Iterator[tuple[str, dict[str, Array]]]:
         for number, (category, (index, *columns)) in enumerate(results.images.items()):
             shown = [samples[i] for i in index.tolist()]
             names = np.array([sample.name(root) for sample in shown], np.str_)
             images = ScoredImages._make([names, *columns, results.counts[category].read()])
-            for column, array in images._asdict().items():
-                with archive.open(f"{category}/{column}.npy", "w", force_zip64=True) as file:
-                    np.save(file, array)
             views[category] = view_figures(shown, images.score, images.is_anomalous)
             if bootstrap.num:
                 rng = np.random.default_rng([bootstrap.seed, number])
                 times = draw(images.is_anomalous, num=bootstrap.num, rng=rng)
                 changes[category] = deviations(images, times)
+            yield category, images._asdict()
+
+    write_groups(images_path(path), groups())
     record = {
         "dataset": dataset,
         "root": str(root.resolve()),
@@ -80,53 +94,13 @@ def write_results(
         "intervals": _intervals(results, changes, bootstrap) if bootstrap.num else None,
         "views": {category: row for category, row in views.items() if row} or None,
         "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu,
-        "versions": {"omiad": __version__, "torch": torch.__version__},
+        "versions": {"omiad": __version__, "torch": str(torch.__version__)},
+        "digests": {
+            "images": digest(images_path(path)),
+            "gallery": None if gallery is None else digest(gallery),
+        },
     }
-    write_whole(path, json.dumps(record, indent=2) + "\n")
-
-
-def read_results(path: Path) -> dict[str, Any]:
-    """Read a results.json, and refuse any other file."""
-    if not path.is_file():
-        raise MissingInputError(
-            f"No results at '{path}'. `omiad test` and `omiad evaluate` write results.json."
-        )
-    try:
-        record = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"'{path}' is not JSON ({error}). Give a results.json.") from error
-    if not (
-        isinstance(record, dict)
-        and "protocol" in record
-        and all(isinstance(record.get(key), dict) for key in ("categories", "mean"))
-    ):
-        raise InputError(f"'{path}' holds no results of omiad. Give a results.json.")
-    return record
-
-
-def refuse_other_measures(records: Mapping[Path, dict[str, Any]]) -> None:
-    """Refuse runs, by the path of their results.json, that were measured in different ways."""
-    (path, first), *others = ((path, measure(record)) for path, record in records.items())
-    for other_path, other in others:
-        for key, second in other.items():
-            if first[key] != second:
-                raise InputError(
-                    f"'{path}' was measured with {key} {first[key]}, '{other_path}' with {second}. "
-                    f"Evaluate both with the same options."
-                )
-
-
-def measure(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what must be equal in runs that are compared.
-
-    Upsampling is left out: it is a part of the method.
-    """
-    changes = record.get("protocol_changes") or {}
-    return {
-        "protocol": record["protocol"],
-        "protocol_changes": {key: value for key, value in changes.items() if key != "upsampling"},
-        "estimator": record.get("estimator", "exact"),
-    }
+    write_whole(path, json.dumps(record, indent=2, allow_nan=False) + "\n")
 
 
 def images_path(results: Path) -> Path:
@@ -134,29 +108,53 @@ def images_path(results: Path) -> Path:
     return results.with_suffix(".images.npz")
 
 
-def read_images(path: Path) -> Iterator[tuple[str, ScoredImages]]:
-    """Read the images of one category after another, and refuse a broken file."""
+def gallery_path(results: Path) -> Path:
+    """Return the path of the kept images of a results.json, which a report draws."""
+    return results.with_suffix(".gallery.npz")
+
+
+def read_images(results: Path, record: Mapping[str, Any]) -> Iterator[tuple[str, ScoredImages]]:
+    """Read the images of a results.json, one category after another.
+
+    Raises:
+        MissingInputError: If their file is missing.
+        InputError: If it comes from another test than the record of results.json, or is broken.
+    """
+    path = images_path(results)
     if not path.is_file():
         raise MissingInputError(
             f"No '{path}'. It is written next to each results.json; keep the two together."
         )
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            for category in dict.fromkeys(key.rpartition("/")[0] for key in archive.files):
-                columns = [archive[f"{category}/{name}"] for name in ScoredImages._fields]
-                yield category, ScoredImages(*columns)
-    except BROKEN_ARCHIVE as error:
+    refuse_another_test(results, path, record["digests"]["images"])
+    missing = set(record["categories"])
+    for category, arrays in read_groups(path, _COLUMNS, mend=MEND):
+        images = ScoredImages(**arrays)
+        names = images.name.tolist()
+        if (images.counts < 0).any() or len({*names}) < len(names) or not all(map(is_below, names)):
+            raise InputError(
+                f"'{path}' has negative counts, repeated images or names outside the data set. "
+                f"{MEND}"
+            )
+        missing ^= {category}
+        yield category, images
+    if missing:
+        raise InputError(f"'{path}' has not the categories of '{results}'. {MEND}")
+
+
+def refuse_another_test(results: Path, beside: Path, expected: str | None) -> None:
+    """Refuse a file beside a results.json whose SHA-256 is not the one that was recorded."""
+    if digest(beside) != expected:
         raise InputError(
-            f"'{path}' cannot be read as the images of a test ({error}). Copy it again, or test "
-            f"again."
-        ) from error
+            f"'{results}' and the '{beside.name}' beside it come from different tests, or one of "
+            f"them is damaged. Copy both again from one test."
+        )
 
 
 def _intervals(
     results: Results, changes: dict[str, dict[str, Array]], bootstrap: Bootstrap
 ) -> dict[str, Any]:
     """Return the interval of each of the seven metrics, for each category and the mean."""
-    figures = {**results.categories, "mean": results.mean}
+    figures = dict[str | None, Figures](results.categories.items()) | {None: results.mean}
     rows = {
         name: {
             key: np.clip(interval(figure, row[key]), 0, 1).tolist()
@@ -165,5 +163,5 @@ def _intervals(
         }
         for name, row in means(changes).items()
     }
-    mean = rows.pop("mean")
+    mean = rows.pop(None)
     return {"level": LEVEL, **asdict(bootstrap), "categories": rows, "mean": mean}

@@ -1,7 +1,8 @@
 """Check plain data from a file against annotated types, before anything uses the data."""
 
-import math
+import sys
 from collections.abc import Mapping
+from functools import cache
 from itertools import chain, repeat
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
@@ -9,8 +10,16 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is
 from omiad.errors import InputError
 from omiad.names import one_line
 
+_hints = cache(get_type_hints)  # which is slow, and a file may have many rows of one type
 
-def conform(value: Any, kind: Any, *, where: str) -> Any:
+
+def conform(
+    value: Any,
+    kind: Any,
+    *,
+    where: str,
+    fix: str = "The file is damaged, or another version of omiad wrote it; make it anew.",
+) -> Any:
     """Return a value that has the type `kind`, as it is.
 
     Known types are those of plain data: bool, int, float (a finite number), str, None, unions,
@@ -21,12 +30,13 @@ def conform(value: Any, kind: Any, *, where: str) -> Any:
         value: Data from a file.
         kind: The type that the data must have.
         where: What the value is, for the message, such as "'results.json': mean".
+        fix: What to do, for the message.
 
     Raises:
         InputError: If the value has another type; the message names the entry.
     """
     if fault := _fault(value, kind, where):
-        raise InputError(f"{fault}. The file is damaged or was not written by omiad; make it anew.")
+        raise InputError(f"{fault}. {fix}")
     return value
 
 
@@ -45,7 +55,7 @@ def _fault(value: Any, kind: Any, where: str) -> str | None:
         fault = _fault_of_entries(value, kind, where)
     elif kind is float:
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not (is_number and math.isfinite(value)):
+        if not (is_number and abs(value) <= sys.float_info.max):  # an int may be any size
             fault = f"{where} is {_shown(value)}, not a finite number"
     elif kind is not Any:
         wanted = origin or (NoneType if kind is None else kind)
@@ -74,11 +84,22 @@ def _fault_of_parts(value: Any, arguments: tuple[Any, ...], where: str) -> str |
 def _fault_of_entries(value: Any, kind: Any, where: str) -> str | None:
     if not isinstance(value, Mapping):
         return f"{where} is {_shown(value)}, not a group of entries"
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     if missing := kind.__required_keys__ - value.keys():
         return f"{where} has no entry {_listed(sorted(missing))}"
-    given = ((value[key], hints[key], _entry(where, key)) for key in hints if key in value)
-    return next(filter(None, (_fault(*part) for part in given)), None)
+    unsure = [key for key in hints if key in value and not _is_plainly(value[key], hints[key])]
+    parts = ((value[key], hints[key], _entry(where, key)) for key in unsure)
+    return next(filter(None, (_fault(*part) for part in parts)), None)
+
+
+def _is_plainly(value: Any, kind: Any) -> bool:
+    """Return whether a value has a type for sure, without the words that a fault needs."""
+    return (type(value) is kind and kind is not float) or (value is None and _allows_none(kind))
+
+
+@cache
+def _allows_none(kind: Any) -> bool:
+    return NoneType in get_args(kind)
 
 
 def _entry(where: str, key: object) -> str:

@@ -16,7 +16,7 @@ class Sample:
 
     Attributes:
         image: Path of the image file.
-        mask: Path of the defect mask, None where there is none.
+        masks: Paths of the defect masks, which are united; empty where there is none.
         category: Product the image shows, the name of its folder.
         defect: Name of the defect, "good" for a normal image.
         split: The split the layout puts the image in.
@@ -25,7 +25,7 @@ class Sample:
     """
 
     image: Path
-    mask: Path | None
+    masks: tuple[Path, ...]
     category: str
     defect: str
     split: Literal["train", "test"]
@@ -47,16 +47,19 @@ class Labels(NamedTuple):
 
     Attributes:
         is_anomalous: Image labels (B,), bool.
-        masks: Defective pixels (B, H, W), bool; all False where `has_mask` is False.
+        masks: Labels of the pixels (B, H, W), uint8 or bool: 0 is normal and 1 defective. 2 is
+            unknown: a defect that is too small for this size. All are 0 where `has_mask` is False.
         has_mask: Whether the labels of the pixels are known (B,), bool. They are known for a normal
             image, which has no defective pixel, and for a defective image with a mask file.
         index: Position of each sample in the list of its split (B,), int64.
+        num_vanished: Regions of each mask that are too small for this size (B,), int64.
     """
 
     is_anomalous: Tensor
     masks: Tensor
     has_mask: Tensor
     index: Tensor  # type: ignore[assignment] # shadows tuple.index, which is unused
+    num_vanished: Tensor
 
 
 class ImageBatch(NamedTuple):

@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 import torch
 import yaml
+from torch import Tensor
 from torch.utils.data import ConcatDataset
 
 from omiad.calibration import learn_products
-from omiad.callbacks import RunProgress
 from omiad.configurations import find_configuration
 from omiad.conformal import check_rate, normals_needed, smallest_rate
 from omiad.data import FeatureDataModule
@@ -43,6 +43,9 @@ STEPS: dict[Preset, tuple[int, int]] = {
 
 CONFIGURATIONS = ("amdm_folder", "omiad_folder")
 """The configurations of the two stages."""
+
+REPORT = "report.html"
+"""Name of the page in the output folder."""
 
 CALIBRATION_SHARE = 0.3
 """Share of the photographs of a product that set its threshold, where it has enough."""
@@ -107,9 +110,14 @@ def train(
     (folder / "log").mkdir(parents=True, exist_ok=True)
     with only_writer(folder / "log" / "lock", owner=folder):
         model = Model(folder, settings, pick_device(device))
-        for step in (model.check, model.stage_1, model.stage_2, model.decide, model.test):
+        for step in (
+            *(model.check, model.stage_1, model.stage_2),
+            *(model.decide, model.test, model.report),
+        ):
             model.run(step)
-        model.show()
+    logger.info("model: %s", model.path)
+    logger.info("report: %s", folder / REPORT)
+    logger.info("next: omiad predict --ckpt_path %s --images PHOTOS", model.path)
     return model.path
 
 
@@ -198,12 +206,13 @@ class Model:
             options += [f"--config={find_configuration(CONFIGURATIONS[stage - 1])}", *more]
             options += [f"--seed_everything={self.settings.seed}", f"--trainer.max_steps={steps}"]
             options += [f"--data.{name}={value}" for name, value in self._data_options.items()]
-        OmiadCLI(["fit", *options], progress=RunProgress(f"stage {stage} of 2"))
+        OmiadCLI(["fit", *options], work=f"stage {stage} of 2")
 
     def decide(self) -> None:
         """Set the threshold of each product, and write the model."""
-        source = self._checkpoint("stage_2")
+        source = str(self._checkpoint("stage_2"))
         detector = Detector.load(source, device=self.device)
+        detector.false_alarms = self.settings.false_alarms
         self.data.use_extractor(detector.extractor)
         train, kept = self.data.samples("train"), self.data.samples("calibration")
         fitted: dict[str, list[int]] = {name: [] for name in self.data.categories}
@@ -212,21 +221,23 @@ class Model:
             fitted[sample.category].append(i)
         for i, sample in enumerate(kept, start=len(train)):
             held_out[sample.category].append(i)
-        both = ConcatDataset([self.data.features("train"), self.data.features("calibration")])
+        features = [self.data.features("train"), self.data.features("calibration")]
+        both: ConcatDataset[Tensor] = ConcatDataset(features)
         learn_products(detector, both, fitted, held_out)
-        detector.save(self.path, source=source, false_alarms=self.settings.false_alarms)
-        logger.info("model: %s", self.path)
+        detector.save(self.path, like=source)
 
     def test(self) -> None:
         """Measure the model on photographs of defects, if there are any."""
         if any(sample.is_anomalous for sample in self.data.samples("test")):
             run = f"--run_dir={self._new('test')}"
-            OmiadCLI(["test", run, f"--ckpt_path={self.path}"], progress=RunProgress("test"))
+            OmiadCLI(["test", run, f"--ckpt_path={self.path}"])
 
-    def show(self) -> None:
-        """Write the report, and say where everything is."""
+    def report(self) -> None:
+        """Write a page of the test, if there was one, and of the training."""
         runs = [path for name in ("test", "stage_1", "stage_2") for path in self._runs(name)[-1:]]
-        report([str(path) for path in runs], out=str(self.folder / "report.html"))
+        page = self._new("report")
+        report([str(path) for path in runs], out=str(page))
+        write_whole(self.folder / REPORT, (page / "index.html").read_bytes())
 
     def expected_seconds(self) -> float:
         """Estimate the time of all steps from a batch of the backbone and two training steps."""

@@ -15,5 +15,6 @@ def batch_of(
     if masked:
         masks[is_anomalous, 2:5, 2:5] = True
     maps = torch.rand(count, 8, 8, generator=generator) + 0.6 * masks
-    labels = Labels(is_anomalous, masks, ~is_anomalous | torch.tensor(masked), torch.arange(count))
+    known = ~is_anomalous | torch.tensor(masked)
+    labels = Labels(is_anomalous, masks, known, torch.arange(count), torch.zeros(count).long())
     return Prediction(maps.amax((1, 2)), maps), labels

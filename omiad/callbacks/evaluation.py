@@ -14,11 +14,12 @@ from omiad.callbacks.latency import idle_time, latency
 from omiad.detector import Detector
 from omiad.errors import InputError
 from omiad.evaluation.evaluator import Evaluator
-from omiad.evaluation.maps import write_maps, write_scores
+from omiad.evaluation.maps import map_stems, write_maps, write_scores
 from omiad.evaluation.options import EvaluationOptions
 from omiad.features import weights_hash
 from omiad.modules import DetectionModule
-from omiad.report import write_panels
+from omiad.report import read_gallery, write_panels
+from omiad.results import gallery_path
 from omiad.types import Prediction, ScoringBatch
 
 
@@ -50,7 +51,7 @@ class Evaluation(EvaluationOptions, Callback):
                 f"model takes whole images of {size} x {size}. Add --image_size {size} to compare "
                 f"at that size."
             )
-        data.prepare_mask = protocol.prepare_mask
+        data.prepare_mask = protocol.label_mask
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start without any prediction, unless both model and protocol would blur the maps."""
@@ -71,7 +72,8 @@ class Evaluation(EvaluationOptions, Callback):
             blur = f"{protocol.upsampling}; Gaussian, sigma {scoring.blur_sigma:g}{order}"
             protocol = dataclasses.replace(protocol, upsampling=blur)
         samples, root = module.data.samples("test"), module.data.root
-        self._evaluator = Evaluator(samples, root, protocol, options=self)
+        self._evaluator = Evaluator(samples, root, protocol, self, source=module.ckpt_path)
+        self._map_files = [f"{stem}.npy" for stem in map_stems(self._evaluator.names)]
 
     def on_test_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
@@ -93,9 +95,9 @@ class Evaluation(EvaluationOptions, Callback):
         self._steps.append((seconds, len(batch.labels.index)))
         module, prediction = cast(DetectionModule, pl_module), cast(Prediction, outputs)
         self._add(module, prediction, batch)
-        if self.save_maps:
-            names = [self._evaluator.names[i] for i in batch.labels.index.tolist()]
-            write_maps(self._folder / "maps", names, prediction.anomaly_map)
+        if self.save_maps and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            files = [self._map_files[i] for i in batch.labels.index.tolist()]
+            write_maps(self._folder / "maps", files, prediction.anomaly_map)
 
     def _add(self, module: DetectionModule, prediction: Prediction, batch: ScoringBatch) -> None:
         # The model takes its image score from the map before its own blur.
@@ -119,14 +121,28 @@ class Evaluation(EvaluationOptions, Callback):
                     self._add(module, module.test_step(batch, 0), batch)
 
         self._evaluator.compute(replay=replay)
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         path, data = self._folder / "results.json", module.data
         train, (low, high) = data.samples("train"), module.detector.map_range.tolist()
-        self._evaluator.write(
+        references = {sample.category: sample.name(data.root) for sample in reversed(train)}
+        self._evaluator.write_gallery(path, scale=(low, high), references=references)
+        if self.num_kept and self.num_in_panel:
+            write_panels(
+                path.parent / "panels",
+                read_gallery(gallery_path(path)),
+                root=data.root,
+                scale=(low, high),
+                image_size=data.image_size,
+                num_images=self.num_in_panel,
+                white_level=module.detector.extractor.white_level,
+            )
+        if self.save_maps:
+            scores = self._folder / "scores.csv"
+            write_scores(scores, self._evaluator.names, self._evaluator.results)
+        self._evaluator.write(  # last: a folder with results.json is whole
             path,
             scale=(low, high),
-            references={sample.category: sample.name(data.root) for sample in reversed(train)},
             dataset=data.dataset_name,
             device=module.device,
             checkpoint=module.ckpt_path,
@@ -136,11 +152,6 @@ class Evaluation(EvaluationOptions, Callback):
             latency=latency(self._steps),
             model=_settings(module.detector),
         )
-        if self.num_kept and self.num_in_panel:
-            write_panels(path, num_images=self.num_in_panel)
-        if self.save_maps:
-            scores = self._folder / "scores.csv"
-            write_scores(scores, self._evaluator.names, self._evaluator.results)
 
 
 def _weights(detector: Detector) -> dict[str, str]:
@@ -152,4 +163,5 @@ def _weights(detector: Detector) -> dict[str, str]:
 def _settings(detector: Detector) -> dict[str, Any]:
     known = {**detector.extractor.config, **detector.spec}
     names = ("kind", "t_init", "num_steps", "eta", "num_noise_draws", "scoring")
-    return {name: known[name] for name in (*names, "backbone", "image_size", "feature_size")}
+    read = ("backbone", "image_size", "feature_size", "white_level")
+    return {name: known[name] for name in (*names, *read)}

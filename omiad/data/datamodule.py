@@ -17,7 +17,7 @@ from omiad.data.sampling import EpochSampler, EvaluationSampler, Sampling, kept_
 from omiad.errors import InputError
 from omiad.features import Extraction, FeatureCache, FeatureExtractor, StreamedFeatures
 from omiad.features.cache import compute_missing
-from omiad.features.extractor import Grid, Precision
+from omiad.features.extractor import WHITE_LEVEL, Grid, Precision
 from omiad.features.normalization import FeatureStatistics
 from omiad.features.reading import BATCH_SIZE, FileLoader
 from omiad.types import FeatureBatch, ImageBatch, ScoringBatch
@@ -57,6 +57,8 @@ class FeatureDataModule(LightningDataModule):
         grid: How feature maps are resized to the grid: uniad (as in the paper: bilinear with
             aligned corners), average (bilinear with antialiasing, which averages where a map
             shrinks), or patchcore (means over 3 x 3 windows, then average).
+        white_level: Value of 16-bit photographs that becomes white: 1023 if the camera has 10 bits,
+            4095 for 12. The model keeps the value. Photographs of 8 bits do not depend on it.
         cache: Features to keep on disk: of the training images (true), of all images (all), or of
             none (false, which runs the backbone in every step to the same numbers).
         cache_dir: Folder of the feature caches. An image takes channels x grid x grid x 2 bytes.
@@ -71,7 +73,8 @@ class FeatureDataModule(LightningDataModule):
         seed: Seed of the order of training images, and of random backbone weights.
 
     Attributes:
-        prepare_mask: Brings a test mask to the image size; by default as `read_mask` does.
+        prepare_mask: Labels the pixels of a test mask; by default at the image size.
+        for_test: Whether the data set is a test set on its own; see `index_dataset`.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class FeatureDataModule(LightningDataModule):
         feature_size: int = 32,
         stages: list[int] | None = None,
         grid: Grid = "uniad",
+        white_level: int = WHITE_LEVEL,
         cache: Cache = True,
         cache_dir: str = "~/.cache/omiad",
         calibration_share: float = 0.0,
@@ -102,7 +106,7 @@ class FeatureDataModule(LightningDataModule):
                 f"least 0, but got {batch_size}, {num_workers} and {seed}."
             )
         self.root = Path(root).expanduser()
-        self.image_size = image_size
+        self.image_size, self.white_level = image_size, white_level
         if not 0 <= calibration_share < 1:
             raise InputError(
                 f"--data.calibration_share must be at least 0 and below 1, but got "
@@ -115,6 +119,7 @@ class FeatureDataModule(LightningDataModule):
         self.layout, self.sampling = layout, sampling
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.prepare_mask: PrepareMask | None = None
+        self.for_test = False
         self._build_extractor = partial(
             FeatureExtractor,
             backbone,
@@ -123,10 +128,19 @@ class FeatureDataModule(LightningDataModule):
             feature_size=feature_size,
             stages=stages,
             grid=grid,
+            white_level=white_level,
             seed=seed,
         )
         self._extractor: FeatureExtractor | None = None
         self._features: dict[Split, FeatureCache | StreamedFeatures] = {}
+
+    @classmethod
+    def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> Any:
+        """Refuse: Lightning would import and call what the checkpoint names."""
+        raise InputError(
+            "FeatureDataModule.load_from_checkpoint would run code that a checkpoint names. Give "
+            "the settings of the data as arguments."
+        )
 
     def setup(self, stage: str | None = None) -> None:
         """List the files and, for training, open or build the cache."""
@@ -156,7 +170,7 @@ class FeatureDataModule(LightningDataModule):
         if extractor is not self._extractor:
             self._features.clear()
         self._extractor = extractor
-        self.image_size = extractor.image_size
+        self.image_size, self.white_level = extractor.image_size, extractor.white_level
 
     def features(self, split: Split) -> FeatureCache | StreamedFeatures:
         """Return the features of a split; if it is cached, compute those that are missing first."""
@@ -182,7 +196,8 @@ class FeatureDataModule(LightningDataModule):
 
     @property
     def _extraction(self) -> Extraction:
-        return Extraction(self.extractor, read_image, num_workers=self.num_workers)
+        read = partial(read_image, white_level=self.extractor.white_level)
+        return Extraction(self.extractor, read, num_workers=self.num_workers)
 
     def samples(self, split: Split) -> PackedSamples:
         """Return the samples of a split; `index` in the batches is the position in this list."""
@@ -190,7 +205,7 @@ class FeatureDataModule(LightningDataModule):
 
     @cached_property
     def _listed(self) -> tuple[str, dict[Split, PackedSamples]]:
-        index = index_dataset(self.root, self.layout)
+        index = index_dataset(self.root, self.layout, for_test=self.for_test)
         logger.info("data: %s", index.summary())
         train = [sample for sample in index.samples if sample.split == "train"]
         kept = {sample.image for sample in kept_out(train, self.calibration_share)}
@@ -223,7 +238,7 @@ class FeatureDataModule(LightningDataModule):
         cached = features if isinstance(features, FeatureCache) else None
         groups = category.numpy() if self.sampling == "balanced" else None
         return ResumableLoader(
-            TrainingItems(samples, category, self.image_size, cached),
+            TrainingItems(samples, category, self.image_size, cached, self.white_level),
             EpochSampler(len(samples), seed=self.seed, groups=groups, **self._share),
             batch_size=self.batch_size,
             **self._loading,
@@ -233,7 +248,11 @@ class FeatureDataModule(LightningDataModule):
         """Return this process's share of the test images, in order; a step gets `ScoringBatch`."""
         cached = self.features("test") if "test" in self._cached_splits else None
         dataset = ImageDataset(
-            self.samples("test"), self.image_size, prepare_mask=self.prepare_mask, features=cached
+            self.samples("test"),
+            self.image_size,
+            prepare_mask=self.prepare_mask,
+            features=cached,
+            white_level=self.white_level,
         )
         return FileLoader(
             dataset,
@@ -246,7 +265,7 @@ class FeatureDataModule(LightningDataModule):
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Compute the features of photographs, which are not cached, on the device."""
         kind = {PhotographBatch: FeatureBatch, ImageBatch: ScoringBatch}.get(type(batch))
-        return batch if kind is None else kind(self._extraction.features(batch.images), *batch[1:])
+        return batch if kind is None else kind(self.extractor.features(batch.images), *batch[1:])
 
     @property
     def _share(self) -> dict[str, int]:

@@ -13,6 +13,7 @@ from omiad.data.images import read_image
 from omiad.data.packing import PackedSamples
 from omiad.data.sampling import EpochSampler
 from omiad.errors import InputError
+from omiad.features.extractor import WHITE_LEVEL
 from omiad.features.reading import FileLoader
 from omiad.types import FeatureBatch
 
@@ -36,6 +37,7 @@ class TrainingItems(Dataset[FeatureBatch | PhotographBatch]):
     category: Tensor
     image_size: int
     features: Dataset[Tensor] | None
+    white_level: int = WHITE_LEVEL
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -44,7 +46,10 @@ class TrainingItems(Dataset[FeatureBatch | PhotographBatch]):
         labels = torch.tensor(index), self.category[index]
         if self.features is not None:
             return FeatureBatch(self.features[index], *labels)
-        return PhotographBatch(read_image(self.samples[index].image, self.image_size), *labels)
+        path = self.samples[index].image
+        return PhotographBatch(
+            read_image(path, self.image_size, white_level=self.white_level), *labels
+        )
 
 
 class ResumableLoader:

@@ -6,15 +6,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from omiad.errors import InputError
 from omiad.metrics import METRICS
 from omiad.metrics.bootstrap import ScoredImages, deviations, draw, interval, means
 from omiad.metrics.ranking import Array
 from omiad.metrics.table import HEADINGS, figures_table
-from omiad.results import Bootstrap, images_path, read_images, read_results, refuse_other_measures
+from omiad.names import one_line
+from omiad.record import read_results, refuse_other_measures
+from omiad.results import Bootstrap, read_images
+from omiad.terminal import console
 
 
 class Difference(NamedTuple):
@@ -78,13 +81,13 @@ def compare(
         first, second = (subtracted, paths) if minus else (paths[:1], paths[1:])
         found = differences(first, second, num=num_resamples, seed=seed)
         table = _differences_table(found, first, second)
-    Console().print(table)
+    console().print(table)
 
 
 def differences(
     first: Sequence[Path], second: Sequence[Path], *, num: int, seed: int
-) -> dict[str, dict[str, Difference]]:
-    """Return the differences of each category and of their mean.
+) -> dict[str | None, dict[str, Difference]]:
+    """Return the differences of each category and, under None, of their mean.
 
     Each draw takes images with replacement, the same for all runs, and as many pairs of runs as
     there are, with replacement. With n seeds the spread over seeds comes out too small by the
@@ -94,9 +97,10 @@ def differences(
     pairs = list(zip([*first] * (len(second) // len(first)), second, strict=True))
     picked = np.random.default_rng([seed, 0, 1]).integers(len(pairs), size=(num, len(pairs)))
     shares = np.stack([(picked == number).mean(1) for number in range(len(pairs))])
-    figures = {run: read_results(run)["categories"] for run in runs}
+    records = {run: read_results(run) for run in runs}
+    figures = {run: record["categories"] for run, record in records.items()}
     rows: dict[str, dict[str, Array]] = {}  # the difference, and how much it changes in each draw
-    archives = (read_images(images_path(run)) for run in runs)
+    archives = (read_images(run, record) for run, record in records.items())
     for number, held in enumerate(zip_longest(*archives, fillvalue=("", None))):
         category = held[0][0]
         for run, (name, _) in zip(runs, held, strict=True):
@@ -112,7 +116,8 @@ def differences(
         rows[category] = {}
         for key in METRICS:
             of_runs = {run: figures[run][category][key] for run in runs}
-            if None not in of_runs.values() and all(key in found[run] for run in runs):
+            is_drawn = [key in found[run] and np.isfinite(found[run][key]).any() for run in runs]
+            if None not in of_runs.values() and all(is_drawn):
                 by = np.array([[of_runs[b] - of_runs[a]] for a, b in pairs])
                 drawn = by + np.stack([found[b][key] - found[a][key] for a, b in pairs])
                 value = by.mean()
@@ -134,38 +139,42 @@ def _aligned(runs: Sequence[ScoredImages], category: str) -> list[ScoredImages]:
         if unlike:
             raise InputError(
                 f"The runs have different images of '{category}': {len(unlike)} are in one run "
-                f"alone, the first is {min(unlike)}. Compare runs on the same data."
+                f"alone, the first is {one_line(min(unlike))}. Compare runs on the same data."
             )
         labelled = run.name[run.is_anomalous != runs[0].is_anomalous]
         if len(labelled):
             raise InputError(
                 f"{len(labelled)} images of '{category}' are defective in one run alone, the first "
-                f"is {labelled[0]}. Compare runs on the same data."
+                f"is {one_line(labelled[0])}. Compare runs on the same data."
             )
     return list(runs)
 
 
 def _differences_table(
-    found: dict[str, dict[str, Difference]], first: Sequence[Path], second: Sequence[Path]
+    found: dict[str | None, dict[str, Difference]], first: Sequence[Path], second: Sequence[Path]
 ) -> Table:
-    real = sum(each.is_real for each in found["mean"].values())
-    rows: dict[str, list[str]] = {}
+    real = sum(each.is_real for each in found[None].values())
+    rows: dict[str | None, list[str | Text]] = {}
     for name, row in found.items():
-        texts = {key: "{:+.1f}\n{:.1f}\n{:.1f}".format(*(100 * x for x in row[key])) for key in row}
-        bold = {key: f"[bold]{text}[/bold]" for key, text in texts.items() if row[key].is_real}
-        rows[name] = [(texts | bold).get(key, "-") for key in HEADINGS]
+        texts = {
+            key: Text("{:+.1f}\n{:.1f}\n{:.1f}".format(*(100 * x for x in difference)))
+            for key, difference in row.items()
+        }
+        for key, text in texts.items():
+            text.stylize("bold" if row[key].is_real else "")
+        rows[name] = [texts.get(key, "-") for key in HEADINGS]
     return figures_table(
         rows,
         title=f"{', '.join(map(str, second))} minus {', '.join(map(str, first))}",
         caption=f"Below each difference: both ends of the interval of 95 % of the draws. Bold: the "
-        f"interval leaves out zero ({real} of {len(found['mean'])} means).",
+        f"interval leaves out zero ({real} of {len(found[None])} means).",
     )
 
 
 def _seeds_table(records: Sequence[dict[str, Any]]) -> Table:
     """Lay out mean and standard deviation over runs."""
-    runs = [{**record["categories"], "mean": record["mean"]} for record in records]
-    rows: dict[str, list[str]] = {}
+    runs = [{**record["categories"], None: record["mean"]} for record in records]
+    rows: dict[str | None, list[str]] = {}
     for name in dict.fromkeys(name for run in runs for name in run):
         rows[name] = []
         for key in HEADINGS:

@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import track
 from torch import Tensor
 
-from omiad.data.images import load_mask
 from omiad.data.layouts import Layout, index_dataset
+from omiad.data.masks import load_mask
 from omiad.errors import InputError
 from omiad.evaluation.evaluator import Evaluator
 from omiad.evaluation.maps import complain, find_maps, read_map, read_scores
 from omiad.evaluation.options import EvaluationOptions
+from omiad.files import new_file
+from omiad.progress import track
 from omiad.protocols import Protocol
 from omiad.results import Bootstrap
 from omiad.types import Labels, Sample
@@ -63,15 +64,28 @@ def evaluate(
     Raises:
         InputError: If the output exists, or maps and test images do not fit.
     """
-    path, root = Path(output), Path(data.root).expanduser()
-    if path.exists():
-        raise InputError(f"'{path}' already exists. Choose another --output.")
-    bootstrap, chosen = Bootstrap(num_resamples, seed), EvaluationOptions(**options)
+    path, bootstrap = Path(output), Bootstrap(num_resamples, seed)
+    chosen = EvaluationOptions(**options)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with new_file(path, option="--output"):
+        _evaluate(path, maps, data, scores, bootstrap, chosen)
+
+
+def _evaluate(
+    path: Path,
+    maps: str,
+    data: EvaluatedData,
+    scores: str | None,
+    bootstrap: Bootstrap,
+    chosen: EvaluationOptions,
+) -> None:
+    root = Path(data.root).expanduser()
     protocol = chosen.build_protocol()
-    samples = index_dataset(root, data.layout, test_only=True).samples
+    index = index_dataset(root, data.layout, for_test=True)
+    samples = [sample for sample in index.samples if sample.split == "test"]
     if not samples:
         raise InputError(f"'{root}' has no test images. Check --data.root.")
-    evaluator = Evaluator(samples, root, protocol, options=chosen)
+    evaluator = Evaluator(samples, root, protocol, chosen, source=f"the maps in '{maps}'")
     files = find_maps(Path(maps), evaluator.names)
     given = None if scores is None else read_scores(Path(scores), evaluator.names)
 
@@ -81,9 +95,11 @@ def evaluate(
 
     add_all()
     evaluator.compute(replay=add_all)
+    scale = evaluator.map_scale()
+    evaluator.write_gallery(path, scale=scale)
     evaluator.write(
         path,
-        scale=evaluator.map_scale(),
+        scale=scale,
         dataset=root.resolve().name,
         device=torch.device("cpu"),
         bootstrap=bootstrap,
@@ -99,7 +115,7 @@ def _batches(
     faults: list[str] = []
     side = protocol.given_size
     starts = range(0, len(samples), _BATCH_SIZE)
-    for start in track(starts, description="evaluate", transient=True):
+    for start in track(starts, "evaluate", unit="batch"):
         maps, stop = [], min(start + _BATCH_SIZE, len(samples))
         for file in files[start:stop]:
             try:
@@ -113,10 +129,19 @@ def _batches(
             maps.append(pixels)
         if not faults:
             images, index = samples[start:stop], torch.arange(start, stop)
-            masks = torch.stack([_mask(sample, protocol) for sample in images])
+            masks, num_vanished = zip(*(_mask(sample, protocol) for sample in images), strict=True)
             is_anomalous = torch.tensor([sample.is_anomalous for sample in images])
-            is_drawn = torch.tensor([sample.mask is not None for sample in images])
-            yield torch.stack(maps), Labels(is_anomalous, masks, is_drawn | ~is_anomalous, index)
+            is_drawn = torch.tensor([bool(sample.masks) for sample in images])
+            yield (
+                torch.stack(maps),
+                Labels(
+                    is_anomalous,
+                    torch.stack(masks),
+                    is_drawn | ~is_anomalous,
+                    index,
+                    torch.tensor(num_vanished),
+                ),
+            )
     complain(
         f"Protocol {protocol.name} takes maps of {side} x {side} finite scores (another side: "
         f"--image_size).",
@@ -124,7 +149,7 @@ def _batches(
     )
 
 
-def _mask(sample: Sample, protocol: Protocol) -> Tensor:
-    if sample.mask is None:
-        return torch.zeros(protocol.map_size, protocol.map_size, dtype=torch.bool)
-    return protocol.prepare_mask(load_mask(sample.mask, image=sample.image))
+def _mask(sample: Sample, protocol: Protocol) -> tuple[Tensor, int]:
+    if not sample.masks:
+        return torch.zeros(protocol.map_size, protocol.map_size, dtype=torch.uint8), 0
+    return protocol.label_mask(load_mask(sample.masks, image=sample.image))

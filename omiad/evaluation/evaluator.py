@@ -6,15 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import Tensor
 
+from omiad.errors import InputError
 from omiad.evaluation.options import EvaluationOptions
 from omiad.metrics import AnomalyMetrics, Results, results_table
+from omiad.names import one_line
 from omiad.protocols import Protocol
-from omiad.report import KeptImages, gallery_path, write_gallery
-from omiad.results import write_results
+from omiad.report import KeptImages, write_gallery
+from omiad.results import gallery_path, write_results
 from omiad.scoring import map_scale
+from omiad.terminal import console
 from omiad.types import Labels, Prediction, Sample
 
 logger = logging.getLogger(__name__)
@@ -29,8 +31,15 @@ class Evaluator:
     results: Results
 
     def __init__(
-        self, samples: Sequence[Sample], root: Path, protocol: Protocol, options: EvaluationOptions
+        self,
+        samples: Sequence[Sample],
+        root: Path,
+        protocol: Protocol,
+        options: EvaluationOptions,
+        *,
+        source: object = "a model",
     ) -> None:
+        self._source = source
         self.names = [sample.name(root) for sample in samples]
         self.protocol = protocol
         self._samples = samples
@@ -60,6 +69,14 @@ class Evaluator:
         maps = self.protocol.prepare_map(anomaly_map.float().cpu())
         scores = self.protocol.image_score(maps) if score is None else score.cpu()
         prediction = Prediction(scores, maps)
+        is_finite = torch.isfinite(scores) & torch.isfinite(maps).flatten(1).all(1)
+        if not is_finite.all():
+            name = self.names[int(labels.index.cpu()[~is_finite][0])]
+            raise InputError(
+                f"The scores of '{one_line(name)}' by {self._source} are NaN or infinite. A model "
+                f"may have overflowed the precision of its training: train again with "
+                f"--trainer.precision 32-true. Other methods need finite maps of float32."
+            )
         categories = [self._samples[i].category for i in labels.index.tolist()]
         self._metrics.update(prediction, labels, categories)
         if self._is_replay:
@@ -87,30 +104,20 @@ class Evaluator:
         pixels, is_anomalous = (torch.cat(column) for column in zip(*self._pixels, strict=True))
         return map_scale(pixels if is_anomalous.all() else pixels[~is_anomalous])
 
-    def write(
+    def write_gallery(
         self,
         path: Path,
         *,
         scale: tuple[float, float],
         references: dict[str, str] | None = None,
-        **about: Any,
     ) -> None:
-        """Print the table, and write results.json and the files next to it.
+        """Print the table, and write the kept images of a results.json, if there are any.
 
-        `scale` and `references` are those of `write_gallery`, `about` goes to `write_results`.
+        `scale` and `references` are those of `write_gallery`.
         """
-        Console().print(results_table(self.results, steps=self.protocol.sentence))
-        write_results(
-            path,
-            self.results,
-            self._samples,
-            root=self._root,
-            protocol=self.protocol,
-            estimator=self._options.estimator,
-            map_range=list(scale),
-            **about,
-        )
+        console().print(results_table(self.results, steps=self.protocol.sentence))
         if self._options.num_kept:
+            path.parent.mkdir(parents=True, exist_ok=True)
             write_gallery(
                 gallery_path(path),
                 self._kept.kept,
@@ -119,4 +126,18 @@ class Evaluator:
                 scale=scale,
                 references=references,
             )
+
+    def write(self, path: Path, *, scale: tuple[float, float], **about: Any) -> None:
+        """Write results.json after all files beside it; `about` goes to `write_results`."""
+        write_results(
+            path,
+            self.results,
+            self._samples,
+            root=self._root,
+            protocol=self.protocol,
+            estimator=self._options.estimator,
+            map_range=list(scale),
+            gallery=gallery_path(path) if self._options.num_kept else None,
+            **about,
+        )
         logger.info("results: %s", path)

@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -10,21 +10,23 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
+from omiad.arrays import HIGHEST, read_array
+from omiad.data.opening import opened
 from omiad.errors import BROKEN_ARCHIVE, InputError, MissingInputError
+from omiad.files import full_disk_named, whole_file
 from omiad.metrics import Results
-from omiad.report import gallery_path
-from omiad.results import images_path
+from omiad.names import cell, one_line
+from omiad.results import gallery_path, images_path
 
 T = TypeVar("T")
 
 MAP_SUFFIXES = frozenset({".npy", ".npz", ".png", ".tif", ".tiff"})
 """Suffixes of map files; case is ignored."""
 
-_UNREADABLE = (*BROKEN_ARCHIVE, SyntaxError, Image.DecompressionBombError)
-"""What Pillow and numpy raise for broken files."""
+_LARGEST = 2**28
+"""Most bytes of a map: 8192 x 8192 float32 numbers."""
 
 _MAX_NAMED = 20
 _EXACT_INTEGERS = 2**24
@@ -34,8 +36,9 @@ _EXACT_INTEGERS = 2**24
 def find_maps(folder: Path, names: Sequence[str]) -> list[Path]:
     """Return the map of each image: the file at its path below the root, with another suffix.
 
-    A results.json and the files next to it may lie among the maps. An image without a map, a map
-    without an image, and two maps of one image are refused.
+    Where two images differ in their suffix alone, another suffix follows their own: 000.png.npy for
+    000.png. A results.json and the files next to it may lie among the maps. An image without a map,
+    a map without an image, and two maps of one image are refused.
     """
     if not folder.is_dir():
         raise MissingInputError(f"No folder '{folder}'. Give --maps the folder of the maps.")
@@ -46,14 +49,19 @@ def find_maps(folder: Path, names: Sequence[str]) -> list[Path]:
     for path in found:
         if path.suffix.lower() in MAP_SUFFIXES and path.is_file() and path not in of_results:
             files[_stem(path.relative_to(folder).as_posix())].append(path)
-    return _matched(names, files, "map", f"The maps in '{folder}' do not fit the test images.")
+    sentence = f"The maps in '{folder}' do not fit the test images."
+    if alike := set(names) & set(map_stems(names)):
+        example = one_line(PurePosixPath(min(alike)).name)
+        sentence += f" Images that differ in their suffix alone need maps such as '{example}.npy'."
+    return _matched(names, files, "map", sentence)
 
 
 def read_map(path: Path) -> Tensor:
     """Read a map (H, W) as float32, without scaling.
 
     An npy or npz file holds one array, and its axes of length 1 are dropped. A picture has one
-    channel. Numbers that are not finite or not exact in float32 are refused.
+    channel. Numbers that are not finite or not exact in float32 are refused, and so are maps of
+    more than 8192 x 8192 float32 numbers.
     """
     array = _read_array(path)
     array = array.squeeze() if array.ndim > 2 else array
@@ -73,17 +81,19 @@ def read_map(path: Path) -> Tensor:
 
 
 def _read_array(path: Path) -> NDArray[Any]:
+    if path.suffix.lower() in (".npy", ".npz"):
+        return read_array(path, largest=_LARGEST, mend="Save the map alone, as a float32 array.")
     try:
-        if path.suffix.lower() in (".npy", ".npz"):
-            with path.open("rb") as file:
-                held = np.load(file, allow_pickle=False)
-                arrays = [held] if isinstance(held, np.ndarray) else [*held.values()]
-        else:
-            with Image.open(path) as image:
-                if image.mode == "P":
-                    raise ValueError("its numbers are colours of a palette, not scores")
-                arrays = [np.array(image)] * getattr(image, "n_frames", 1)
-    except _UNREADABLE as error:
+        with opened(path) as image:
+            if image.mode == "P":
+                raise ValueError("its numbers are colours of a palette, not scores")
+            if image.width * image.height * 4 > _LARGEST:
+                raise ValueError(f"{image.width} x {image.height} pixels are too many")
+            image.load()  # numpy would hide an error
+            arrays = [np.array(image)] * getattr(image, "n_frames", 1)
+    except InputError:
+        raise
+    except BROKEN_ARCHIVE as error:
         raise InputError(f"'{path}' cannot be read as a map ({error}).") from error
     if len(arrays) != 1:
         raise InputError(f"'{path}' holds {len(arrays)} arrays. Save the map alone.")
@@ -109,34 +119,54 @@ def read_scores(path: Path, names: Sequence[str]) -> Tensor:
         has = ", ".join(columns) or "none"
         raise InputError(f"'{path}' needs the columns image and score, but has {has}.")
     given: dict[str, list[float]] = defaultdict(list)
+    stems = dict(zip(names, map_stems(names), strict=True))
+    stems |= {cell(name): stem for name, stem in stems.items()}  # as `write_scores` writes them
     for row in table:
         try:
             score = float(row["score"] or "")
         except ValueError:
             score = math.nan
-        given[_stem((row["image"] or "").replace("\\", "/"))].append(score)
+        image = (row["image"] or "").replace("\\", "/")
+        given[stems.get(image, _stem(image))].append(score)
     sentence = f"The scores in '{path}' do not fit the test images."
     scores = dict(zip(names, _matched(names, given, "score", sentence), strict=True))
-    strange = [name for name, score in scores.items() if not math.isfinite(score)]
+    strange = [name for name, score in scores.items() if not abs(score) <= HIGHEST]
     complain(sentence, {"no finite number for": strange})
     return torch.tensor(list(scores.values()), dtype=torch.float64)
 
 
-def write_maps(folder: Path, names: Sequence[str], maps: Tensor) -> None:
-    """Write maps (B, H, W) as npy files, float32, where `find_maps` finds them."""
-    for name, pixels in zip(names, maps.float().cpu().numpy(), strict=True):
-        path = folder / Path(name).with_suffix(".npy")
+def map_stems(names: Sequence[str]) -> list[str]:
+    """Return the path of the map of each image without its suffix, which no other image has.
+
+    It is the image's path without its suffix. Where that names several images, it is the whole
+    path.
+    """
+    count = Counter(map(_stem, names))
+    whole = {name for name in names if count[_stem(name)] > 1}
+    while more := {name for name in names if _stem(name) in whole} - whole:
+        whole |= more
+    return [name if name in whole else _stem(name) for name in names]
+
+
+def write_maps(folder: Path, files: Sequence[str], maps: Tensor) -> None:
+    """Write maps (B, H, W) as npy files, float32."""
+    for file, pixels in zip(files, maps.float().cpu().numpy(), strict=True):
+        path = folder / file
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.save(path, pixels)
+        with full_disk_named(path):
+            np.save(path, pixels)
 
 
 def write_scores(path: Path, names: Sequence[str], results: Results) -> None:
     """Write the image scores of all categories as a table that `read_scores` reads."""
-    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with (
+        whole_file(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         rows = csv.writer(file)
         rows.writerow(("image", "score"))
         for images in results.images.values():
-            shown = [names[i] for i in images.index.tolist()]
+            shown = [cell(names[i]) for i in images.index.tolist()]
             rows.writerows(zip(shown, images.score.tolist(), strict=True))
 
 
@@ -146,7 +176,8 @@ def complain(sentence: str, faults: Mapping[str, Sequence[str]]) -> None:
     for kind, named in faults.items():
         if named:
             more = f" and {len(named) - _MAX_NAMED} more" if len(named) > _MAX_NAMED else ""
-            parts.append(f"{kind} {len(named)}: {', '.join(named[:_MAX_NAMED])}{more}")
+            shown = ", ".join(map(one_line, named[:_MAX_NAMED]))
+            parts.append(f"{kind} {len(named)}: {shown}{more}")
     if parts:
         raise InputError(f"{sentence} {'; '.join(parts)}.")
 
@@ -155,20 +186,20 @@ def _matched(
     names: Sequence[str], found: Mapping[str, list[T]], what: str, sentence: str
 ) -> list[T]:
     """Return what was found for each image, which must be one thing, by the stem of its name."""
-    images: dict[str, list[str]] = defaultdict(list)
-    for name in names:
-        images[_stem(name)].append(name)
+    stems = map_stems(names)
+    images = dict(zip(stems, names, strict=True))
     several = [
-        f"{stem} ({len(things)} for {', '.join(images[stem])})"
+        f"{stem} ({len(things)} for {images[stem]})"
         for stem, things in found.items()
-        if stem in images and (len(things) > 1 or len(images[stem]) > 1)
+        if stem in images and len(things) > 1
     ]
     complain(sentence, {
-        f"no {what} for": [name for name in names if _stem(name) not in found],
+        f"no {what} for": [name for name, stem in zip(names, stems, strict=True)
+                           if stem not in found],
         "no image for": [stem for stem in found if stem not in images],
         f"not one {what} for one image:": several,
     })  # fmt: skip
-    return [found[_stem(name)][0] for name in names]
+    return [found[stem][0] for stem in stems]
 
 
 def _stem(name: str) -> str:

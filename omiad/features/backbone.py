@@ -1,6 +1,7 @@
 """The timm network behind the features, and its weights."""
 
 import difflib
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,11 +9,14 @@ from typing import Any
 
 import timm
 import torch
-from timm.models import load_state_dict as load_timm_file
+from safetensors.torch import load_file
 from timm.models.efficientnet import EfficientNetFeatures
 from torch import Tensor, nn
 
+from omiad.archive import read_archive
 from omiad.errors import InputError, MissingInputError
+from omiad.names import one_line
+from omiad.schema import conform
 
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 CHECKPOINT_SUFFIX = ".ckpt"
@@ -27,10 +31,12 @@ def build_backbone(
     paper, or four evenly spaced blocks of a plain ViT, as in DPT. The weights are random unless
     those that timm publishes are wanted; torch's global random state is left as it was.
     """
-    if not timm.is_model(name.partition(".")[0]):
+    # A name with another character could make timm download a model or read a folder.
+    if not (re.fullmatch(r"\w+(\.\w+)?", name) and timm.is_model(name.partition(".")[0])):
         near = difflib.get_close_matches(name, timm.list_models(), n=4, cutoff=0.0)
         raise InputError(
-            f"timm {timm.__version__} has no backbone '{name}'. Similar names: {', '.join(near)}."
+            f"timm {timm.__version__} has no backbone '{one_line(name)[:80]}'. Similar names: "
+            f"{', '.join(near)}."
         )
     with torch.random.fork_rng(devices=[]):
         try:
@@ -87,10 +93,10 @@ def load_weights(backbone: nn.Module, path: Path, name: str) -> None:
     try:
         stored = _read(path)
     except Exception as error:  # unpickling and safetensors raise many kinds
-        reason = str(error).partition("\n")[0]
+        reason = one_line(str(error).partition("\n")[0])
         raise InputError(
             f"The weights in '{path}' cannot be read ({reason}). Only tensors are loaded, never "
-            f"pickled code; save a plain state dict."
+            f"pickled code; save a plain state dict as .safetensors, or by torch.save."
         ) from error
     fill(backbone, stored, source=path)
 
@@ -104,6 +110,7 @@ def fill(backbone: nn.Module, stored: Mapping[str, Tensor], *, source: str | Pat
     missing = [key for key in state if key not in found and "num_batches_tracked" not in key]
     differing = [key for key in found if found[key].shape != state[key].shape]
     wrong = [*(f"{key} is missing" for key in missing), *(f"{key} differs" for key in differing)]
+    wrong += [f"{key} is not finite" for key in found if not found[key].isfinite().all()]
     if wrong:
         more = f" and {len(wrong) - 4} more" if len(wrong) > 4 else ""
         raise InputError(
@@ -135,14 +142,19 @@ def _weights_file(path: Path, name: str) -> Path:
 
 
 def _read(path: Path) -> Mapping[str, Tensor]:
-    if path.suffix != CHECKPOINT_SUFFIX:
-        loaded: Mapping[str, Tensor] = load_timm_file(str(path), use_ema=False, weights_only=True)
-        return loaded
-    # Mapped, so that only the backbone's part of a large checkpoint is read.
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    """Return the tensors of a file by name; mapped, so that unused parts are not read."""
+    if path.suffix == ".safetensors":
+        stored: Any = load_file(path)
+    else:
+        stored = read_archive(path)
     marker = "extractor.backbone."
-    state = checkpoint["state_dict"].items()
-    return {key.rpartition(marker)[2]: value for key, value in state if marker in key}
+    if isinstance(stored, dict):
+        stored = next((stored[k] for k in ("state_dict", "model") if k in stored), stored)
+    conform(stored, dict[str, Any], where=f"'{path}'")
+    tensors = {key: value for key, value in stored.items() if isinstance(value, Tensor)}
+    if path.suffix == CHECKPOINT_SUFFIX:
+        return {k.rpartition(marker)[2]: v for k, v in tensors.items() if marker in k}
+    return {key.removeprefix("module."): value for key, value in tensors.items()}
 
 
 def _converted(backbone: nn.Module, stored: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

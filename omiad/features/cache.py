@@ -19,7 +19,9 @@ from omiad.errors import InputError
 from omiad.features.identity import content_of, stamp_of
 from omiad.features.normalization import FeatureStatistics, measure
 from omiad.features.reading import Extraction
-from omiad.features.store import Entry, FeatureStore, crc_of, map_rows
+from omiad.features.records import Entry
+from omiad.features.store import FeatureStore, crc_of, map_rows
+from omiad.files import full_disk_named
 from omiad.types import Sample
 
 logger = logging.getLogger(__name__)
@@ -47,7 +49,12 @@ class FeatureCache(Dataset[Tensor]):
         self._shape = store.shape
         self._row = np.array([entry.row for entry in entries], dtype=np.int64)
         self._crc = np.array([entry.crc for entry in entries], dtype=np.int64)
-        self._map()
+        try:
+            self._map()
+        except FileNotFoundError as error:
+            raise InputError(
+                f"'{store.folder}' was pruned while this run opened it. Start again."
+            ) from error
         key = _key((entry.image, entry.content) for entry in entries)
         split = samples[0].split
         self.statistics = store.statistics(split, key, images, lambda: measure(self._chunks()))
@@ -97,8 +104,7 @@ class StreamedFeatures(Dataset[Tensor]):
         self._paths = [sample.image for sample in samples]
         # Calibration asks for the same few images again and again.
         self._features = lru_cache(_NUM_RECENT)(self._compute_one)
-        # A file without a stamp is known by its content.
-        key = _key((str(path), stamp_of(path) or content_of(path)) for path in self._paths)
+        key = _key((str(path), _identity(path)) for path in self._paths)
         store = FeatureStore.open(cache_dir, root, extraction.extractor)
         split = f"streamed-{samples[0].split}"
         self.statistics = store.statistics(split, key, [], self._measure)
@@ -111,7 +117,7 @@ class StreamedFeatures(Dataset[Tensor]):
 
     def _compute_one(self, index: int) -> Tensor:
         image = self.extraction.read(self._paths[index], self.extraction.extractor.image_size)
-        return self.extraction.features(image[None])[0].cpu()
+        return self.extraction.extractor.features(image[None])[0].cpu()
 
     def _measure(self) -> FeatureStatistics:
         logger.info("features: reading %d images for their statistics", len(self))
@@ -126,7 +132,7 @@ def compute_missing(
     images = {sample.name(root): sample.image for sample in samples}
     missing, touched = _compare(images, store)
     if missing or (touched and os.access(store.folder, os.W_OK)):
-        with store.locked():
+        with full_disk_named(store.folder), store.locked():
             missing, touched = _compare(images, store)
             store.add_entries(touched)
             if missing:
@@ -140,14 +146,26 @@ def _compare(images: dict[str, Path], store: FeatureStore) -> tuple[list[str], l
     """Return the images to compute, and new entries for images whose stamp alone differs."""
     missing, touched = [], []
     for name, path in images.items():
-        entry, stamp = store.entries.get(name), stamp_of(path)
-        if entry is not None and stamp and entry.stamp == stamp:
-            continue
-        if entry is None or content_of(path) != entry.content:
-            missing.append(name)
-        elif entry.stamp != stamp:
-            touched.append(entry._replace(stamp=stamp))
+        entry = store.entries.get(name)
+        try:
+            stamp = stamp_of(path)
+            if entry is not None and stamp and entry.stamp == stamp:
+                continue
+            if entry is None or content_of(path) != entry.content:
+                missing.append(name)
+            elif entry.stamp != stamp:
+                touched.append(entry._replace(stamp=stamp))
+        except InputError:
+            missing.append(name)  # reading it says what is wrong, with all others
     return missing, touched
+
+
+def _identity(path: Path) -> str:
+    """Return what a file is known by; a file without a stamp is known by its content."""
+    try:
+        return stamp_of(path) or content_of(path)
+    except InputError:
+        return ""  # measuring, which reads the file, says what is wrong
 
 
 def _compute(images: dict[str, Path], store: FeatureStore, extraction: Extraction) -> None:
@@ -190,4 +208,4 @@ def readable(size: float) -> str:
 
 def _key(parts: Iterable[tuple[str, str]]) -> str:
     """Hash a list of images and what identifies their contents."""
-    return hashlib.sha256("\n".join(map("\0".join, parts)).encode()).hexdigest()
+    return hashlib.sha256(os.fsencode("\n".join(map("\0".join, parts)))).hexdigest()

@@ -14,10 +14,17 @@ from omiad.errors import InputError
 from omiad.features.backbone import build_backbone, fill, load_weights
 from omiad.features.packages import packaged_weights
 
+WHITE_LEVEL = 65_535
+"""Brightest value of a 16-bit photograph, unless its camera has fewer bits."""
+
 Precision = Literal["float32", "bfloat16", "float16"]
 
 Grid = Literal["uniad", "average", "patchcore"]
 """How a feature map is brought to the grid; see `FeatureExtractor`."""
+
+
+FIXED_BATCH = 8
+"""Images in each forward pass on an accelerator."""
 
 
 class FeatureExtractor(nn.Module):
@@ -39,6 +46,8 @@ class FeatureExtractor(nn.Module):
             `patchcore`: the mean over 3 x 3 windows with zeros beyond the border, then `average`
             (Roth et al. 2022, PatchCore, eq. 2).
         precision: Precision of the backbone; the weights stay float32.
+        white_level: Value of 16-bit photographs that becomes white; who reads photographs for this
+            extractor takes the value from here (`omiad.data.read_image`).
         seed: Seed of random weights.
 
     Attributes:
@@ -60,6 +69,7 @@ class FeatureExtractor(nn.Module):
         stages: Sequence[int] | None = None,
         grid: Grid = "uniad",
         precision: Precision = "float32",
+        white_level: int = WHITE_LEVEL,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -69,12 +79,18 @@ class FeatureExtractor(nn.Module):
                 f"image_size {image_size}, feature_size {feature_size} and stages "
                 f"{'default' if stages is None else list(stages)}."
             )
+        if not 1 <= white_level <= WHITE_LEVEL:
+            raise InputError(
+                f"white_level must lie in 1..{WHITE_LEVEL}, but got {white_level}. Give the "
+                f"brightest value of the camera: 1023 for 10 bits, 4095 for 12."
+            )
         for name, value, kind in (("grid", grid, Grid), ("precision", precision, Precision)):
             if value not in (known := get_args(kind)):
                 raise InputError(f"{name} must be one of {', '.join(known)}, but got '{value}'.")
         self.image_size = image_size
         self.feature_size = feature_size
         self.grid = grid
+        self.white_level = white_level
         dtype: torch.dtype = getattr(torch, precision)
         self.autocast_dtype = None if precision == "float32" else dtype
         self.backbone = build_backbone(
@@ -88,6 +104,7 @@ class FeatureExtractor(nn.Module):
             "stages": list(info.out_indices),
             "grid": grid,
             "precision": precision,
+            "white_level": white_level,
         }
         self.channels_per_stage: list[int] = list(info.channels())
         self.num_channels = sum(self.channels_per_stage)
@@ -111,9 +128,13 @@ class FeatureExtractor(nn.Module):
         return super().train(False)
 
     def features(self, images: Tensor) -> Tensor:
-        """Return the result of `forward` in float16, as a cache and every score use it."""
-        features: Tensor = self(images)
-        return features.half()
+        """Return the result of `forward` in float16, as training, a cache and every score use it.
+
+        The features of an image are the same to the last bit, whatever else is in the batch.
+        """
+        images = images.to(self.mean.device)
+        parts = [self(part).half() for part in fixed_batches(images)]
+        return torch.cat(parts)[: len(images)]
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
@@ -144,6 +165,18 @@ class FeatureExtractor(nn.Module):
         if self.grid == "patchcore":
             x = F.avg_pool2d(x, 3, stride=1, padding=1)
         return F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
+
+
+def fixed_batches(batch: Tensor) -> Sequence[Tensor]:
+    """Split a batch into parts of one length; the last part is filled up with its last image.
+
+    A kernel for another length may round differently, so a result that must not depend on the rest
+    of the batch is computed in these parts. On a CPU a part is one image, which is the fastest
+    there. Elsewhere it is `FIXED_BATCH` images, which take little longer than a single one.
+    """
+    length = 1 if batch.device.type == "cpu" else FIXED_BATCH
+    filling = batch[-1:].expand(-len(batch) % length, *batch.shape[1:])
+    return torch.split(torch.cat([batch, filling]), length)
 
 
 def weights_hash(module: nn.Module) -> str:

@@ -12,9 +12,12 @@ import os
 import time
 from pathlib import Path
 
-from omiad.errors import MissingInputError
+from omiad.errors import InputError
+from omiad.files import check_regular
 
 _COARSEST_TICK_NS = 2 * 10**9  # of FAT; other file systems are finer
+_CHUNK_BYTES = 2**20
+_EXFAT_TICK_NS = 10**7  # finer than that of FAT
 _HAS_CHANGE_TIME = os.name != "nt"  # on Windows, `st_ctime` is the time of creation
 
 
@@ -24,18 +27,30 @@ def stamp_of(path: Path) -> str:
     A change within the same tick of the file system's clock would not be revealed (git calls such
     files "racily clean").
     """
-    try:
-        stat = path.stat()
-    except FileNotFoundError as error:
-        raise MissingInputError(
-            f"The image '{path}' is gone. Put it back, or start again without it."
-        ) from error
+    stat = check_regular(path)
     age = time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns)
-    if age < _COARSEST_TICK_NS or not _HAS_CHANGE_TIME:
+    # FAT and exFAT give the time of modification in place of the change time, in coarse steps, and
+    # number their files anew at each mount: two cards may show equal stamps of unequal files.
+    has_change_time = stat.st_ctime_ns != stat.st_mtime_ns or stat.st_ctime_ns % _EXFAT_TICK_NS
+    if age < _COARSEST_TICK_NS or not (_HAS_CHANGE_TIME and has_change_time):
         return ""
     return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}"
 
 
 def content_of(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """Return the SHA-256 of a file in hexadecimal.
+
+    Raises:
+        InputError: If the file cannot be read.
+    """
+    check_regular(path)
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+    except OSError as error:
+        raise InputError(
+            f"'{path}' cannot be read ({error.strerror}). Mend or remove it."
+        ) from error
+    return digest.hexdigest()

@@ -1,6 +1,7 @@
-"""Compute the features of image files in batches of one size."""
+"""Compute the features of image files."""
 
 import gc
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,28 +11,30 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from rich.progress import track
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
-from omiad.errors import InputError
+from omiad.errors import InputError, together
 from omiad.features.extractor import FeatureExtractor
 from omiad.features.identity import content_of, stamp_of
+from omiad.progress import track
 
 T = TypeVar("T")
 
-READING_RULES = 1
-"""Version of the rules by which an image file becomes pixels; raise it when they change."""
+logger = logging.getLogger(__name__)
+
+READING_RULES = 2
+"""Version of the rules by which an image file becomes features; raise it when they change."""
 
 BATCH_SIZE = 32
-"""Images in each forward pass of the backbone, in a cache as in a test."""
+"""Images that are read at once, for a cache as for a test."""
 
 FeaturesOfFiles = tuple[Tensor, Sequence[str], Sequence[str]]
 """Raw features (B, C, h, w) of files, float16 on the CPU; the stamps and SHA-256s of the files."""
 
 
 class FileLoader(DataLoader[T]):
-    """A DataLoader that passes on an InputError of a worker without the worker's traceback.
+    """A DataLoader that names all items that cannot be read, without the traceback of a worker.
 
     Workers do not collect garbage among the objects they were forked with, which would copy the
     pages of those objects into every worker.
@@ -49,7 +52,41 @@ class FileLoader(DataLoader[T]):
             # torch's exception holds its traceback, and the traceback holds the workers.
             error.__traceback__ = None
             sentence = str(error).rpartition("InputError: ")[2].strip()
-            raise type(error)(sentence) from None
+            raise together(self._faults() or [type(error)(sentence)]) from None
+
+    def _faults(self) -> list[InputError]:
+        """Read every item on its own, and return what is wrong with those that fail."""
+        logger.info("A file cannot be read. All others are tried, so that all can be named.")
+        trials: DataLoader[InputError | None] = DataLoader(
+            _Trials(self.dataset, self.collate_fn),
+            batch_size=None,
+            num_workers=self.num_workers,
+            collate_fn=_unchanged,
+            generator=torch.Generator(),
+        )
+        return [fault for fault in trials if fault is not None]
+
+
+@dataclass(frozen=True, eq=False)
+class _Trials(Dataset[InputError | None]):
+    """What is wrong with each item of a data set, None if nothing is."""
+
+    items: Any
+    collate: Callable[[list[Any]], Any]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> InputError | None:
+        try:
+            self.collate([self.items[index]])
+        except InputError as error:
+            return error
+        return None
+
+
+def _unchanged(item: T) -> T:
+    return item
 
 
 def _freeze(_: int) -> None:
@@ -62,7 +99,7 @@ class Extraction:
 
     extractor: FeatureExtractor  # on the device where it runs
     read: Callable[[Path, int], Tensor]  # a file as uint8 (3, size, size); workers pickle it
-    batch_size: int = BATCH_SIZE  # of each forward pass
+    batch_size: int = BATCH_SIZE  # images that are read at once
     num_workers: int = 0  # processes that read images
 
     def batches(self, paths: Sequence[Path]) -> Iterator[FeaturesOfFiles]:
@@ -74,19 +111,8 @@ class Extraction:
             num_workers=self.num_workers,
             collate_fn=partial(_read_files, size=self.extractor.image_size, read=self.read),
         )
-        for pixels, stamps, contents in track(loader, "features", total=len(loader)):
-            yield self.features(pixels).cpu().contiguous(), stamps, contents
-
-    def features(self, images: Tensor) -> Tensor:
-        """Compute the features (B, C, h, w), half precision, of images (B, 3, S, S), uint8.
-
-        The extractor always gets `batch_size` images. A kernel for another shape may round
-        differently, and the features of an image must not depend on the rest of the batch.
-        """
-        images = images.to(self.extractor.mean.device)
-        padding = images[-1:].expand(-len(images) % self.batch_size, -1, -1, -1)
-        parts = torch.split(torch.cat([images, padding]), self.batch_size)
-        return torch.cat([self.extractor.features(part) for part in parts])[: len(images)]
+        for pixels, stamps, contents in track(loader, "features", total=len(loader), unit="batch"):
+            yield self.extractor.features(pixels).cpu().contiguous(), stamps, contents
 
 
 def _read_files(

@@ -16,19 +16,22 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TextIO
 
 import torch
 from torch import Tensor
 
+from omiad.errors import InputError
 from omiad.features.extractor import FeatureExtractor
 from omiad.features.normalization import FeatureStatistics
 from omiad.features.reading import READING_RULES, FeaturesOfFiles
+from omiad.features.records import Entry, parsed, read_record, read_use, to_lines, write_use
 from omiad.files import write_whole
 
 try:
@@ -38,17 +41,7 @@ except ImportError:  # Windows: two processes must not build the same cache at o
 
 logger = logging.getLogger(__name__)
 
-RECORD, ROWS, INDEX = "record.json", ".rows", ".index"
-
-
-class Entry(NamedTuple):
-    """One line of the index."""
-
-    image: str  # path below the data root
-    row: int  # number of its row
-    crc: int  # CRC-32 of the row
-    content: str  # SHA-256 of the image file
-    stamp: str  # see `identity`
+RECORD, ROWS, INDEX, GONE = "record.json", ".rows", ".index", ".gone"
 
 
 class FeatureStore:
@@ -61,19 +54,21 @@ class FeatureStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        record = json.loads((folder / RECORD).read_text())
-        self.root = Path(record["root"])
-        self.made_of: dict[str, Any] = record["made_of"]
-        self.shape = torch.Size(record["shape"])
+        self._record = read_record(folder / RECORD)
+        self.root = Path(self._record["root"])
+        self.made_of: dict[str, Any] = dict(self._record["made_of"])
+        self.shape = torch.Size(self._record["shape"])
         self.row_bytes = 2 * self.shape.numel()
         self.load()
 
     @classmethod
     def open(cls, cache_dir: Path, root: Path, extractor: FeatureExtractor) -> "FeatureStore":
-        """Open the store of a data root and an extractor, or create it."""
+        """Open the store of a data root and an extractor, or create it; mend its record."""
         where, made = str(root.resolve()), made_of(extractor)
         digest = hashlib.sha256(json.dumps([where, made], sort_keys=True).encode()).hexdigest()
         folder = cache_dir / digest[:32]
+        shape = [extractor.num_channels, extractor.feature_size, extractor.feature_size]
+        record = json.dumps({"root": where, "made_of": made, "shape": shape})
         if not (folder / RECORD).exists():
             others = [store.made_of for store in stores(cache_dir) if str(store.root) == where]
             differing = [[name for name in made if x.get(name) != made[name]] for x in others]
@@ -81,9 +76,10 @@ class FeatureStore:
                 said = "feature cache: none for these settings yet; the nearest differs in %s"
                 logger.info(said, ", ".join(nearest))
             folder.mkdir(parents=True, exist_ok=True)
-            shape = [extractor.num_channels, extractor.feature_size, extractor.feature_size]
-            record = {"root": where, "made_of": made, "shape": shape}
-            write_whole(folder / RECORD, json.dumps(record))
+            write_whole(folder / RECORD, record)
+        elif (folder / RECORD).read_text(errors="replace") != record:
+            logger.warning("'%s' was damaged and is mended.", folder / RECORD)
+            write_whole(folder / RECORD, record)
         return cls(folder)
 
     @property
@@ -94,23 +90,47 @@ class FeatureStore:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other processes from writing; remove what a killed process left unfinished."""
-        with (self.folder / "lock").open("w") as file:
+        with self._lock():
+            if not (self.folder / RECORD).exists():  # removed while this process waited
+                write_whole(self.folder / RECORD, json.dumps(self._record))
+            self._mend()
+            yield
+
+    def _lock(self) -> TextIO:
+        """Return the open lock file of the folder as soon as this process has the lock."""
+        path = self.folder / "lock"
+        while True:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                file = path.open("w")
+            except FileNotFoundError:  # another process removes the folder right now
+                continue
             if fcntl is not None:  # the system frees the lock when the process dies
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     logger.info("feature cache: waiting for another process in '%s'", self.folder)
                     fcntl.flock(file, fcntl.LOCK_EX)
-            self._mend()
-            yield
+            with suppress(FileNotFoundError):  # the folder was removed while this process waited
+                if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    return file
+            file.close()
+
+    def remove(self) -> None:
+        """Remove the whole store, while `locked`; a process that waits makes it anew."""
+        gone = self.folder.with_name(f".{self.folder.name}{GONE}")
+        shutil.rmtree(gone, ignore_errors=True)
+        os.replace(self.folder, gone)
+        shutil.rmtree(gone)
 
     def load(self) -> list[Entry]:
         """Read the index again; return entries whose rows are lost."""
-        indexes = sorted(self.folder.glob(f"*{INDEX}"), key=lambda path: int(path.stem))
+        found = [path for path in self.folder.glob(f"*{INDEX}") if path.stem.isdecimal()]
+        indexes = sorted(found, key=lambda path: int(path.stem))
         index = indexes[-1] if indexes else self.folder / f"0{INDEX}"
         self.path = index.with_suffix(ROWS)
         lines = index.read_text(errors="replace").split("\n")[:-1] if index.exists() else []
-        entries, num_rows = list(filter(None, map(_parsed, lines))), self.num_rows
+        entries, num_rows = list(filter(None, map(parsed, lines))), self.num_rows
         self.entries = {entry.image: entry for entry in entries if entry.row < num_rows}
         return [entry for entry in entries if entry.row >= num_rows]
 
@@ -122,7 +142,7 @@ class FeatureStore:
         if lost:
             logger.warning("'%s' is truncated; %d images are computed again.", self.path, len(lost))
         index = self.path.with_suffix(INDEX)
-        if index.exists() and index.read_bytes() != _lines(self.entries.values()):
+        if index.exists() and index.read_bytes() != to_lines(self.entries.values()):
             self.replace_index(self.path, self.entries.values())
         # Whole rows stay even without an entry, since another process may have mapped them.
         if self.path.exists() and self.path.stat().st_size % self.row_bytes:
@@ -137,12 +157,12 @@ class FeatureStore:
 
     def add_entries(self, entries: Sequence[Entry]) -> None:
         """Append entries, which replace earlier ones of the same images, while `locked`."""
-        _append(self.path.with_suffix(INDEX), _lines(entries))
+        _append(self.path.with_suffix(INDEX), to_lines(entries))
         self.entries.update((entry.image, entry) for entry in entries)
 
     def replace_index(self, path: Path, entries: Iterable[Entry]) -> None:
         """Write the whole index of a rows file, while `locked`."""
-        write_whole(path.with_suffix(INDEX), _lines(entries).decode())
+        write_whole(path.with_suffix(INDEX), to_lines(entries).decode())
         self.load()
 
     def statistics(
@@ -154,16 +174,14 @@ class FeatureStore:
         The rows of `images` stay as long as these statistics do.
         """
         path = self.folder / f"{split}.json"
-        stored: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-        if stored.get("key") == key:
+        stored = read_use(path)
+        if stored is not None and stored["key"] == key:
             with suppress(OSError):  # a cache that this user may only read
                 os.utime(path)
         else:
-            mean, std, rms = compute()
-            numbers = {"mean": mean.tolist(), "std": std.tolist(), "rms": rms}
-            stored = {"key": key, **numbers, "images": list(images)}
-            write_whole(path, json.dumps(stored))
-        mean, std = (torch.tensor(stored[name], dtype=torch.float64) for name in ("mean", "std"))
+            stored = write_use(path, key, compute(), images)
+        mean = torch.tensor(stored["mean"], dtype=torch.float64)
+        std = torch.tensor(stored["std"], dtype=torch.float64)
         return FeatureStatistics(mean, std, stored["rms"])
 
     @property
@@ -173,8 +191,17 @@ class FeatureStore:
 
 
 def stores(cache_dir: Path) -> list[FeatureStore]:
-    """Return all stores in a folder, by name."""
-    return [FeatureStore(path.parent) for path in sorted(cache_dir.glob(f"*/{RECORD}"))]
+    """Return all stores in a folder, by name; a warning names those whose record is damaged."""
+    folders = [path.parent for path in sorted(cache_dir.glob(f"*/{RECORD}"))]
+    return list(filter(None, (_whole(each) for each in folders if each.suffix != GONE)))
+
+
+def _whole(folder: Path) -> FeatureStore | None:
+    try:
+        return FeatureStore(folder)
+    except InputError as error:
+        logger.warning("%s", error)
+        return None
 
 
 def made_of(extractor: FeatureExtractor) -> dict[str, Any]:
@@ -216,14 +243,3 @@ def _append(path: Path, content: bytes | memoryview) -> None:
     except OSError:
         os.truncate(path, before)
         raise
-
-
-def _lines(entries: Iterable[Entry]) -> bytes:
-    return "".join(json.dumps(entry) + "\n" for entry in entries).encode()
-
-
-def _parsed(line: str) -> Entry | None:
-    try:
-        return Entry(*json.loads(line))
-    except (ValueError, TypeError):
-        return None

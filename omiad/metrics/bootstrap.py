@@ -59,9 +59,9 @@ def deviations(images: ScoredImages, times: Array) -> dict[str, Array]:
     }
 
 
-def means(categories: Mapping[str, dict[str, Array]]) -> dict[str, dict[str, Array]]:
-    """Add `mad` to the deviations of each category, and "mean", their mean over categories."""
-    rows = {name: dict(row) for name, row in categories.items()}
+def means(categories: Mapping[str, dict[str, Array]]) -> dict[str | None, dict[str, Array]]:
+    """Add `mad` to the deviations of each category, and under None their mean over categories."""
+    rows: dict[str | None, dict[str, Array]] = {name: dict(row) for name, row in categories.items()}
     for row in rows.values():
         if len(row) == len(METRICS):
             row["mad"] = np.mean(list(row.values()), axis=0)
@@ -70,7 +70,7 @@ def means(categories: Mapping[str, dict[str, Array]]) -> dict[str, dict[str, Arr
         values = [row[key] for row in rows.values() if key in row]
         if values:
             mean[key] = np.mean(values, axis=0)
-    return {**rows, "mean": mean}
+    return {**rows, None: mean}
 
 
 def interval(figure: float, changes: Array) -> tuple[float, float]:

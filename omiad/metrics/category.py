@@ -5,6 +5,7 @@ from omiad.metrics.gathering import gather
 from omiad.metrics.images import Images, image_figures
 from omiad.metrics.pixels import PixelDetection
 from omiad.metrics.ranking import PIXEL_FIGURES, Figures, Interval
+from omiad.regions import DEFECTIVE
 from omiad.types import Labels, Prediction
 
 
@@ -13,16 +14,26 @@ class CategoryMetrics:
 
     images: Images
     """The images of all processes with their scores, after `compute`."""
+    vanished: dict[str, int]
+    """Regions that vanished from the masks, and masks of which nothing remains, after `compute`."""
     _intervals: dict[str, Interval | None]
 
     def __init__(self, *, max_bins: int, source: str | None) -> None:
         self.pixel = PixelDetection(max_bins=max_bins)
         self._estimate = None if source is None else SOURCE_ESTIMATORS[source]
         self._scored: dict[int, tuple[float, bool, bool]] = {}
+        self._vanished: dict[int, tuple[int, bool]] = {}  # regions, and whether all of the mask
 
     def update(self, prediction: Prediction, labels: Labels) -> None:
         """Add the predictions of some images; an image that was added before is skipped."""
-        self.pixel.update(prediction.anomaly_map, labels.masks, labels.index)
+        masks, numbers = labels.masks, labels.num_vanished.tolist()
+        if self._estimate is not None:  # the sources count what vanishes as normal
+            masks = masks == DEFECTIVE
+        self.pixel.update(prediction.anomaly_map, masks, labels.index)
+        whole = (~(labels.masks == DEFECTIVE).flatten(1).any(1)).tolist()
+        for index, number, is_whole in zip(labels.index.tolist(), numbers, whole, strict=True):
+            if number:
+                self._vanished[index] = (number, is_whole)
         columns = (prediction.score, labels.is_anomalous, labels.has_mask)
         rows = zip(*(column.tolist() for column in columns), strict=True)
         for index, row in zip(labels.index.tolist(), rows, strict=True):
@@ -34,6 +45,9 @@ class CategoryMetrics:
         for share in gather(self._scored):
             scored = share | scored  # the first of a repeated image counts
         self.images = Images.of(scored)
+        gathered = {index: row for share in gather(self._vanished) for index, row in share.items()}
+        regions, masks = map(sum, zip(*gathered.values(), strict=True)) if gathered else (0, 0)
+        self.vanished = {"regions": regions, "masks": masks}
         self.pixel.images.share()
         self.compute_pixels()
 
@@ -70,6 +84,13 @@ class CategoryMetrics:
             reasons.append(f"{count} defective test images have no mask: no pixel figures")
         elif not self.has_pixel_figures:
             reasons.append("every mask is empty: no pixel figures")
+        if self.vanished["regions"]:
+            is_exact = self._estimate is None
+            fate = "are left out" if is_exact else "count as normal, as in the protocol's source"
+            reasons.append(
+                f"defect regions that vanish at the size of the maps: {self.vanished['regions']} "
+                f"(whole masks: {self.vanished['masks']}); their pixels {fate}"
+            )
         if not self.pixel.is_repeatable:
             reasons.append("maps changed from pass to pass: pixel figures are those of the first")
         return "; ".join(reasons) or None

@@ -29,6 +29,7 @@ class Results(NamedTuple):
         mean: Mean of each over the categories that have it; of `mad` over those with all seven.
         n: Number of categories behind each mean.
         notes: Why figures of a category are missing or less exact.
+        vanished: Regions and whole masks of a category that are too small for the size of the maps.
         further: The figures besides the seven of each category.
         further_mean: Mean of each over the categories that have it.
         bounds: Largest error of each pixel figure of a category.
@@ -40,6 +41,7 @@ class Results(NamedTuple):
     mean: Figures
     n: dict[str, int]
     notes: dict[str, str]
+    vanished: dict[str, dict[str, int]]
     further: dict[str, Figures]
     further_mean: Figures
     bounds: dict[str, dict[str, float]]
@@ -54,7 +56,7 @@ class Results(NamedTuple):
     def as_record(self) -> dict[str, Any]:
         """Return the figures as plain data, for results.json."""
         further = {"categories": self.further, "mean": self.further_mean}
-        names = ("categories", "mean", "n", "notes", "further", "bounds")
+        names = ("categories", "mean", "n", "notes", "vanished", "further", "bounds")
         return {**{name: getattr(self, name) for name in names}, "further": further}
 
 
@@ -87,10 +89,6 @@ class AnomalyMetrics(Metric):
         super().__init__(sync_on_compute=False)
         if not tolerance >= 0:
             raise InputError(f"tolerance must not be negative, but got {tolerance}.")
-        if "mean" in categories:
-            raise InputError(
-                "No category may be called 'mean', the name of the row of means. Rename the folder."
-            )
         for name in categories:
             if name.encode(errors="ignore").decode() != name:
                 raise InputError(f"The category {name!a} is not named in UTF-8. Rename its folder.")
@@ -169,6 +167,7 @@ class AnomalyMetrics(Metric):
             mean=mean,
             n=n,
             notes={name: note for name, category in categories if (note := category.note())},
+            vanished={name: each.vanished for name, each in categories if each.vanished["regions"]},
             further=further,
             further_mean=_mean(further)[0],
             bounds=bounds,

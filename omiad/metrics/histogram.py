@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
+from omiad.regions import DEFECTIVE, UNKNOWN
+
 MAX_BINS = 2**17
 """Bins of a category: 28 bytes each, 3.7 MB."""
 
@@ -25,30 +27,37 @@ class Pixels(NamedTuple):
     codes: NDArray[np.int32]  # their codes (N,)
     defective: NDArray[np.intp]  # the positions of the defective pixels, ascending (M,)
     weights: NDArray[np.float32]  # 1 / area of the region of each defective pixel (M,)
+    unknown: NDArray[np.intp] = np.empty(0, np.intp)  # positions that do not count, ascending
 
     @classmethod
-    def of(cls, codes: NDArray[np.int32], masks: NDArray[np.bool_]) -> "Pixels":
-        """Weight each region of masks (B, H, W) the same, as MVTec AD's AU-PRO does.
+    def of(cls, codes: NDArray[np.int32], labels: NDArray[np.bool_ | np.uint8]) -> "Pixels":
+        """Weight each region of labels (B, H, W) the same, as MVTec AD's AU-PRO does.
 
         With these weights the mean overlap over all regions is a weighted true-positive rate.
-        Pixels that touch at a corner belong to one region.
+        Pixels that touch at a corner belong to one region. `Labels.masks` explains the labels.
         """
+        masks = labels == DEFECTIVE
         weights = [np.empty(0, np.float32)]
         for mask in masks[masks.any((1, 2))]:
             [box] = ndimage.find_objects(mask.astype(np.uint8))
             regions, _ = ndimage.label(mask[box], structure=np.ones((3, 3), np.bool_))
             inside = regions[mask[box]]
             weights.append(1 / np.bincount(inside).astype(np.float32)[inside])
-        return cls(codes.ravel(), np.flatnonzero(masks), np.concatenate(weights))
+        unknown = np.flatnonzero(labels == UNKNOWN)
+        return cls(codes.ravel(), np.flatnonzero(masks), np.concatenate(weights), unknown)
 
     def part(self, start: int, size: int) -> "Pixels":
         """Return some pixels in a row."""
         first, last = np.searchsorted(self.defective, [start, start + size])
         codes, inside = self.codes[start : start + size], slice(first, last)
-        return Pixels(codes, self.defective[inside] - start, self.weights[inside])
+        unknown = self.unknown[slice(*np.searchsorted(self.unknown, [start, start + size]))]
+        return Pixels(codes, self.defective[inside] - start, self.weights[inside], unknown - start)
 
     def take(self, rows: NDArray[np.bool_]) -> "Pixels":
-        """Return the pixels that are picked (N,)."""
+        """Return the pixels that are picked (N,) and known."""
+        if len(self.unknown):
+            rows = rows.copy()
+            rows[self.unknown] = False
         kept = rows[self.defective]
         position = np.cumsum(rows) - 1
         return Pixels(self.codes[rows], position[self.defective[kept]], self.weights[kept])
@@ -123,6 +132,8 @@ def scores_of(codes: NDArray[np.int32]) -> NDArray[np.float32]:
 
 def tally(pixels: Pixels, *, shift: int = 0, max_bins: int = MAX_BINS) -> Tally:
     """Count pixels in the narrowest bins of at least 2**shift codes that `max_bins` allows."""
+    if len(pixels.unknown):
+        pixels = pixels.take(np.ones(len(pixels.codes), np.bool_))
     codes = pixels.codes
     if not codes.size:
         return Tally()

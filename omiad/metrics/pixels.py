@@ -9,6 +9,7 @@ from omiad.metrics.gathering import gather
 from omiad.metrics.histogram import MAX_BINS, Bins, Pixels, Tally, merge, score_codes, tally
 from omiad.metrics.image_counts import ImageCounts
 from omiad.metrics.ranking import PIXEL_FIGURES, Interval, Ranked
+from omiad.regions import UNKNOWN
 
 TOLERANCE = 1e-4
 """Largest error of a figure, as a fraction of 1, that needs no second pass."""
@@ -43,13 +44,18 @@ class PixelDetection:
 
         Args:
             anomaly_map: Scores (B, H, W), finite and of any range.
-            masks: Defective pixels (B, H, W), bool.
+            masks: Labels of the pixels (B, H, W), see `Labels`; unknown pixels do not count.
             index: Position of each image in its split (B,).
         """
         if anomaly_map.shape != masks.shape:
             raise InputError(
                 f"Pixel metrics need a mask of each map's shape, but got {tuple(masks.shape)} for "
                 f"{tuple(anomaly_map.shape)}."
+            )
+        if masks.dtype != torch.bool and masks.numel() and not 0 <= masks.max() <= UNKNOWN:
+            raise InputError(
+                f"Labels of pixels are 0 (normal), 1 (defective) or 2 (unknown), but got "
+                f"{masks.max().item()}. Give masks > 0."
             )
         if not torch.equal(anomaly_map.float().to(anomaly_map.dtype), anomaly_map):
             raise InputError(
@@ -60,7 +66,7 @@ class PixelDetection:
         rows = [images.index(image) for image in dict.fromkeys(images) if image not in seen]
         if not rows:
             return
-        pixels = Pixels.of(score_codes(anomaly_map[rows]), masks[rows].bool().cpu().numpy())
+        pixels = Pixels.of(score_codes(anomaly_map[rows]), masks[rows].cpu().numpy())
         images = [images[row] for row in rows]
         if self._pass.picked is None:
             self.images.add(pixels, images)

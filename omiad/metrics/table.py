@@ -5,8 +5,11 @@ from decimal import ROUND_CEILING, Context
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from omiad.metrics.detection import PIXEL_METRICS, Results
+from omiad.metrics.ranking import Figures
+from omiad.names import one_line, printable
 
 HEADINGS = {
     "image_auroc": "image AUROC",
@@ -26,7 +29,7 @@ def results_table(results: Results, *, title: str | None = None, steps: str = ""
 
     `steps` says below the table how maps, masks and image scores were prepared.
     """
-    captions = [f"{name}: {note}" for name, note in results.notes.items()]
+    captions = [f"{one_line(name)}: {note}" for name, note in results.notes.items()]
     bounded = {name for row in results.bounds.values() for name in row}
     estimated = [
         name for name in PIXEL_METRICS if name not in bounded and results.mean[name] is not None
@@ -37,9 +40,10 @@ def results_table(results: Results, *, title: str | None = None, steps: str = ""
         percent = Context(prec=1, rounding=ROUND_CEILING).create_decimal(100 * results.bound)
         others = "other " if estimated else ""
         captions.append(f"{others}pixel figures are exact to {float(percent):g} of 100")
+    figures = dict[str | None, Figures](results.categories.items()) | {None: results.mean}
     rows = {
         name: ["-" if (value := row[key]) is None else f"{100 * value:.1f}" for key in HEADINGS]
-        for name, row in {**results.categories, "mean": results.mean}.items()
+        for name, row in figures.items()
     }
     caption = "\n".join([*captions, steps] if steps else captions)
     table = figures_table(rows, title=title, caption=caption or None)
@@ -50,18 +54,23 @@ def results_table(results: Results, *, title: str | None = None, steps: str = ""
 
 
 def figures_table(
-    rows: Mapping[str, Sequence[str]], *, title: str | None = None, caption: str | None = None
+    rows: Mapping[str | None, Sequence[str | Text]],
+    *,
+    title: str | None = None,
+    caption: str | None = None,
 ) -> Table:
-    """Return a table of texts by `HEADINGS`: one row for each category, and the mean at the end.
+    """Return a table of texts by `HEADINGS`: one row for each category, and of None for the mean.
 
-    A long name is folded, so that no figure is cut.
+    A long name is folded, so that no figure is cut. Names are shown as they are: [new] is no
+    markup, and a control character is escaped. The cells of figures may have markup.
     """
-    table = Table(title=title, caption=caption, caption_justify="left", box=box.SIMPLE_HEAD)
+    above, below = (None if text is None else Text(printable(text)) for text in (title, caption))
+    table = Table(title=above, caption=below, caption_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("category (%)", overflow="fold")
     for heading in HEADINGS.values():
         table.add_column(heading.replace(" ", "\n"), justify="right", no_wrap=True)
     for name, cells in rows.items():
-        if name == "mean":
+        if name is None:
             table.add_section()
-        table.add_row(name, *cells)
+        table.add_row("mean" if name is None else Text(one_line(name)), *cells)
     return table

@@ -1,5 +1,6 @@
 """A decoder that draws what the detector reconstructs; scoring never uses it."""
 
+from functools import partial
 from typing import cast
 
 import torch
@@ -60,7 +61,8 @@ class DecoderModule(TrainingModule):
     def training_step(self, batch: FeatureBatch, batch_idx: int) -> Tensor:
         """Draw normal images, half of them from features and half from reconstructions."""
         samples, size = self.data.samples("train"), self.detector.extractor.image_size
-        images = torch.stack([read_image(samples[i].image, size) for i in batch.index.tolist()])
+        read = partial(read_image, size=size, white_level=self.detector.extractor.white_level)
+        images = torch.stack([read(samples[i].image) for i in batch.index.tolist()])
         half = len(images) // 2
         normalized = self.detector.normalizer(batch.features[:half])
         reconstructed = self.detector.reconstruct(batch.features[half:])

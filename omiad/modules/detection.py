@@ -6,10 +6,12 @@ from typing import Any, Literal
 from lightning import LightningModule
 
 from omiad.calibration import calibrate, is_calibrated
-from omiad.checkpoint import CHECKPOINT_KEY, read_checkpoint
+from omiad.checkpoint import CHECKPOINT_KEY, check_tensors, read_checkpoint
 from omiad.data import FeatureDataModule
 from omiad.detector import Detector
-from omiad.errors import InputError
+from omiad.errors import InputError, NotFiniteError
+from omiad.modules.storage import CheckpointFile
+from omiad.names import one_line
 from omiad.scoring import Scoring
 from omiad.types import Prediction, ScoringBatch
 
@@ -74,9 +76,9 @@ class DetectionModule(LightningModule):
                     f"test the checkpoint of stage 1 or 2."
                 )
             state = checkpoint["state_dict"].items()
-            detector.denoiser.load_state_dict(
-                {k.removeprefix(prefix): v for k, v in state if k.startswith(prefix)}
-            )
+            raw = {k.removeprefix(prefix): v for k, v in state if k.startswith(prefix)}
+            check_tensors(raw, detector.denoiser.state_dict(), f"'{one_line(str(ckpt_path))}'")
+            detector.denoiser.load_state_dict(raw)
         return cls(detector, ckpt_path=str(ckpt_path))
 
     @property
@@ -90,8 +92,17 @@ class DetectionModule(LightningModule):
             )
         return data
 
+    @classmethod
+    def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> Any:
+        """Refuse: Lightning would import and call what the checkpoint names."""
+        raise InputError(
+            f"{cls.__name__}.load_from_checkpoint would run code that a checkpoint names. Use "
+            f"Detector.load(path) to score, or trainer.fit(..., ckpt_path=path) to resume."
+        )
+
     def setup(self, stage: str) -> None:
         """Let the data module compute features by the extractor of the detector."""
+        self.trainer.strategy.checkpoint_io = CheckpointFile()
         asked = self.data.hparams
         for name, value in self.detector.extractor.config.items():
             if asked.get(name) not in (None, value):
@@ -104,6 +115,7 @@ class DetectionModule(LightningModule):
     def on_test_start(self) -> None:
         """Calibrate the detector again if its settings changed since the last calibration."""
         self.detector.eval()
+        self._warn_of_untrained_categories()
         if not is_calibrated(self.detector):
             logger.info("calibration: memory and map scale are computed for these settings")
             self.calibrate()
@@ -112,6 +124,12 @@ class DetectionModule(LightningModule):
         """Calibrate on the training images, on a few if brief, unless that is already done."""
         if is_calibrated(self.detector, brief=brief):
             return
+        if not self.data.samples("train"):
+            raise InputError(
+                f"These settings differ from the checkpoint's, so the detector is calibrated on "
+                f"normal images, but '{self.data.root}' has no training images. Leave the settings "
+                f"as they are, or put normal images in <category>/train/good."
+            )
         positions: dict[str, list[int]] = {name: [] for name in self.data.categories}
         for index, sample in enumerate(self.data.samples("train")):
             positions[sample.category].append(index)
@@ -120,5 +138,26 @@ class DetectionModule(LightningModule):
     def test_step(  # type: ignore[override] # the callbacks take the prediction as it is
         self, batch: ScoringBatch, batch_idx: int
     ) -> Prediction:
-        """Score a batch by its features; the evaluation callback does the rest."""
-        return self.detector.score_features(batch.features)
+        """Score a batch by its features; the evaluation callback does the rest.
+
+        Raises:
+            InputError: If a score is not finite; the message names the photograph.
+        """
+        try:
+            return self.detector.score_features(batch.features)
+        except NotFiniteError as error:
+            image = self.data.samples("test")[int(batch.labels.index[error.index])].image
+            raise InputError(f"'{one_line(str(image))}': {error}") from error
+
+    def _warn_of_untrained_categories(self) -> None:
+        if self.ckpt_path is None:
+            return
+        trained = read_checkpoint(self.ckpt_path)[CHECKPOINT_KEY]["categories"]
+        tested = {sample.category for sample in self.data.samples("test")}
+        for category in sorted(tested - {*trained}):
+            logger.warning(
+                "'%s' was not in training: the model knows %s. Its figures mean little; train a "
+                "model with it.",
+                one_line(category),
+                ", ".join(map(one_line, trained)),
+            )

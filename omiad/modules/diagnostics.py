@@ -28,6 +28,16 @@ class DistillationDiagnostics(Callback):
         self._bands: dict[str, TimestepBands] = {}
         self._gradients: dict[str, Tensor] = {}
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was gathered since the last row of metrics.csv, for a checkpoint."""
+        return {name: (bands.last, bands.sums) for name, bands in self._bands.items()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on gathering where a run was interrupted."""
+        for name, (last, sums) in state_dict.items():
+            self._bands[name] = TimestepBands(last)
+            self._bands[name].sums = sums
+
     def on_before_backward(
         self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
     ) -> None:
@@ -78,7 +88,8 @@ class TimestepBands:
     """Means of a value over equal bands of the timesteps 1..last, gathered over many batches."""
 
     def __init__(self, last: int, num_bands: int = 4) -> None:
-        self._sums = torch.zeros(2, num_bands)
+        self.last = last
+        self.sums = torch.zeros(2, num_bands)
         edges = [round(last * i / num_bands) for i in range(num_bands + 1)]
         self.names = [f"t{low + 1}_{high}" for low, high in pairwise(edges)]
         self._edges = torch.tensor(edges[1:-1])
@@ -88,12 +99,12 @@ class TimestepBands:
         """Add one value (B,) for each step t (B,) in 1..last; nothing leaves the device."""
         band = torch.bucketize(t, self._edges.to(t.device))
         added = torch.stack([values.float(), torch.ones_like(values, dtype=torch.float32)])
-        self._sums = self._sums.to(t.device).index_add(1, band, added)
+        self.sums = self.sums.to(t.device).index_add(1, band, added)
 
     def means(self) -> dict[str, float]:
         """Return the mean of each band that had a value, by name, and start again."""
-        total, count = self._sums.tolist()
-        self._sums = torch.zeros_like(self._sums)
+        total, count = self.sums.tolist()
+        self.sums = torch.zeros_like(self.sums)
         return {n: s / c for n, s, c in zip(self.names, total, count, strict=True) if c}
 
 

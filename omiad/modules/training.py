@@ -3,21 +3,34 @@
 import inspect
 import logging
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import is_dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import torch
+from lightning import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from omiad.checkpoint import CHECKPOINT_FORMAT, CHECKPOINT_KEY, STATE_PREFIX, check_format
+from omiad.checkpoint import (
+    CHECKPOINT_FORMAT,
+    CHECKPOINT_KEY,
+    STATE_PREFIX,
+    check_tensors,
+    seal,
+)
 from omiad.data.layouts import few_photographs
+from omiad.detector import FREE_ROWS
 from omiad.diffusion import Denoiser
 from omiad.errors import InputError
 from omiad.modules.detection import DetectionModule
+from omiad.modules.resuming import STATES, check_states
+from omiad.modules.storage import CheckpointFile
+from omiad.names import one_line
 from omiad.networks import Network, cost_summary
+from omiad.schema import conform
 from omiad.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -30,6 +43,10 @@ PLATEAU_RATIO = 3.4
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 """Precisions that a model is trained in; weights, noise levels and losses are float32 in each."""
+
+
+PATHS = ("root", "cache_dir")
+"""Settings of the data that a checkpoint holds as absolute paths."""
 
 
 class TrainingModule(DetectionModule):
@@ -47,6 +64,7 @@ class TrainingModule(DetectionModule):
     counters: tuple[str, ...] = ("images_seen",)
     seed: int
     images_seen = 0
+    _states: dict[str, Any]  # what resumes the trainer, until it is checked
     is_restored = False
     """Whether the weights came from a checkpoint of this class."""
 
@@ -61,24 +79,37 @@ class TrainingModule(DetectionModule):
 
     def setup(self, stage: str) -> None:
         """Reject a run that cannot work; warn of categories with few photographs."""
+        self.trainer.strategy.checkpoint_io = CheckpointFile()
         if stage != "fit":
             return
-        if self.trainer.precision not in self.precisions:
-            raise InputError(
-                f"{type(self).__name__} trains in {' or '.join(self.precisions)}, but got "
-                f"--trainer.precision {self.trainer.precision}. Use bf16-mixed for speed."
-            )
-        if self.trainer.max_steps < 0 and (self.trainer.max_epochs or -1) < 0:
-            raise InputError(
-                "The learning rate and stage 2 need the length of the run. Set --trainer.max_steps "
-                "or --trainer.max_epochs."
-            )
+        self.check_run(self.trainer)
         for category, count in few_photographs(self.data.samples("train")).items():
             logger.warning(
                 "'%s' has %d training photographs. With so few, the scale of its anomaly maps and "
                 "its memory are unreliable; take more photographs.",
                 category,
                 count,
+            )
+
+    def check_run(self, trainer: Trainer) -> None:
+        """Reject options of a trainer with which this module cannot train, or trains nothing."""
+        if trainer.precision not in self.precisions:
+            raise InputError(
+                f"{type(self).__name__} trains in {' or '.join(self.precisions)}, but got "
+                f"--trainer.precision {trainer.precision}. Use bf16-mixed for speed."
+            )
+        for option in ("max_steps", "max_epochs", "limit_train_batches", "accumulate_grad_batches"):
+            if getattr(trainer, option) == 0:
+                raise InputError(f"With --trainer.{option} 0 nothing is trained. Raise it.")
+        if trainer.max_steps < 0 and (trainer.max_epochs or -1) < 0:
+            raise InputError(
+                "The learning rate and stage 2 need the length of the run. Set --trainer.max_steps "
+                "or --trainer.max_epochs; --trainer.max_time may end the run earlier."
+            )
+        if trainer.gradient_clip_val is not None:
+            raise InputError(
+                "The module clips its gradients by itself, so --trainer.gradient_clip_val would "
+                "have no effect. Give --model.gradient_clip instead."
             )
 
     def configure_model(self) -> None:
@@ -89,6 +120,9 @@ class TrainingModule(DetectionModule):
 
     def on_fit_start(self) -> None:
         """Log the cost of the network and the noise-to-signal ratio; warn where it is unusable."""
+        if self.is_restored:
+            check_states(self._states, self.trainer)
+            del self._states
         if self.trained is None:
             return
         denoiser = cast(Denoiser, getattr(self, self.trained))
@@ -110,6 +144,14 @@ class TrainingModule(DetectionModule):
                 schedule.matching_step(PLATEAU_RATIO, rms),
                 PLATEAU_RATIO,
             )
+
+    def on_train_start(self) -> None:
+        """Give the training batches their position in the epoch of a resumed run.
+
+        `configure_optimizers` asks for the length of the run, for which Lightning makes the loader;
+        it then forgets to restore the loader's position.
+        """
+        self.trainer.fit_loop._load_combined_loader_states()
 
     def on_train_end(self) -> None:
         """Calibrate the detector on one process, and let all processes have the result."""
@@ -137,39 +179,63 @@ class TrainingModule(DetectionModule):
                 default = inspect.signature(type(self)).parameters.get(name)
                 if name != "network" and (default is None or value is not default.default):
                     code.append(name)  # the network is in the detector's spec
+        data = checkpoint.get("datamodule_hyper_parameters", {})
+        data |= {
+            name: str(Path(data[name]).expanduser().resolve()) for name in PATHS if name in data
+        }
         checkpoint[CHECKPOINT_KEY] = {
             "format": CHECKPOINT_FORMAT,
             "version": __version__,
             "module": type(self).__name__,
             "trained": f"{self.trained}." if self.trained else None,
+            "categories": self.data.categories,
             "detector": detector.spec,
             "code": code,
             "progress": {name: getattr(self, name) for name in self.counters},
         }
+        if self.trainer.is_global_zero:  # the process that writes
+            seal(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Reject a checkpoint of another class or backbone; restore the counters."""
-        stored = checkpoint.get(CHECKPOINT_KEY)
+        """Reject a checkpoint of another class, backbone or data set; restore the counters."""
+        stored = checkpoint[CHECKPOINT_KEY]
         name = type(self).__name__
-        if stored is None:
-            raise InputError(
-                f"omiad did not write the checkpoint, so {name} cannot be restored from it. Give a "
-                f".ckpt file that `omiad fit` wrote."
-            )
-        check_format(stored, "The checkpoint")
         if stored["module"] != name:
             raise InputError(
-                f"{stored['module']} wrote the checkpoint, but the configuration asks for {name}. "
-                f"Leave --config out (the checkpoint knows its model) or give a checkpoint "
-                f"of {name}."
+                f"{one_line(stored['module'])} wrote the checkpoint, but the configuration asks "
+                f"for {name}. Leave --config out (the checkpoint knows its model) or give a "
+                f"checkpoint of {name}."
             )
         spec = stored["detector"]
         self.check_extractor(spec, "the checkpoint")
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            self.check_categories(stored["categories"])
+        given = checkpoint["state_dict"]
+        check_tensors(given, self.state_dict(), "the checkpoint", free_rows=FREE_ROWS)
         self.detector.calibrated_for = spec["calibrated_for"]
         self.detector.teacher_hash = spec["teacher_hash"]
-        for counter in self.counters:
-            setattr(self, counter, stored["progress"][counter])
+        conform(stored["progress"], dict[str, int], where="The checkpoint: progress")
+        if stored["progress"].keys() != {*self.counters}:
+            raise InputError(
+                f"The checkpoint counts {', '.join(map(one_line, stored['progress']))} instead of "
+                f"{', '.join(self.counters)}. Train the model again."
+            )
+        for counter, value in stored["progress"].items():
+            setattr(self, counter, value)
         self.is_restored = True
+        self._states = {name: checkpoint.get(name, []) for name in STATES}
+
+    def check_categories(self, trained: Sequence[str]) -> None:
+        """Reject data of other categories than those that the checkpoint was trained on."""
+        if (mine := self.data.categories) != list(trained):
+            more, fewer = sorted({*mine} - {*trained}), sorted({*trained} - {*mine})
+            said = [f"'{one_line(name)}' was not in training" for name in more[:3]]
+            said += [f"'{one_line(name)}' is missing" for name in fewer[:3]]
+            raise InputError(
+                f"The categories under --data.root differ from those of the checkpoint: "
+                f"{', '.join(said)}. Resume with the same categories, or train a new model on all "
+                f"of them without --ckpt_path."
+            )
 
     def check_extractor(self, spec: Mapping[str, Any], owner: str) -> None:
         """Reject features that differ from those that `owner`, a model of that spec, learned."""
@@ -187,11 +253,12 @@ class TrainingModule(DetectionModule):
             )
 
     def check_finite(self, loss: Tensor, name: str) -> None:
-        """Stop a run whose loss is NaN or infinite."""
-        if not torch.isfinite(loss):
+        """Stop a run on all processes if the loss of any is NaN or infinite."""
+        mean = cast(Tensor, self.trainer.strategy.reduce(loss.detach().clone(), reduce_op="mean"))
+        if not torch.isfinite(mean):
             raise InputError(
-                f"{name} became {loss.item()} at step {self.global_step}. Lower the learning rate "
-                f"or set --trainer.precision 32-true; the last checkpoint written is intact."
+                f"{name} became {mean.item()} at step {self.global_step}. Lower the learning rate "
+                f"or set --trainer.precision 32-true."
             )
 
 

@@ -4,7 +4,8 @@ from omiad.networks.cost import cost_summary, count_macs, count_parameters
 from omiad.networks.decoder import FeatureDecoder
 from omiad.networks.dit import DiT, dit_base, dit_medium, dit_small
 from omiad.networks.heads import Heads
-from omiad.networks.protocol import Network, build_network, network_spec
+from omiad.networks.protocol import Network
+from omiad.networks.registry import build_network, network_spec, trust
 from omiad.networks.unet import UNet, unet_base, unet_medium, unet_small, unet_tiny
 from omiad.networks.uvit import UViT, uvit_base, uvit_medium, uvit_small
 
@@ -23,6 +24,7 @@ __all__ = [
     "dit_medium",
     "dit_small",
     "network_spec",
+    "trust",
     "unet_base",
     "unet_medium",
     "unet_small",

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from omiad.networks.protocol import Network, build_network, network_spec
+from omiad.networks.protocol import Network
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -18,7 +18,7 @@ def count_macs(network: Network, shape: tuple[int, int, int]) -> int:
     A copy on the meta device is counted, so the network is not touched.
     """
     with torch.device("meta"):
-        copy = build_network(network_spec(network))
+        copy = type(network)(**network.config)
         x, t = torch.empty(1, *shape), torch.ones(1, dtype=torch.int64)
     with FlopCounterMode(display=False) as counter:
         copy(x, t)

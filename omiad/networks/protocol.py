@@ -1,15 +1,10 @@
 """The interface of every denoising network, so that another one needs only a configuration."""
 
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from importlib import import_module
-from itertools import accumulate
 from typing import Any
 
 from torch import Tensor, nn
-
-from omiad.errors import InputError
 
 
 class Network(nn.Module, ABC):
@@ -40,33 +35,3 @@ class Network(nn.Module, ABC):
     @abstractmethod
     def encoder_parameters(self) -> Iterator[nn.Parameter]:
         """Return the encoder's parameters, without the timestep embedding that all layers share."""
-
-
-def network_spec(network: Network) -> dict[str, Any]:
-    """Return the class and the arguments of a network as plain data."""
-    cls = type(network)
-    # Take the outermost package that exports the class: that path survives a move between files.
-    packages = accumulate(cls.__module__.split("."), "{}.{}".format)
-    home = next(
-        (p for p in packages if getattr(sys.modules.get(p), cls.__qualname__, None) is cls),
-        cls.__module__,
-    )
-    return {"class_path": f"{home}.{cls.__qualname__}", "init_args": network.config}
-
-
-def build_network(spec: dict[str, Any]) -> Network:
-    """Build a network from the result of `network_spec`, with new weights."""
-    module, _, name = str(spec["class_path"]).rpartition(".")
-    try:
-        cls = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(
-            f"The network class '{spec['class_path']}' cannot be imported. Install the package "
-            f"that the checkpoint was trained with."
-        ) from error
-    if not (isinstance(cls, type) and issubclass(cls, Network)):
-        raise InputError(
-            f"'{spec['class_path']}' is not a subclass of omiad.networks.Network. Give the class "
-            f"path of a network."
-        )
-    return cls(**spec["init_args"])

@@ -8,7 +8,7 @@ from typing import Any
 
 from omiad.errors import InputError
 from omiad.paper.printed import MEAN, categories_of, category_key, dataset_of, paper_table
-from omiad.results import read_results
+from omiad.record import read_results
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,8 @@ def read_entry(path: Path, name: str = "") -> Entry:
     Without a name, the model is named after its kind, and another method after its maps' folder.
     """
     record = read_results(path)
-    if "further" not in record:
-        raise InputError(f"'{path}' comes from another version of omiad. Test again.")
     if not name:
-        kind = record.get("model", {}).get("kind", "maps")
+        kind = record["model"].get("kind", "maps")
         name = path.resolve().parent.name if kind == "maps" else str(kind)
     own, further = record["categories"], record["further"]["categories"]
     spelling = {category: category for category in own}

@@ -9,7 +9,7 @@ from omiad.errors import InputError
 from omiad.paper.entries import Entry
 from omiad.paper.markup import TEMPLATES, printable, render
 from omiad.paper.printed import DATASETS, HEADINGS, METRICS_OF_TABLE
-from omiad.results import measure
+from omiad.record import measure
 
 PARTS = ("DDPM", "F-Mask", "A-Mask", "ADD", "Distill", "Adv. D.")
 """The parts of a model in Table 3, whose row names join them by " + "."""

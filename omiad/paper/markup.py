@@ -8,6 +8,8 @@ from itertools import chain
 
 from jinja2 import Environment, PackageLoader
 
+from omiad.names import cell
+
 MARKUPS = (".csv", ".md", ".tex")
 """The file endings of `render`."""
 
@@ -28,9 +30,9 @@ TEMPLATES = Environment(
     line_statement_prefix="%%",
     keep_trailing_newline=True,
 )
-TEMPLATES.filters["markdown"] = lambda cell: cell.translate(_MARKDOWN)
+TEMPLATES.filters["markdown"] = lambda text: text.translate(_MARKDOWN)
 # Two hyphens would become a dash.
-TEMPLATES.filters["latex"] = lambda cell: re.sub("-(?=-)", "-{}", cell.translate(_LATEX))
+TEMPLATES.filters["latex"] = lambda text: re.sub("-(?=-)", "-{}", text.translate(_LATEX))
 
 
 def render(
@@ -45,12 +47,13 @@ def render(
 
     LaTeX draws a line above each section, and aligns `num_labels` leading columns to the left.
     """
-    header = [printable(cell) for cell in header]
-    sections = [[[printable(cell) for cell in row] for row in rows] for rows in sections]
+    header = [printable(text) for text in header]
+    sections = [[[printable(text) for text in row] for row in rows] for rows in sections]
     if markup == ".csv":
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([header, *chain(*sections)])
-        return text.getvalue()
+        table = io.StringIO()
+        named = [[*map(cell, row[:num_labels]), *row[num_labels:]] for row in chain(*sections)]
+        csv.writer(table, lineterminator="\n").writerows([[*map(cell, header)], *named])
+        return table.getvalue()
     return TEMPLATES.get_template(f"table{markup}.jinja").render(
         title=printable(title), header=header, sections=sections, num_labels=num_labels
     )

@@ -78,5 +78,5 @@ def category_key(name: str) -> str:
 
 def dataset_of(categories: Iterable[str]) -> str | None:
     """Return the paper's data set with exactly these categories, or None."""
-    keys = {category_key(name) for name in categories}
-    return next((name for name in DATASETS.values() if keys == categories_of(name).keys()), None)
+    keys = sorted(map(category_key, categories))
+    return next((name for name in DATASETS.values() if keys == sorted(categories_of(name))), None)

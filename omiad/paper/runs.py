@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 from omiad.errors import InputError, MissingInputError
 from omiad.files import write_whole
-from omiad.lightning_cli import OmiadCLI, read_config
+from omiad.lightning_cli import OmiadCLI
+from omiad.settings import read_config
 
 logger = logging.getLogger(__name__)
 
@@ -167,7 +168,10 @@ def latest_results(folder: Path) -> Path | None:
 
 def in_parts(folder: Path, file: str) -> list[Path]:
     """Return a file of each part of an interrupted run or test that has it, in their order."""
-    parts = sorted(folder.glob("part_*"), key=lambda path: int(path.name.removeprefix("part_")))
+    numbers = (path.name.removeprefix("part_") for path in folder.glob("part_*"))
+    parts = (
+        folder / f"part_{number}" for number in sorted(map(int, filter(str.isdecimal, numbers)))
+    )
     return [part / file for part in parts if (part / file).is_file()]
 
 

@@ -5,14 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
 from rich.markdown import Markdown
 
 from omiad.errors import InputError, MissingInputError
+from omiad.files import write_whole
 from omiad.paper.entries import Entry, printed_entries, read_entry
 from omiad.paper.layouts import lay_out
 from omiad.paper.printed import DATASETS
 from omiad.paper.runs import ABLATIONS, Runs, models_of_table, sweep_results
+from omiad.terminal import console
 
 logger = logging.getLogger(__name__)
 
@@ -127,6 +128,6 @@ def _write(path: Path, tables: Sequence[int], own: Sequence[Entry], note: str) -
         printed = [e for d in datasets for e in printed_entries(number, d) if e.name in names]
         texts.append(lay_out(number, [*printed, *own], ".md", note))
     text = "\n".join(texts)
-    Console().print(Markdown(text))
-    path.write_text(text)
+    console().print(Markdown(text))
+    write_whole(path, text)
     logger.info("table: %s", path)

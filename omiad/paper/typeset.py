@@ -6,12 +6,13 @@ from itertools import combinations
 from pathlib import Path
 
 from omiad.errors import InputError, MissingInputError
+from omiad.files import new_file, write_whole
 from omiad.paper.entries import Entry, printed_entries, read_entry
 from omiad.paper.layouts import lay_out
 from omiad.paper.markup import MARKUPS, printable
 from omiad.paper.printed import METRICS_OF_TABLE, paper_table
 from omiad.paper.runs import latest_results, sweep_results
-from omiad.results import refuse_other_measures
+from omiad.record import refuse_other_measures
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +44,8 @@ def typeset(
     printed = [entry for name in datasets for entry in printed_entries(table, name)]
     text = lay_out(table, [*printed, *entries], path.suffix)
     try:
-        with path.open("x", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with new_file(path, option="--output"):
+            write_whole(path, text)
     except OSError as error:
         raise InputError(
             f"'{path}' cannot be written ({error.strerror}). Give --output a new file in a folder "

@@ -1,6 +1,5 @@
 """Reports: pages, charts, panels, and the images that a test keeps for them."""
 
-from omiad.report.archive import gallery_path as gallery_path
 from omiad.report.archive import read_gallery as read_gallery
 from omiad.report.archive import write_gallery as write_gallery
 from omiad.report.command import report as report
@@ -10,4 +9,5 @@ from omiad.report.page import free_page as free_page
 from omiad.report.panels import overlay as overlay
 from omiad.report.panels import write_panels as write_panels
 from omiad.report.predictions import PredictionPage as PredictionPage
+from omiad.report.predictions import page_entry as page_entry
 from omiad.report.training import training_curves as training_curves

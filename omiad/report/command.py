@@ -1,10 +1,12 @@
 """`omiad report`: a page of one or many runs."""
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from omiad.errors import InputError
+from omiad.files import only_writer
 from omiad.metrics.table import HEADINGS
 from omiad.report.images import images
 from omiad.report.page import free_page, write_page
@@ -44,6 +46,19 @@ def report(
         MissingInputError: If a path does not exist.
     """
     folder = Path(out)
+    free_page(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with only_writer(folder / ".lock", owner=folder):
+            _report(folder, runs, root, pictures, max_megabytes)
+    finally:
+        with suppress(OSError):
+            folder.rmdir()  # unless something was written
+
+
+def _report(
+    folder: Path, runs: list[str], root: str | None, pictures: Where, max_megabytes: float | None
+) -> None:
     path = free_page(folder)
     beside = folder / FOLDER
     if pictures == "folder" and (beside.is_file() or (beside.is_dir() and any(beside.iterdir()))):
@@ -53,7 +68,7 @@ def report(
     tested, fits = read_runs(runs, root)
     title, sections, content = "Training", dict[str, str](), dict[str, Any](gallery=None)
     if tested:
-        names = dict.fromkeys(str(run.record.get("dataset", "test")) for run in tested)
+        names = dict.fromkeys(run.record["dataset"] for run in tested)
         title = f"Anomaly detection on {', '.join(names)}"
         sections |= {"summary": "Summary", "results": "Results", "images": "Images"}
         sections["curves"] = "Curves and scores"

@@ -8,7 +8,9 @@ from typing import Any, TypeAlias
 
 from PIL import Image
 
-from omiad.protocols import PROTOCOLS
+from omiad.features.extractor import WHITE_LEVEL
+from omiad.names import one_line
+from omiad.record import protocol_of
 from omiad.report.kept import turns
 from omiad.report.pictures import Album, encoded, map_picture, mask_picture, photograph
 from omiad.report.runs import TestedRun
@@ -32,8 +34,9 @@ def images(runs: Sequence[TestedRun], album: Album) -> dict[str, Any]:
     warning = ""
     if num_missing := sum(image is not None and image["photo"] is None for image in shown):
         warning = (
-            f"{num_missing} of {len(shown)} photographs were not found below {runs[0].root}. Make "
-            f"the report again with --root, the folder where they are now."
+            f"{num_missing} of {len(shown)} photographs were not found below "
+            f"{one_line(str(runs[0].root))}, or have changed since the test. Make the report again "
+            f"with --root, the folder where they are now."
         )
         logger.warning(warning)
     thresholds = [{name: of.threshold for name, of in run.scores.items()} for run in runs]
@@ -105,10 +108,12 @@ def _references(runs: Sequence[TestedRun], album: Album) -> dict[str, str | None
     found: dict[str, str | None] = {}
     for run in runs:
         for category, stored in run.stored.items():
-            normal = stored.name[stored.defect == NORMAL]
-            name = str(stored.reference[0]) or next(iter(normal.tolist()), "")
+            normal = stored.defect == NORMAL
+            known = [*zip(stored.reference, stored.reference_digest, strict=True)]
+            known += zip(stored.name[normal], stored.digest[normal], strict=True)
+            name, digest = next(((str(n), str(d)) for n, d in known if n), ("", ""))
             if found.get(category) is None and name:
-                photo, _ = _photograph(run, name, album)
+                photo, _ = _photograph(run, name, digest, album)
                 found[category] = (album.take(photo) or [None])[0]
     return found
 
@@ -123,7 +128,7 @@ def _image(
     category, name = key
     run, row, _ = judgements[0]
     stored = runs[run].stored[category]
-    photo, aspect = _photograph(runs[run], name, album)
+    photo, aspect = _photograph(runs[run], name, str(stored.digest[row]), album)
     mask, has_mask = stored.mask[row], bool(stored.has_mask[row])
     pictures = [photo, mask_picture(mask) if has_mask and mask.any() else None]
     for number, place, _ in judgements:
@@ -151,11 +156,9 @@ def _image(
     }
 
 
-def _photograph(run: TestedRun, name: str, album: Album) -> tuple[bytes | None, float]:
+def _photograph(run: TestedRun, name: str, digest: str, album: Album) -> tuple[bytes | None, float]:
     """Return a photograph and its aspect, cut as the protocol of the run cuts it."""
-    kept_part = 1.0
-    if preset := PROTOCOLS.get(str(run.record["protocol"])):
-        changes = run.record.get("protocol_changes") or {}
-        size = int(changes.get("input_size", preset.input_size))
-        kept_part = int(changes.get("crop", preset.crop) or size) / size
-    return photograph(run.root / name, album.side, kept_part)
+    protocol = protocol_of(run.record)
+    kept_part = protocol.given_size / protocol.input_size
+    white_level = (run.record.get("model") or {}).get("white_level", WHITE_LEVEL)
+    return photograph(run.root / name, album.side, kept_part, white_level, digest=digest)

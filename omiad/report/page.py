@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from omiad.errors import InputError
+from omiad.files import write_whole
 from omiad.report.pictures import heat
 from omiad.version import __version__
 
@@ -64,4 +65,4 @@ def write_page(path: Path, *, title: str, sections: Mapping[str, str], **content
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     # Names of files need not be valid text.
-    path.write_text(text, encoding="utf-8", errors="backslashreplace")
+    write_whole(path, text.encode("utf-8", errors="backslashreplace"))

@@ -2,7 +2,7 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,12 @@ from PIL import Image, ImageDraw
 
 from omiad.data.images import read_image
 from omiad.errors import InputError
-from omiad.report.archive import StoredImages, gallery_path, read_gallery
+from omiad.features.extractor import WHITE_LEVEL
+from omiad.files import whole_file
+from omiad.names import one_line
+from omiad.report.archive import StoredImages
 from omiad.report.kept import turns
 from omiad.report.pictures import Map, Pixels, heat, scaled
-from omiad.results import read_results
 
 logger = logging.getLogger(__name__)
 
@@ -41,36 +43,53 @@ def overlay(image: Pixels, anomaly_map: Map, scale: Sequence[float]) -> Image.Im
     return Image.fromarray(blended.round().astype(np.uint8))
 
 
-def write_panels(results: Path, *, num_images: int) -> None:
-    """Write panels/<category>.png beside a results.json, as in Fig. 2 of the paper.
+def write_panels(
+    folder: Path,
+    gallery: Mapping[str, StoredImages],
+    *,
+    root: Path,
+    scale: Sequence[float],
+    image_size: int,
+    num_images: int,
+    white_level: int = WHITE_LEVEL,
+) -> None:
+    """Write <category>.png of each category of a gallery, as in Fig. 2 of the paper.
 
-    Each picture shows at most `num_images`, spread over the defects of its category.
+    Each picture shows at most `num_images`, spread over the defects of its category. The root is
+    that of the data set, the scale that of the gallery, and the images have the model's size.
     """
-    record = read_results(results)
-    side = min(record["model"]["image_size"], 256)
-    folder = results.parent / "panels"
-    folder.mkdir(exist_ok=True)
-    for category, images in read_gallery(gallery_path(results)).items():
+    side = min(image_size, 256)
+
+    def read(name: str) -> Image.Image:
+        try:
+            pixels = read_image(root / name, side, white_level=white_level)
+        except InputError:  # a photograph that is gone must not cost the results
+            return _empty(side, "unreadable")
+        return Image.fromarray(pixels.permute(1, 2, 0).numpy())
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for category, images in gallery.items():
         defects: dict[str, list[int]] = defaultdict(list)
         for i, defect in enumerate(images.defect.tolist()):
             defects[defect].append(i)
         picked = sorted(turns(defects.values())[:num_images])
-        rows = [_pictures(images, i, Path(record["root"]), side) for i in picked]
-        labels = [f"{images.defect[i]}, score {images.score[i]:.4g}" for i in picked]
-        _panel(rows, labels, record["map_range"]).save(folder / f"{category}.png")
+        rows = [_pictures(images, i, read) for i in picked]
+        labels = [f"{one_line(images.defect[i])}, score {images.score[i]:.4g}" for i in picked]
+        with whole_file(folder / f"{category}.png") as temporary:
+            _panel(rows, labels, scale).save(temporary, "PNG")
     logger.info("panels: %s", folder)
 
 
-def _pictures(images: StoredImages, i: int, root: Path, side: int) -> dict[str, Image.Image]:
+def _pictures(
+    images: StoredImages, i: int, photograph: Callable[[str], Image.Image]
+) -> dict[str, Image.Image]:
     """Return the pictures of an image by their headings, all of one side."""
-
-    def photograph(name: str) -> Image.Image:
-        return Image.fromarray(read_image(root / name, side).permute(1, 2, 0).numpy())
 
     def resized(pixels: NDArray[Any], how: Image.Resampling) -> Image.Image:
         return Image.fromarray(pixels).resize((side, side), how)
 
     image, reference = photograph(str(images.name[i])), str(images.reference[0])
+    side = image.width
     pictures = {
         "normal reference": photograph(reference) if reference else _empty(side, "no normal image"),
         "input": image,

@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import Sequence
+from os.path import isfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from omiad import files
 from omiad.data.images import load_image
 from omiad.errors import InputError
 
@@ -68,7 +70,8 @@ class Album:
         self._folder.mkdir(parents=True, exist_ok=True)
         name = f"{self._count:05}.{_kind(content)}"  # never a name from the data set
         self._count += 1
-        (self._folder / name).write_bytes(content)
+        with files.full_disk_named(self._folder / name):
+            (self._folder / name).write_bytes(content)
         return f"{FOLDER}/{name}"
 
 
@@ -88,11 +91,19 @@ def _kind(content: bytes) -> str:
     return "png" if content.startswith(b"\x89PNG") else "jpeg"
 
 
-def photograph(path: Path, side: int, kept_part: float) -> tuple[bytes | None, float]:
-    """Return a thumbnail and the width divided by the height; None and 1 if it is unreadable."""
+def photograph(
+    path: Path, side: int, kept_part: float, white_level: int, *, digest: str
+) -> tuple[bytes | None, float]:
+    """Return a thumbnail, and the width divided by the height.
+
+    They are None and 1 if the file is unreadable or has another SHA-256: whoever wrote a
+    results.json must not choose which of your files a page shows.
+    """
     try:
-        image = Image.fromarray(load_image(path))
-    except InputError:
+        if not isfile(path) or files.digest(path) != digest:
+            return None, 1.0
+        image = Image.fromarray(load_image(path, white_level=white_level))
+    except (InputError, OSError):
         return None, 1.0
     return thumbnail(image, side, kept_part), image.width / image.height
 

@@ -1,56 +1,72 @@
 """The page of `omiad predict`: photographs with their scores, the most anomalous first."""
 
 import heapq
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
 
+from omiad.data.opening import opened, upright_size
+from omiad.errors import InputError
 from omiad.report.page import write_page
 from omiad.report.pictures import Map, Pixels, address, map_picture, scaled, thumbnail, to_bytes
+
+Entry = dict[str, Any]
+"""What the page knows about a photograph, as plain data."""
+
+
+def page_entry(
+    name: str, *, path: Path, pixels: Pixels, anomaly_map: Map, score: float, scale: Sequence[float]
+) -> Entry:
+    """Return what a page shows of a photograph.
+
+    The name is the path of the file below the folder of all photographs, and the pixels (S, S, 3),
+    uint8, are those that the model saw. The scale goes from the darkest to the brightest score.
+    """
+    level = (scaled(anomaly_map, scale) * 255).round().astype(np.uint8)
+    small = Image.fromarray(level)
+    small.thumbnail((128, 128), Image.Resampling.BOX)
+    drawn = address(map_picture(np.array(small)))
+    return {
+        "name": name,
+        "category": name.rpartition("/")[0] or "photographs",
+        "defect": "",
+        "aspect": _aspect(path),
+        "photo": address(thumbnail(Image.fromarray(pixels))),
+        "runs": [{"score": score, "outcome": "not judged", "wrongness": 0, "map": drawn}],
+    }
 
 
 class PredictionPage:
     """Keeps the most anomalous photographs that fit into a page while they are scored.
 
-    The scale goes from the darkest to the brightest score. All pictures together have a limit, in
-    megabytes of 10**6 bytes.
+    All pictures together have a limit, in megabytes of 10**6 bytes.
     """
 
-    def __init__(self, folder: Path, *, scale: tuple[float, float], max_megabytes: float) -> None:
-        self._folder, self._scale = folder, scale
+    def __init__(self, folder: Path, *, max_megabytes: float) -> None:
+        self._folder = folder
         self._max_megabytes, self._num_bytes_left = max_megabytes, to_bytes(max_megabytes)
-        self._num_scored = 0
-        self._kept: list[tuple[float, int, int, dict[str, Any]]] = []
+        self._kept: list[tuple[float, int, int, Entry]] = []
 
-    def add(self, name: str, *, path: Path, pixels: Pixels, anomaly_map: Map, score: float) -> None:
-        """Add a photograph; if the page is full, the least anomalous one is dropped.
+    def add(self, number: int, entry: Entry) -> bool:
+        """Add a photograph, whose number orders equal scores; return whether it changed the page.
 
-        The name is the path of the file below the folder of all photographs, and the pixels
-        (S, S, 3), uint8, are those that the model saw.
+        If the page is full, the least anomalous photographs are dropped.
         """
-        level = (scaled(anomaly_map, self._scale) * 255).round().astype(np.uint8)
-        small = Image.fromarray(level)
-        small.thumbnail((128, 128), Image.Resampling.BOX)
-        photo = address(thumbnail(Image.fromarray(pixels)))
-        drawn = address(map_picture(np.array(small)))
-        entry = {
-            "name": name,
-            "category": name.rpartition("/")[0] or "photographs",
-            "defect": "",
-            "aspect": _aspect(path),
-            "photo": photo,
-            "runs": [{"score": score, "outcome": "not judged", "wrongness": 0, "map": drawn}],
-        }
-        size = len(photo) + len(drawn)
-        heapq.heappush(self._kept, (score, -self._num_scored, size, entry))
-        self._num_scored += 1
+        score = entry["runs"][0]["score"]
+        size = len(entry["photo"]) + len(entry["runs"][0]["map"])
+        item = (score, -number, size, entry)
+        heapq.heappush(self._kept, item)
         self._num_bytes_left -= size
+        dropped = []
         while self._num_bytes_left < 0:
-            self._num_bytes_left += heapq.heappop(self._kept)[2]
+            dropped.append(heapq.heappop(self._kept))
+            self._num_bytes_left += dropped[-1][2]
+        return dropped != [item]
 
-    def write(self) -> Path:
+    def write(self, *, num_scored: int, scale: Sequence[float]) -> Path:
         """Write index.html and return its path."""
         kept = sorted(self._kept, key=lambda kept: kept[:2], reverse=True)
         path = self._folder / "index.html"
@@ -59,9 +75,9 @@ class PredictionPage:
             title="Predictions",
             lead="",
             sections={"photographs": "Photographs"},
-            num_scored=self._num_scored,
+            num_scored=num_scored,
             max_megabytes=self._max_megabytes,
-            scales=[(0, "the model", *self._scale)],
+            scales=[(0, "the model", *scale)],
             gallery={
                 "judged": False,
                 "runs": [{"name": "anomaly map", "thresholds": {}}],
@@ -73,9 +89,10 @@ class PredictionPage:
 
 
 def _aspect(path: Path) -> float:
-    """Return width divided by height of a photograph, as its EXIF orientation shows it."""
-    with Image.open(path) as image:
-        width, height = image.size
-        if image.getexif().get(ExifTags.Base.Orientation) in range(5, 9):
-            width, height = height, width
+    """Return width divided by height of an upright photograph; 1 if the file is gone."""
+    try:
+        with opened(path) as image:
+            width, height = upright_size(image)
+    except InputError:
+        return 1.0
     return round(width / height, 4)

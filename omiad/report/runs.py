@@ -2,15 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os.path import isfile  # unlike Path.is_file, it takes any text
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from omiad.errors import InputError, MissingInputError
-from omiad.report.archive import StoredImages, gallery_path, read_gallery
+from omiad.record import MEND, read_results
+from omiad.report.archive import StoredImages, read_gallery
 from omiad.report.curves import CategoryScores
-from omiad.results import images_path, read_images, read_results
+from omiad.results import gallery_path, read_images, refuse_another_test
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,9 @@ def read_runs(given: Sequence[str], root: str | None) -> tuple[list[TestedRun], 
     ]
     known = {path.resolve() for path in trainings.values()}
     for run in tested:
-        checkpoint = run.record.get("checkpoint")
+        checkpoint = run.record["checkpoint"]
         fit = Path(checkpoint).parent.parent / "metrics.csv" if checkpoint else None
-        if fit is not None and fit.is_file() and fit.resolve() not in known:
+        if fit is not None and isfile(fit) and fit.resolve() not in known:
             trainings[f"training of {run.name}"] = fit
             known.add(fit.resolve())
     return tested, trainings
@@ -91,7 +93,7 @@ def categories_of(runs: Sequence[TestedRun]) -> list[str]:
 
 def _names(records: Mapping[Path, Mapping[str, Any]]) -> list[str]:
     """Name each run by its model, with its folder where the model alone is not enough."""
-    kinds = [str(of.get("model", {}).get("kind", "unknown model")) for of in records.values()]
+    kinds = [of["model"].get("kind", "unknown model") for of in records.values()]
     names = [
         f"{'peer' if kind == 'maps' else kind}, {_folder_name(path.parent)}"
         if kind == "maps" or kinds.count(kind) > 1
@@ -109,21 +111,14 @@ def _folder_name(folder: Path) -> str:
 
 
 def _read(path: Path, name: str, record: Mapping[str, Any], root: str | None) -> TestedRun:
-    scores = {}
-    for category, images in read_images(images_path(path)):
+    scores, gallery = {}, gallery_path(path)
+    for category, images in read_images(path, record):
         pixels = images.counts.sum(axis=0, dtype=np.float64) if images.has_mask.all() else None
         scores[category] = CategoryScores(images.name, images.score, images.is_anomalous, pixels)
-    stored = read_gallery(gallery_path(path))
-    folder = Path(root or str(record.get("root", ""))).expanduser()
-    run = TestedRun(path, name, record, folder, scores, stored)
-    kept = {(category, n) for category, of in stored.items() for n in of.name.tolist()}
-    for other, is_of_run in (
-        (images_path(path), scores.keys() == record["categories"].keys()),
-        (gallery_path(path), kept <= run.images),
-    ):
-        if not is_of_run:
-            raise InputError(
-                f"'{path}' and the '{other.name}' beside it come from different tests. Copy both "
-                f"again from one test."
-            )
+    if gallery.exists():
+        refuse_another_test(path, gallery, record["digests"]["gallery"])
+    folder = Path(record["root"] if root is None else root).expanduser()
+    run = TestedRun(path, name, record, folder, scores, read_gallery(gallery))
+    if not {(category, n) for category, of in run.stored.items() for n in of.name} <= run.images:
+        raise InputError(f"'{gallery}' shows images that were not tested. {MEND}")
     return run

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from omiad.metrics.table import HEADINGS
-from omiad.paper.printed import MEAN
+from omiad.record import measure
 from omiad.report.charts import (
     COLOURS,
     Chart,
@@ -20,7 +20,6 @@ from omiad.report.charts import (
 from omiad.report.curves import FPR_LIMIT
 from omiad.report.runs import TestedRun, categories_of
 from omiad.report.tables import Row, best_figures, in_words, paper_rows, rows_of
-from omiad.results import measure
 
 _CURVES = {
     "image ROC": (("false-positive rate", "recall"), 1.0, "image_auroc"),
@@ -38,7 +37,7 @@ def summary(runs: Sequence[TestedRun]) -> dict[str, Any]:
     for run in runs:
         protocols[json.dumps(measure(run.record), sort_keys=True)].append(run)
     cards: list[dict[str, Any]] = [
-        {"run": run, "mean": rows_of(run)[0], "weights": run.record.get("weights") or {}}
+        {"run": run, "mean": rows_of(run)[0], "weights": run.record["weights"] or {}}
         for run in runs
     ]
     return {
@@ -47,9 +46,7 @@ def summary(runs: Sequence[TestedRun]) -> dict[str, Any]:
         "is_same_data": all(run.images == runs[0].images for run in runs),
         "protocols": [(measure(group[0].record), group) for group in protocols.values()],
         "notes": dict.fromkeys(
-            f"{category}: {note}"
-            for run in runs
-            for category, note in (run.record.get("notes") or {}).items()
+            f"{category}: {note}" for run in runs for category, note in run.record["notes"].items()
         ),
         # The hashes of their weights say which teacher a student belongs to.
         "pairs": [
@@ -74,10 +71,10 @@ def results(runs: Sequence[TestedRun]) -> dict[str, Any]:
     """Return the rows of all figures, and charts of their intervals."""
     ours = [row for run in runs for row in rows_of(run)]
     rows = ours + paper_rows(categories_of(runs))
-    single = [row for row in rows if row.category != MEAN]
+    single = [row for row in rows if row.category is not None]
     return {
-        "means": [row for row in rows if row.category == MEAN],
-        "single": sorted(single, key=lambda row: row.category),
+        "means": [row for row in rows if row.category is None],
+        "single": sorted(single, key=lambda row: row.category or ""),
         "best": best_figures(rows),
         "intervals": [_intervals(runs, ours, key) for key in ("image_auroc", "aupro")],
     }

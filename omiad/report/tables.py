@@ -13,14 +13,14 @@ class Row(NamedTuple):
     """Figures of one method on one category.
 
     Attributes:
-        category: Name of the category, or "mean".
+        category: Name of the category, None for the mean.
         method: The run, or the method of the paper.
         figures: Figures in %, those that are defined.
         intervals: Low and high in %, those that are known.
         is_papers: Whether the paper printed the figures.
     """
 
-    category: str
+    category: str | None
     method: str
     figures: Mapping[str, float]
     intervals: Mapping[str, tuple[float, float]]
@@ -34,8 +34,8 @@ class Row(NamedTuple):
 
 def rows_of(run: TestedRun) -> list[Row]:
     """Return the figures of a run, the mean first."""
-    intervals = run.record.get("intervals") or {}
-    ranges = {MEAN: intervals.get("mean", {}), **intervals.get("categories", {})}
+    intervals = run.record["intervals"]
+    ranges = {None: intervals["mean"], **intervals["categories"]} if intervals else {}
     return [
         Row(
             category,
@@ -44,7 +44,7 @@ def rows_of(run: TestedRun) -> list[Row]:
             {key: (100 * low, 100 * high) for key, (low, high) in ranges.get(category, {}).items()},
             is_papers=False,
         )
-        for category, row in {MEAN: run.record["mean"], **run.record["categories"]}.items()
+        for category, row in {None: run.record["mean"], **run.record["categories"]}.items()
     ]
 
 
@@ -56,22 +56,22 @@ def paper_rows(categories: Sequence[str]) -> list[Row]:
     """
     title = DATASETS.get(recognise(categories) or "")
     ours = {category_key(name): name for name in categories}
-    if dataset_of(categories) is not None:
-        ours[MEAN] = MEAN
-    found: dict[tuple[str, str], dict[str, float]] = {}
+    has_mean = dataset_of(categories) is not None
+    found: dict[tuple[str | None, str], dict[str, float]] = {}
     # The means of all data sets, then two tables of the categories of each.
     for printed in (cell for number in (1, *range(4, 12)) for cell in paper_table(number)):
-        name = ours.get(category_key(printed.category))
-        if printed.dataset == title and name is not None:
+        is_mean = printed.category == MEAN
+        name = None if is_mean else ours.get(category_key(printed.category))
+        if printed.dataset == title and (has_mean if is_mean else name is not None):
             # Some means are printed twice and differ: Table 1, which comes first, decides.
             row = found.setdefault((name, printed.method), {})
             row |= {key: value for key, value in printed.figures.items() if key not in row}
     return [Row(*key, figures, {}, is_papers=True) for key, figures in found.items()]
 
 
-def best_figures(rows: Iterable[Row]) -> dict[tuple[str, str], str]:
+def best_figures(rows: Iterable[Row]) -> dict[tuple[str | None, str], str]:
     """Return the best figure of each category and column, as it is printed, of all rows shown."""
-    best: dict[tuple[str, str], float] = {}
+    best: dict[tuple[str | None, str], float] = {}
     for row in rows:
         for key, value in row.figures.items() if row.is_shown else ():
             best[row.category, key] = max(value, best.get((row.category, key), 0.0))

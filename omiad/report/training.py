@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from omiad.arrays import HIGHEST
 from omiad.errors import InputError
+from omiad.files import write_whole
 from omiad.report.charts import chart, draw_logged, picture, printable
 from omiad.report.curves import Array
 
@@ -33,7 +35,7 @@ def training_curves(metrics_csv: Path, output: Path, title: str) -> None:
             draw_logged(axes, points)
             axes.set_title(printable(name), fontsize=10, loc="left")
 
-    output.write_bytes(picture(paint, (4.2 * columns, 0.4 + 2.4 * rows), kind="png"))
+    write_whole(output, picture(paint, (4.2 * columns, 0.4 + 2.4 * rows), kind="png"))
 
 
 def training(trainings: Mapping[str, Path]) -> list[dict[str, Any]]:
@@ -58,9 +60,9 @@ def _read(path: Path) -> dict[str, Array]:
         with path.open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file, restkey=""):
                 for name, text in row.items():
-                    if name.startswith("train/") and text and math.isfinite(value := float(text)):
-                        points.setdefault(name, []).append((float(row["step"]), value))
-    except (ValueError, KeyError, csv.Error) as error:
+                    if name.startswith("train/") and text and abs(value := float(text)) <= HIGHEST:
+                        points.setdefault(name, []).append((float(int(row["step"] or "")), value))
+    except (ValueError, OverflowError, KeyError, csv.Error) as error:
         raise InputError(
             f"'{path}' is not a metrics.csv of `omiad fit` ({error}). Copy the file again, or "
             f"leave this run out."

@@ -130,7 +130,8 @@ def measure_stream(fraction: float) -> dict[str, object]:
         for batch in range(num_batches):
             change = 0.8 + 0.4 * torch.rand(BATCH_SIZE, 1, 1, generator=generator)
             prediction = Prediction(change.flatten(), maps * change)
-            labels = Labels(masks.flatten(1).any(1), masks, is_known, next(rows))
+            none = torch.zeros(BATCH_SIZE).long()
+            labels = Labels(masks.flatten(1).any(1), masks, is_known, next(rows), none)
             before = time.process_time()
             metrics.update(prediction, labels, [name] * BATCH_SIZE)
             seconds += time.process_time() - before
@@ -140,7 +141,7 @@ def measure_stream(fraction: float) -> dict[str, object]:
     computed = time.process_time()
     streamed_mb = peak_mb() - start
     images = [
-        Sample(Path(f"{i:06}.png"), None, names[0], "good", "test", f"{i // 5}", i % 5)
+        Sample(Path(f"{i:06}.png"), (), names[0], "good", "test", f"{i // 5}", i % 5)
         for i in range(BATCH_SIZE * memory.size)
     ]
     about = {"root": Path(), "dataset": "synthetic", "device": torch.device("cpu")}

@@ -25,7 +25,7 @@ from omiad.commands import configure_output
 from omiad.data.holdout import hold_out
 from omiad.paper.markup import render
 from omiad.paper.runs import Runs
-from omiad.results import read_results
+from omiad.record import read_results
 
 EXPERIMENTS = Path(__file__).with_name("experiments.yaml")
 

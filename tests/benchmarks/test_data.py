@@ -60,7 +60,7 @@ def medians(calls: dict[str, Callable[[], Any]], rounds: int = 5) -> dict[str, f
 
 
 def named(folder: Path, count: int) -> list[Sample]:
-    return [Sample(folder / f"{i}.jpg", None, "photo", "good", "train") for i in range(count)]
+    return [Sample(folder / f"{i}.jpg", (), "photo", "good", "train") for i in range(count)]
 
 
 def photographs(folder: Path, count: int) -> list[Sample]:

@@ -18,10 +18,11 @@ from synthetic import (
     write_visa_prepared,
 )
 
-from omiad.data.images import read_image, read_mask
+from omiad.data.images import read_image
 from omiad.data.layouts import INDEXES, index_dataset
 from omiad.data.layouts.published import PUBLISHED
 from omiad.data.layouts.synthetic import synthesize
+from omiad.data.masks import read_mask
 from omiad.errors import InputError, MissingInputError
 
 KINDS = (("train", False), ("test", False), ("test", True))
@@ -105,11 +106,11 @@ def test_categories_are_sorted_and_training_images_come_first(case, samples):
 
 
 def test_masks_belong_to_defects_and_match_their_images(case, samples):
-    masks = [(s, s.mask) for s in samples if s.mask is not None]
+    masks = [(s, mask) for s in samples for mask in s.masks]
     assert all(s.is_anomalous for s, _ in masks)
     assert len(masks) == case.counts[2] - case.missing_masks
     for sample, path in masks:
-        mask = read_mask(path, 32, image=sample.image).numpy()
+        mask = read_mask([path], 32, image=sample.image).numpy()
         assert mask.any()
         if case.defects_are_dark:  # .jpg is not exactly black
             assert read_image(sample.image, 32).numpy().max(0)[mask].mean() < 40

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 import signal
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from PIL import Image
 
 from omiad import AMDMModule, FeatureDataModule
 from omiad.callbacks import LastCheckpoint
-from omiad.checkpoint import CHECKPOINT_FORMAT
+from omiad.checkpoint import seal
 from omiad.cli import main
 from omiad.data.images import read_image
 from omiad.detector import Detector
@@ -230,6 +231,26 @@ def test_an_option_beats_the_checkpoint(home: Path, tmp_path: Path) -> None:
     assert (after["model"]["num_steps"], after["dataset"]) == (1, "elsewhere")
 
 
+def test_all_of_a_test_set_on_its_own_is_scored(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    amdm, alone, bare = last(home / "amdm"), tmp_path / "alone", tmp_path / "bare"
+    for number, source in enumerate(sorted(home.glob("data/bottle/*/good/*.png"))):
+        (alone / "OK").mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, alone / "OK" / f"{number}.png")
+    shutil.copytree(home / "data/bottle/test/hole", alone / "hole")
+    run_test(amdm, tmp_path / "a", f"--data.root={alone} --save_maps")
+    images = [row["image"] for row in read_table(tmp_path / "a/scores.csv")]
+    assert Counter(Path(image).parent.name for image in images) == {"OK": 7, "hole": 3}
+    shutil.copytree(home / "data", bare)
+    for folder in bare.glob("*/train"):
+        shutil.rmtree(folder)
+    elsewhere = run_test(amdm, tmp_path / "b", f"--data.root={bare}")
+    assert elsewhere["categories"] == run_test(amdm, tmp_path / "c")["categories"]
+    changed = f"test --ckpt_path={amdm} --run_dir={tmp_path}/d {QUIET} --data.root={bare}"
+    assert f"'{bare}' has no training images" in error_of(f"{changed} --model.num_steps=1", capsys)
+
+
 def test_predict_agrees_with_the_detector_and_names_an_unreadable_photograph(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -243,6 +264,9 @@ def test_predict_agrees_with_the_detector_and_names_an_unreadable_photograph(
     assert "zz_broken.png" in error_of(command, capsys)
     written = (output / "predictions.csv").read_bytes()
     rows = read_table(output / "predictions.csv")
+    broken = rows.pop()
+    assert (broken["score"], broken["overlay"]) == ("", "")
+    assert "zz_broken.png" in broken["error"]
     assert len(rows) == len([*(home / "data").rglob("*.png")]) + 1
     assert len({row["overlay"] for row in rows}) == len(rows)
     assert all((output / row["overlay"]).is_file() for row in rows)
@@ -262,7 +286,7 @@ def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
         original(self, trainer, *args)
         if trainer.global_step == step:
             monkeypatch.undo()
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(LastCheckpoint, "on_train_batch_end", on_train_batch_end)
 
@@ -355,8 +379,10 @@ def test_what_is_wrong_is_named_in_one_sentence(
     (tmp_path / "broken.yaml").write_text("model: [")
     (tmp_path / "half.ckpt").write_bytes(amdm.read_bytes()[:5000])
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
-    later = {"format": CHECKPOINT_FORMAT, "module": "LaterModule"}
-    torch.save({"state_dict": {}, "omiad": later}, tmp_path / "later.ckpt")
+    later = torch.load(amdm, weights_only=True)
+    later["omiad"]["module"] = later["hyper_parameters"]["_class_path"] = "LaterModule"
+    seal(later)
+    torch.save(later, tmp_path / "later.ckpt")
     for word, path in (("OUT", tmp_path), ("HOME", home), ("AMDM", amdm), ("OMIAD", omiad)):
         command = command.replace(f"={word}", f"={path}")
     assert named in error_of(command, capsys)

@@ -14,12 +14,13 @@ from sklearn.metrics import average_precision_score
 from synthetic import write_folder, write_mpdd, write_realiad, write_visa
 
 from omiad.cli import main
-from omiad.data.images import read_mask
 from omiad.data.layouts import INDEXES, Layout
+from omiad.data.masks import read_mask
 from omiad.errors import InputError, MissingInputError
 from omiad.evaluation import compare, evaluate
 from omiad.evaluation.compare import differences
 from omiad.evaluation.evaluate import EvaluatedData
+from omiad.files import digest
 from omiad.types import Sample
 
 SIZE = 32
@@ -31,9 +32,9 @@ def images_of(root: Path) -> list[Sample]:
 
 
 def mask_of(sample: Sample) -> np.ndarray:
-    if sample.mask is None:
+    if not sample.masks:
         return np.zeros((SIZE, SIZE), bool)
-    return read_mask(sample.mask, SIZE, image=sample.image).numpy()
+    return read_mask(sample.masks, SIZE, image=sample.image).numpy()
 
 
 def write_map(folder: Path, name: str, scores: np.ndarray) -> None:
@@ -123,10 +124,9 @@ def test_maps_of_a_data_set_in_another_layout_are_scored_without_training_images
     WRITERS[layout](root, np.random.default_rng(0))
     rng = np.random.default_rng(1)
     drawn: dict[str, list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
-    for sample in INDEXES[layout](root):
+    for sample in INDEXES[layout](root, for_test=True):
         if sample.split == "train":
-            if layout != "folder":  # which splits images that are in one folder
-                sample.image.unlink()
+            sample.image.unlink()
             continue
         mask = mask_of(sample)
         scores = (rng.normal(size=mask.shape) + 2 * mask).astype(np.float32)
@@ -205,19 +205,19 @@ def test_seeds_are_drawn_with_the_images(
 ) -> None:
     first, bad, good = map(Path, runs_of(mvtec_root, tmp_path, 0.2, 0.2, 3.0))
     options: dict[str, int] = {"num": 200, "seed": 0}
-    alone = [differences([first], [one], **options)["mean"] for one in (bad, good)]
+    alone = [differences([first], [one], **options)[None] for one in (bad, good)]
     # The same run as every seed is the run alone.
-    twice = differences([first], [good, good], **options)["mean"]
+    twice = differences([first], [good, good], **options)[None]
     for key, difference in alone[1].items():
         assert twice[key] == pytest.approx(difference)
-    both = differences([first], [bad, good], **options)["mean"]
+    both = differences([first], [bad, good], **options)[None]
     for key, difference in both.items():
         assert difference.value == pytest.approx((alone[0][key].value + alone[1][key].value) / 2)
         # A quarter of the draws take the one twice, and a quarter the other.
         assert difference.low < alone[0][key].high
         assert difference.high > alone[1][key].low
     # Two models of two seeds, pair by pair: what the pairs have in common cancels out.
-    shifted = differences([bad, good], [bad, good], **options)["mean"]
+    shifted = differences([bad, good], [bad, good], **options)[None]
     assert all((d.value, d.low, d.high) == (0, 0, 0) for d in shifted.values())
     args = [str(bad), str(good), "--minus", str(first)]
     assert "of 8 means" in printed(capsys, "compare", *args)
@@ -263,7 +263,9 @@ def test_runs_of_other_images_are_not_compared(mvtec_root: Path, tmp_path: Path)
     with np.load(tmp_path / "0.images.npz") as archive:
         turned = {k: ~v if k.endswith("is_anomalous") else v for k, v in archive.items()}
     np.savez(tmp_path / "e.images.npz", **turned)
-    shutil.copy(a, tmp_path / "e.json")
+    record = json.loads(Path(a).read_text())
+    record["digests"]["images"] = digest(tmp_path / "e.images.npz")
+    (tmp_path / "e.json").write_text(json.dumps(record))
     with pytest.raises(InputError, match="defective in one run alone"):
         compare([a, str(tmp_path / "e.json")])
     (tmp_path / "d.images.npz").unlink()

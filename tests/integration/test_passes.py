@@ -12,7 +12,7 @@ from tiny import amdm, data_of, trainer_of
 
 from omiad.callbacks import Evaluation
 from omiad.data import FeatureDataModule
-from omiad.data.images import read_mask
+from omiad.data.masks import read_mask
 from omiad.errors import InputError
 from omiad.evaluation import evaluate
 from omiad.evaluation.evaluate import EvaluatedData
@@ -55,7 +55,7 @@ def mask_of(image: Path, side: int) -> np.ndarray:
     mask = image.parents[2] / "ground_truth" / image.parent.name / f"{image.stem}_mask.png"
     if not mask.is_file():
         return np.zeros((side, side), bool)
-    return read_mask(mask, side, image=image).numpy()
+    return read_mask([mask], side, image=image).numpy()
 
 
 def assert_bounded(record: dict[str, Any], root: Path, maps: Path) -> None:

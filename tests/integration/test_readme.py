@@ -131,6 +131,8 @@ TEACHER = "runs/my_parts/amdm/checkpoints/last.ckpt"
 SMALL = f"{AMDM} {STAGE_1}"
 PREDICT = f"predict --ckpt_path {CHECKPOINT} --images photos"
 
+LISTING = "omiad.prediction.command.find_photographs"
+
 CAUSES = {
     "No layout fits": "data check --data.root configs",
     "pretrained weights": f"{AMDM} {TINY} --data.backbone=test_efficientnet",
@@ -170,7 +172,7 @@ def test_omiad_prints_what_the_support_document_explains(
     (cause,) = (cause for start, cause in CAUSES.items() if message.startswith(start))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(at_home / "hub"))
-    monkeypatch.setattr("omiad.prediction.find_images", lambda images: torch.empty(2**58))
+    monkeypatch.setattr(LISTING, lambda given: torch.empty(2**58))
     if "cache_dir=full" in cause:
         usage = namedtuple("usage", "total used free")(100, 99, 1)
         monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
@@ -190,6 +192,6 @@ def test_omiad_prints_what_the_support_document_explains(
 def test_an_error_of_the_program_itself_keeps_its_traceback(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("omiad.prediction.find_images", lambda images: torch.empty(2).view(3))
+    monkeypatch.setattr(LISTING, lambda given: torch.empty(2).view(3))
     with pytest.raises(RuntimeError, match="shape"):
         main(shlex.split(PREDICT))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from omiad import OmiADModule
 from omiad.diffusion import NoiseSchedule
-from omiad.networks import Network
+from omiad.networks import Network, trust
 
 
 class GaussianDenoiser(Network):
@@ -61,6 +61,7 @@ class WrongStart(Callback):
 
 @pytest.fixture(scope="module")
 def teacher(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    trust(f"{__name__}.{GaussianDenoiser.__name__}")
     # The initial weights are optimal for standardised features, so the learning rate is 0.
     still = partial(torch.optim.SGD, lr=0.0)
     module = amdm(network=GaussianDenoiser, optimizer=still, parameterization="x0")

@@ -105,7 +105,7 @@ class StoreMachine(RuleBasedStateMachine):
             shutil.rmtree(self.folder)
 
     def samples(self) -> list[Sample]:
-        return [Sample(p, None, "nut", "good", "train") for p in sorted(self.root.iterdir())]
+        return [Sample(p, (), "nut", "good", "train") for p in sorted(self.root.iterdir())]
 
     def build(self, samples: list[Sample], read) -> FeatureCache:  # type: ignore[no-untyped-def]
         how = Extraction(EXTRACTOR, read, batch_size=2)
@@ -113,7 +113,7 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 def expected(path: Path) -> torch.Tensor:
-    return Extraction(EXTRACTOR, read_image, batch_size=2).features(read_image(path, 8)[None])[0]
+    return EXTRACTOR.features(read_image(path, 8)[None])[0]
 
 
 TestStore = StoreMachine.TestCase

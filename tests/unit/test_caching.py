@@ -94,10 +94,12 @@ def test_what_was_not_used_for_long_is_pruned_whole(open_cache, cache_dir):
 
 def test_pruning_keeps_the_statistics_of_streamed_features(open_cache, cache_dir):
     open_cache(cache=False)
-    (store_in(cache_dir).folder / "train.json.77.new").touch()  # of a killed process
+    left = store_in(cache_dir).folder / ".77.train.json.part"  # by a killed process
+    left.touch()
+    os.utime(left, (0, 0))
     prune(store_in(cache_dir))
     assert describe(store_in(cache_dir))["splits"] == ["streamed-train"]
-    assert not list(cache_dir.glob("*/*.new"))
+    assert not left.exists()
 
 
 def test_the_commands_build_list_verify_and_prune(run, open_cache, root, cache_dir):

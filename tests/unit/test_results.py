@@ -11,13 +11,22 @@ from predicted import batch_of
 from omiad.errors import InputError, MissingInputError
 from omiad.metrics import AnomalyMetrics
 from omiad.protocols import UNIAD
-from omiad.results import Bootstrap, images_path, read_images, read_results, write_results
+from omiad.record import read_results
+from omiad.results import Bootstrap, images_path, read_images, write_results
 from omiad.types import Sample
 
 SAMPLES = [
-    Sample(Path(f"root/usb/{i}.png"), None, "usb", "good", "test", f"usb_{i // 2}", i % 2 + 1)
+    Sample(Path(f"root/usb/{i}.png"), (), "usb", "good", "test", f"usb_{i // 2}", i % 2 + 1)
     for i in range(8)
 ]
+
+
+ABOUT: dict[str, object] = {
+    **dict.fromkeys(("checkpoint", "selected_on", "seed", "weights", "latency")),
+    "model": {"kind": "maps"},
+    "estimator": "exact",
+    "map_range": [0.0, 1.0],
+}
 
 
 def write(folder: Path, **options: object) -> Path:
@@ -33,7 +42,7 @@ def write(folder: Path, **options: object) -> Path:
         protocol=dataclasses.replace(UNIAD, input_size=8, map_size=8, pool_size=1),
         dataset="tiny",
         device=torch.device("cpu"),
-        **options,  # type: ignore[arg-type]
+        **(ABOUT | options),  # type: ignore[arg-type]
     )
     return path
 
@@ -57,13 +66,14 @@ def test_intervals_hold_their_figures_and_views_have_theirs(tmp_path: Path) -> N
 
 def test_the_images_lie_next_to_the_results(tmp_path: Path) -> None:
     path = write(tmp_path)
-    [(category, images)] = read_images(images_path(path))
+    record = read_results(path)
+    [(category, images)] = read_images(path, record)
     assert category == "usb"
     assert images.name.tolist() == [f"usb/{i}.png" for i in range(8)]
     assert images.counts.sum() == pytest.approx(8 * 64 + 4)  # each region weighs one
     images_path(path).unlink()
     with pytest.raises(MissingInputError, match="keep the two together"):
-        next(read_images(images_path(path)))
+        next(read_images(path, record))
 
 
 @pytest.mark.parametrize("options", [{"num": -1}, {"seed": -1}])
@@ -74,15 +84,16 @@ def test_draws_and_their_seed_are_not_negative(options: dict[str, int]) -> None:
 
 @pytest.mark.parametrize("damage", [slice(0, 0), slice(0, 400), slice(60, None)])
 def test_broken_images_are_named(damage: slice, tmp_path: Path) -> None:
-    images = images_path(write(tmp_path))
+    path = write(tmp_path)
+    images = images_path(path)
     images.write_bytes(images.read_bytes()[damage])
     with pytest.raises(InputError, match=images.name):
-        list(read_images(images))
+        list(read_images(path, read_results(path)))
 
 
 @pytest.mark.parametrize("key", ["categories", "mean"])
 def test_figures_of_another_form_are_no_results(key: str, tmp_path: Path) -> None:
     path = write(tmp_path)
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: None}))
-    with pytest.raises(InputError, match="holds no results of omiad"):
+    with pytest.raises(InputError, match=key):
         read_results(path)

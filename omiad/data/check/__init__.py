@@ -5,15 +5,18 @@ from itertools import groupby
 from pathlib import Path
 from typing import get_args
 
-from rich.console import Console
 from rich.table import Table
 
 from omiad.data.check.facts import Facts, gather
-from omiad.data.check.faults import Fault, Level, find
+from omiad.data.check.fault import Fault, Level
+from omiad.data.check.faults import FIXES, find
 from omiad.data.layouts import Index, Layout, index_dataset
 from omiad.data.layouts.published import PUBLISHED, count
+from omiad.errors import MOST_NAMED
+from omiad.terminal import console
 
-_SHOWN = 5  # faults of one kind; the JSON lists all of them
+_SHOWN = MOST_NAMED  # faults of one kind; the JSON lists all of them
+_ALL_SHOWN = {*FIXES, "unused photographs", "unused masks"}  # kinds without a limit
 
 
 def check(root: str, *, layout: Layout = "auto", num_workers: int = 0, json: bool = False) -> bool:
@@ -21,7 +24,7 @@ def check(root: str, *, layout: Layout = "auto", num_workers: int = 0, json: boo
 
     Every image and every mask is read in full. Faults are unreadable files, masks that do not
     match their images, numbers of images that differ from the published ones, training images
-    among the test images, and others.
+    among the test images, and others. Files that no sample uses are listed with the reason.
 
     Args:
         root: Folder of the data set.
@@ -50,9 +53,8 @@ def check(root: str, *, layout: Layout = "auto", num_workers: int = 0, json: boo
         "categories": {name: c._asdict() for name, c in count(index.samples).items()},
         "faults": [fault._asdict() for fault in faults],
     }
-    console = Console(markup=False, highlight=False, soft_wrap=True)
     for item in [json_format.dumps(record, indent=2)] if json else shown:
-        console.print(item)
+        console().print(item, soft_wrap=True)
     return ok
 
 
@@ -65,7 +67,7 @@ def _table(index: Index, facts: list[Facts]) -> Table:
     for name, counts in count(index.samples).items():
         mine = [fact for fact in facts if fact.sample.category == name]
         sizes = {fact.size for fact in mine if fact.size}
-        masks = sum(fact.sample.mask is not None for fact in mine)
+        masks = sum(bool(fact.sample.masks) for fact in mine)
         size = " x ".join(map(str, *sizes)) if len(sizes) == 1 else "unequal"
         shown = [
             str(here) if there in (here, -1) else f"{here} (of {there})"
@@ -80,9 +82,10 @@ def _lines(faults: list[Fault]) -> list[str]:
     for (level, kind), group in groupby(faults, key=lambda fault: (fault.level, fault.kind)):
         found = list(group)
         lines.append(f"\n{level}: {kind} ({len(found)})")
-        for fault in found[:_SHOWN]:
+        shown = found if kind in _ALL_SHOWN else found[:_SHOWN]
+        for fault in shown:
             lines.append(f"  {fault.where}: {fault.what}")
             lines += [f"    fix: {fault.fix}"] if fault.fix else []
-        if len(found) > _SHOWN:
-            lines.append(f"  and {len(found) - _SHOWN} more; --json lists all of them")
+        if len(found) > len(shown):
+            lines.append(f"  and {len(found) - len(shown)} more; --json lists all of them")
     return [*lines, ""] if lines else []

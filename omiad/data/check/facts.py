@@ -1,19 +1,22 @@
 """Facts about images and masks, which are read in full, and pairs of images that are the same."""
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
-from rich.progress import track
+from PIL import Image
 from torch.utils.data import DataLoader
 
-from omiad.data.images import MaskSizeError, load_mask, read_image, upright_size
+from omiad.data.images import read_image
+from omiad.data.masks import MaskSizeError, open_mask, unite
+from omiad.data.opening import has_wide_colour, opened, orientation, upright_size
 from omiad.errors import InputError, MissingInputError
+from omiad.features.identity import content_of
+from omiad.progress import track
 from omiad.types import Sample
 
 _NEAR = 0.2  # share of the usual distance between a training image and its nearest neighbour
@@ -36,16 +39,36 @@ _CONVERSIONS: dict[str, Conversion] = {
 _TURNED = ("rotated by EXIF", "turned upright")
 
 
+class Broken(NamedTuple):
+    """A file that cannot be used."""
+
+    kind: str  # such as "mask size"
+    path: Path
+    message: str  # a sentence
+
+
+class MaskFacts(NamedTuple):
+    """How a mask file was drawn; see `omiad.data.masks.Mask`."""
+
+    path: Path
+    num_levels: int
+    is_lossy: bool
+    is_soft: bool
+
+
 class Facts(NamedTuple):
-    """Facts about one image; an unreadable image has only a fault."""
+    """Facts about one image and its masks; an unreadable image has only `broken`."""
 
     sample: Sample
-    fault: str  # of the image or its mask, such as "mask size", or empty
-    message: str  # a sentence about the fault, or empty
+    broken: tuple[Broken, ...]
     size: tuple[int, int] | None = None  # width and height in pixels after EXIF rotation
     conversions: tuple[Conversion, ...] = ()
-    digest: bytes = b""  # of the file
+    peak: int | None = None  # highest value of 16 bits; None for 8 bits
+    is_wide_colour: bool = False  # 16 bits, and in colour
+    digest: str = ""  # of the file
     thumbnail: NDArray[np.uint8] = np.empty(0, np.uint8)  # gray picture (1024,)
+    masks: tuple[MaskFacts, ...] = ()
+    marked: float = 0.0  # part of the image that all masks mark
 
 
 def gather(samples: Sequence[Sample], *, num_workers: int, progress: bool) -> list[Facts]:
@@ -56,41 +79,72 @@ def gather(samples: Sequence[Sample], *, num_workers: int, progress: bool) -> li
         num_workers=num_workers,
         collate_fn=_facts,  # type: ignore[arg-type] # it gets a sample if there are no batches
     )
-    return list(track(loader, "data check", disable=not progress))
+    return list(track(loader, "data check", total=len(loader), disable=not progress))
 
 
 def _facts(sample: Sample) -> Facts:
     try:
         pixels = read_image(sample.image, _THUMBNAIL).numpy()
+        with opened(sample.image) as image:
+            is_wide_colour, mode = has_wide_colour(image), image.mode.partition(";")[0]  # "I;16"
+            size, is_turned = upright_size(image), orientation(image) != 1
+            peak = None
+            if is_wide_colour:  # only the high byte is known
+                peak = _brightest(image) * 256 + 255
+            elif mode == "I":
+                peak = _brightest(image)
+        digest = content_of(sample.image)
     except MissingInputError:
         message = "The data set lists this image, but the file is missing."
-        return Facts(sample, "missing image", message)
+        return Facts(sample, (Broken("missing image", sample.image, message),))
     except InputError as error:
-        return Facts(sample, "unreadable image", str(error))
-    with Image.open(sample.image) as image:
-        size, mode = upright_size(image), image.mode.partition(";")[0]  # "I;16" is a kind of "I"
-        is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        return Facts(sample, (Broken("unreadable image", sample.image, str(error)),))
     found = (_CONVERSIONS.get(mode), _TURNED if is_turned else None)
     conversions = tuple(conversion for conversion in found if conversion)
-    digest = hashlib.blake2b(sample.image.read_bytes(), digest_size=16).digest()
     thumbnail = pixels.mean(0).round().astype(np.uint8).reshape(-1)
-    return Facts(sample, *_mask_fault(sample), size, conversions, digest, thumbnail)
+    broken, masks, marked = _of_masks(sample)
+    return Facts(
+        sample,
+        tuple(broken),
+        size,
+        conversions,
+        peak,
+        is_wide_colour,
+        digest,
+        thumbnail,
+        tuple(masks),
+        marked,
+    )
 
 
-def _mask_fault(sample: Sample) -> tuple[str, str]:
-    try:
-        if sample.mask and not load_mask(sample.mask, image=sample.image).any():
-            return "empty mask", "The mask of this defective image marks no pixel."
-    except MaskSizeError as error:
-        return "mask size", str(error)
-    except InputError as error:
-        return "unreadable mask", str(error)
-    return "", ""
+def _brightest(image: Image.Image) -> int:
+    image.load()  # numpy would hide an error of the decoder
+    return int(np.asarray(image).max())
+
+
+def _of_masks(sample: Sample) -> tuple[list[Broken], list[MaskFacts], float]:
+    """Return what is wrong with the masks of a sample, how they were drawn, and what they mark."""
+    broken: list[Broken] = []
+    facts: list[MaskFacts] = []
+    united: NDArray[np.bool_] = np.zeros((), np.bool_)
+    for path in sample.masks:
+        try:
+            mask = open_mask(path)
+            united = united | unite({path: mask.defective}, image=sample.image)
+            facts.append(MaskFacts(path, mask.num_levels, mask.is_lossy, mask.is_soft))
+        except MaskSizeError as error:  # noqa: PERF203 (the other masks are looked at too)
+            broken.append(Broken("mask size", path, str(error)))
+        except InputError as error:
+            broken.append(Broken("unreadable mask", path, str(error)))
+    if sample.masks and not broken and not united.any():
+        message = "The mask of this defective image marks no pixel."
+        broken.append(Broken("empty mask", sample.masks[0], message))
+    return broken, facts, float(united.mean())
 
 
 def identical(facts: Sequence[Facts]) -> Iterator[Pair]:
     """Yield pairs of images whose files have the same bytes."""
-    by_digest: dict[bytes, list[Sample]] = defaultdict(list)
+    by_digest: dict[str, list[Sample]] = defaultdict(list)
     for fact in facts:
         if fact.digest:
             by_digest[fact.digest].append(fact.sample)

@@ -1,22 +1,28 @@
 """The rules by which a data set is checked; each fault says how to fix it."""
 
-import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import get_args
 
-from omiad.data.check.facts import Conversion, Facts, identical, near
+from omiad.data.check.facts import Facts, identical, near
+from omiad.data.check.fault import Fault, Level
+from omiad.data.check.pixels import conversions, masks, white_levels
+from omiad.data.check.unused import Tree, tree_below, unused
 from omiad.data.layouts import FEW_PHOTOGRAPHS, Index
-from omiad.data.layouts.folder import MASK_NAMES
-from omiad.data.layouts.listing import images
+from omiad.data.layouts.listing import (
+    MASK_NAMES,
+    NORMAL_NAMES,
+    is_for_masks,
+    is_normal,
+    words,
+)
 from omiad.data.layouts.published import ALL, PUBLISHED, Counts, count
+from omiad.data.opening import IMAGE_SUFFIXES
 from omiad.types import NORMAL, Sample
 
-Level = Literal["error", "warning", "note"]
-
 IMBALANCE = 10  # warn if one category has so many times the training images of another
-_FIXES = {
+FIXES = {
     "missing image": "Unpack the image again, or remove its line from the split.",
     "unreadable image": "Copy the image again from its source, or remove the image and its mask.",
     "mask size": "Export the mask again, at the size of its image.",
@@ -25,39 +31,36 @@ _FIXES = {
 }
 
 
-class Fault(NamedTuple):
-    """A fault of a data set.
-
-    An error makes results wrong or stops a run, a warning may mislead, a note needs no action.
-    """
-
-    level: Level
-    kind: str
-    where: str  # path below the root, or a category
-    what: str
-    fix: str = ""  # what to do; empty for notes
-
-
 def find(root: Path, index: Index, facts: Sequence[Facts]) -> list[Fault]:
     """Apply all rules and return the faults, errors first, sorted by kind."""
+    tree = tree_below(root)
+    stray = list(_stray_masks(root, index, tree))
     found = [
         *_broken(root, facts),
         *_without_mask(root, index.samples),
-        *_stray_masks(root, index),
+        *stray,
         *_counts(index),
         *_twice(root, facts),
         *_categories(index.samples),
-        *_conversions(root, facts),
+        *white_levels(facts),
+        *masks(root, facts, level="note" if index.dataset in PUBLISHED else "warning"),
+        *conversions(root, facts),
+        *_locked(tree),
+        *unused(root, index, tree, {fault.where for fault in stray}),
     ]
     return sorted(found, key=lambda fault: (get_args(Level).index(fault.level), fault.kind))
 
 
 def _broken(root: Path, facts: Sequence[Facts]) -> Iterator[Fault]:
     for fact in facts:
-        if fact.fault:
-            mask = fact.sample.mask if "mask" in fact.fault else None
-            where = (mask or fact.sample.image).relative_to(root).as_posix()
-            yield Fault("error", fact.fault, where, fact.message, _FIXES[fact.fault])
+        for kind, path, message in fact.broken:
+            yield Fault("error", kind, path.relative_to(root).as_posix(), message, FIXES[kind])
+
+
+def _locked(tree: Tree) -> Iterator[Fault]:
+    for folder in tree.locked:
+        what, fix = "The folder cannot be opened.", "Give yourself the right to read the folder."
+        yield Fault("error", "locked folder", folder.as_posix(), what, fix)
 
 
 def _without_mask(root: Path, samples: Sequence[Sample]) -> Iterator[Fault]:
@@ -66,7 +69,7 @@ def _without_mask(root: Path, samples: Sequence[Sample]) -> Iterator[Fault]:
         if sample.is_anomalous:
             groups[sample.category][sample.defect].append(sample)
     for category, defects in groups.items():
-        bare = {name: [s for s in rows if s.mask is None] for name, rows in defects.items()}
+        bare = {name: [s for s in rows if not s.masks] for name, rows in defects.items()}
         if bare == defects:
             what = "No defective image has a mask, so there are image metrics but no pixel metrics."
             yield Fault("note", "no masks", category, what)
@@ -83,23 +86,24 @@ def _without_mask(root: Path, samples: Sequence[Sample]) -> Iterator[Fault]:
                 yield Fault("error", "no mask", sample.name(root), what, fix)
 
 
-def _stray_masks(root: Path, index: Index) -> Iterator[Fault]:
+def _stray_masks(root: Path, index: Index, tree: Tree) -> Iterator[Fault]:
     if index.layout in ("realiad", "realiad_sv"):  # the split names the masks, among the images
         return
-    used = {sample.mask for sample in index.samples}
+    used = {mask.relative_to(root) for sample in index.samples for mask in sample.masks}
     tested = {(s.defect, s.image.stem) for s in index.samples if s.split == "test"}
-    bare = [s for s in index.samples if s.is_anomalous and s.mask is None]
-    for folder, _, _ in os.walk(root):
-        parts = Path(folder).relative_to(root).parts
-        if not set(MASK_NAMES) & set(parts) or parts[-1] == NORMAL:
+    bare = [s for s in index.samples if s.is_anomalous and not s.masks]
+    for path in tree.files:
+        parts = path.parts[:-1]
+        if not any(map(is_for_masks, parts)) or is_normal(parts[-1]):
             continue
-        for path in images(Path(folder)):
-            if path not in used and (parts[-1], path.stem.removesuffix("_mask")) not in tested:
-                peers = [s for s in bare if (s.category, s.defect) == (parts[0], parts[-1])]
-                mask = f"'{peers[0].image.stem}_mask{path.suffix}'" if len(peers) == 1 else None
-                fix = f"Rename it to {mask or 'the name of its image'}, or remove it."
-                where, what = path.relative_to(root), "No test image belongs to this mask."
-                yield Fault("error", "stray mask", where.as_posix(), what, fix)
+        if path.name.startswith(".") or path.suffix.lower() not in IMAGE_SUFFIXES or path in used:
+            continue
+        if (parts[-1], path.stem.rpartition("_mask")[0] or path.stem) not in tested:
+            peers = [s for s in bare if (s.category, s.defect) == (parts[0], parts[-1])]
+            mask = f"'{peers[0].image.stem}_mask{path.suffix}'" if len(peers) == 1 else None
+            fix = f"Rename it to {mask or 'the name of its image'}, or remove it."
+            what = "No test image belongs to this mask."
+            yield Fault("error", "stray mask", path.as_posix(), what, fix)
 
 
 def _counts(index: Index) -> Iterator[Fault]:
@@ -159,6 +163,7 @@ def _categories(samples: Sequence[Sample]) -> Iterator[Fault]:
             if number == 0:
                 what = f"There are no {name} test images, so the metrics are undefined."
                 yield Fault("note", "cannot be measured", category, what)
+        yield from _doubtful(category, {s.defect for s in samples if s.category == category}, test)
     few, many = (pick(counts, key=lambda name: counts[name].train) for pick in (min, max))
     if counts[many].train >= IMBALANCE * counts[few].train:
         what = f"{counts[few].train} training images, but '{many}' has {counts[many].train}."
@@ -166,19 +171,19 @@ def _categories(samples: Sequence[Sample]) -> Iterator[Fault]:
         yield Fault("warning", "imbalance", few, what, fix)
 
 
-def _conversions(root: Path, facts: Sequence[Facts]) -> Iterator[Fault]:
-    totals = Counter(fact.sample.category for fact in facts)
-    special: dict[tuple[str, Conversion], list[Sample]] = defaultdict(list)
-    for fact in facts:
-        for conversion in fact.conversions:
-            special[fact.sample.category, conversion].append(fact.sample)
-    for (category, (name, how)), found in sorted(special.items()):
-        some = f" (the first is '{found[0].name(root)}')" if len(found) < totals[category] else ""
-        what = f"{len(found)} of {totals[category]} images{some}: {how}."
-        yield Fault("note", name, category, what)
-    for category in sorted(totals):
-        sizes = {fact.size for fact in facts if fact.size and fact.sample.category == category}
-        if len(sizes) > 1:
-            (w, h), (wide, high) = min(sizes), max(sizes)
-            what = f"{len(sizes)} sizes, {w} x {h} to {wide} x {high}; all are resized to one."
-            yield Fault("note", "unequal sizes", category, what)
+def _doubtful(category: str, names: set[str], tested: Sequence[int]) -> Iterator[Fault]:
+    """Name the folders that count as defects but may hold normal images or masks."""
+    defects, (good, defective) = sorted(names - {NORMAL}), tested
+    if defective and not good:
+        what = f"No test image counts as normal: the folders {_quoted(defects)} are all defects."
+        fix = "If one of them holds normal images, call it good, normal or ok."
+        yield Fault("warning", "no normal folder", category, what, fix)
+    doubtful = [name for name in defects if {*NORMAL_NAMES, *MASK_NAMES} & {*words(name)}]
+    if doubtful:
+        what = f"By its name, {_quoted(doubtful)} counts as a defect."
+        fix = "If it holds normal images, call it good. If it holds masks, use ground_truth."
+        yield Fault("warning", "doubtful defect", category, what, fix)
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names[:4]) + (", ..." if len(names) > 4 else "")

@@ -1,18 +1,20 @@
 """A validation set of training images: some held out as normal, some with artificial defects."""
 
+import os
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from rich.progress import track
 
 from omiad.data.holdout.pasting import DEFECTS, Canvas, blot, find_foreground
 from omiad.data.images import load_image, save_image
 from omiad.data.layouts import Layout, index_dataset
-from omiad.data.layouts.listing import check_empty
 from omiad.errors import InputError
+from omiad.files import whole_folder
+from omiad.progress import track
 from omiad.types import NORMAL, Sample
 
 VISIBLE = 12  # smallest change of a colour channel, out of 255, that counts as defective
@@ -38,7 +40,7 @@ def hold_out(
 
     Args:
         root: Folder of the data set.
-        output: Folder to write; must be missing or empty.
+        output: Folder to write; must be missing or empty. It appears once it is whole.
         layout: Layout of the data set. With auto it is detected from the sub-folders.
         fraction: Share of the training images to hold out; at least two of each category.
         num_defective: Defective images of each category, spread over the kinds of defect.
@@ -46,32 +48,37 @@ def hold_out(
 
     Raises:
         MissingInputError: If the root does not exist.
-        InputError: If the output is not empty, a number is out of range, or a category has fewer
-            than four training images.
+        InputError: If the output is not empty, another process writes it, a number is out of range,
+            or a category has fewer than four training images.
     """
     root, output = Path(root).expanduser(), Path(output).expanduser()
-    check_empty(output)
     if not 0 < fraction < 1 or num_defective < 1:
         raise InputError(
             f"fraction must lie between 0 and 1 and num_defective must be at least 1, but got "
             f"{fraction} and {num_defective}."
         )
-    samples = [s for s in index_dataset(root, layout).samples if s.split == "train"]
-    for category in sorted({sample.category for sample in samples}):
-        folder = output / category
-        mine = [sample for sample in samples if sample.category == category]
-        held = _held_out(mine, fraction=fraction, seed=seed)
-        for number, sample in enumerate(mine):
-            split = "test" if number in held else "train"
-            link = folder / split / NORMAL / f"{number:05}{sample.image.suffix.lower()}"
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(sample.image.resolve())
-        for i in track(range(num_defective), description=category):
-            turn, k = divmod(i, len(DEFECTS))
-            kind, sample = sorted(DEFECTS)[k], mine[held[(i + turn) % len(held)]]
-            picture, mask = deface(sample, kind, samples, seed=seed + 1_000_003 * turn)
-            save_image(picture, folder / "test" / kind / f"{turn:03}.png")
-            save_image(mask, folder / "ground_truth" / kind / f"{turn:03}_mask.png")
+    with whole_folder(output) as folder:
+        samples = [s for s in index_dataset(root, layout).samples if s.split == "train"]
+        for category in sorted({sample.category for sample in samples}):
+            mine = [sample for sample in samples if sample.category == category]
+            held = _held_out(mine, fraction=fraction, seed=seed)
+            _link(mine, held, folder / category)
+            for i in track(range(num_defective), category):
+                turn, k = divmod(i, len(DEFECTS))
+                kind, sample = sorted(DEFECTS)[k], mine[held[(i + turn) % len(held)]]
+                picture, mask = deface(sample, kind, samples, seed=seed + 1_000_003 * turn)
+                save_image(picture, folder / category / "test" / kind / f"{turn:03}.png")
+                truth = folder / category / "ground_truth" / kind
+                save_image(mask, truth / f"{turn:03}_mask.png")
+
+
+def _link(samples: Sequence[Sample], held: Sequence[int], folder: Path) -> None:
+    """Write links to the held-out images of a category, and to its remaining training images."""
+    for number, sample in enumerate(samples):
+        split = "test" if number in held else "train"
+        link = folder / split / NORMAL / f"{number:05}{sample.image.suffix.lower()}"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(sample.image.resolve())
 
 
 def deface(
@@ -81,7 +88,7 @@ def deface(
 
     Foreign texture comes from the others. On a photograph of a few pixels no defect can be drawn.
     """
-    rng = np.random.default_rng([seed, zlib.crc32(f"{kind}/{sample.image.name}".encode())])
+    rng = np.random.default_rng([seed, zlib.crc32(os.fsencode(f"{kind}/{sample.image.name}"))])
     picture = load_image(sample.image).astype(np.float32)
     height, width = picture.shape[:2]
     foreground = find_foreground(picture)

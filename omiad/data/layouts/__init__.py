@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from omiad.data.layouts import folder, mvtec, realiad, visa
-from omiad.data.layouts.listing import folders
+from omiad.data.layouts.admission import admit
+from omiad.data.layouts.listing import folders, listed, normal_folders
 from omiad.data.layouts.published import count, recognise
 from omiad.errors import InputError, MissingInputError
 from omiad.types import Sample
 
 Layout = Literal["auto", "mvtec", "visa", "mpdd", "realiad", "realiad_sv", "folder", "synthetic"]
 
-INDEXES: dict[str, Callable[[Path], list[Sample]]] = {
+INDEXES: dict[str, Callable[..., list[Sample]]] = {
     "mvtec": mvtec.index,
     "visa": visa.index,
     "mpdd": mvtec.index,
@@ -44,25 +45,23 @@ class Index(NamedTuple):
         )
 
 
-def index_dataset(root: Path, layout: Layout = "auto", *, test_only: bool = False) -> Index:
+def index_dataset(root: Path, layout: Layout = "auto", *, for_test: bool = False) -> Index:
     """List the images of a data set; with "auto" the layout is detected from the folders.
 
-    With `test_only` only test images are listed, and the training images may be missing.
+    With `for_test` training images may be missing, and sorted photographs without a split are all
+    test images.
 
     Raises:
         MissingInputError: If the root does not exist.
-        InputError: If no layout fits, or the data set is incomplete.
+        InputError: If no layout fits, the data set is incomplete, or `admit` refuses a sample.
     """
     if not root.is_dir():
         raise MissingInputError(
             f"No folder '{root}'. Set --data.root to the folder that contains the categories."
         )
     name = _detect(root) if layout == "auto" else layout
-    index = INDEXES[name]
-    if test_only and index is mvtec.index:  # the other layouts do not need training images
-        samples = mvtec.index(root, test_only=True)
-    else:
-        samples = [s for s in index(root) if s.split == "test" or not test_only]
+    samples = INDEXES[name](root, for_test=for_test)
+    admit(samples, root, for_test=for_test)
     if name in ("visa", "realiad", "realiad_sv"):
         return Index(name, name, samples)
     known = recognise({sample.category for sample in samples})
@@ -81,8 +80,14 @@ def _detect(root: Path) -> str:
     if realiad.matches(root):
         return "realiad"
     inner = folders(root)
-    if any(mvtec.is_category(category) for category in inner):
-        return "mvtec"
+    split = [path for path in inner if mvtec.is_category(path)]
+    if split and (normal := normal_folders(root)):
+        raise InputError(
+            f"'{root}' contains normal images ({listed(normal)}) and whole products "
+            f"({listed(split)}). Move the images to the folder of their product."
+        )
+    if split:  # sorted photographs may lie beside a product with a split
+        return "folder" if any(map(mvtec.is_unsplit, inner)) else "mvtec"
     if any(folder.is_category(category) for category in (root, *inner)):
         return "folder"
     found = ", ".join(path.name for path in inner[:4]) or "no folders"

@@ -4,36 +4,48 @@ A category is a folder of one of these kinds. The root is one category or contai
 
     bolt/*.png                                       only normal images
     bolt/good/*.png  bolt/scratch/*.png              normal images, and a folder for each defect
+    bolt/good  bolt/good_test  bolt/scratch          the same, with normal images for the test
     bolt/train/good  bolt/test/{good,scratch}        as in MVTec AD; train/*.png also works
 
 The folder of normal images is called good, normal or ok, in upper or lower case. Masks are
-optional. They lie in `ground_truth`, `masks` or `mask` of the category, with or without a folder
-for each defect, and have the name of the image, with or without `_mask` at its end.
+optional. They lie in `ground_truth`, `gt`, `masks` or `mask` of the category, with or without a
+folder for each defect; `masks` says how they are named.
 """
 
+import os
 import zlib
 from pathlib import Path
 
-from omiad.data.layouts.listing import folders, images, masks
+from omiad.data.layouts.listing import (
+    folders,
+    images,
+    is_for_masks,
+    is_normal,
+    listed,
+    name_of,
+    named,
+    normal_folders,
+)
+from omiad.data.layouts.masks import masks_of
 from omiad.errors import InputError
 from omiad.types import NORMAL, Sample
 
-NORMAL_NAMES = ("good", "normal", "ok")
-MASK_NAMES = ("ground_truth", "masks", "mask")
 HELD_OUT = 5  # of so many normal images, one is tested if there are only defective test images
 
 
-def index(root: Path) -> list[Sample]:
+def index(root: Path, *, for_test: bool = False) -> list[Sample]:
     """List the images by category, training before test, normal before defective, and file name.
 
     If a category has defects but no normal test images, the fifth of its normal images whose file
-    names have the lowest CRC-32 becomes test images, so that detection can be measured.
+    names have the lowest CRC-32 becomes test images, so that detection can be measured. With
+    `for_test` training images may be missing, and all images of a category without a split are
+    test images.
     """
-    inner = [folder for folder in folders(root) if is_category(folder)]
-    named = [folder.name for folder in inner if folder.name not in MASK_NAMES]
-    if images(root) and named and not _normal_folder(root):
+    inner = [path for path in folders(root) if is_category(path) and not is_for_masks(path.name)]
+    products = [path for path in inner if not is_normal(path.name)]
+    if products and images(root) and not normal_folders(root):
         raise InputError(
-            f"'{root}' contains photographs and folders of photographs ({', '.join(named[:4])}). "
+            f"'{root}' contains photographs and folders of photographs ({listed(products)}). "
             f"If they show one product, move the photographs to '{root / NORMAL}'. Otherwise move "
             f"each to the folder of its product."
         )
@@ -43,46 +55,59 @@ def index(root: Path) -> list[Sample]:
             f"No photographs in '{root}'. Put normal photographs of each product in "
             f"<category>/good/ and defective ones, if you have any, in <category>/<defect>/."
         )
-    return [sample for category in categories for sample in _category(category)]
+    return [s for category in categories for s in _category(category, for_test=for_test)]
 
 
 def is_category(folder: Path) -> bool:
-    """Return whether a folder has images, a folder of normal images, or a training split."""
-    return bool((folder / "train").is_dir() or _normal_folder(folder) or images(folder))
+    """Return whether a folder has images, a folder of normal images, or a split."""
+    return is_split(folder) or bool(normal_folders(folder) or images(folder))
 
 
-def _category(category: Path) -> list[Sample]:
-    name = category.resolve().name
-    split = (category / "train").is_dir()
-    source, tested = (category / "train", category / "test") if split else (category, category)
-    normal = images(_normal_folder(source) or source)
-    if not normal:
+def is_split(folder: Path) -> bool:
+    """Return whether a category has a training or a test split."""
+    return bool(named(folder, "train", "test"))
+
+
+def _category(category: Path, *, for_test: bool) -> list[Sample]:
+    name, (train, test) = name_of(category), _normal(category)
+    tested = [each for place in _tested(category) for each in folders(place)]
+    defects = [folder for folder in tested if _is_defect(folder.name)]
+    masks = masks_of(category, defects)
+    defective = [(image, folder.name) for folder in defects for image in images(folder)]
+    if for_test:
+        if not (test or is_split(category)):
+            train, test = [], train
+    elif not train:
         raise InputError(
-            f"'{category}' has no normal images to train on. Put them in '{source / NORMAL}'."
+            f"'{category}' has no normal images to train on. Put them in "
+            f"'{category / ('train/good' if is_split(category) else NORMAL)}'."
         )
-    normal_test: list[Path] = []
-    defective: list[Sample] = []
-    for folder in folders(tested):
-        if folder.name.lower() in NORMAL_NAMES:
-            normal_test += images(folder) if split else []
-        elif folder.name.lower() not in {"train", "test", *MASK_NAMES}:
-            mask: dict[str, Path] = {}
-            for place in MASK_NAMES:
-                mask |= masks(category / place) | masks(category / place / folder.name)
-            defective += [
-                Sample(path, mask.get(path.stem), name, folder.name, "test")
-                for path in images(folder)
-            ]
-    if defective and not normal_test:
-        by_checksum = sorted(normal, key=lambda path: (zlib.crc32(path.name.encode()), path.name))
-        normal_test = sorted(by_checksum[: len(normal) // HELD_OUT])
-        normal = sorted(set(normal) - set(normal_test))
+    elif defective and not test:
+        by_checksum = sorted(train, key=lambda path: (zlib.crc32(os.fsencode(path.name)), path))
+        test = sorted(by_checksum[: len(train) // HELD_OUT])
+        train = sorted(set(train) - set(test))
     return [
-        *(Sample(path, None, name, NORMAL, "train") for path in normal),
-        *(Sample(path, None, name, NORMAL, "test") for path in normal_test),
-        *defective,
+        *(Sample(path, (), name, NORMAL, "train") for path in train),
+        *(Sample(path, (), name, NORMAL, "test") for path in test),
+        *(Sample(path, masks.get(path, ()), name, defect, "test") for path, defect in defective),
     ]
 
 
-def _normal_folder(folder: Path) -> Path | None:
-    return next((path for path in folders(folder) if path.name.lower() in NORMAL_NAMES), None)
+def _normal(category: Path) -> tuple[list[Path], list[Path]]:
+    """Return the normal training images and the normal test images of a category."""
+    if not is_split(category):
+        train = normal_folders(category, "", "train") or [category]
+        return images(*train), images(*normal_folders(category, "test"))
+    train = [g for place in named(category, "train") for g in normal_folders(place) or [place]]
+    return images(*train), images(
+        *(g for place in _tested(category) for g in normal_folders(place))
+    )
+
+
+def _tested(category: Path) -> list[Path]:
+    """Return the folders whose folders are tested."""
+    return named(category, "test") or [category]
+
+
+def _is_defect(name: str) -> bool:
+    return not (is_normal(name) or is_for_masks(name) or name.lower() in ("train", "test"))

@@ -10,21 +10,39 @@ The root is `Real-IAD`, or the folder of one resolution if there are several. Th
 that shows no defect has the label OK although its file is under NG.
 """
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict
 
-from omiad.data.layouts.listing import folders
+from omiad.data.layouts.listing import folders, is_normal
+from omiad.data.layouts.splits import read_split
 from omiad.errors import InputError
+from omiad.names import one_line
 from omiad.types import NORMAL, Sample
 
 # Source: section 3 of the data set's README. The second group is the number of the view.
 _SAMPLE = re.compile(r"([a-zA-Z][a-zA-Z0-9_]*_[0-9]{4}_[A-Z][A-Z_]*[A-Z])_C([0-9])_")
 _RESOLUTION = re.compile(r"realiad_(\d+|raw)")  # names of the image folders
 _JSONS = "realiad_jsons"  # the archive unpacks to a folder inside one of that name
-_KEYS = {"category", "anomaly_class", "image_path", "mask_path"}
+
+
+class _Meta(TypedDict):
+    prefix: str
+    normal_class: str
+
+
+class _Row(TypedDict):
+    category: str
+    anomaly_class: str
+    image_path: str
+    mask_path: str | None
+
+
+class _Split(TypedDict):
+    meta: _Meta
+    train: list[_Row]
+    test: list[_Row]
 
 
 def matches(root: Path) -> bool:
@@ -33,15 +51,16 @@ def matches(root: Path) -> bool:
     return (
         _JSONS in names
         or any(_RESOLUTION.fullmatch(name) for name in (root.resolve().name, *names))
-        or any((root / f"{name}.json").is_file() for name in names)
+        or any(path.stem in names for path in root.glob("*.json"))
     )
 
 
-def index(root: Path, *, jsons: str = _JSONS) -> list[Sample]:
+def index(root: Path, *, jsons: str = _JSONS, for_test: bool = False) -> list[Sample]:
     """List the images by category, training before test, in the order of the JSON.
 
     A sample is normal if its `anomaly_class` is the `normal_class` of the file. `sample_id` names
     the part, and `view` is the number of the camera, 1 to 5. `jsons` is the folder of the splits.
+    With `for_test` nothing changes, since the splits list no photograph that may be missing.
     """
     found = [folder for folder in folders(root) if _RESOLUTION.fullmatch(folder.name)]
     if len(found) > 1:
@@ -77,29 +96,19 @@ def _splits(root: Path, images: Path, jsons: str) -> list[Path]:
 
 def _category(path: Path, images: Path) -> Iterator[Sample]:
     parts: tuple[Literal["train", "test"], ...] = ("train", "test")
-    try:
-        split = json.loads(path.read_text())
-        folder, normal = images / split["meta"]["prefix"], split["meta"]["normal_class"]
-        rows = [(part, row) for part in parts for row in split[part]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"'{path}' is not a split of Real-IAD ({type(error).__name__}: {error}). Unpack "
-            f"realiad_jsons.zip again."
-        ) from error
-    for part, row in rows:
-        if set(row) != _KEYS:
-            raise InputError(
-                f"A row of '{part}' in '{path}' has the keys {sorted(row)} instead of "
-                f"{sorted(_KEYS)}. Unpack realiad_jsons.zip again."
-            )
-        defect = NORMAL if row["anomaly_class"] == normal else row["anomaly_class"]
+    split: _Split = read_split(path, _Split)
+    folder, normal = images / split["meta"]["prefix"], split["meta"]["normal_class"]
+    for part, row in ((each, row) for each in parts for row in split[each]):
+        name = row["anomaly_class"]
+        defect = NORMAL if name == normal or is_normal(name) else name
         if part == "train" and defect != NORMAL:
             raise InputError(
-                f"'{path}' lists the defective image '{row['image_path']}' ({defect}) for training."
-                f" Use realiad_jsons; the folders realiad_jsons_fuiad_* are for noisy training."
+                f"'{path}' lists the defective image '{one_line(row['image_path'])}' "
+                f"({one_line(defect)}) for training. Use realiad_jsons; the folders "
+                f"realiad_jsons_fuiad_* are for noisy training."
             )
         image, mask = folder / row["image_path"], row["mask_path"]
-        mask = folder / mask if defect != NORMAL and mask else None
+        masks = (folder / mask,) if defect != NORMAL and mask else ()
         match = _SAMPLE.match(image.name)
         sample_id, view = (match[1], int(match[2])) if match else (None, None)
-        yield Sample(image, mask, row["category"], defect, part, sample_id, view)
+        yield Sample(image, masks, row["category"], defect, part, sample_id, view)

@@ -13,13 +13,14 @@ Prepared trees have the layout of MVTec AD, with masks named like their images:
     <root>/visa_pytorch/<category>/train/good/...    anomalib
 """
 
-import csv
 from pathlib import Path
 from typing import Literal
 
 from omiad.data.layouts import mvtec
 from omiad.data.layouts.listing import folders
+from omiad.data.layouts.splits import read_rows
 from omiad.errors import InputError
+from omiad.names import one_line
 from omiad.types import NORMAL, Sample
 
 SPLIT = "split_csv/1cls.csv"  # the official split for training without defects
@@ -37,45 +38,43 @@ def matches(root: Path) -> bool:
     )
 
 
-def index(root: Path) -> list[Sample]:
-    """List the images by category, training before test, label, and file name."""
+def index(root: Path, *, for_test: bool = False) -> list[Sample]:
+    """List the images by category, training before test, label, and file name.
+
+    With `for_test` the training images are not needed.
+    """
     if (root / SPLIT).is_file():
-        return _original(root)
+        return _original(root, for_test=for_test)
     for name in PREPARED:
         if (root / name).is_dir():
-            return index(root / name)
+            return index(root / name, for_test=for_test)
     if any((folder / "Data").is_dir() for folder in folders(root)):
         raise InputError(
             f"'{root}' is VisA as downloaded, but '{SPLIT}' is missing. Copy the folder split_csv "
             f"from the official archive or repository (amazon-science/spot-diff)."
         )
-    return mvtec.index(root)
+    return mvtec.index(root, for_test=for_test)
 
 
-def _original(root: Path) -> list[Sample]:
+def _original(root: Path, *, for_test: bool) -> list[Sample]:
     path = root / SPLIT
-    samples: list[Sample] = []
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file)
-        if missing := [name for name in _COLUMNS if name not in (rows.fieldnames or ())]:
-            raise InputError(
-                f"'{path}' has no column {', '.join(missing)}. Copy the file from the official "
-                f"archive; its columns are {', '.join(_COLUMNS)}."
-            )
-        for row in rows:
-            split, label = row["split"], row["label"]
-            defect = _DEFECTS.get((split, label))
-            if defect is None:
-                raise InputError(
-                    f"In line {rows.line_num} of '{path}' the split is '{split}' and the label is "
-                    f"'{label}'. Expected train,normal or test,normal or test,anomaly. Copy the "
-                    f"file from the official archive."
-                )
-            mask = root / row["mask"] if row["mask"] and defect != NORMAL else None
-            part: Literal["train", "test"] = "train" if split == "train" else "test"
-            samples.append(Sample(root / row["image"], mask, row["object"], defect, part))
-    if not any(sample.split == "train" for sample in samples):
+    samples = [_sample(root, row, where) for where, row in read_rows(path, _COLUMNS)]
+    if not (for_test or any(sample.split == "train" for sample in samples)):
         raise InputError(
             f"'{path}' lists no training image. Copy the file from the official archive."
         )
     return sorted(samples, key=lambda s: (s.category, s.split == "test", s.defect, s.image.name))
+
+
+def _sample(root: Path, row: dict[str, str], where: str) -> Sample:
+    split, label = row["split"], row["label"]
+    defect = _DEFECTS.get((split, label))
+    if defect is None:
+        raise InputError(
+            f"In {where} the split is '{one_line(split)}' and the label is '{one_line(label)}'. "
+            f"Expected train,normal or test,normal or test,anomaly. Copy the file from the "
+            f"official archive."
+        )
+    masks = (root / row["mask"],) if row["mask"] and defect != NORMAL else ()
+    part: Literal["train", "test"] = "train" if split == "train" else "test"
+    return Sample(root / row["image"], masks, row["object"], defect, part)

@@ -7,9 +7,10 @@ from synthetic import write_mvtec, write_realiad
 
 from omiad.data.holdout import MIN_AREA, VISIBLE, deface, hold_out
 from omiad.data.holdout.pasting import DEFECTS, blot, find_foreground
-from omiad.data.images import load_image, load_mask
+from omiad.data.images import load_image
 from omiad.data.layouts import index_dataset
 from omiad.data.layouts.synthetic import synthesize
+from omiad.data.masks import load_mask
 from omiad.errors import InputError
 from omiad.types import Sample
 
@@ -49,7 +50,7 @@ def test_the_mask_marks_the_pixels_that_changed(products, held):
     for sample in index_dataset(held).samples:
         if sample.is_anomalous:
             changed = load_image(sample.image).astype(int)
-            mask = load_mask(sample.mask, image=sample.image)
+            mask = load_mask(sample.masks, image=sample.image)
             change = min((np.abs(changed - x).max(axis=2) for x in normal), key=np.sum)
             np.testing.assert_array_equal(change >= VISIBLE, mask)
             assert MIN_AREA <= mask.mean() < 0.5
@@ -99,7 +100,7 @@ def test_numbers_out_of_range_are_rejected(products, tmp_path, options):
 
 
 def test_an_output_that_is_not_empty_is_rejected(products):
-    with pytest.raises(InputError, match="not empty"):
+    with pytest.raises(InputError, match="not an empty folder"):
         hold_out(products, products)
 
 
@@ -112,6 +113,6 @@ def test_a_category_of_few_images_is_rejected(tmp_path):
 def test_an_image_too_small_for_a_defect_is_rejected(tmp_path):
     path = tmp_path / "dot.png"
     Image.new("RGB", (1, 1)).save(path)
-    sample = Sample(path, None, "dot", "good", "train")
+    sample = Sample(path, (), "dot", "good", "train")
     with pytest.raises(InputError, match=r"'missing' .*dot.png"):
         deface(sample, "missing", [sample], seed=0)

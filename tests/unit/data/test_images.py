@@ -1,16 +1,16 @@
 import shutil
-import struct
-import zlib
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from damaged import png_16_bit
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from omiad.data.images import ImageDataset, MaskSizeError, read_image, read_mask
+from omiad.data.images import ImageDataset, read_image
 from omiad.data.layouts.mvtec import index
+from omiad.data.masks import MaskSizeError, read_mask
 from omiad.errors import InputError, MissingInputError
 from omiad.features.reading import FileLoader
 from omiad.types import ImageBatch
@@ -58,7 +58,7 @@ def test_exif_orientation_is_applied_to_the_image_and_to_its_mask_check(tmp_path
     pixels = np.repeat(np.uint8([[255, 0]]), 8, axis=1).repeat(8, axis=0)
     Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
     Image.fromarray(pixels.T.copy()).save(tmp_path / "m.png")
-    mask = read_mask(tmp_path / "m.png", 8, image=tmp_path / "a.png")
+    mask = read_mask([tmp_path / "m.png"], 8, image=tmp_path / "a.png")
     assert mask[:4].all()
     assert not mask[4:].any()
     upright = read_image(tmp_path / "a.png", 8)
@@ -90,7 +90,7 @@ def test_every_pixel_of_a_mask_that_is_not_black_is_defective(tmp_path, mode, si
         mask.putpalette([0, 0, 0, 1, 0, 0])
     mask.convert(mode).resize((size, size), Image.Resampling.NEAREST).save(tmp_path / "m.png")
     Image.new("RGB", (size, size)).save(tmp_path / "a.png")
-    read = read_mask(tmp_path / "m.png", 8, image=tmp_path / "a.png")
+    read = read_mask([tmp_path / "m.png"], 8, image=tmp_path / "a.png")
     assert read.dtype == torch.bool
     assert np.array_equal(read.numpy(), defective)
 
@@ -99,17 +99,17 @@ def test_a_mask_of_another_size_than_its_image_is_rejected(tmp_path):
     Image.new("L", (8, 9)).save(tmp_path / "m.png")
     Image.new("RGB", (16, 12)).save(tmp_path / "a.png")
     with pytest.raises(MaskSizeError, match=r"m.png' is 8 x 9 .*a.png' is 16 x 12"):
-        read_mask(tmp_path / "m.png", 8, image=tmp_path / "a.png")
+        read_mask([tmp_path / "m.png"], 8, image=tmp_path / "a.png")
 
 
 def test_items_collate_to_an_image_batch_with_labels_from_the_index(mvtec_root):
     samples = [s for s in index(mvtec_root) if s.split == "test" and s.category == "bottle"]
-    samples.append(replace(samples[-1], mask=None))  # its pixels are unknown
+    samples.append(replace(samples[-1], masks=()))  # its pixels are unknown
     (batch,) = DataLoader(ImageDataset(samples, 16), batch_size=7)
     assert isinstance(batch, ImageBatch)
     assert batch.images.shape == (7, 3, 16, 16)
     assert batch.labels.is_anomalous.tolist() == [False] * 3 + [True] * 4
-    assert batch.labels.masks.dtype == torch.bool
+    assert batch.labels.masks.dtype == torch.uint8
     assert batch.labels.masks.flatten(1).any(1).tolist() == [False] * 3 + [True] * 3 + [False]
     assert batch.labels.has_mask.tolist() == [True] * 6 + [False]
     assert batch.labels.index.tolist() == list(range(7))
@@ -124,17 +124,25 @@ def test_an_error_in_a_worker_stays_one_sentence(mvtec_root, tmp_path):
 
 
 def test_16_bit_colour_keeps_its_high_byte(tmp_path):
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        body = kind + content
-        return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
-
-    # Pillow reads such files but does not write them (RFC 2083).
     high = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint16)
-    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in high * 256 + 7)
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0))
-    content = header + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
-    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+    (tmp_path / "a.png").write_bytes(png_16_bit(high * 256 + 7))
     assert np.array_equal(read_image(tmp_path / "a.png", 8).permute(1, 2, 0).numpy(), high)
+    with pytest.raises(InputError, match=r"a\.png' has 16-bit colour.*white_level 4095"):
+        read_image(tmp_path / "a.png", 8, white_level=4095)
+
+
+@pytest.mark.parametrize(("bits", "white_level"), [(10, 1023), (12, 4095), (16, 65_535)])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_the_white_level_of_a_camera_becomes_white(tmp_path, bits, white_level, suffix):
+    wide = (GRADIENT / 255 * white_level).round().astype(np.uint16)
+    wide[0, 0] = white_level
+    Image.fromarray(wide).save(tmp_path / f"a.{suffix}")
+    read = read_image(tmp_path / f"a.{suffix}", 8, white_level=white_level)[0].numpy()
+    assert read[0, 0] == 255
+    assert np.array_equal(read.flat[1:], GRADIENT.flat[1:])
+    wide[0, 0] = 65_535  # above the white level
+    Image.fromarray(wide).save(tmp_path / f"a.{suffix}")
+    assert read_image(tmp_path / f"a.{suffix}", 8, white_level=white_level)[0, 0, 0] == 255
 
 
 def test_the_first_of_several_pages_is_read(tmp_path):

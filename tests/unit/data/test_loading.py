@@ -30,7 +30,7 @@ def test_items_are_written_once_and_into_pinned_memory(monkeypatch):
     monkeypatch.setattr(torch, "empty", without_a_gpu)
     features, flag = torch.arange(48).reshape(2, 2, 3, 4).half(), torch.tensor([True, False])
     items = [
-        ScoringBatch(x, Labels(y, y[None], y, torch.tensor(7)))
+        ScoringBatch(x, Labels(y, y[None], y, torch.tensor(7), torch.tensor(0)))
         for x, y in zip(features, flag, strict=True)
     ]
     batch = collate(items, pinned=True)

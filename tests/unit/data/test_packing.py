@@ -8,9 +8,9 @@ from omiad.types import Sample
 
 STRANGE = ("/a/\u00fc\n.jpg", "/m/1.png")
 SAMPLES = [
-    Sample(Path("/a/0.png"), None, "nut", "good", "train"),
-    Sample(*map(Path, STRANGE), "nut", "d\u00e9faut", "test", "nut_0001_NG", 3),
-    Sample(Path("2.png"), None, "x", "bad", "test"),
+    Sample(Path("/a/0.png"), (), "nut", "good", "train"),
+    Sample(Path(STRANGE[0]), (Path(STRANGE[1]),), "nut", "d\u00e9faut", "test", "nut_0001_NG", 3),
+    Sample(Path("2.png"), (), "x", "bad", "test"),
 ]
 
 

@@ -20,7 +20,7 @@ def test_the_data_set_has_all_categories_and_defects(tmp_path):
     synthesize(tmp_path / "data", **SMALL)
     defective = [s for s in mvtec.index(tmp_path / "data") if s.is_anomalous]
     assert {(s.category, s.defect) for s in defective} == set(KINDS)
-    assert all(s.mask is not None for s in defective)
+    assert all(s.masks for s in defective)
 
 
 def test_an_image_depends_on_the_seed_but_not_on_the_number_of_others(tmp_path):
@@ -72,7 +72,7 @@ def test_impossible_requests_are_rejected(tmp_path, arguments, message):
 
 def test_a_folder_that_is_not_empty_is_rejected(tmp_path):
     (tmp_path / "mine.png").touch()
-    with pytest.raises(InputError, match="not empty"):
+    with pytest.raises(InputError, match="not an empty folder"):
         synthesize(tmp_path, **SMALL)
 
 

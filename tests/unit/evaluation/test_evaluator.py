@@ -9,7 +9,7 @@ from omiad.evaluation.options import EvaluationOptions
 from omiad.scoring import map_scale
 from omiad.types import Sample
 
-SAMPLES = [Sample(Path(f"{i}.png"), None, "a", "good", "test") for i in range(4)]
+SAMPLES = [Sample(Path(f"{i}.png"), (), "a", "good", "test") for i in range(4)]
 
 
 @pytest.mark.parametrize(

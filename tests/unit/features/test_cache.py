@@ -89,10 +89,10 @@ def test_rows_are_the_features_of_the_images_in_half_precision(build, root, extr
 
 def test_the_features_of_an_image_do_not_depend_on_the_rest_of_the_batch(root, extractor):
     images = torch.stack([read_image(path, 32) for path in images_of(root)])
-    how = Extraction(extractor, read_image, batch_size=3)
-    together = how.features(images)
-    assert torch.equal(together, torch.cat([how.features(image[None]) for image in images]))
-    assert torch.equal(how.features(images[2:7]), together[2:7])
+    together = extractor.features(images)
+    alone = torch.cat([extractor.features(image[None]) for image in images])
+    assert torch.equal(together, alone)
+    assert torch.equal(extractor.features(images[2:7]), together[2:7])
 
 
 def test_items_are_views_of_a_private_mapping_of_the_file(build):

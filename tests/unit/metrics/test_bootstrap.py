@@ -97,8 +97,8 @@ def test_means_are_those_of_each_draw() -> None:
     }
     result = means(rows)
     np.testing.assert_allclose(result["a"]["mad"], [0.0, 0.1])
-    np.testing.assert_allclose(result["mean"]["image_ap"], [0.1, 0.3])
-    np.testing.assert_allclose(result["mean"]["mad"], [0.0, 0.1])
+    np.testing.assert_allclose(result[None]["image_ap"], [0.1, 0.3])
+    np.testing.assert_allclose(result[None]["mad"], [0.0, 0.1])
     assert "mad" not in result["b"]
 
 

@@ -57,8 +57,7 @@ def test_images_are_sorted_by_index() -> None:
 def views_of(part: str | None) -> list[Sample]:
     """Return two views of a part."""
     return [
-        Sample(Path(f"{part}{view}.jpg"), None, "usb", "good", "test", part, view)
-        for view in (1, 2)
+        Sample(Path(f"{part}{view}.jpg"), (), "usb", "good", "test", part, view) for view in (1, 2)
     ]
 
 

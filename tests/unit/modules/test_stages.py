@@ -12,6 +12,7 @@ from lightning import Callback, LightningDataModule, Trainer
 from tiny import Data, Fit, amdm, same, trainer_of, weights
 
 from omiad import AMDMModule, Detector, OmiADModule
+from omiad.checkpoint import seal
 from omiad.errors import InputError
 
 
@@ -194,7 +195,7 @@ def test_impossible_settings_are_refused(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"omiad": None}, "did not write the checkpoint"),
+        ({"omiad": None}, "not a checkpoint of omiad"),
         ({"format": 1}, "another checkpoint format"),
         ({"module": "OmiADModule"}, "OmiADModule wrote .* AMDMModule"),
     ],
@@ -207,6 +208,7 @@ def test_a_checkpoint_that_does_not_belong_to_the_model_is_not_resumed(
         del checkpoint["omiad"]
     else:
         checkpoint["omiad"] |= change
+        seal(checkpoint)
     torch.save(checkpoint, tmp_path / "other.ckpt")
     trainer = trainer_of(tmp_path, 9)
     with pytest.raises(InputError, match=message):
@@ -226,6 +228,7 @@ def test_another_backbone_than_the_teachers_is_refused(
 def test_a_distilled_model_is_no_teacher(fit: Fit, tmp_path: Path, teacher: Path) -> None:
     checkpoint = torch.load(teacher, weights_only=True)
     checkpoint["omiad"]["detector"]["kind"] = "OmiAD"
+    seal(checkpoint)
     torch.save(checkpoint, tmp_path / "student.ckpt")
     with pytest.raises(InputError, match="holds an OmiAD model"):
         fit(OmiADModule(str(tmp_path / "student.ckpt")))

@@ -9,7 +9,7 @@ import torch
 from omiad.errors import InputError
 from omiad.networks import DiT, FeatureDecoder, Network, UNet, UViT, unet_tiny
 from omiad.networks.layers import ResBlock, timestep_embedding
-from omiad.networks.protocol import build_network, network_spec
+from omiad.networks.registry import build_network, network_spec, trust
 from omiad.networks.transformer import Patches, position_embedding
 
 T = torch.tensor([1])
@@ -134,13 +134,14 @@ def test_the_spec_of_a_network_is_its_public_class_and_plain_arguments() -> None
     network = UNet(**sizes, multipliers=(1, 2), attention_factors=(2,))
     arguments = {**sizes, "multipliers": [1, 2], "attention_factors": [2]}
     assert network_spec(network) == {"class_path": "omiad.networks.UNet", "init_args": arguments}
-    private = {"class_path": "omiad.networks.unet.UNet", "init_args": arguments}
-    assert type(build_network(private)) is UNet
+    assert type(build_network(network_spec(network))) is UNet
 
 
 @pytest.mark.parametrize(
     "class_path", ["omiad.networks.NoNet", "no_package.Net", "Net", "torch.nn.Linear"]
 )
 def test_a_class_path_that_is_not_a_network_is_rejected(class_path: str) -> None:
-    with pytest.raises(InputError, match=f"'{class_path}'"):
+    with pytest.raises(InputError, match=f"'{class_path}'.*--trust"):
         build_network({"class_path": class_path, "init_args": {}})
+    with pytest.raises(InputError, match=f"'{class_path}'"):
+        trust(class_path)

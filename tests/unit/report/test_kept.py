@@ -1,6 +1,8 @@
 """Which images a test keeps: the worst errors and samples of each defect, whatever the batches."""
 
+import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ ROOT = Path("root")
 def samples(num_good: int, num_bad: int, category: str = "bolt") -> list[Sample]:
     defects = ["good"] * num_good + [("hole", "dent")[i % 2] for i in range(num_bad)]
     return [
-        Sample(ROOT / category / "test" / defect / f"{i:03}.png", None, category, defect, "test")
+        Sample(ROOT / category / "test" / defect / f"{i:03}.png", (), category, defect, "test")
         for i, defect in enumerate(defects)
     ]
 
@@ -34,7 +36,7 @@ def fed(
     for index in torch.arange(len(listed)).split(size):
         maps = scores[index][:, None, None].expand(-1, side, side).clone()
         known = torch.ones(len(index), dtype=torch.bool)
-        batch = Labels(labels[index], masks[index], known, index)
+        batch = Labels(labels[index], masks[index], known, index, torch.zeros_like(index))
         gallery.add(Prediction(scores[index], maps), batch)
     return gallery
 
@@ -69,16 +71,23 @@ def test_everything_is_kept_of_few_images_and_read_back(tmp_path: Path) -> None:
     listed = samples(3, 2)
     gallery = fed(listed, torch.tensor([0, 0.25, 0.5, 1, 2]), keep=100, size=2, side=300)
     path = tmp_path / "results.gallery.npz"
-    write_gallery(path, gallery.kept, listed, root=ROOT, scale=(0.0, 1.0), references={"bolt": "r"})
+    root = tmp_path / "data"
+    listed = [replace(each, image=root / each.name(ROOT)) for each in listed]
+    for file in (root / "r.png", *(sample.image for sample in listed)):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(file.name)
+    about = {"root": root, "scale": (0.0, 1.0), "references": {"bolt": "r.png"}}
+    write_gallery(path, gallery.kept, listed, **about)  # type: ignore[arg-type]
     bolt = read_gallery(path)["bolt"]
-    assert bolt.name.tolist() == [sample.name(ROOT) for sample in listed]
+    assert bolt.name.tolist() == [sample.name(root) for sample in listed]
+    assert bolt.digest[0] == hashlib.sha256(b"000.png").hexdigest()
     assert bolt.defect.tolist() == ["good", "good", "good", "hole", "dent"]
     assert bolt.level.shape == (5, MAP_SIDE, MAP_SIDE)
     assert bolt.level[:, 0, 0].tolist() == [0, 64, 128, 255, 255]
     assert bolt.mask.shape == (5, MASK_SIDE, MASK_SIDE)
     assert bolt.mask.any((1, 2)).tolist() == [False] * 3 + [True] * 2  # one pixel of 300 x 300
-    assert bolt.reference.tolist() == ["r"]
-    assert bolt.reconstruction.shape == (5, 0, 0)
+    assert bolt.reference.tolist() == ["r.png"]
+    assert bolt.reconstruction.shape == (5, 0, 0, 3)
 
 
 def test_a_negative_number_is_refused() -> None:

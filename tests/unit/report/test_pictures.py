@@ -1,7 +1,6 @@
 """Colours, overlays, panels and pages of predictions."""
 
 import io
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,15 @@ import pytest
 from PIL import Image
 
 from omiad.errors import InputError
-from omiad.report import PredictionPage, free_page, overlay, write_gallery, write_panels
+from omiad.report import (
+    PredictionPage,
+    free_page,
+    overlay,
+    page_entry,
+    read_gallery,
+    write_gallery,
+    write_panels,
+)
 from omiad.report.kept import Kept
 from omiad.report.pictures import Album, heat, mask_picture, thumbnail
 from omiad.types import Sample
@@ -20,13 +27,12 @@ SIDE, GREEN = 32, (9, 200, 30)
 def panel_of(folder: Path, *images: Kept, reference: str = "") -> np.ndarray:
     """Return the panel of images that all show one grey photograph, on a scale from 1 to 9."""
     Image.new("RGB", (SIDE, SIDE), (120, 120, 120)).save(folder / "a.png")
-    samples = [Sample(folder / "a.png", None, "bolt", "dent", "test")] * len(images)
-    record = {"map_range": [1.0, 9.0], "model": {"image_size": SIDE}, "root": str(folder)}
-    results = folder / "results.json"
-    results.write_text(json.dumps({"protocol": "p", "categories": {}, "mean": {}, **record}))
-    write_gallery(folder / "results.gallery.npz", images, samples, root=folder, scale=(1.0, 9.0),
-                  references={"bolt": reference})  # fmt: skip
-    write_panels(results, num_images=9)
+    samples = [Sample(folder / "a.png", (), "bolt", "dent", "test")] * len(images)
+    gallery, scale = folder / "results.gallery.npz", (1.0, 9.0)
+    references = {"bolt": reference}
+    write_gallery(gallery, images, samples, root=folder, scale=scale, references=references)
+    about = {"root": folder, "scale": scale, "image_size": SIDE, "num_images": 9}
+    write_panels(folder / "panels", read_gallery(gallery), **about)  # type: ignore[arg-type]
     with Image.open(folder / "panels" / "bolt.png") as picture:
         return np.asarray(picture.convert("RGB"))
 
@@ -101,12 +107,13 @@ def test_a_page_of_predictions_keeps_the_most_anomalous(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     photograph = tmp_path / "wide.png"
     Image.new("RGB", (64, 32)).save(photograph)
-    page = PredictionPage(tmp_path, scale=(0.0, 1.0), max_megabytes=0.02)
-    for i in rng.permutation(40):
+    page = PredictionPage(tmp_path, max_megabytes=0.02)
+    for number, i in enumerate(rng.permutation(40)):
         pixels = rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)
-        page.add(f"<b>/{i}.png", path=photograph, pixels=pixels,
-                 anomaly_map=np.full((32, 32), i / 40), score=float(i))  # fmt: skip
-    text = page.write().read_text()
+        entry = page_entry(f"<b>/{i}.png", path=photograph, pixels=pixels, scale=(0.0, 1.0),
+                           anomaly_map=np.full((32, 32), i / 40), score=float(i))  # fmt: skip
+        page.add(number, entry)
+    text = page.write(num_scored=40, scale=(0.0, 1.0)).read_text()
     shown = text.count('"aspect":2.0')
     assert 3 < shown < 40
     assert f"The {shown} most anomalous of 40 photographs" in text

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.progress import track
 
 from omiad.data.images import save_image
-from omiad.data.layouts.listing import check_empty
 from omiad.data.layouts.synthetic.scenes import DEFECTS, SCENES, TEXTURES, Grid, turned
 from omiad.errors import InputError
+from omiad.files import whole_folder
+from omiad.progress import track
 from omiad.types import NORMAL
 
 VISIBLE = 8 / 255  # smallest change of a colour channel that counts as defective
@@ -38,7 +38,7 @@ def synthesize(
     The same seed gives the same files. An image does not depend on the number of images.
 
     Args:
-        root: Folder to write; must be missing or empty.
+        root: Folder to write; must be missing or empty. It appears once it is whole.
         num_train: Normal training images of each category.
         num_test_good: Normal test images of each category.
         num_test_defective: Defective test images of each category, spread over its defects.
@@ -47,11 +47,9 @@ def synthesize(
         categories: Categories to write, of board, bricks, fabric and gear.
 
     Raises:
-        InputError: If the folder is not empty, a count is below 1, the images are smaller than 16
-            pixels, or a category is unknown.
+        InputError: If the folder is not empty, another process writes it, a count is below 1, the
+            images are smaller than 16 pixels, or a category is unknown.
     """
-    root = Path(root)
-    check_empty(root)
     if min(num_train, num_test_good, num_test_defective) < 1 or image_size < 16:
         raise InputError(
             f"Every count must be at least 1 and image_size at least 16, but got num_train "
@@ -67,11 +65,13 @@ def synthesize(
         jobs += [(category, "train", None, i) for i in range(num_train)]
         jobs += [(category, "test", None, i) for i in range(num_test_good)]
         jobs += [(category, "test", defects[k], i) for i, k in shares]
-    for category, split, defect, i in track(jobs, description="synthesize"):
-        image, mask = render(category, split, i, defect=defect, image_size=image_size, seed=seed)
-        save_image(image, root / category / split / (defect or NORMAL) / f"{i:03}.png")
-        if defect is not None:
-            save_image(mask, root / category / "ground_truth" / defect / f"{i:03}_mask.png")
+    with whole_folder(Path(root)) as folder:
+        for category, split, defect, i in track(jobs, "synthesize"):
+            drawn = render(category, split, i, defect=defect, image_size=image_size, seed=seed)
+            save_image(drawn[0], folder / category / split / (defect or NORMAL) / f"{i:03}.png")
+            if defect is not None:
+                truth = folder / category / "ground_truth" / defect
+                save_image(drawn[1], truth / f"{i:03}_mask.png")
 
 
 def render(

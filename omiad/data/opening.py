@@ -1,0 +1,119 @@
+"""The one door through which image files come in: Pillow opens them, in five formats only."""
+
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+
+from omiad.errors import InputError, MissingInputError
+from omiad.files import check_regular
+from omiad.names import one_line
+
+FORMATS = {
+    "BMP": (".bmp",),
+    "JPEG": (".jpeg", ".jpg"),
+    "PNG": (".png",),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+}
+"""Formats of image files by Pillow's names, with their suffixes; the content decides, not the name.
+
+Pillow knows many more, and opens each by its content: for PostScript it starts Ghostscript.
+"""
+
+# In lower case; upper case is accepted too.
+IMAGE_SUFFIXES = frozenset(chain.from_iterable(FORMATS.values()))
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns an image upright, by its EXIF orientation."""
+
+_TWO_BYTES = re.compile(r";16[BLN]")
+"""What Pillow calls 16-bit samples in the file; `BGR;16` of BMP is 16 bits for a whole pixel."""
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[ImageFile.ImageFile]:
+    """Open an image file; whatever Pillow raises in the block becomes an InputError with the path.
+
+    Raises:
+        MissingInputError: If the file does not exist.
+        InputError: If the file is not a regular file, has none of `FORMATS`, is damaged, or has
+            more than 179 million pixels (Pillow's limit against decompression bombs).
+    """
+    check_regular(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about metadata, on which no pixel depends
+            with Image.open(path, formats=tuple(FORMATS)) as image:
+                _check_whole(image)
+                yield image
+    except InputError:
+        raise
+    except FileNotFoundError as error:
+        raise MissingInputError(
+            f"The image '{path}' is missing. Restore it, or remove it and start again."
+        ) from error
+    except Exception as error:  # a decoder raises almost anything for a damaged file
+        raise InputError(
+            f"'{path}' cannot be read as an image ({_reason(error)}). Replace the file or remove "
+            f"it."
+        ) from error
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Decode an opened image and turn it upright, as its EXIF orientation says."""
+    image.load()
+    turn = _TURNS.get(orientation(image))
+    return image if turn is None else image.transpose(turn)
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Return the width and height of an opened image after its EXIF rotation."""
+    # Pillow itself turns TIFF, and gives the size after it.
+    is_turned = image.format != "TIFF" and orientation(image) >= 5
+    return image.size[::-1] if is_turned else image.size
+
+
+def orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation of an opened image; 1, upright, if the entry is damaged."""
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # other viewers ignore damaged metadata too
+        return 1
+    return int(value) if value in _TURNS.keys() | {1} else 1
+
+
+def has_wide_colour(image: ImageFile.ImageFile) -> bool:
+    """Return whether an opened image has 16-bit colour, of which Pillow keeps the high bytes.
+
+    Ask before the image is decoded.
+    """
+    stored = " ".join(str(tile[3]) for tile in image.tile[:1])
+    return not image.mode.startswith("I") and bool(_TWO_BYTES.search(stored))
+
+
+def _check_whole(image: ImageFile.ImageFile) -> None:
+    """Refuse an image with missing strips or tiles, which Pillow would show as black."""
+    boxes = [tile[1] or (0, 0, *image.size) for tile in image.tile]
+    stored = sum((right - left) * (bottom - top) for left, top, right, bottom in boxes)
+    if boxes and stored < image.width * image.height:
+        raise ValueError("a part of the image is not stored")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return f"it is damaged, or none of {', '.join(FORMATS)}"
+    words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return one_line(words) or type(error).__name__

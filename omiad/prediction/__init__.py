@@ -1,0 +1,3 @@
+"""Prediction: photographs to a table of scores, overlays and a page."""
+
+from omiad.prediction.command import predict as predict

@@ -1,0 +1,1 @@
+"""Seeded attacks on every file that omiad reads; `python -m fuzz` runs them."""

@@ -1,0 +1,1 @@
+"""Kills, signals, full disks and long runs; `python -m soak` runs them."""
