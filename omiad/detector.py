@@ -305,7 +305,12 @@ class Detector(nn.Module):
             "detector": self.spec,
         }
         state = {f"{STATE_PREFIX}{key}": value for key, value in self.state_dict().items()}
-        training = {"optimizer_states": [], "lr_schedulers": [], "loops": {}, "callbacks": {}}
+        training: dict[str, Any] = {
+            "optimizer_states": [],
+            "lr_schedulers": [],
+            "loops": {},
+            "callbacks": {},
+        }
         checkpoint = {**source, **training, CHECKPOINT_KEY: record, "state_dict": state}
         seal(checkpoint)
         write_checkpoint(path, checkpoint)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml  # a dependency of Lightning and jsonargparse
-from lightning import Trainer
+from lightning import Callback, Trainer
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
@@ -111,7 +111,7 @@ class OmiadCLI(LightningCLI):
         given = self.config[self.subcommand]
         if self.is_test:
             names = inspect.signature(Evaluation).parameters
-            callbacks = [Evaluation(**{name: given[name] for name in names})]
+            callbacks: list[Callback] = [Evaluation(**{name: given[name] for name in names})]
             kind = "test"
         else:
             callbacks = [TrainingCurves()]

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, Literal
 
 import torch
@@ -26,7 +27,6 @@ from omiad.devices import pick_device
 from omiad.errors import InputError
 from omiad.files import only_writer, write_whole
 from omiad.lightning_cli import OmiadCLI
-from omiad.networks import build_network
 from omiad.progress import duration
 from omiad.report import report
 
@@ -246,9 +246,8 @@ class Model:
         images = torch.zeros(2, 3, size, size, dtype=torch.uint8, device=self.device)
         per_image = _seconds(lambda: extractor.features(images)) / len(images)
         config = yaml.safe_load(find_configuration(CONFIGURATIONS[0]).read_text())
-        path = config["model"]["init_args"]["network"]
-        spec = {"class_path": path, "init_args": {"channels": extractor.num_channels}}
-        network = build_network(spec).to(self.device)
+        build = resolve_name(config["model"]["init_args"]["network"])
+        network = build(channels=extractor.num_channels).to(self.device)
         x = torch.randn(config["data"]["batch_size"], extractor.num_channels, grid, grid)
         x, t = x.to(self.device), torch.ones(len(x), dtype=torch.int64, device=self.device)
         per_step = _seconds(lambda: network(x, t).square().mean().backward())
