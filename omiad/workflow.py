@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 import yaml
 from torch import Tensor
-from torch.utils.data import ConcatDataset
+from torch.utils.data import ConcatDataset, Dataset
 
 from omiad.calibration import learn_products
 from omiad.configurations import find_configuration
@@ -221,9 +221,10 @@ class Model:
             fitted[sample.category].append(i)
         for i, sample in enumerate(kept, start=len(train)):
             held_out[sample.category].append(i)
-        features = [self.data.features("train"), self.data.features("calibration")]
-        both: ConcatDataset[Tensor] = ConcatDataset(features)
-        learn_products(detector, both, fitted, held_out)
+        features: Dataset[Tensor] = self.data.features("train")
+        if len(kept):
+            features = ConcatDataset([features, self.data.features("calibration")])
+        learn_products(detector, features, fitted, held_out)
         detector.save(self.path, like=source)
 
     def test(self) -> None:

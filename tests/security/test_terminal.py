@@ -14,7 +14,8 @@ from rich.table import Table
 
 from omiad.cli import COMMANDS, main
 from omiad.metrics.table import HEADINGS, figures_table
-from omiad.terminal import Console, EscapedStream, console, escaped_output, track
+from omiad.progress import track
+from omiad.terminal import Console, EscapedStream, console, escaped_output
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07\x9b31m\r\x08[new]:smile:\u202e"
 SHOWN = r"\x1b[2J\x1b]0;owned\x07\x9b31m\r\x08[new]:smile:\u202e"

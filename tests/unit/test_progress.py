@@ -39,7 +39,7 @@ def test_without_a_terminal_a_line_is_logged_every_half_minute(
 
 
 def test_tracked_items_are_the_items() -> None:
-    assert list(track("abc", "letters", 3)) == ["a", "b", "c"]
+    assert list(track("abc", "letters")) == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize(
