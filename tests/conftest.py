@@ -1,3 +1,4 @@
+import signal
 import sys
 from pathlib import Path
 
@@ -20,6 +21,12 @@ def no_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
 def one_thread() -> None:
     """Compute with one thread everywhere, in fixtures of a whole module too."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signals_arrive() -> None:
+    """Let SIGINT through, which a shell turns off for a job in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

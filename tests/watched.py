@@ -131,6 +131,7 @@ def _child(function: Callable[[], object], folder: Path, may_write: Sequence[Pat
     status = UNCAUGHT
     try:
         os.setsid()
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
         _enter(folder)
         if may_write is not None:
             seen = os.open(folder / SEEN, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
