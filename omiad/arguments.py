@@ -1,4 +1,4 @@
-"""Refuse what the parser of the command line lets through: entries of a file that are null."""
+"""Refuse what the parser of the command line lets through, or what makes it fail."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -8,6 +8,9 @@ from typing import Any, get_args, get_type_hints
 
 from omiad.errors import InputError
 from omiad.names import one_line
+
+SECTIONS = ("data", "trainer", "checkpoint")
+"""Entries of a configuration that are groups of entries."""
 
 MOST_SHOWN = 1000
 """Most characters that are shown of the message of a library, which may hold a whole file."""
@@ -32,6 +35,37 @@ def refuse_nulls(function: Callable[..., object], given: Any, *, where: str) -> 
         path = value.get("class_path") if hasattr(value, "get") else None
         if isinstance(path, str):
             refuse_nulls(_named(path), value.get("init_args"), where=entry)
+
+
+def check_structure(config: Any, *, where: str) -> None:
+    """Refuse a configuration whose sections, or arguments of a class, are no group of entries.
+
+    Args:
+        config: What a configuration file says.
+        where: The file, for the message.
+
+    Raises:
+        InputError: If a section or arguments are something else.
+    """
+    groups = {} if config is None else {"": config}
+    if isinstance(config, dict):
+        # A section may also be the path of a file with its entries.
+        groups = {n: config[n] for n in SECTIONS if not isinstance(config.get(n, ""), str)}
+    left = [("", config)]
+    while left:
+        entry, value = left.pop()
+        named = isinstance(value, dict)
+        parts = value.items() if named else enumerate(value) if isinstance(value, list) else ()
+        left += [(f"{entry}.{name}".lstrip("."), part) for name, part in parts]
+        if named and "class_path" in value and value.get("init_args") is not None:
+            groups[f"{entry}.init_args"] = value["init_args"]
+    for name, group in groups.items():
+        if not isinstance(group, dict):
+            entry = f": {one_line(name)[:80]}" if name else ""
+            raise InputError(
+                f"{where}{entry} is a {type(group).__name__}, not a group of entries. Correct the "
+                f"file."
+            )
 
 
 def cropped(message: object) -> str:

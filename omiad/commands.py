@@ -15,7 +15,7 @@ from jsonargparse import ArgumentParser
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from rich.logging import RichHandler
 
-from omiad.arguments import cropped
+from omiad.arguments import check_structure, cropped
 from omiad.configurations import find_configuration
 from omiad.data.check import check
 from omiad.errors import InputError
@@ -121,7 +121,7 @@ def configurations_first(command: str, options: Sequence[str]) -> list[str]:
     given, others = parser.parse_known_args(options)
     files = [find_configuration(name) for name in given.config]
     for file in files:
-        read_config(file)  # for its message about a file that is no YAML
+        check_structure(read_config(file), where=f"'{file}'")
     return [*(f"--config={file}" for file in files), *others]
 
 

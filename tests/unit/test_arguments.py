@@ -7,7 +7,7 @@ import pytest
 from lightning import Trainer
 
 from omiad import AMDMModule, FeatureDataModule
-from omiad.arguments import MOST_SHOWN, cropped, refuse_nulls
+from omiad.arguments import MOST_SHOWN, check_structure, cropped, refuse_nulls
 from omiad.caching import build_cache
 from omiad.cli import main
 from omiad.errors import InputError
@@ -34,6 +34,26 @@ def test_null_stays_what_a_parameter_may_be():
     refuse_nulls(Trainer, {"max_epochs": None}, where="trainer")
     refuse_nulls(partial, {"unknown": None, "x": {"class_path": "no.such"}}, where="x")
     refuse_nulls(Trainer, None, where="trainer")
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ([], "x.yaml is a list"),
+        ({"data": 0.5}, "x.yaml: data is a float"),
+        ({"trainer": None}, "x.yaml: trainer is a NoneType"),
+        ({"model": {"class_path": "y", "init_args": 5}}, "x.yaml: model.init_args is a int"),
+    ],
+)
+def test_a_part_of_a_configuration_that_is_no_group_is_named(config, named):
+    with pytest.raises(InputError, match=rf"{named}, not a group of entries"):
+        check_structure(config, where="x.yaml")
+
+
+def test_a_section_may_lie_in_a_file_and_a_class_has_no_arguments():
+    check_structure(None, where="x.yaml")
+    model = {"class_path": "y", "init_args": None}
+    check_structure({"data": "data.yaml", "trainer": {}, "model": model}, where="x.yaml")
 
 
 def test_the_message_of_a_library_is_cropped():
