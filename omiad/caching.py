@@ -12,6 +12,7 @@ from typing import Any
 
 from jsonargparse import ActionConfigFile, ArgumentParser  # type: ignore[attr-defined]
 
+from omiad.arguments import refuse_nulls
 from omiad.data import FeatureDataModule
 from omiad.devices import pick_device
 from omiad.errors import InputError, MissingInputError
@@ -46,7 +47,7 @@ not fit on the disk.
 
 def build_cache(args: Sequence[str]) -> None:
     """Run `omiad cache build` with its options."""
-    parser = ArgumentParser(prog="omiad cache build", description=_BUILD_HELP)
+    parser = ArgumentParser(prog="omiad cache build", description=_BUILD_HELP, exit_on_error=False)
     parser.add_argument("--config", action=ActionConfigFile)
     parser.add_class_arguments(FeatureDataModule, "data", skip={"seed"})
     parser.add_argument("--seed_everything", type=int, default=0, help="Seed of random weights.")
@@ -55,6 +56,7 @@ def build_cache(args: Sequence[str]) -> None:
     for name in ("model", "checkpoint", "run_dir", "ckpt_path"):  # of a run, not of its features
         parser.add_argument(f"--{name}", type=Any, default=None, help="Ignored.")
     config = parser.parse_args(list(args))
+    refuse_nulls(FeatureDataModule, config.data, where="data")
     data = FeatureDataModule(**vars(config.data), seed=config.seed_everything)
     extractor = data.build_extractor((config.trainer or {}).get("precision"))
     data.use_extractor(extractor.to(pick_device(config.device)))

@@ -15,12 +15,14 @@ from jsonargparse import ArgumentParser
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from rich.logging import RichHandler
 
+from omiad.arguments import check_structure, cropped
 from omiad.configurations import find_configuration
 from omiad.data.check import check
 from omiad.errors import InputError
 from omiad.help import about, meanings, print_help
 from omiad.interrupts import is_lost_process
 from omiad.lightning_cli import OmiadCLI
+from omiad.settings import read_config
 from omiad.terminal import OneLine, console, escaped_output
 
 OWN_PARSER = ("fit", "test", "data check", "cache build")
@@ -43,9 +45,9 @@ IGNORED_WARNINGS = (
 def run(name: str, options: Sequence[str], *, target: str) -> None:
     """Run the function of a command; a known error of a library becomes one sentence."""
     function = resolve_name(f"omiad.{target}")
-    options = configurations_first(name, options)
-    with escaped_output(), known_errors():
+    with escaped_output(), known_errors(name):
         configure_output()
+        options = configurations_first(name, options)
         if name in OWN_PARSER:
             function(options)
         else:
@@ -53,8 +55,11 @@ def run(name: str, options: Sequence[str], *, target: str) -> None:
 
 
 @contextmanager
-def known_errors() -> Iterator[None]:
+def known_errors(command: str) -> Iterator[None]:
     """Turn errors of libraries that mean a fault of the input or of the machine into sentences.
+
+    Args:
+        command: The command that runs, for the message.
 
     Raises:
         InputError: If one of these errors was raised.
@@ -63,6 +68,10 @@ def known_errors() -> Iterator[None]:
         yield
     except InputError:
         raise
+    except argparse.ArgumentError as error:
+        raise InputError(
+            f"{cropped(error)}\n`omiad {command} --help` explains every option."
+        ) from error
     except MisconfigurationException as error:  # Lightning: no such device, strategy, precision
         raise InputError(
             f"{' '.join(str(error).split())} Check the --trainer options; --trainer.accelerator "
@@ -110,7 +119,10 @@ def configurations_first(command: str, options: Sequence[str]) -> list[str]:
     parser = argparse.ArgumentParser(f"omiad {command}", add_help=False, allow_abbrev=False)
     parser.add_argument("-c", "--config", action="append", default=[])
     given, others = parser.parse_known_args(options)
-    return [*(f"--config={find_configuration(name)}" for name in given.config), *others]
+    files = [find_configuration(name) for name in given.config]
+    for file in files:
+        check_structure(read_config(file), where=f"'{file}'")
+    return [*(f"--config={file}" for file in files), *others]
 
 
 def parse(name: str, function: Callable[..., object], options: Sequence[str]) -> dict[str, Any]:
@@ -118,7 +130,7 @@ def parse(name: str, function: Callable[..., object], options: Sequence[str]) ->
 
     A parameter of type list[str] takes one word or more, and without `--name` if it has no default.
     """
-    parser = ArgumentParser(prog=f"omiad {name}", description=about(function))
+    parser = ArgumentParser(prog=f"omiad {name}", description=about(function), exit_on_error=False)
     hints, parameters = get_type_hints(function), inspect.signature(function).parameters
     lists = [each for each in parameters if hints[each] in (list[str], list[str] | None)]
     for each in lists:
@@ -143,7 +155,7 @@ test = partial(_train_or_test, "test")
 
 def check_data(options: Sequence[str]) -> None:
     """Run `check` with the option names of `omiad fit`; exit with 1 if the data has errors."""
-    parser = ArgumentParser(prog="omiad data check", description=about(check))
+    parser = ArgumentParser(prog="omiad data check", description=about(check), exit_on_error=False)
     parser.add_function_arguments(check, "data", as_group=False, as_positional=False, skip={"json"})
     parser.add_argument("--json", action="store_true", help="Print one JSON object.")
     config = parser.parse_args(list(options))

@@ -13,6 +13,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 
+from omiad.arguments import cropped, refuse_nulls
 from omiad.callbacks import Evaluation, LastCheckpoint, RunProgress, TrainingCurves
 from omiad.data import FeatureDataModule
 from omiad.errors import InputError
@@ -31,6 +32,9 @@ RUN = {
     "seed_everything": ("Seed of initial weights, noise and data order", "0"),
 }
 """What the options of a run mean, and their defaults."""
+
+UNFIT = "Does not validate against any of the Union subtypes"
+"""How the message of jsonargparse begins if an argument does not fit the class that it is for."""
 
 _LOAD = DetectionModule.load  # jsonargparse wants the same object for every parser
 
@@ -78,7 +82,10 @@ class OmiadCLI(LightningCLI):
                     "log_every_n_steps": 10,
                 },
                 seed_everything_default=0,
-                parser_kwargs={command: {"description": TEST_HELP if self.is_test else FIT_HELP}},
+                parser_kwargs={
+                    "exit_on_error": False,
+                    command: {"description": TEST_HELP if self.is_test else FIT_HELP},
+                },
                 args=[command, *first, *options],
                 auto_configure_optimizers=False,
             )
@@ -105,6 +112,25 @@ class OmiadCLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: the checkpoint's configuration was given before parsing."""
+
+    def instantiate_classes(self) -> None:
+        """Build model, data and trainer; refuse what the parser lets through.
+
+        Raises:
+            InputError: If an entry is null that must have a value, or does not fit its class.
+        """
+        given = self.config[self.subcommand]
+        refuse_nulls(FeatureDataModule, given["data"], where="data")
+        refuse_nulls(Trainer, given["trainer"], where="trainer")
+        refuse_nulls(OmiadCLI, {"model": given["model"]}, where=str(self.subcommand))
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            if isinstance(error, InputError) or not str(error).startswith(UNFIT):
+                raise
+            raise InputError(
+                f"{cropped(error)}\nCorrect this part of the configuration."
+            ) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Give the trainer its run folder, logger and callbacks."""

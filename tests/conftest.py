@@ -24,8 +24,8 @@ def one_thread() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def answered_interrupts() -> None:
-    """Answer SIGINT, which a shell ignores for what it starts in the background."""
+def signals_arrive() -> None:
+    """Let SIGINT through, which a shell turns off for a job in the background."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

@@ -33,18 +33,24 @@ CONNECTS = ("socket.connect", "socket.getaddrinfo", "urllib.Request")
 STUBS = "import sys, json; print(json.dumps(sys.path))"
 """What jsonargparse's search for type stubs starts; an attacker cannot choose a letter of it."""
 
-CHANGES = {
-    "os.chmod": (0,),
-    "os.link": (1,),
-    "os.mkdir": (0,),
-    "os.remove": (0,),
-    "os.rename": (0, 1),
-    "os.rmdir": (0,),
-    "os.symlink": (1,),
-    "os.truncate": (0,),
-    "shutil.rmtree": (0,),
+CHANGES: dict[str, tuple[tuple[int, int | None], ...]] = {
+    "os.chmod": ((0, 2),),
+    "os.link": ((1, 3),),
+    "os.mkdir": ((0, 2),),
+    "os.remove": ((0, 1),),
+    "os.rename": ((0, 2), (1, 3)),
+    "os.rmdir": ((0, 1),),
+    "os.symlink": ((1, 2),),
+    "os.truncate": ((0, None),),
+    "shutil.rmtree": ((0, 1),),
 }
-"""Audit events that change a path, and the positions of the path among their arguments."""
+"""Audit events that change a path: where among their arguments the path and its folder are.
+
+The folder is the descriptor of an open one, or -1 or None for the working folder.
+"""
+
+FOLLOWING = ("os.chmod", "os.truncate")
+"""Those of them that change what a link leads to; the others change the link itself."""
 
 CANARY_MODULES = ("this", "antigravity")
 """Modules that only an attack imports."""
@@ -125,6 +131,7 @@ def _child(function: Callable[[], object], folder: Path, may_write: Sequence[Pat
     status = UNCAUGHT
     try:
         os.setsid()
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
         _enter(folder)
         if may_write is not None:
             seen = os.open(folder / SEEN, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -179,10 +186,13 @@ def _hook(may_write: Sequence[str], seen: int) -> Callable[[str, tuple[Any, ...]
         text = " ".join(str(word)[:300] for word in words)
         os.write(seen, text.encode(errors="backslashreplace").replace(b"\n", b" ") + b"\n")
 
-    def is_outside(path: object) -> bool:
+    def is_outside(path: object, folder: object = None, *, follows: bool = True) -> bool:
         if isinstance(path, int) or path is None:
             return False
-        full = os.path.realpath(os.fsdecode(path))  # type: ignore[arg-type]
+        inside = f"/proc/self/fd/{folder}" if isinstance(folder, int) and folder >= 0 else ""
+        full = os.path.join(inside, os.fsdecode(path))  # type: ignore[arg-type]
+        above, name = os.path.split(full.rstrip("/"))
+        full = os.path.realpath(full) if follows else f"{os.path.realpath(above)}/{name}"
         return not f"{full}/".startswith(roots)
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
@@ -206,8 +216,9 @@ def _hook(may_write: Sequence[str], seen: int) -> Callable[[str, tuple[Any, ...]
                 ):
                     note("read outside:", path)
             elif event in CHANGES:
-                for position in CHANGES[event]:
-                    if is_outside(args[position]):
+                for position, folder in CHANGES[event]:
+                    inside = None if folder is None else args[folder]
+                    if is_outside(args[position], inside, follows=event in FOLLOWING):
                         note("changed outside:", event, args[position])
         finally:
             is_noting = False

@@ -33,6 +33,10 @@ _PRECISIONS: dict[str, Precision] = {"bf16-mixed": "bfloat16", "16-mixed": "floa
 """The extractor's precision by that of a trainer; float32 for all others."""
 
 
+MOST_IMAGES, MOST_WORKERS, LARGEST_SEED = 1_000_000, 1024, 2**32 - 1
+"""Largest batch, number of processes, and seed (Lightning knows no larger seed)."""
+
+
 class FeatureDataModule(LightningDataModule):
     """Photographs of all categories, as features of a frozen backbone.
 
@@ -100,11 +104,15 @@ class FeatureDataModule(LightningDataModule):
         super().__init__()
         # Not to the logger: the model logs its own seed, and Lightning allows each name once.
         self.save_hyperparameters(logger=False)
-        if batch_size < 1 or num_workers < 0 or seed < 0:
-            raise InputError(
-                f"--data.batch_size must be at least 1, --data.num_workers and --data.seed at "
-                f"least 0, but got {batch_size}, {num_workers} and {seed}."
-            )
+        for name, value, least, most in (
+            ("batch_size", batch_size, 1, MOST_IMAGES),
+            ("num_workers", num_workers, 0, MOST_WORKERS),
+            ("seed", seed, 0, LARGEST_SEED),
+        ):
+            if not least <= value <= most:
+                raise InputError(
+                    f"--data.{name} must lie in {least}..{most}, but got {value}. Change the value."
+                )
         self.root = Path(root).expanduser()
         self.image_size, self.white_level = image_size, white_level
         if not 0 <= calibration_share < 1:

@@ -1,6 +1,9 @@
 """The one door through which image files come in: Pillow opens them, in five formats only."""
 
+import os
 import re
+import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +42,9 @@ _TURNS = {
 }
 """What turns an image upright, by its EXIF orientation."""
 
+STDERR = 2
+_DESCRIPTORS = threading.Lock()  # of two threads, one would restore what the other one put there
+
 _TWO_BYTES = re.compile(r";16[BLN]")
 """What Pillow calls 16-bit samples in the file; `BGR;16` of BMP is 16 bits for a whole pixel."""
 
@@ -72,9 +78,27 @@ def opened(path: Path) -> Iterator[ImageFile.ImageFile]:
         ) from error
 
 
+def load(image: Image.Image) -> None:
+    """Decode an opened image; libtiff's own lines about a damaged file do not reach the terminal.
+
+    libtiff writes to file descriptor 2. The error that Pillow raises is the message that counts.
+    """
+    if image.format != "TIFF" or sys.stderr is None:
+        image.load()
+        return
+    with _DESCRIPTORS, open(os.devnull, "wb") as nothing:
+        before = os.dup(STDERR)
+        os.dup2(nothing.fileno(), STDERR)
+        try:
+            image.load()
+        finally:
+            os.dup2(before, STDERR)
+            os.close(before)
+
+
 def upright(image: Image.Image) -> Image.Image:
     """Decode an opened image and turn it upright, as its EXIF orientation says."""
-    image.load()
+    load(image)
     turn = _TURNS.get(orientation(image))
     return image if turn is None else image.transpose(turn)
 

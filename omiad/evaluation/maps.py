@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from omiad.arrays import HIGHEST, read_array
-from omiad.data.opening import opened
+from omiad.data.opening import load, opened
 from omiad.errors import BROKEN_ARCHIVE, InputError, MissingInputError
 from omiad.files import full_disk_named, whole_file
 from omiad.metrics import Results
@@ -89,7 +89,7 @@ def _read_array(path: Path) -> NDArray[Any]:
                 raise ValueError("its numbers are colours of a palette, not scores")
             if image.width * image.height * 4 > _LARGEST:
                 raise ValueError(f"{image.width} x {image.height} pixels are too many")
-            image.load()  # numpy would hide an error
+            load(image)  # numpy would hide an error
             arrays = [np.array(image)] * getattr(image, "n_frames", 1)
     except InputError:
         raise

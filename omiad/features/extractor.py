@@ -17,6 +17,9 @@ from omiad.features.packages import packaged_weights
 WHITE_LEVEL = 65_535
 """Brightest value of a 16-bit photograph, unless its camera has fewer bits."""
 
+LARGEST = 16_384
+"""Largest side of images in pixels, and of the grid in cells."""
+
 Precision = Literal["float32", "bfloat16", "float16"]
 
 Grid = Literal["uniad", "average", "patchcore"]
@@ -73,9 +76,10 @@ class FeatureExtractor(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if min(image_size, feature_size) < 1 or (stages is not None and not stages):
+        is_sized = 1 <= min(image_size, feature_size) <= max(image_size, feature_size) <= LARGEST
+        if not is_sized or (stages is not None and not stages):
             raise InputError(
-                f"The extractor needs sizes of at least 1 and at least one stage, but got "
+                f"The extractor needs sizes in 1..{LARGEST} and at least one stage, but got "
                 f"image_size {image_size}, feature_size {feature_size} and stages "
                 f"{'default' if stages is None else list(stages)}."
             )

@@ -6,6 +6,7 @@ They are the record of the cache, the lines of its index, and what the last run 
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
@@ -18,6 +19,9 @@ from omiad.schema import conform
 logger = logging.getLogger(__name__)
 
 _CRC_BITS = 32
+
+LARGEST_ROW = 1 << 40
+"""No features of one image have more values."""
 
 
 class Entry(NamedTuple):
@@ -64,8 +68,9 @@ def read_record(path: Path) -> Record:
         InputError: If it is damaged.
     """
     record: Record = _read(path, Record)
-    if len(record["shape"]) != len("chw") or min(record["shape"]) < 1:
-        raise InputError(f"'{path}' is damaged: its shape is {record['shape']}. {_fix(path)}")
+    shape = record["shape"]
+    if len(shape) != len("chw") or min(shape) < 1 or math.prod(shape) > LARGEST_ROW:
+        raise InputError(f"'{path}' is damaged: its shape is {_shown(shape)}. {_fix(path)}")
     return record
 
 
@@ -115,6 +120,11 @@ def _read(path: Path, kind: Any) -> Any:
     except (ValueError, RecursionError) as error:
         raise InputError(f"'{path}' is damaged: it is not JSON. {_fix(path)}") from error
     return conform(value, kind, where=f"'{path}'", fix=_fix(path))
+
+
+def _shown(shape: Sequence[int]) -> str:
+    text = str(shape)
+    return text if len(text) < 60 else f"{text[:60]}..."
 
 
 def _fix(path: Path) -> str:

@@ -9,10 +9,16 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
+from omiad.errors import InputError
+from omiad.names import one_line
+from omiad.schema import conform
+
 if TYPE_CHECKING:
     from omiad.modules.omiad import OmiADModule
 
 logger = logging.getLogger(__name__)
+
+MOST_TIMESTEPS = 1_000_000
 
 
 class DistillationDiagnostics(Callback):
@@ -33,10 +39,23 @@ class DistillationDiagnostics(Callback):
         return {name: (bands.last, bands.sums) for name, bands in self._bands.items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on gathering where a run was interrupted."""
+        """Go on gathering where a run was interrupted.
+
+        Raises:
+            InputError: If a checkpoint holds something else than `state_dict` returns.
+        """
+        where = "The checkpoint: callbacks.DistillationDiagnostics"
+        conform(state_dict, dict[str, tuple[int, Tensor]], where=where)
         for name, (last, sums) in state_dict.items():
-            self._bands[name] = TimestepBands(last)
-            self._bands[name].sums = sums
+            bands = TimestepBands(last)
+            is_like = sums.shape == bands.sums.shape and sums.dtype == bands.sums.dtype
+            if not (is_like and sums.isfinite().all() and 1 <= last <= MOST_TIMESTEPS):
+                raise InputError(
+                    f"{where}.{one_line(name[:80])} holds no sums over bands of timesteps. The "
+                    f"file is damaged; give another checkpoint."
+                )
+            bands.sums = sums
+            self._bands[name] = bands
 
     def on_before_backward(
         self, trainer: Trainer, pl_module: LightningModule, loss: Tensor

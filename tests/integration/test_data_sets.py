@@ -35,8 +35,8 @@ NETWORK = [
 @pytest.mark.parametrize(
     ("name", "write", "categories"),
     [
-        ("visa", write_visa, {"candle", "pcb1"}),
         ("realiad", write_realiad, {"audiojack", "bottle_cap"}),
+        pytest.param("visa", write_visa, {"candle", "pcb1"}, marks=pytest.mark.slow),
         # Other tests of the command line go through this layout.
         pytest.param("mvtec", write_mvtec, {"bottle", "cable"}, marks=pytest.mark.slow),
         pytest.param("mpdd", write_mpdd, MPDD, marks=pytest.mark.slow),

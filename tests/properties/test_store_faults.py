@@ -62,7 +62,7 @@ def assert_finished(cache_dir: Path, root: Path, reference: FeatureCache, log: P
     assert opened(log) <= NUM_IMAGES + BATCH_SIZE
 
 
-@pytest.mark.parametrize("step", [9, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [29, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_build_survives_a_kill_between_any_two_changes_of_a_file(root, reference, tmp_path, step):
     for die_at in range(0, 10_000, step):
         cache_dir, log = tmp_path / f"at{die_at}", tmp_path / f"at{die_at}.log"

@@ -21,6 +21,12 @@ from omiad.features.identity import stamp_of
 from omiad.features.store import FeatureStore, stores
 
 DAMAGE = [b"", b"{", b"[]", b"null", b"[" * 100_000, b"\xff\xfe", b'{"root": 1}', b"{}"]
+HUGE = {
+    "root": "x",
+    "made_of": {"backbone": "x", "precision": "float32", "image_size": 8},
+    "shape": [2**63, 2**63, 1],
+}
+DAMAGE.append(json.dumps(HUGE).encode())
 
 
 @pytest.fixture(scope="module")

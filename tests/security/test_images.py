@@ -122,6 +122,19 @@ def test_whatever_a_decoder_raises_names_the_file_in_one_printable_line(
         assert str(raised.value).isprintable()
 
 
+def test_libtiff_says_nothing_of_its_own_about_a_damaged_file(tmp_path, capfd):
+    path = tmp_path / "x.tif"
+    Image.new("RGB", (8, 8), "red").save(path, compression="tiff_adobe_deflate")
+    content = bytearray(path.read_bytes())
+    content[10] ^= 255  # in the compressed pixels
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"x\.tif' cannot be read as an image"):
+        load_image(path)
+    assert capfd.readouterr().err == ""
+    os.write(2, b"said")
+    assert capfd.readouterr().err == "said"
+
+
 @pytest.mark.parametrize("kind", ["png", "jpg", "tif", "webp"])
 @pytest.mark.parametrize("orientation", [b"\x00\x00", b"\xff\xff", b"\x00\x09", b"\x05\x05"])
 def test_a_photograph_with_a_bad_orientation_is_read_as_it_lies(tmp_path, kind, orientation):

@@ -135,10 +135,17 @@ MOMENTS = [
     ("on_train_epoch_end", 0, signal.SIGTERM),
     ("on_save_checkpoint", 0, signal.SIGTERM),  # while a checkpoint is written
 ]
+SELDOM = [("OmiAD", *MOMENTS[0]), ("OmiAD", *MOMENTS[2]), ("OmiAD", *MOMENTS[3])]
 
 
-@pytest.mark.parametrize("stage", STEPS)
-@pytest.mark.parametrize(("hook", "n", "number"), MOMENTS)
+@pytest.mark.parametrize(
+    ("stage", "hook", "n", "number"),
+    [
+        *(("AMDM", *moment) for moment in MOMENTS),
+        ("OmiAD", *MOMENTS[1]),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in SELDOM),
+    ],
+)
 def test_a_resumed_run_equals_an_uninterrupted_one_to_the_last_bit(
     runs: Runs, tmp_path: Path, stage: str, hook: str, n: int, number: int
 ) -> None:
@@ -206,7 +213,7 @@ def test_a_run_that_is_interrupted_in_its_calibration_ends_when_it_is_resumed(
     assert rows(tmp_path / "part", tmp_path / "end") == table
 
 
-@pytest.mark.parametrize("stage", STEPS)
+@pytest.mark.parametrize("stage", ["AMDM", pytest.param("OmiAD", marks=pytest.mark.slow)])
 def test_epochs_that_are_resumed_in_their_middle_see_each_image_once(
     runs: Runs, tmp_path: Path, stage: str
 ) -> None:

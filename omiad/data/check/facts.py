@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from omiad.data.images import read_image
 from omiad.data.masks import MaskSizeError, open_mask, unite
-from omiad.data.opening import has_wide_colour, opened, orientation, upright_size
+from omiad.data.opening import has_wide_colour, load, opened, orientation, upright_size
 from omiad.errors import InputError, MissingInputError
 from omiad.features.identity import content_of
 from omiad.progress import track
@@ -118,7 +118,7 @@ def _facts(sample: Sample) -> Facts:
 
 
 def _brightest(image: Image.Image) -> int:
-    image.load()  # numpy would hide an error of the decoder
+    load(image)  # numpy would hide an error of the decoder
     return int(np.asarray(image).max())
 
 

@@ -28,7 +28,18 @@ def configurations(world: World, rng: Rng, folder: Path) -> Case:
     door = pick(rng, ("print", "fit", "cache"))
     if door == "cache":
         words = f"cache build --config {INPUT}/config.yaml --data.cache_dir={OUTPUT}/cache"
-        return Case(command(f"{words} --device cpu"))
+        return Case(command(f"{words} --device cpu {_weights(path)}"))
     words = f"fit --config {INPUT}/config.yaml --run_dir {OUTPUT}/f {QUIET} --trainer.max_steps=1"
-    words += f" --data.cache_dir={OUTPUT}/cache --trainer.default_root_dir={OUTPUT}"
+    words += (
+        f" {_weights(path)} --data.cache_dir={OUTPUT}/cache --trainer.default_root_dir={OUTPUT}"
+    )
     return Case(command(f"{words} --print_config" if door == "print" else words))
+
+
+def _weights(path: Path) -> str:
+    """Return an option where a configuration lost its weights: the default would be downloaded."""
+    try:
+        data = yaml.safe_load(path.read_text())["data"]
+        return "" if isinstance(data.get("weights"), str) else "--data.weights=random"
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return "--data.weights=random"

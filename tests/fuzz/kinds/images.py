@@ -4,6 +4,7 @@ import io
 import os
 import shutil
 import struct
+import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -67,11 +68,15 @@ def encoded(rng: Rng, *, size: int | None = None) -> bytes:
         options["exif"] = _exif(rng)
     if name == "TIFF":
         options["compression"] = pick(rng, (None, "tiff_lzw", "tiff_deflate", "packbits"))
+        if "exif" in options:  # libtiff, which compresses, prints lines about strange fields
+            options["compression"] = None
     if name in ("GIF", "TIFF", "PNG", "WEBP") and rng.random() < 0.2:
         options |= {"save_all": True, "append_images": [picture.copy()]}
     buffer = io.BytesIO()
     try:
-        picture.save(buffer, name, **options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            picture.save(buffer, name, **options)
     except Exception:  # this Pillow does not write it
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, "PNG")

@@ -2,7 +2,13 @@ import pytest
 import torch
 from torch import nn
 
-from omiad.modules.diagnostics import TimestepBands, gradient_norm, parameter_distance
+from omiad.errors import InputError
+from omiad.modules.diagnostics import (
+    DistillationDiagnostics,
+    TimestepBands,
+    gradient_norm,
+    parameter_distance,
+)
 
 
 def test_each_step_falls_into_its_band() -> None:
@@ -36,3 +42,29 @@ def test_parameter_distance_is_relative() -> None:
         for p, value in zip([*a.parameters(), *b.parameters()], (6.0, 4.0, 3.0, 4.0), strict=True):
             p.fill_(value)
     assert parameter_distance(a, b) == pytest.approx(3 / 5)
+
+
+def test_diagnostics_go_on_where_a_run_was_interrupted() -> None:
+    state = {"student_error": (990, torch.ones(2, 4))}
+    diagnostics = DistillationDiagnostics()
+    diagnostics.load_state_dict(state)
+    assert diagnostics.state_dict() == state
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        [],
+        {"a": (990,)},
+        {"a": [990, torch.ones(2, 4)]},
+        {"a": ("990", torch.ones(2, 4))},
+        {"a": (0, torch.ones(2, 4))},
+        {"a": (2**63, torch.ones(2, 4))},
+        {"a": (990, torch.ones(4, 2))},
+        {"a": (990, torch.full((2, 4), torch.nan))},
+        {"a": (990, torch.ones(2, 4, dtype=torch.complex64))},
+    ],
+)
+def test_diagnostics_refuse_another_state(state: object) -> None:
+    with pytest.raises(InputError, match=r"callbacks\.DistillationDiagnostics"):
+        DistillationDiagnostics().load_state_dict(state)  # type: ignore[arg-type]

@@ -25,7 +25,11 @@ def controls(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 @pytest.mark.parametrize(
     ("name", "goal"),
-    [("InputRegression", "input"), ("DdimRegression", "ddim"), ("StronglyAnchoredAsd", "input")],
+    [
+        ("InputRegression", "input"),
+        pytest.param("DdimRegression", "ddim", marks=pytest.mark.slow),
+        pytest.param("StronglyAnchoredAsd", "input", marks=pytest.mark.slow),
+    ],
 )
 def test_a_control_moves_the_generator_alone_and_towards_its_target(
     fit: Fit, teacher: Path, controls: ModuleType, name: str, goal: str
