@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from jsonargparse import dict_to_namespace
 from lightning import Trainer
 
 from omiad import AMDMModule, FeatureDataModule
@@ -22,6 +23,7 @@ UNET = {"class_path": "omiad.networks.UNet", "init_args": {"width": None}}
         (Trainer, {"max_steps": None}, "run.max_steps"),
         (AMDMModule, {"network": UNET}, "run.network.width"),
         (AMDMModule, {"seed": None}, "run.seed"),  # of a base class
+        (AMDMModule, dict_to_namespace({"network": UNET}), "run.network.width"),
     ],
 )
 def test_an_argument_that_is_null_is_named(function, given, named):
