@@ -71,12 +71,13 @@ class Album:
         if self._is_embedded:
             return address(content)
         if not self._count:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            (self._folder / UNFINISHED).touch()
+            with files.full_disk_named(self._folder):
+                self._folder.mkdir(parents=True, exist_ok=True)
+                (self._folder / UNFINISHED).touch()
         name = f"{self._count:05}.{_kind(content)}"  # never a name from the data set
         self._count += 1
-        with files.full_disk_named(self._folder / name):
-            (self._folder / name).write_bytes(content)
+        with files.whole_file(self._folder / name, sync=False) as temporary:
+            temporary.write_bytes(content)
         return f"{FOLDER}/{name}"
 
     def finish(self) -> None:
