@@ -28,7 +28,9 @@ def refuse_nulls(function: Callable[..., object], given: Any, *, where: str) -> 
         InputError: If an argument is None and its type has no None.
     """
     hints = _hints(function)
-    for name, value in dict(given or {}).items():
+    # The items of a jsonargparse.Namespace are those of all levels; `vars` has the first alone.
+    entries = given if isinstance(given, dict) else vars(given) if given else {}
+    for name, value in entries.items():
         entry = f"{where}.{one_line(str(name))[:80]}"
         if value is None and name in hints and not _takes_none(hints[name]):
             raise InputError(f"{entry} is null. Give a value, or leave the entry out.")

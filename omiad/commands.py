@@ -74,8 +74,8 @@ def known_errors(command: str) -> Iterator[None]:
         ) from error
     except MisconfigurationException as error:  # Lightning: no such device, strategy, precision
         raise InputError(
-            f"{' '.join(str(error).split())} Check the --trainer options; --trainer.accelerator "
-            f"cpu always works."
+            f"{cropped(' '.join(str(error).split()))} Check the --trainer options; "
+            f"--trainer.accelerator cpu always works."
         ) from error
     except (MemoryError, RuntimeError) as error:
         if is_lost_process(error):

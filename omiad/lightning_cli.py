@@ -122,6 +122,8 @@ class OmiadCLI(LightningCLI):
         given = self.config[self.subcommand]
         refuse_nulls(FeatureDataModule, given["data"], where="data")
         refuse_nulls(Trainer, given["trainer"], where="trainer")
+        if not self.is_test:
+            refuse_nulls(LastCheckpoint, given["checkpoint"], where="checkpoint")
         refuse_nulls(OmiadCLI, {"model": given["model"]}, where=str(self.subcommand))
         try:
             super().instantiate_classes()
@@ -159,8 +161,8 @@ class OmiadCLI(LightningCLI):
             kwargs["logger"] = self._claims.enter_context(run_logger(given["run_dir"], kind))
         try:
             return super().instantiate_trainer(**kwargs)
-        except ValueError as error:  # Lightning: no such strategy or precision
-            raise InputError(f"{error} Check the --trainer options.") from error
+        except (ValueError, TypeError) as error:  # Lightning: no such strategy or precision
+            raise InputError(f"{cropped(error)} Check the --trainer options.") from error
 
     def before_fit(self) -> None:
         """Reject a run that cannot work, or without data, before anything is downloaded."""

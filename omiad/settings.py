@@ -44,8 +44,8 @@ OPTIMIZERS = frozenset(
 )
 """The optimisers that a checkpoint may name."""
 
-LARGEST_CONFIG = 1 << 20
-"""Bytes of the largest config.yaml that is read beside a checkpoint."""
+LARGEST_CONFIG = 1 << 18
+"""Bytes of the largest configuration; larger ones would be parsed for minutes."""
 
 
 class TrainerSettings(TypedDict, total=False):
@@ -136,7 +136,16 @@ def _strings(value: Any) -> list[str]:
 
 
 def read_config(path: Path) -> Any:
-    """Return what a configuration file says."""
+    """Return what a configuration file says.
+
+    Raises:
+        InputError: If it is no YAML, or has more than `LARGEST_CONFIG` bytes.
+    """
+    if (size := path.stat().st_size) > LARGEST_CONFIG:
+        raise InputError(
+            f"'{path}' has {size} bytes, and no configuration has more than {LARGEST_CONFIG}. Give "
+            f"the right file."
+        )
     try:
         return yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:

@@ -200,8 +200,11 @@ def pause(fit_loop: dict[str, Any], num_batches: int) -> None:
     for counter in (epochs["total"], epochs["current"]):
         completed = counter["started"] - (0 if is_epoch_over else 1)
         counter.update(ready=counter["started"], processed=completed, completed=completed)
-    if is_epoch_over:
-        batches["current"].update(dict.fromkeys(batches["current"], 0))
+    if is_epoch_over:  # what Lightning resets when it starts an epoch, but not when it resumes one
+        optimizer = fit_loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]
+        schedulers = fit_loop["epoch_loop.scheduler_progress"]
+        for progress in (batches, schedulers, optimizer["step"], optimizer["zero_grad"]):
+            progress["current"].update(dict.fromkeys(progress["current"], 0))
     batches["is_last_batch"] = False
     for loader in fit_loop["state_dict"].get("combined_loader", []):
         position = (started, 0) if is_epoch_over else (started - 1, given)

@@ -10,7 +10,7 @@ from omiad.files import only_writer
 from omiad.metrics.table import HEADINGS
 from omiad.report.images import images
 from omiad.report.page import free_page, write_page
-from omiad.report.pictures import FOLDER, MAX_MEGABYTES, Album, Where
+from omiad.report.pictures import FOLDER, MAX_MEGABYTES, Album, Where, free_folder
 from omiad.report.runs import read_runs
 from omiad.report.sections import curves, legend, results, summary
 from omiad.report.training import training
@@ -60,9 +60,8 @@ def _report(
     folder: Path, runs: list[str], root: str | None, pictures: Where, max_megabytes: float | None
 ) -> None:
     path = free_page(folder)
-    beside = folder / FOLDER
-    if pictures == "folder" and (beside.is_file() or (beside.is_dir() and any(beside.iterdir()))):
-        raise InputError(f"'{beside}' exists already. Choose another --out.")
+    if pictures == "folder":
+        free_folder(folder / FOLDER)
     megabytes = MAX_MEGABYTES[pictures] if max_megabytes is None else max_megabytes
     album = Album(folder, where=pictures, max_megabytes=megabytes)
     tested, fits = read_runs(runs, root)
@@ -89,4 +88,5 @@ def _report(
         )
     lead = ", ".join(runs)
     write_page(path, title=title, lead=lead, sections=sections, trainings=trainings, **content)
+    album.finish()
     logger.info("report: %s (%.1f MB)", path, path.stat().st_size / 1e6)

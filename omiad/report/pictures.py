@@ -29,6 +29,9 @@ MAX_MEGABYTES = {"embedded": 20.0, "folder": 200.0}
 FOLDER = "pictures"
 """Name of the folder beside the page."""
 
+UNFINISHED = ".unfinished"
+"""File in that folder that is there until the page is written."""
+
 _PALETTE = [(0, 0, 0), (255, 255, 255), (0, 229, 255), (0, 34, 51)]
 _OPACITY = bytes([0, 50, 255, 255])
 """Colours of a mask: background, defect, and a bright and a dark edge around it."""
@@ -67,12 +70,35 @@ class Album:
     def _put(self, content: bytes) -> str:
         if self._is_embedded:
             return address(content)
-        self._folder.mkdir(parents=True, exist_ok=True)
+        if not self._count:
+            with files.full_disk_named(self._folder):
+                self._folder.mkdir(parents=True, exist_ok=True)
+                (self._folder / UNFINISHED).touch()
         name = f"{self._count:05}.{_kind(content)}"  # never a name from the data set
         self._count += 1
-        with files.full_disk_named(self._folder / name):
-            (self._folder / name).write_bytes(content)
+        with files.whole_file(self._folder / name, sync=False) as temporary:
+            temporary.write_bytes(content)
         return f"{FOLDER}/{name}"
+
+    def finish(self) -> None:
+        """Say that the page of these pictures is written."""
+        (self._folder / UNFINISHED).unlink(missing_ok=True)
+
+
+def free_folder(folder: Path) -> None:
+    """Remove the pictures of a report that was killed; refuse a folder of anything else.
+
+    Raises:
+        InputError: If the folder is not empty, and no killed report left it.
+    """
+    mark = folder / UNFINISHED
+    if mark.is_file():
+        for path in folder.iterdir():
+            if path != mark:
+                path.unlink()
+        mark.unlink()
+    elif folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise InputError(f"'{folder}' exists already. Choose another --out.")
 
 
 def to_bytes(max_megabytes: float) -> float:

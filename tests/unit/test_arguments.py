@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from jsonargparse import dict_to_namespace
 from lightning import Trainer
 
 from omiad import AMDMModule, FeatureDataModule
@@ -11,6 +12,7 @@ from omiad.arguments import MOST_SHOWN, check_structure, cropped, refuse_nulls
 from omiad.caching import build_cache
 from omiad.cli import main
 from omiad.errors import InputError
+from omiad.settings import LARGEST_CONFIG, read_config
 
 UNET = {"class_path": "omiad.networks.UNet", "init_args": {"width": None}}
 
@@ -22,6 +24,7 @@ UNET = {"class_path": "omiad.networks.UNet", "init_args": {"width": None}}
         (Trainer, {"max_steps": None}, "run.max_steps"),
         (AMDMModule, {"network": UNET}, "run.network.width"),
         (AMDMModule, {"seed": None}, "run.seed"),  # of a base class
+        (AMDMModule, dict_to_namespace({"network": UNET}), "run.network.width"),
     ],
 )
 def test_an_argument_that_is_null_is_named(function, given, named):
@@ -70,6 +73,13 @@ def test_a_configuration_that_is_no_text_is_one_sentence(tmp_path: Path, capsys,
     assert "mine.yaml' is not valid YAML: 'utf-8' codec" in " ".join(
         capsys.readouterr().err.split()
     )
+
+
+def test_a_huge_configuration_is_not_parsed(tmp_path: Path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("x: " + "0" * LARGEST_CONFIG)
+    with pytest.raises(InputError, match=r"mine\.yaml' has \d+ bytes"):
+        read_config(path)
 
 
 def test_a_null_in_a_file_is_one_sentence(tmp_path: Path):

@@ -16,6 +16,7 @@ from omiad.cli import COMMANDS, main, manual
 from omiad.data import FeatureDataModule
 from omiad.help import meanings
 from omiad.modules import OmiADModule
+from omiad.terminal import console
 
 
 def test_the_public_names_are_these() -> None:
@@ -86,6 +87,7 @@ def test_the_help_of_fit_and_test_takes_at_most_100_lines(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    console()  # which keeps the width of its terminal for all tests
     monkeypatch.setenv("COLUMNS", str(width))
     main([command, "--help"])
     lines = capsys.readouterr().out.splitlines()

@@ -83,7 +83,16 @@ def structure(world: World, rng: Rng, folder: Path) -> Case:
         else:
             checkpoint = part.get("it")
     _save(checkpoint, folder)
-    return _case(world, rng, stage, folder, exact=keeps)
+    exact = keeps and _moments(checkpoint) in (None, _moments(world.checkpoints[stage]))
+    return _case(world, rng, stage, folder, exact=exact)
+
+
+def _moments(checkpoint: Any) -> list[set[Any]] | None:
+    """Return the parameters whose moments a checkpoint holds; one without a gradient has none."""
+    try:
+        return [{*each["state"]} for each in checkpoint["optimizer_states"]]
+    except (KeyError, TypeError):
+        return None
 
 
 def classes(world: World, rng: Rng, folder: Path) -> Case:

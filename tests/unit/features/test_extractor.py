@@ -166,7 +166,7 @@ def test_images_of_another_shape_or_dtype_are_refused():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        *(({name: 0}, "at least 1") for name in ("image_size", "feature_size")),
+        *(({name: 0}, r"sizes in 1\.\.\d") for name in ("image_size", "feature_size")),
         ({"stages": []}, "at least one stage"),
         ({"grid": "window"}, "grid must be one of .*'window'"),
         ({"precision": "16-mixed"}, "precision must be one of .*'16-mixed'"),

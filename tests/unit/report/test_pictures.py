@@ -18,7 +18,7 @@ from omiad.report import (
     write_panels,
 )
 from omiad.report.kept import Kept
-from omiad.report.pictures import Album, heat, mask_picture, thumbnail
+from omiad.report.pictures import Album, free_folder, heat, mask_picture, thumbnail
 from omiad.types import Sample
 
 SIDE, GREEN = 32, (9, 200, 30)
@@ -81,6 +81,20 @@ def test_an_album_is_never_larger_than_its_limit(tmp_path: Path) -> None:
     assert album.take(b"x" * 600) is None
     assert album.take(b"\x89PNG" * 75) == ["pictures/00001.png"]
     assert sum(path.stat().st_size for path in tmp_path.rglob("*.*")) == 800
+
+
+def test_the_pictures_of_a_killed_report_make_room_and_no_others_do(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    Album(tmp_path, where="folder", max_megabytes=1).take(b"\x89PNG")
+    assert {path.name for path in folder.iterdir()} == {".unfinished", "00000.png"}
+    free_folder(folder)
+    assert not any(folder.iterdir())
+    album = Album(tmp_path, where="folder", max_megabytes=1)
+    album.take(b"\x89PNG")
+    album.finish()
+    with pytest.raises(InputError, match=r"pictures' exists already"):
+        free_folder(folder)
+    assert (folder / "00000.png").is_file()
 
 
 def test_a_mask_lets_its_photograph_through() -> None:
