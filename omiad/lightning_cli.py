@@ -140,6 +140,9 @@ class OmiadCLI(LightningCLI):
         """Reject a run that cannot work, or without data, before anything is downloaded."""
         self.model.check_run(self.trainer)
         self.datamodule.samples("train")
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, LastCheckpoint):
+                callback.is_own_command = self._work is None
 
     def before_test(self) -> None:
         """Test all photographs of a folder that the checkpoint was not trained on.
