@@ -36,8 +36,8 @@ COMMANDS = {
 
 EXAMPLES = """
 examples
-  omiad fit --config configs/amdm_folder.yaml --data.root my_parts/
-  omiad fit --config configs/omiad_folder.yaml --data.root my_parts/ \\
+  omiad fit --config amdm_folder --data.root my_parts/
+  omiad fit --config omiad_folder --data.root my_parts/ \\
             --model.teacher runs/amdm/version_0/checkpoints/last.ckpt
   omiad test --ckpt_path runs/omiad/version_0/checkpoints/last.ckpt
   omiad predict --ckpt_path runs/omiad/version_0/checkpoints/last.ckpt --images photos/

@@ -121,6 +121,7 @@ def interrupt_at(step: int, stage: str, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(LastCheckpoint, "on_train_batch_end", on_train_batch_end)
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_goes_on_to_the_same_model(
     parts: Path,
     trained: Path,
@@ -148,6 +149,7 @@ def test_an_interrupted_training_goes_on_to_the_same_model(
     assert (out / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_each_step_says_once_what_it_reads_and_the_time_comes_before_training(
     parts: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
