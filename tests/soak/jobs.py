@@ -148,7 +148,7 @@ JOBS = (
     Job(
         "predict",
         lambda world, out: (
-            f"predict --ckpt_path={world.student} --images={world.data} --output={out} "
+            f"predict {world.student} {world.data} --output={out} "
             f"--batch_size=4 --device=cpu"
         ),
         _predictions,
