@@ -33,7 +33,7 @@ COMMANDS = {
     "sweep": ("paper.sweep:sweep", "train and test both stages, and print the paper's results too"),
     "table": ("paper.sweep:table", "print a table of the paper (1, 3, 12 to 15) with your results"),
     "typeset": ("paper.typeset:typeset", "write results as a table in LaTeX, Markdown or CSV"),
-    "demo": ("demo:demo", "train, distil and test on synthetic data, in a few minutes on a CPU"),
+    "demo": ("demo:demo", "train on synthetic photographs and decide, in a few minutes on a CPU"),
 }
 """Module and function of each command, and what the command does."""
 
@@ -41,11 +41,11 @@ EXAMPLES = """
 examples
   omiad train my_parts/ --out model/
   omiad predict model/model.ckpt photos/
-  omiad fit --config amdm_folder --data.root my_parts/
-  omiad fit --config omiad_folder --data.root my_parts/ \\
-            --model.teacher runs/amdm/version_0/checkpoints/last.ckpt
-  omiad test --ckpt_path runs/omiad/version_0/checkpoints/last.ckpt
-  omiad fit --ckpt_path runs/amdm/version_0/checkpoints/last.ckpt      (resumes a run)
+  omiad fit --config amdm_folder --data.root my_parts/ --run_dir amdm
+  omiad fit --config omiad_folder --data.root my_parts/ --run_dir omiad \\
+            --model.teacher amdm/checkpoints/last.ckpt
+  omiad test --ckpt_path omiad/checkpoints/last.ckpt
+  omiad fit --ckpt_path amdm/checkpoints/last.ckpt      (resumes a run)
 """
 
 

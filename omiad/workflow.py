@@ -1,9 +1,7 @@
 """`omiad train`: from photographs of good parts to a model that decides, in one command."""
 
-import json
 import logging
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +25,7 @@ from omiad.errors import InputError
 from omiad.files import only_writer, write_whole
 from omiad.forecast import expected_seconds
 from omiad.interrupts import Interrupted
+from omiad.ledger import Ledger
 from omiad.lightning_cli import OmiadCLI
 from omiad.products import FOLDS
 from omiad.progress import duration
@@ -117,21 +116,22 @@ def make(
 ) -> Path:
     """Take the steps of a model that are still to be done, and return the path of model.ckpt.
 
-    Arguments and errors are those of `train` and `Model`.
+    Arguments are those of `Model`, and errors those of `train`.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     place = folder.resolve()
     with only_writer(place.with_name(f".{place.name[:100]}.lock"), owner=folder):
+        ledger = Ledger(folder, asdict(settings))
         model = Model(folder, settings, pick_device(device), configs=configs)
         steps = (
             *(model.check, model.stage_1, model.stage_2),
             *(model.decide, model.test, model.report),
         )
-        if model.done and len(model.done) == len(steps):
+        if len(ledger.done) == len(steps):
             logger.info("'%s' is finished: nothing is left to do.", folder)
         try:
             for step in steps:
-                model.run(step)
+                ledger.run(step)
         except (KeyboardInterrupt, Interrupted):
             logger.warning("'%s' is not finished. Give the same command again to go on.", folder)
             raise
@@ -142,18 +142,13 @@ def make(
 
 
 class Model:
-    """A model that is made in a folder, one step after another; a second call skips what is done.
-
-    log/state.json holds the settings and the steps that are done.
+    """A model that is made in a folder, one step after another.
 
     Args:
         folder: The output folder.
         settings: What the model is made of.
         device: Where the model is trained and calibrated.
         configs: Configurations of stage 1 and stage 2, by name or path.
-
-    Raises:
-        InputError: If the folder holds a model with other settings, or something else.
     """
 
     def __init__(
@@ -166,40 +161,6 @@ class Model:
     ) -> None:
         self.folder, self.settings, self.device, self.configs = folder, settings, device, configs
         self.log, self.path = folder / "log", folder / "model.ckpt"
-        self._state = self.log / "state.json"
-        self.done: list[str] = self._earlier()
-
-    def _earlier(self) -> list[str]:
-        """Return the steps that earlier calls of the same command have done."""
-        if not self._state.is_file():
-            if self.folder.exists() and any(self.folder.iterdir()):
-                raise InputError(
-                    f"'{self.folder}' holds something else than a model of `omiad train`. Choose "
-                    f"another --out."
-                )
-            return []
-        try:
-            stored = json.loads(self._state.read_text())
-            before, done = dict(stored["settings"]), [str(name) for name in stored["done"]]
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"'{self._state}' is damaged. Choose another --out.") from error
-        now = asdict(self.settings)
-        if changed := [name for name in now if before.get(name) != now[name]]:
-            were = ", ".join(f"{name} {before.get(name)}, not {now[name]}" for name in changed)
-            raise InputError(
-                f"'{self.folder}' holds a model with other settings ({were}). Choose another "
-                f"--out, or give the command that began it."
-            )
-        return done
-
-    def run(self, step: Callable[[], None]) -> None:
-        """Take a step, unless it is done, and note it."""
-        if (name := step.__name__) not in self.done:
-            step()
-            self.done.append(name)
-            state = {"settings": asdict(self.settings), "done": self.done}
-            self.log.mkdir(parents=True, exist_ok=True)
-            write_whole(self._state, json.dumps(state, indent=2) + "\n")
 
     def check(self) -> None:
         """Refuse photographs with faults, or too few; say how long the model will take."""

@@ -368,7 +368,6 @@ ADER = "--protocol=ader --image_size=32"
         ("predict OMIAD configs --output=OUT", "'configs' contains no image"),
         ("predict OMIAD HOME/data --batch_size=0", "--batch_size"),
         ("predict OMIAD HOME/data --device=cuda:99", "'cuda:99'"),
-        ("demo --output=OUT/demo --configs=OUT", "No 'demo_amdm.yaml' in"),
         ("demo --output=HOME", "contains an earlier demo"),
     ],
 )
@@ -441,9 +440,12 @@ def test_the_checkpoint_of_a_module_built_in_python_is_resumed_and_tested(
 
 
 @pytest.mark.slow
-def test_the_demo_learns(tmp_path: Path) -> None:
+def test_the_demo_learns(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     torch.set_num_threads(2)
     main(["demo", f"--output={tmp_path / 'demo'}"])
+    said = " ".join(capfd.readouterr().out.split())
+    assert all(word in said for word in ("defects found", "false alarms", "model/report.html"))
+    assert (tmp_path / "demo/model/report.html").is_file()
     z_score, untrained, learned = read_json(tmp_path / "demo" / "summary.json").values()
     assert z_score["pixel_auroc"] < 0.80
     assert untrained["pixel_auroc"] < 0.75

@@ -1,4 +1,4 @@
-"""The wheel holds all that the quick start needs: it runs in an empty folder, without a checkout."""
+"""The wheel holds what the quick start needs: it runs in an empty folder, without a checkout."""
 
 import os
 import subprocess

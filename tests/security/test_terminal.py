@@ -59,7 +59,7 @@ def test_an_unknown_word_does_not_command_the_terminal(
         "sweep mvtec PATH --configs=PATH",
         "table 1 --output=PATH",
         "typeset PATH/a --table=1 --output=PATH/x.csv",
-        "demo --output=PATH --configs=PATH",
+        "demo --output=PATH",
     ],
 )
 def test_a_hostile_path_is_shown_escaped(
