@@ -128,8 +128,9 @@ class OmiadCLI(LightningCLI):
             callbacks.append(RunProgress(self._work))
         others = self._other_loggers()
         if others:
-            settings = {name: value for name, value in given.items() if name != "trainer"}
-            callbacks.append(Publication({**settings, "max_steps": trainer["max_steps"]}))
+            settings = given.as_dict()
+            kept = {name: settings[name] for name in ("seed_everything", "model", "data")}
+            callbacks.append(Publication({**kept, "max_steps": trainer["max_steps"]}))
         self.trainer_defaults["callbacks"] = callbacks
         if trainer["barebones"]:
             raise InputError(
