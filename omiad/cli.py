@@ -16,7 +16,10 @@ COMMANDS = {
     ),
     "fit": ("commands:fit", "train stage 1 (AMDM), or stage 2 (OmiAD) from a stage-1 checkpoint"),
     "test": ("commands:test", "score the test images: seven metrics, results.json, pictures"),
-    "predict": ("prediction:predict", "score photographs: a table, a heat map of each, and a page"),
+    "predict": (
+        "prediction:predict",
+        "decide about photographs: a table, heat maps, and a page",
+    ),
     "evaluate": ("evaluation:evaluate", "score the anomaly maps of any method, without a model"),
     "compare": ("evaluation:compare", "say which differences between two results.json are real"),
     "report": ("report:report", "write a page of runs: metrics, curves, and the worst mistakes"),
@@ -30,18 +33,19 @@ COMMANDS = {
     "sweep": ("paper.sweep:sweep", "train and test both stages, and print the paper's results too"),
     "table": ("paper.sweep:table", "print a table of the paper (1, 3, 12 to 15) with your results"),
     "typeset": ("paper.typeset:typeset", "write results as a table in LaTeX, Markdown or CSV"),
-    "demo": ("demo:demo", "train, distil and test on synthetic data, in a few minutes on a CPU"),
+    "demo": ("demo:demo", "train on synthetic photographs and decide, in a few minutes on a CPU"),
 }
 """Module and function of each command, and what the command does."""
 
 EXAMPLES = """
 examples
-  omiad fit --config configs/amdm_folder.yaml --data.root my_parts/
-  omiad fit --config configs/omiad_folder.yaml --data.root my_parts/ \\
-            --model.teacher runs/amdm/version_0/checkpoints/last.ckpt
-  omiad test --ckpt_path runs/omiad/version_0/checkpoints/last.ckpt
-  omiad predict --ckpt_path runs/omiad/version_0/checkpoints/last.ckpt --images photos/
-  omiad fit --ckpt_path runs/amdm/version_0/checkpoints/last.ckpt      (resumes a run)
+  omiad train my_parts/ --out model/
+  omiad predict model/model.ckpt photos/
+  omiad fit --config amdm_folder --data.root my_parts/ --run_dir amdm
+  omiad fit --config omiad_folder --data.root my_parts/ --run_dir omiad \\
+            --model.teacher amdm/checkpoints/last.ckpt
+  omiad test --ckpt_path omiad/checkpoints/last.ckpt
+  omiad fit --ckpt_path amdm/checkpoints/last.ckpt      (resumes a run)
 """
 
 

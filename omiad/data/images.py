@@ -38,8 +38,16 @@ def read_image(path: Path, size: int, *, white_level: int = WHITE_LEVEL) -> Tens
         InputError: If `opened` refuses the file, it has floating-point pixels, or it has 16-bit
             colour and a white level is given.
     """
-    resized = _read_rgb(path, white_level).resize((size, size), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous()
+    return read_photograph(path, size, white_level=white_level)[0]
+
+
+def read_photograph(
+    path: Path, size: int, *, white_level: int = WHITE_LEVEL
+) -> tuple[Tensor, tuple[int, int]]:
+    """Read a photograph like `read_image`; return its own width and height, upright, as well."""
+    image = _read_rgb(path, white_level)
+    resized = image.resize((size, size), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous(), image.size
 
 
 def load_image(path: Path, *, white_level: int = WHITE_LEVEL) -> NDArray[np.uint8]:

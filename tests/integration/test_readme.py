@@ -33,15 +33,16 @@ from synthetic import write_mvtec
 
 from omiad.cli import COMMANDS, main
 
-FIRST = typed("README.md", "Your own photographs")
+FIRST = typed("README.md", "Stages one by one")
 CHECKPOINT = "runs/my_parts/omiad/checkpoints/last.ckpt"
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder of a user who has run everything under 'Your own photographs'."""
+    """The folder of a user who has run everything under 'Stages one by one'."""
     folder = tmp_path_factory.mktemp("home")
-    (folder / "configs").symlink_to(CHECKOUT / "configs")
+    (folder / "texts").mkdir()
+    (folder / "texts" / "notes.txt").write_text("no photograph")
     write_mvtec(folder / "my_parts", np.random.default_rng(0), categories=["bolt", "washer"])
     shutil.copytree(folder / "my_parts" / "bolt" / "test", folder / "photos")
     shutil.copytree(folder / "my_parts", folder / "masks")
@@ -125,16 +126,16 @@ def test_the_readme_stays_short() -> None:
     assert len((CHECKOUT / "README.md").read_text().splitlines()) <= 250
 
 
-AMDM = "fit --config configs/amdm_folder.yaml --data.root my_parts/"
-OMIAD = "fit --config configs/omiad_folder.yaml --data.root my_parts/ --model.teacher"
+AMDM = "fit --config amdm_folder --data.root my_parts/"
+OMIAD = "fit --config omiad_folder --data.root my_parts/ --model.teacher"
 TEACHER = "runs/my_parts/amdm/checkpoints/last.ckpt"
 SMALL = f"{AMDM} {STAGE_1}"
-PREDICT = f"predict --ckpt_path {CHECKPOINT} --images photos"
+PREDICT = f"predict {CHECKPOINT} photos"
 
 LISTING = "omiad.prediction.command.find_photographs"
 
 CAUSES = {
-    "No layout fits": "data check --data.root configs",
+    "No layout fits": "data check --data.root texts",
     "pretrained weights": f"{AMDM} {TINY} --data.backbone=test_efficientnet",
     "feature cache needs": f"{SMALL} --data.cache_dir=full",
     "feature cache:": f"{SMALL} --data.cache_dir=new",
