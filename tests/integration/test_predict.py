@@ -20,6 +20,7 @@ from omiad.detector import Detector
 from omiad.inspection import Inspection
 from omiad.prediction import photographs, watching
 from omiad.prediction.journal import WATCHED
+from omiad.record import read_results
 
 
 @pytest.fixture(scope="module")
@@ -218,3 +219,28 @@ def test_without_watch_a_watched_folder_is_refused(
     with pytest.raises(SystemExit, match="2"):
         predict(model, photos, f"--output={tmp_path}/out")
     assert "already holds predictions" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_test_and_its_report_count_the_decisions(
+    model: Path, mvtec_root: Path, tmp_path: Path
+) -> None:
+    run, page = tmp_path / "run", tmp_path / "page"
+    options = ("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false")
+    main(["test", f"--ckpt_path={model}", f"--run_dir={run}", *options])
+    decided = read_results(run / "results.json")["decisions"]
+    for name in ("bottle", "cable"):
+        paths = sorted((mvtec_root / name / "test").rglob("*.png"))
+        found = inspected(model, [str(path) for path in paths], category=name)
+        defective = ["good" not in path.parts for path in paths]
+        is_found = [each.decision == "defect" for each in found]
+        (row,) = decided[name]
+        assert row["rate"] == pytest.approx(0.2)
+        assert found[0].threshold is not None
+        assert row["threshold"] == pytest.approx(found[0].threshold.image)
+        assert (row["num_good"], row["num_defective"]) == (3, 3)
+        assert row["found"] == sum(np.logical_and(is_found, defective))
+        assert row["false_alarms"] == sum(is_found) - row["found"]
+    main(["report", str(run), f"--out={page}"])
+    text = (page / "index.html").read_text()
+    assert "Decisions of" in text
+    assert f"{decided['bottle'][0]['found']} of 3" in text
