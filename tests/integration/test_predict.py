@@ -17,6 +17,7 @@ from omiad.calibration import learn_products
 from omiad.cli import main
 from omiad.data.images import read_photograph
 from omiad.detector import Detector
+from omiad.errors import InputError
 from omiad.inspection import Inspection
 from omiad.prediction import photographs, watching
 from omiad.prediction.journal import WATCHED
@@ -221,12 +222,19 @@ def test_without_watch_a_watched_folder_is_refused(
     assert "already holds predictions" in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_test_and_its_report_count_the_decisions(
-    model: Path, mvtec_root: Path, tmp_path: Path
-) -> None:
-    run, page = tmp_path / "run", tmp_path / "page"
+@pytest.fixture(scope="module")
+def run(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a test of the model."""
+    folder = tmp_path_factory.mktemp("tested") / "run"
     options = ("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false")
-    main(["test", f"--ckpt_path={model}", f"--run_dir={run}", *options])
+    main(["test", f"--ckpt_path={model}", f"--run_dir={folder}", *options])
+    return folder
+
+
+def test_a_test_and_its_report_count_the_decisions(
+    model: Path, run: Path, mvtec_root: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "page"
     decided = read_results(run / "results.json")["decisions"]
     for name in ("bottle", "cable"):
         paths = sorted((mvtec_root / name / "test").rglob("*.png"))
@@ -244,3 +252,14 @@ def test_a_test_and_its_report_count_the_decisions(
     text = (page / "index.html").read_text()
     assert "Decisions of" in text
     assert f"{decided['bottle'][0]['found']} of 3" in text
+
+
+@pytest.mark.parametrize("change", [{"found": 4}, {"false_alarms": -1}, {"rate": 1.0}])
+def test_decisions_that_cannot_be_are_refused(
+    run: Path, tmp_path: Path, change: dict[str, float]
+) -> None:
+    record = json.loads((run / "results.json").read_text())
+    record["decisions"]["bottle"][0] |= change
+    (tmp_path / "results.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match=r"results\.json.* impossible rate or number"):
+        read_results(tmp_path / "results.json")
