@@ -87,7 +87,24 @@ class Changes(TypedDict, total=False):
     upsampling: str
 
 
-class Record(TypedDict):
+class Decided(TypedDict):
+    """What the threshold of a product decides about its test images, at one false-alarm rate."""
+
+    rate: float
+    threshold: float
+    false_alarms: int
+    num_good: int
+    found: int
+    num_defective: int
+
+
+class Decisions(TypedDict, total=False):
+    """What only a test of a model with thresholds has, by the names of its products."""
+
+    decisions: dict[str, list[Decided]]
+
+
+class Record(Decisions):
     """What results.json holds; figures are fractions of 1, None where undefined.
 
     `vanished` are the numbers of masks and regions of each category that are smaller than a pixel
@@ -160,8 +177,8 @@ def _faults(record: Mapping[str, Any], path: Path) -> Iterator[str]:
         check_name(name, kind="category", where=path)
     if not categories or record["further"]["categories"].keys() != categories.keys():
         yield "it has no category, or different ones in categories and further"
-    for key in ("bounds", "notes", "vanished", "views", "intervals"):
-        table = record[key] or {}
+    for key in ("bounds", "notes", "vanished", "views", "intervals", "decisions"):
+        table = record.get(key) or {}
         table = table.get("categories", {}) if key == "intervals" else table
         if not table.keys() <= categories.keys():
             yield f"its {key} are of other categories"
@@ -171,6 +188,10 @@ def _faults(record: Mapping[str, Any], path: Path) -> Iterator[str]:
         yield "the time per image is not above 0"
     if any(part < 0 for row in record["vanished"].values() for part in row.values()):
         yield "a number of vanished masks is negative"
+    for row in (each for rows in record.get("decisions", {}).values() for each in rows):
+        counts = (row["false_alarms"], row["num_good"]), (row["found"], row["num_defective"])
+        if not 0 < row["rate"] < 1 or any(not 0 <= part <= whole for part, whole in counts):
+            yield "a decision has an impossible rate or number"
     yield from _impossible_figures(record)
     with suppress(TypeError, InputError):
         protocol_of(record)

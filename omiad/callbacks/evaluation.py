@@ -18,7 +18,7 @@ from omiad.evaluation.maps import map_stems, write_maps, write_scores
 from omiad.evaluation.options import EvaluationOptions
 from omiad.features import weights_hash
 from omiad.modules import DetectionModule
-from omiad.report import read_gallery, write_panels
+from omiad.report import decisions, read_gallery, write_panels
 from omiad.results import gallery_path
 from omiad.types import Prediction, ScoringBatch
 
@@ -100,14 +100,17 @@ class Evaluation(EvaluationOptions, Callback):
             write_maps(self._folder / "maps", files, prediction.anomaly_map)
 
     def _add(self, module: DetectionModule, prediction: Prediction, batch: ScoringBatch) -> None:
-        # The model takes its image score from the map before its own blur.
-        is_models = self.takes_model_window and self._evaluator.protocol.blur_sigma == 0
         self._evaluator.add(
             prediction.anomaly_map,
             batch.labels,
-            score=prediction.score.float() if is_models else None,
+            score=prediction.score.float() if self._takes_model_score else None,
             picture=lambda rows: module.detector.picture(batch.features[rows]),
         )
+
+    @property
+    def _takes_model_score(self) -> bool:
+        # The model takes its image score from the map before its own blur.
+        return self.takes_model_window and self._evaluator.protocol.blur_sigma == 0
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compute the figures, print the table, and write the files of the run folder."""
@@ -140,6 +143,10 @@ class Evaluation(EvaluationOptions, Callback):
         if self.save_maps:
             scores = self._folder / "scores.csv"
             write_scores(scores, self._evaluator.names, self._evaluator.results)
+        about = {}
+        if self._takes_model_score and module.detector.products.names:
+            detector, images = module.detector, self._evaluator.results.images
+            about = {"decisions": decisions(detector.products, images, detector.false_alarms)}
         self._evaluator.write(  # last: a folder with results.json is whole
             path,
             scale=(low, high),
@@ -151,6 +158,7 @@ class Evaluation(EvaluationOptions, Callback):
             weights=_weights(module.detector),
             latency=latency(self._steps),
             model=_settings(module.detector),
+            **about,
         )
 
 

@@ -31,7 +31,7 @@ def predict(
     output: str = "predictions",
     category: str | None = None,
     false_alarms: float | None = None,
-    overlays: Overlays = "flagged",
+    overlays: Overlays = "defects",
     masks: bool = False,
     maps: bool = False,
     format: Format = "csv",  # noqa: A002  the name of the option
@@ -57,8 +57,8 @@ def predict(
             the products that the model knows.
         false_alarms: Share of normal photographs that may be called defective, such as 0.01; by
             default the rate that the model was calibrated for.
-        overlays: Draw the map over the photograph, at its own size: all, none, or flagged for the
-            photographs that are not ok.
+        overlays: Which photographs get an overlay, which has the photograph's own size and outlines
+            the defects: defects, all or none. Without thresholds, defects means all.
         masks: Write the defective pixels of each photograph, at its own size, as a PNG of 0 and
             255.
         maps: Write the anomaly map of each photograph, at the model's size, as float32 .npy.

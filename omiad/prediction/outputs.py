@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from PIL import Image
@@ -12,13 +12,16 @@ from PIL import Image
 from omiad.data.images import load_image
 from omiad.errors import InputError
 from omiad.files import whole_file
-from omiad.inspection import Inspection
+from omiad.inspection import Decision, Inspection
 from omiad.prediction.journal import Row
 from omiad.prediction.photographs import Photograph
 from omiad.prediction.scorer import Scored
 from omiad.report import marked, page_entry
 
-Overlays = Literal["flagged", "all", "none"]
+Overlays = Literal["defects", "all", "none"]
+
+_DRAWN = {"defects": ("defect", "not calibrated"), "all": get_args(Decision), "none": ()}
+"""Decisions whose photographs get an overlay. The map of an unknown product has no meaning."""
 
 FOLDERS = ("overlays", "masks", "maps")
 """Folders of pictures below that of the predictions."""
@@ -35,7 +38,7 @@ class Outputs:
         folder: Folder of the predictions.
         scale: Scores of the darkest and of the brightest colour of an overlay.
         white_level: Level of the photographs' white, see `read_image`.
-        overlays: Which photographs get an overlay; flagged are those that are not ok.
+        overlays: Which photographs get an overlay.
         masks: Whether each photograph gets a mask.
         maps: Whether the anomaly map of each photograph is written.
     """
@@ -43,7 +46,7 @@ class Outputs:
     folder: Path
     scale: Sequence[float]
     white_level: int
-    overlays: Overlays = "flagged"
+    overlays: Overlays = "defects"
     masks: bool = False
     maps: bool = False
 
@@ -58,10 +61,10 @@ class Outputs:
             return row
         found = result.inspection
         stem = f"{number + 1:06}_{re.sub(r'[^0-9A-Za-z._-]', '_', photograph.path.stem)[:80]}"
-        if self.overlays == "all" or (self.overlays == "flagged" and found.decision != "ok"):
+        if found.decision in _DRAWN[self.overlays]:
             row["overlay"] = self._overlay(stem, photograph, found)
         if self.masks:
-            mask = Image.fromarray(found.mask())
+            mask = Image.fromarray(found.mask() * np.uint8(255))
             row["mask"] = self._written(f"masks/{stem}.png", lambda path: mask.save(path, "PNG"))
         if self.maps:
             row["map"] = self._written(f"maps/{stem}.npy", lambda path: _save(path, found))

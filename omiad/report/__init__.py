@@ -3,6 +3,7 @@
 from omiad.report.archive import read_gallery as read_gallery
 from omiad.report.archive import write_gallery as write_gallery
 from omiad.report.command import report as report
+from omiad.report.decisions import decisions as decisions
 from omiad.report.kept import NUM_KEPT as NUM_KEPT
 from omiad.report.kept import KeptImages as KeptImages
 from omiad.report.overlays import marked as marked

@@ -77,6 +77,7 @@ def results(runs: Sequence[TestedRun]) -> dict[str, Any]:
         "single": sorted(single, key=lambda row: row.category or ""),
         "best": best_figures(rows),
         "intervals": [_intervals(runs, ours, key) for key in ("image_auroc", "aupro")],
+        "decided": [run for run in runs if run.record.get("decisions")],
     }
 
 

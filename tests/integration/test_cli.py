@@ -384,7 +384,7 @@ def test_what_is_wrong_is_named_in_one_sentence(
     seal(later)
     torch.save(later, tmp_path / "later.ckpt")
     for word, path in (("OUT", tmp_path), ("HOME", home), ("AMDM", amdm), ("OMIAD", omiad)):
-        command = command.replace(f"={word}", f"={path}")
+        command = command.replace(f"={word}", f"={path}").replace(f" {word}", f" {path}")
     assert named in error_of(command, capsys)
     assert not any(tmp_path.rglob("results.json"))
 

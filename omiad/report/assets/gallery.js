@@ -90,7 +90,7 @@ function startGallery(data) {
       const limit = known(data.runs[i].thresholds, image.category);
       return `score ${number(score)}${limit === null ? "" : ` ${score >= limit ? "≥" : "<"} ${number(limit)}`}`;
     }
-    const limit = threshold === null ? "" : ` ${score > threshold ? ">" : "≤"} ${number(threshold)}, p ${number(p)}`;
+    const limit = threshold === null ? "" : ` ${score > threshold ? ">" : "≤"} ${number(threshold)}, p = ${Number(p.toPrecision(2))}`;
     return `score ${number(score)}${limit}`;
   }
 
@@ -103,7 +103,7 @@ function startGallery(data) {
     const map = mapLayers(image, found, overlay.checked);
     const button = element("button", { type: "button", className: "item", title: image.name },
       element("span", { className: "pair" }, stack(image, photo(image, `photograph of ${label}`), outline(image), ...boxes(image)), stack(image, ...map)),
-      element("span", { className: "what" }, mark, product, element("span", {}, verdict(image, run())), element("span", { className: "name" }, label)));
+      element("span", { className: "what" }, mark, product, element("span", { className: data.judged ? "" : "line" }, verdict(image, run())), element("span", { className: "name" }, label)));
     button.addEventListener("click", () => open(position));
     return element("li", {}, button);
   }
@@ -126,9 +126,10 @@ function startGallery(data) {
       if (!found) return pane(name, [missing("this run kept no map of it")]);
       if (found.reconstruction) pane(`${name}: reconstruction`, [picture(found.reconstruction, "reconstruction")]);
       const scale = [...document.querySelectorAll(`.scale[data-run="${i}"] > div`)].map((part) => part.cloneNode(true));
-      pane(`${name}: ${verdict(image, i)} ${MARKS[found.outcome]}`, mapLayers(image, found, false),
+      const product = found.threshold ? `, ${image.category}` : "";
+      pane(`${name}: ${verdict(image, i)} ${MARKS[found.outcome]}${product}`, mapLayers(image, found, false),
         element("div", { className: "scale" }, ...scale));
-      return pane(`${name}: overlay`, mapLayers(image, found, true));
+      return pane(`${name}: overlay`, [...mapLayers(image, found, true), ...boxes(image)]);
     });
     find("viewer-title").textContent = image.name;
     find("panes").replaceChildren(...panes);
