@@ -13,9 +13,7 @@ from torch.nn import functional as F  # noqa: N812 (the field's spelling)
 from omiad.errors import InputError
 from omiad.features.backbone import build_backbone, fill, load_weights
 from omiad.features.packages import packaged_weights
-
-WHITE_LEVEL = 65_535
-"""Brightest value of a 16-bit photograph, unless its camera has fewer bits."""
+from omiad.photographs import WHITE_LEVEL
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -47,7 +45,7 @@ class FeatureExtractor(nn.Module):
             (Roth et al. 2022, PatchCore, eq. 2).
         precision: Precision of the backbone; the weights stay float32.
         white_level: Value of 16-bit photographs that becomes white; who reads photographs for this
-            extractor takes the value from here (`omiad.data.read_image`).
+            extractor takes the value from here (`omiad.photographs.read_image`).
         seed: Seed of random weights.
 
     Attributes:

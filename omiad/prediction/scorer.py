@@ -8,10 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from omiad.data.images import read_image
 from omiad.detector import Detector
 from omiad.errors import InputError, NotFiniteError
 from omiad.files import whole_file
+from omiad.photographs import read_image
 from omiad.prediction.journal import Row
 from omiad.prediction.photographs import Photograph
 from omiad.progress import track

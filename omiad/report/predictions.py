@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from omiad.data.opening import opened, upright_size
 from omiad.errors import InputError
+from omiad.photographs.opening import opened, upright_size
 from omiad.report.page import write_page
 from omiad.report.pictures import Map, Pixels, address, map_picture, scaled, thumbnail, to_bytes
 

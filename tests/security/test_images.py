@@ -20,13 +20,13 @@ from tiny import data_of
 
 import omiad
 from omiad.data.check.facts import gather
-from omiad.data.images import load_image, read_image
 from omiad.data.layouts import index_dataset
 from omiad.data.masks import load_mask, open_mask
-from omiad.data.opening import opened
 from omiad.errors import InputError, MissingInputError
 from omiad.evaluation.maps import read_map
 from omiad.features.identity import content_of, stamp_of
+from omiad.photographs import load_image, read_image
+from omiad.photographs.opening import opened
 
 READERS = (load_image, open_mask, read_map, stamp_of, content_of)
 

@@ -1,0 +1,15 @@
+"""Photographs as the model sees them: opened, turned upright, in 8-bit RGB, and resized."""
+
+from omiad.photographs.conversion import WHITE_LEVEL, to_rgb
+from omiad.photographs.opening import IMAGE_SUFFIXES
+from omiad.photographs.reading import load_image, read_image, read_photograph, resized
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "WHITE_LEVEL",
+    "load_image",
+    "read_image",
+    "read_photograph",
+    "resized",
+    "to_rgb",
+]
