@@ -35,6 +35,14 @@ def mvtec_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def deciding(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny model.ckpt that decides, with photo.png and hole.png."""
+    from tiny import deciding  # noqa: PLC0415 (Lightning takes seconds to import)
+
+    return deciding(tmp_path_factory.mktemp("deciding")).parent
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-goldens", action="store_true", help="rewrite tests/goldens")
     parser.addoption("--weights-dir", help="folder of backbone weights in timm's naming")

@@ -13,6 +13,7 @@ from torch.nn import functional as F  # noqa: N812 (the field's spelling)
 from omiad.errors import InputError
 from omiad.features.backbone import build_backbone, fill, load_weights
 from omiad.features.packages import packaged_weights
+from omiad.features.precision import without_autocast
 from omiad.photographs import WHITE_LEVEL
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -125,6 +126,7 @@ class FeatureExtractor(nn.Module):
         """Stay in evaluation mode, whatever `mode` is."""
         return super().train(False)
 
+    @without_autocast
     def features(self, images: Tensor) -> Tensor:
         """Return the result of `forward` in float16, as training, a cache and every score use it.
 

@@ -62,7 +62,7 @@ def opened(path: Path) -> Iterator[ImageFile.ImageFile]:
                 f"The image '{path}' is missing. Restore it, or remove it and start again."
             ) from error
         with image:
-            _check_whole(image)
+            check_whole(image)
             yield image
 
 
@@ -139,6 +139,20 @@ def orientation(image: Image.Image) -> int:
     return int(value) if value in _TURNS.keys() | {1} else 1
 
 
+def check_whole(image: Image.Image) -> None:
+    """Refuse an image with missing strips or tiles, which Pillow would show as black.
+
+    Check before the image is decoded; afterwards nothing tells.
+
+    Raises:
+        ValueError: If a part is missing.
+    """
+    boxes = [tile[1] or (0, 0, *image.size) for tile in getattr(image, "tile", [])]
+    stored = sum((right - left) * (bottom - top) for left, top, right, bottom in boxes)
+    if boxes and stored < image.width * image.height:
+        raise ValueError("a part of the image is not stored")
+
+
 def has_wide_colour(image: Image.Image) -> bool:
     """Return whether an opened image has 16-bit colour, of which Pillow keeps the high bytes.
 
@@ -146,14 +160,6 @@ def has_wide_colour(image: Image.Image) -> bool:
     """
     stored = " ".join(str(tile[3]) for tile in getattr(image, "tile", [])[:1])
     return not image.mode.startswith("I") and bool(_TWO_BYTES.search(stored))
-
-
-def _check_whole(image: ImageFile.ImageFile) -> None:
-    """Refuse an image with missing strips or tiles, which Pillow would show as black."""
-    boxes = [tile[1] or (0, 0, *image.size) for tile in image.tile]
-    stored = sum((right - left) * (bottom - top) for left, top, right, bottom in boxes)
-    if boxes and stored < image.width * image.height:
-        raise ValueError("a part of the image is not stored")
 
 
 def _reason(error: Exception) -> str:
