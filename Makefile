@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO_DIR ?= runs/demo
 ROOT ?=
 SWEEPS ?= runs/sweeps
-# More arguments for a sweep, a table, the tests or the attacks, e.g. ARGS='--small true --teacher_options "--data.weights FILE"'
+# More arguments for a sweep, a table, the tests or the attacks, e.g. ARGS='--small --teacher_options "--data.weights FILE"'
 ARGS ?=
 
 .DEFAULT_GOAL := help

@@ -16,7 +16,10 @@ COMMANDS = {
     ),
     "fit": ("commands:fit", "train stage 1 (AMDM), or stage 2 (OmiAD) from a stage-1 checkpoint"),
     "test": ("commands:test", "score the test images: seven metrics, results.json, pictures"),
-    "predict": ("prediction:predict", "score photographs: a table, a heat map of each, and a page"),
+    "predict": (
+        "prediction:predict",
+        "decide about photographs: a table, heat maps, and a page",
+    ),
     "evaluate": ("evaluation:evaluate", "score the anomaly maps of any method, without a model"),
     "compare": ("evaluation:compare", "say which differences between two results.json are real"),
     "report": ("report:report", "write a page of runs: metrics, curves, and the worst mistakes"),
@@ -36,11 +39,12 @@ COMMANDS = {
 
 EXAMPLES = """
 examples
+  omiad train my_parts/ --out model/
+  omiad predict model/model.ckpt photos/
   omiad fit --config configs/amdm_folder.yaml --data.root my_parts/
   omiad fit --config configs/omiad_folder.yaml --data.root my_parts/ \\
             --model.teacher runs/amdm/version_0/checkpoints/last.ckpt
   omiad test --ckpt_path runs/omiad/version_0/checkpoints/last.ckpt
-  omiad predict --ckpt_path runs/omiad/version_0/checkpoints/last.ckpt --images photos/
   omiad fit --ckpt_path runs/amdm/version_0/checkpoints/last.ckpt      (resumes a run)
 """
 

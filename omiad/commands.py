@@ -26,7 +26,7 @@ from omiad.terminal import OneLine, console, escaped_output
 OWN_PARSER = ("fit", "test", "data check", "cache build")
 """Commands whose function takes the words of the command line."""
 
-POSITIONAL = ("train", "data holdout", "data synthesize", "sweep", "table")
+POSITIONAL = ("train", "predict", "data holdout", "data synthesize", "sweep", "table")
 """Commands that take parameters without a default by position, without `--name`."""
 
 IGNORED_WARNINGS = (
@@ -117,16 +117,20 @@ def parse(name: str, function: Callable[..., object], options: Sequence[str]) ->
     """Return a function's arguments from options named and explained as its parameters are.
 
     A parameter of type list[str] takes one word or more, and without `--name` if it has no default.
+    A parameter of type bool is turned on by `--name` alone.
     """
     parser = ArgumentParser(prog=f"omiad {name}", description=about(function))
     hints, parameters = get_type_hints(function), inspect.signature(function).parameters
     lists = [each for each in parameters if hints[each] in (list[str], list[str] | None)]
+    flags = [each for each in parameters if hints[each] is bool]
+    parser.add_function_arguments(
+        function, as_group=False, as_positional=name in POSITIONAL, skip={*lists, *flags}
+    )
+    for each in flags:
+        parser.add_argument(f"--{each}", action="store_true", help=meanings(function)[each])
     for each in lists:
         option = each if parameters[each].default is inspect.Parameter.empty else f"--{each}"
         parser.add_argument(option, nargs="+", help=meanings(function)[each])
-    parser.add_function_arguments(
-        function, as_group=False, as_positional=name in POSITIONAL, skip={*lists}
-    )
     return dict(vars(parser.instantiate_classes(parser.parse_args(list(options)))))
 
 

@@ -110,5 +110,5 @@ heat maps        {root}/omiad/test/panels
 training curves  {root}/omiad/curves.png
 checkpoint       {root}/omiad/checkpoints/last.ckpt
 
-Next: omiad predict --ckpt_path {root}/omiad/checkpoints/last.ckpt --images {root}/data/gear/test"""
+Next: omiad predict {root}/omiad/checkpoints/last.ckpt {root}/data/gear/test"""
     console().print(lines, soft_wrap=True)

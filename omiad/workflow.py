@@ -117,7 +117,7 @@ def train(
             model.run(step)
     logger.info("model: %s", model.path)
     logger.info("report: %s", folder / REPORT)
-    logger.info("next: omiad predict --ckpt_path %s --images PHOTOS", model.path)
+    logger.info("next: omiad predict %s PHOTOS", model.path)
     return model.path
 
 

@@ -174,7 +174,7 @@ def _write(world: World) -> None:
         steps, again = world.more_steps(name), f"{world.home}/resumed-{name}"
         run(f"fit --ckpt_path={path} --run_dir={again} {QUIET} --trainer.max_steps={steps}")
         out = world.home / f"scored-{name}"
-        run(f"predict --ckpt_path={path} --images={world.photographs} --output={out} --device=cpu")
+        run(f"predict {path} {world.photographs} --output={out} --device=cpu")
 
 
 def run(command: str) -> None:

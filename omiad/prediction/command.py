@@ -1,156 +1,176 @@
-"""`omiad predict`: score photographs; write a table, an overlay of each, and a page of them."""
+"""`omiad predict`: decide about photographs; write a table, overlays, and a page."""
 
-import csv
 import hashlib
 import logging
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from omiad.conformal import check_rate
 from omiad.detector import Detector
 from omiad.devices import pick_device
 from omiad.errors import MOST_NAMED, InputError
-from omiad.files import only_writer, whole_file
-from omiad.names import cell, one_line
-from omiad.prediction.journal import JOURNAL, Journal
-from omiad.prediction.photographs import Photograph, digest, find_photographs
-from omiad.prediction.scorer import OVERLAYS, Scorer
+from omiad.files import only_writer
+from omiad.inspection import Judge
+from omiad.prediction.journal import JOURNAL, WATCHED, Journal
+from omiad.prediction.outputs import FOLDERS, Outputs, Overlays
+from omiad.prediction.photographs import digest, find_photographs
+from omiad.prediction.predictions import Predictions
+from omiad.prediction.scorer import Scorer
+from omiad.prediction.table import TABLES, Format, Table
 from omiad.report import PredictionPage, free_page
 from omiad.version import __version__
 
 logger = logging.getLogger(__name__)
 
-TABLE = "predictions.csv"
-COLUMNS = ("image", "score", "overlay", "error")
-
 
 def predict(
-    ckpt_path: str,
-    images: str,
+    model: str,
+    photos: list[str],
     *,
     output: str = "predictions",
+    category: str | None = None,
+    false_alarms: float | None = None,
+    overlays: Overlays = "defects",
+    masks: bool = False,
+    maps: bool = False,
+    format: Format = "csv",  # noqa: A002  the name of the option
+    watch: bool = False,
     batch_size: int = 8,
+    num_workers: int = 2,
     device: str = "auto",
+    trust: str | None = None,
     max_megabytes: float = 20,
 ) -> None:
-    """Score photographs and draw where each is anomalous.
+    """Decide for each photograph whether it is ok or shows a defect, and where.
 
-    Writes predictions.csv (image, score, overlay, error) with a row for each photograph, an overlay
-    of each image, and index.html, a page of the images. All overlays share the scale that the
-    checkpoint stores, so that an overlay of a normal image stays clear. If the command is
-    interrupted, the same command goes on where it stopped.
+    Writes predictions.csv with a row for each file: product, score, p-value, threshold, decision
+    and the largest defect. index.html is a page of the photographs, the worst first. If the command
+    is interrupted, the same command goes on where it stopped.
 
     Args:
-        ckpt_path: Checkpoint of an AMDM or OmiAD run; no other file is needed.
-        images: An image, or a folder, which is searched with its sub-folders. Links are followed;
-            hidden files and earlier outputs are left out.
+        model: Checkpoint; no other file is needed.
+        photos: Photographs, folders, which are searched with their sub-folders, and patterns such
+            as "photos/*.png". Links are followed; hidden files and earlier outputs are left out.
         output: Folder to write to.
-        batch_size: Images scored at once; apart from rounding, it changes no score.
+        category: The product that all photographs show. By default each photograph is compared with
+            the products that the model knows.
+        false_alarms: Share of normal photographs that may be called defective, such as 0.01; by
+            default the rate that the model was calibrated for.
+        overlays: Which photographs get an overlay, which has the photograph's own size and outlines
+            the defects: defects, all or none. Without thresholds, defects means all.
+        masks: Write the defective pixels of each photograph, at its own size, as a PNG of 0 and
+            255.
+        maps: Write the anomaly map of each photograph, at the model's size, as float32 .npy.
+        format: csv, or jsonl for predictions.jsonl with all regions of each photograph.
+        watch: Go on with photographs that arrive, until Ctrl-C. A file that is still being written
+            is left until it is whole.
+        batch_size: Photographs scored at once; it changes no score.
+        num_workers: Threads that read photographs beside the scoring.
         device: cpu, cuda, cuda:1, mps, or auto for a GPU if there is one.
+        trust: Class path of a network of your own that the checkpoint names; it is imported.
         max_megabytes: Most that the pictures of the page may take, in MB of 10**6 bytes. The least
-            anomalous images are left out of the page.
+            anomalous photographs are left out of the page.
 
     Raises:
-        InputError: If the output folder holds predictions, or unfinished ones of another command,
-            or if batch_size is below 1. If an image cannot be read, the error comes after all
-            other images have been scored.
+        InputError: If the output folder holds predictions, or unfinished ones of another command;
+            if an option is out of range; if the model does not know the product or the rate. If a
+            photograph cannot be read, the error comes after all others have been scored.
     """
     if batch_size < 1:
         raise InputError(f"--batch_size must be at least 1, but got {batch_size}.")
+    if num_workers < 0:
+        raise InputError(f"--num_workers must be at least 0, but got {num_workers}.")
     folder = Path(output)
     page = PredictionPage(folder, max_megabytes=max_megabytes)
-    photographs = find_photographs([images])
-    with _claimed(folder):
-        detector = Detector.load(ckpt_path, device=pick_device(device))
+    journal = folder / (WATCHED if watch else JOURNAL)
+    photographs = [] if watch else find_photographs(photos)
+    with _claimed(folder, journal):
+        detector = Detector.load(model, device=pick_device(device), trust=trust)
+        _check_decisions(detector, category, false_alarms, model)
         made_of = {
-            "--ckpt_path": hashlib.sha256(Path(ckpt_path).read_bytes()).hexdigest(),
-            "--images (or their sizes or times)": digest(photographs),
-            "--batch_size": batch_size,
+            "MODEL": hashlib.sha256(Path(model).read_bytes()).hexdigest(),
+            "PHOTOS (or their sizes or times)": photos if watch else digest(photographs),
+            "--category": category,
+            "--false_alarms": false_alarms,
+            "--overlays": overlays,
+            "--masks": masks,
+            "--maps": maps,
+            "--watch": watch,
             "--device": str(detector.map_range.device),
             "--max_megabytes": max_megabytes,
             "version of omiad": __version__,
         }
-        journal = Journal(folder / JOURNAL, made_of)
-        scorer = Scorer(detector, folder=folder, batch_size=batch_size)
-        _score(scorer, photographs, journal=journal, page=page)
-        unreadable = [one_line(row["image"]) for row in journal.rows() if row["error"]]
-        num_scored = len(photographs) - len(unreadable)
-        path = page.write(num_scored=num_scored, scale=detector.map_range.tolist())
-        if hasattr(os, "sync"):
-            os.sync()  # the overlays reach the disk before the table that lists them
-        _write_table(folder / TABLE, journal)
-        journal.remove()
-    logger.info("page: %s", path)
-    logger.info("predictions of %d images: %s", num_scored, folder)
+        scale = detector.map_range.tolist()
+        prediction = Predictions(
+            Journal(journal, made_of),
+            page,
+            Outputs(folder, scale, detector.extractor.white_level, overlays, masks, maps),
+            Table(folder, format),
+        )
+        scorer = Scorer(
+            detector,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            category=category,
+            false_alarms=false_alarms,
+        )
+        if watch:
+            prediction.watch(scorer, photos)
+        else:
+            prediction.run(scorer, photographs)
+        unreadable = prediction.finish(scale)
+        if not watch:
+            prediction.journal.remove()
     if unreadable:
         more = f" and {len(unreadable) - MOST_NAMED} more" if unreadable[MOST_NAMED:] else ""
         raise InputError(
-            f"{len(unreadable)} of {len(photographs)} photographs could not be read: "
-            f"{', '.join(unreadable[:MOST_NAMED])}{more}. The column `error` of "
-            f"'{folder / TABLE}' says why."
+            f"{len(unreadable)} of {prediction.journal.num_rows} photographs could not be read: "
+            f"{', '.join(unreadable[:MOST_NAMED])}{more}. `error` in '{prediction.table.path}' "
+            f"says why."
         )
 
 
-def _score(
-    scorer: Scorer, photographs: Sequence[Photograph], *, journal: Journal, page: PredictionPage
+def _check_decisions(
+    detector: Detector, category: str | None, false_alarms: float | None, model: str
 ) -> None:
-    """Add the photographs to the journal and to the page, those that the journal holds first."""
-    if journal.num_rows:
-        logger.info("going on after %d of %d photographs", journal.num_rows, len(photographs))
-    for number, row in enumerate(journal.rows()):
-        if row["entry"]:
-            page.add(number, row["entry"])
-    try:
-        with closing(scorer.rows(photographs, first=journal.num_rows)) as rows:
-            for row in rows:
-                if row["entry"] and not page.add(journal.num_rows, row["entry"]):
-                    row["entry"] = None  # the page is full of more anomalous photographs
-                journal.add(row)
-    except KeyboardInterrupt:
-        done = f"{journal.num_rows} of {len(photographs)}"
-        logger.warning("Interrupted after %s photographs. The same command goes on.", done)
-        raise
+    """Refuse a product that the model does not know, and a rate that it cannot keep."""
+    if false_alarms is not None:
+        check_rate(false_alarms)
+    if not detector.products.names:
+        mend = f"`omiad calibrate {model} PHOTOS` learns them from photographs of good parts."
+        if category is not None or false_alarms is not None:
+            raise InputError(f"The model has no thresholds and knows no products. {mend}")
+        logger.warning("The model has no thresholds, so no photograph gets a decision. %s", mend)
+    Judge(detector.products, detector.false_alarms if false_alarms is None else false_alarms)
+    if category is not None:
+        detector.products.number(category)
 
 
 @contextmanager
-def _claimed(folder: Path) -> Iterator[None]:
+def _claimed(folder: Path, journal: Path) -> Iterator[None]:
     """Hold the folder of the predictions for one process; remove the folder if it stays empty.
 
     What a killed process left half-written is removed.
 
     Raises:
-        InputError: If another process writes to the folder, or if it holds predictions.
+        InputError: If another process writes to the folder, or if it holds other predictions.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"'{folder}' is a file. Give --output a folder.")
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with only_writer(folder / ".predict.lock", owner=folder):
-            if (folder / TABLE).exists():
+            goes_on = journal.name == WATCHED and journal.exists()
+            if not goes_on and any((folder / name).exists() for name in TABLES.values()):
                 (folder / JOURNAL).unlink(missing_ok=True)  # killed just before it did so itself
                 raise InputError(f"'{folder}' already holds predictions. Choose another --output.")
-            if not (folder / JOURNAL).exists():
+            if not journal.exists():
                 free_page(folder, option="--output")
-            for place in (folder, folder / OVERLAYS):
+            for place in (folder, *(folder / name for name in FOLDERS)):
                 for half in place.glob(".[0-9]*.part"):
                     half.unlink()
             yield
     finally:
         with suppress(OSError):
             folder.rmdir()
-
-
-def _write_table(path: Path, journal: Journal) -> None:
-    # A file name need not be text: it is written with the bytes that it has on disk.
-    with (
-        whole_file(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-    ):
-        table = csv.writer(file)
-        table.writerow(COLUMNS)
-        for row in journal.rows():
-            score = "" if row["score"] is None else f"{row['score']:.6g}"
-            table.writerow(
-                [cell(row["image"]), score, row["overlay"], cell(one_line(row["error"]))]
-            )

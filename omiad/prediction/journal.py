@@ -13,21 +13,38 @@ from omiad.schema import conform
 JOURNAL = "predictions.part"
 """Name of the journal in the folder of the predictions; it is gone once the table is whole."""
 
+WATCHED = "watched.jsonl"
+"""Name of the journal of `--watch`, which stays, so that the same command can go on."""
+
 
 class Row(TypedDict):
     """What is known about a photograph.
 
     Attributes:
         image: Path of the file.
+        stamp: Size and time of the file, see `Photograph`.
+        product: The product that the photograph shows; None if it is unknown.
         score: Image score; None if the photograph is unreadable.
-        overlay: Path of the overlay below the folder; empty if the photograph is unreadable.
+        p_value: Share of normal photographs that score as high; None without a product.
+        threshold: Image score above which a photograph of the product is defective, or None.
+        decision: A decision of `Inspection`, or "unreadable".
+        regions: Left, top, right, bottom and area of each defect, in pixels of the photograph.
+        overlay: Path of the overlay below the folder; empty if there is none. So are mask and map.
         error: Why the photograph is unreadable; empty if it was scored.
         entry: What the page shows, None if the page had no room for the photograph.
     """
 
     image: str
+    stamp: list[int]
+    product: str | None
     score: float | None
+    p_value: float | None
+    threshold: float | None
+    decision: str
+    regions: list[list[int]]
     overlay: str
+    mask: str
+    map: str
     error: str
     entry: dict[str, Any] | None
 

@@ -1,5 +1,6 @@
 """Which photographs `omiad predict` scores; no file is opened."""
 
+import glob
 import hashlib
 import logging
 import os
@@ -15,8 +16,11 @@ from omiad.prediction.journal import JOURNAL
 
 logger = logging.getLogger(__name__)
 
+_PREDICTED = ("predictions.csv", "predictions.jsonl", JOURNAL)
+
 _OUTPUTS = {
-    "overlays": ("predictions.csv", JOURNAL),
+    "overlays": _PREDICTED,
+    "masks": _PREDICTED,
     "panels": ("results.json",),
     "pictures": ("index.html",),
     "curves.png": ("metrics.csv",),
@@ -43,31 +47,53 @@ class Photograph(NamedTuple):
 def find_photographs(given: Sequence[str]) -> list[Photograph]:
     """Return the files that are named, and those in named folders and their sub-folders.
 
-    Links are followed, and each file is taken once. In folders, hidden files and folders, and
-    pictures that omiad itself wrote, are left out. What cannot be read has a fault: a file that is
-    missing, a locked folder, a pipe.
+    Links are followed, and each file is taken once. A path that does not exist may be a pattern,
+    such as "photos/*.png". In folders, hidden files and folders, and pictures that omiad itself
+    wrote, are left out. What cannot be read has a fault: a file that is missing, a locked folder, a
+    pipe.
 
     Raises:
         MissingInputError: If nothing exists at any of the paths.
         InputError: If the folders contain no image.
     """
+    paths = _expanded(given)
+    left_out: Counter[str] = Counter()
+    found = look(given, left_out)
+    shown = ", ".join(f"'{path}'" for path in given)
+    if not any(map(os.path.lexists, paths)):
+        raise MissingInputError(f"There is no photograph or folder at {shown}. Check PHOTOS.")
+    if left_out:
+        counts = ", ".join(f"{num} {kind}" for kind, num in sorted(left_out.items()))
+        logger.info("left out: %s", counts)
+    if not found:
+        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise InputError(f"{shown} contains no image ({suffixes}). Check PHOTOS.")
+    return found
+
+
+def look(given: Sequence[str], left_out: Counter[str] | None = None) -> list[Photograph]:
+    """Return the photographs at some paths, if any, and count what is left out, by its kind."""
+    left_out = Counter() if left_out is None else left_out
     found: dict[str, Photograph] = {}  # by their real path
-    for path in map(Path, given):
+    for path in _expanded(given):
         if os.path.isdir(path):
             below: dict[str, Photograph] = {}
-            for real, photograph in _below(path):
+            for real, photograph in _below(path, left_out):
                 below.setdefault(real, photograph)  # the direct path comes first
             for real, photograph in sorted(below.items(), key=lambda each: each[1].path):
                 found.setdefault(real, photograph)
         else:
             found.setdefault(os.path.realpath(path), _photograph(path, path.name))
-    shown = ", ".join(f"'{path}'" for path in given)
-    if not any(map(os.path.lexists, given)):
-        raise MissingInputError(f"No image or folder at {shown}. Check --images.")
-    if not found:
-        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise InputError(f"{shown} contains no image ({suffixes}). Check --images.")
     return [*found.values()]
+
+
+def _expanded(given: Sequence[str]) -> list[Path]:
+    """Replace patterns, which a quoted argument or a shell of Windows leaves, by what they fit."""
+    paths: list[Path] = []
+    for path in given:
+        fits = [] if os.path.lexists(path) else sorted(glob.glob(path, recursive=True))
+        paths += map(Path, fits or [path])
+    return paths
 
 
 def digest(photographs: Sequence[Photograph]) -> str:
@@ -78,10 +104,9 @@ def digest(photographs: Sequence[Photograph]) -> str:
     return whole.hexdigest()
 
 
-def _below(root: Path) -> Iterator[tuple[str, Photograph]]:
+def _below(root: Path, left_out: Counter[str]) -> Iterator[tuple[str, Photograph]]:
     """Yield the image files below a folder by their real paths, those behind links last."""
     pending, seen, linked = deque([root]), set[str](), list[Path]()
-    left_out: Counter[str] = Counter()
     while pending:
         folder = pending.pop()
         real = os.path.realpath(folder)
@@ -114,9 +139,6 @@ def _below(root: Path) -> Iterator[tuple[str, Photograph]]:
                 )
     for path in linked:
         yield os.path.realpath(path), _photograph(path, path.relative_to(root).as_posix())
-    if left_out:
-        counts = ", ".join(f"{num} {kind}" for kind, num in sorted(left_out.items()))
-        logger.info("left out of '%s': %s", root, counts)
 
 
 def _photograph(path: Path, name: str) -> Photograph:

@@ -1,105 +1,123 @@
-"""Photographs to rows: each photograph is read, scored and drawn."""
+"""Photographs to decisions: threads read them while the model scores those before them."""
 
-import re
-from collections.abc import Generator, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from itertools import islice
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from omiad.detector import Detector
 from omiad.errors import InputError, NotFiniteError
-from omiad.files import whole_file
-from omiad.photographs import read_image
-from omiad.prediction.journal import Row
+from omiad.inspection import Inspection
+from omiad.photographs import read_photograph
 from omiad.prediction.photographs import Photograph
-from omiad.progress import track
-from omiad.report import overlay, page_entry
-from omiad.report.pictures import Map, Pixels
+from omiad.report.pictures import Pixels
 
-OVERLAYS = "overlays"
-"""Name of the folder of the overlays."""
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class Scored(NamedTuple):
-    """Pixels (S, S, 3) as the model saw them, anomaly map (S, S), and image score."""
+    """Pixels (S, S, 3) as the model saw them, and what it says about the photograph."""
 
     pixels: Pixels
-    anomaly_map: Map
-    score: float
+    inspection: Inspection
 
 
 class Scorer:
-    """Scores photographs in batches, and draws an overlay of each.
+    """Inspects photographs in batches.
 
     Args:
         detector: The model.
-        folder: Folder of the predictions.
         batch_size: Photographs scored at once.
+        num_workers: Threads that read photographs beside the scoring; with 0, none does.
+        category: The product that all photographs show; by default it is recognised.
+        false_alarms: Rate of false alarms; by default that of the model.
     """
 
-    def __init__(self, detector: Detector, *, folder: Path, batch_size: int) -> None:
-        self._detector, self._folder, self._batch_size = detector, folder, batch_size
-        self._scale: list[float] = detector.map_range.tolist()
+    def __init__(
+        self,
+        detector: Detector,
+        *,
+        batch_size: int = 8,
+        num_workers: int = 0,
+        category: str | None = None,
+        false_alarms: float | None = None,
+    ) -> None:
+        self._detector, self._batch_size, self._num_workers = detector, batch_size, num_workers
+        self._category, self._false_alarms = category, false_alarms
 
-    def rows(self, photographs: Sequence[Photograph], *, first: int) -> Generator[Row, None, None]:
-        """Yield the rows of the photographs from number `first` on, each with its overlay written.
-
-        The batches are those of a run from the beginning, so that rounding changes no score.
+    def results(
+        self, photographs: Iterable[Photograph]
+    ) -> Generator[tuple[Photograph, Scored | str], None, None]:
+        """Yield each photograph with what was found in it, or a sentence why it is unreadable.
 
         Raises:
-            InputError: If a score is not finite, or if the disk is full.
+            InputError: If a score is not finite.
         """
-        size = self._batch_size
-        for start in track(
-            range(first - first % size, len(photographs), size), "predict", unit="batch"
-        ):
-            batch = photographs[start : start + size]
-            for number, result in enumerate(self._results(batch), start):
-                if number >= first:
-                    yield self._row(number, photographs[number], result)
+        most = self._batch_size + self._num_workers
+        with closing(ahead(self._read, photographs, self._num_workers, most=most)) as read:
+            while batch := list(islice(read, self._batch_size)):
+                yield from self._inspected(batch)
 
-    def _results(self, batch: Sequence[Photograph]) -> list[Scored | str]:
-        """Return what was found in each photograph, or a sentence about why it is unreadable."""
-        images: dict[int, Tensor] = {}
+    def _read(self, photograph: Photograph) -> tuple[Photograph, Tensor | str, tuple[int, int]]:
+        """Return the pixels and the own size of a photograph, or why it is unreadable."""
         extractor = self._detector.extractor
-        results: list[Scored | str] = [photograph.fault for photograph in batch]
-        for i, photograph in enumerate(batch):
-            if not photograph.fault:
-                try:
-                    images[i] = read_image(
-                        photograph.path, extractor.image_size, white_level=extractor.white_level
-                    )
-                except InputError as error:
-                    results[i] = str(error)
-        if images:
-            stacked = torch.stack([*images.values()])
+        if photograph.fault:
+            return photograph, photograph.fault, (0, 0)
+        try:
+            pixels, size = read_photograph(
+                photograph.path, extractor.image_size, white_level=extractor.white_level
+            )
+        except InputError as error:
+            return photograph, str(error), (0, 0)
+        return photograph, pixels, size
+
+    def _inspected(
+        self, batch: list[tuple[Photograph, Tensor | str, tuple[int, int]]]
+    ) -> Iterator[tuple[Photograph, Scored | str]]:
+        read = [(each, x, size) for each, x, size in batch if isinstance(x, Tensor)]
+        found: Iterator[Scored] = iter(())
+        if read:
+            images = torch.stack([pixels for _, pixels, _ in read])
             try:
-                scores, maps = self._detector(stacked.to(self._detector.map_range.device))
+                inspections = self._detector.inspect(
+                    images.to(self._detector.map_range.device),
+                    sizes=[size for *_, size in read],
+                    category=self._category,
+                    false_alarms=self._false_alarms,
+                )
             except NotFiniteError as error:
-                path = batch[[*images][error.index]].path
+                path = read[error.index][0].path
                 raise InputError(f"'{path}' has no score. {error}") from error
-            pixels = stacked.permute(0, 2, 3, 1).numpy()
-            found = zip(pixels, maps.cpu().numpy(), scores.tolist(), strict=True)
-            for i, scored in zip(images, map(Scored._make, found), strict=True):
-                results[i] = scored
-        return results
-
-    def _row(self, number: int, photograph: Photograph, result: Scored | str) -> Row:
-        image = str(photograph.path)
-        if isinstance(result, str):
-            return Row(image=image, score=None, overlay="", error=result, entry=None)
-        drawn = Path(OVERLAYS, _overlay_name(number, photograph.path))
-        (self._folder / OVERLAYS).mkdir(exist_ok=True)
-        with whole_file(self._folder / drawn, sync=False) as temporary:
-            overlay(result.pixels, result.anomaly_map, self._scale).save(temporary, "PNG")
-        entry = page_entry(
-            photograph.name, path=photograph.path, **result._asdict(), scale=self._scale
-        )
-        return Row(image=image, score=result.score, overlay=drawn.as_posix(), error="", entry=entry)
+            found = map(Scored, images.permute(0, 2, 3, 1).numpy(), inspections)
+        for photograph, pixels, _ in batch:
+            yield photograph, pixels if isinstance(pixels, str) else next(found)
 
 
-def _overlay_name(number: int, path: Path) -> str:
-    """Return a name that no other photograph has, and that every file system takes."""
-    return f"{number + 1:06}_{re.sub(r'[^0-9A-Za-z._-]', '_', path.stem)[:80]}.png"
+def ahead(
+    work: Callable[[Item], Result], items: Iterable[Item], num_workers: int, *, most: int
+) -> Generator[Result, None, None]:
+    """Yield the result of some work on each item, in order, done by threads before it is asked for.
+
+    At most so many results wait. Without workers, the work is done when its result is asked for.
+    """
+    if not num_workers:
+        yield from map(work, items)
+        return
+    pending: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(num_workers, "read") as pool:
+        try:
+            for item in items:
+                pending.append(pool.submit(work, item))
+                if len(pending) > most:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for each in pending:
+                each.cancel()

@@ -1,42 +1,71 @@
-"""The page of `omiad predict`: photographs with their scores, the most anomalous first."""
+"""The page of `omiad predict`: photographs with their scores, the worst first."""
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from omiad.errors import InputError
-from omiad.photographs.opening import opened, upright_size
+from omiad.inspection import Inspection
 from omiad.report.page import write_page
-from omiad.report.pictures import Map, Pixels, address, map_picture, scaled, thumbnail, to_bytes
+from omiad.report.pictures import Pixels, address, map_picture, scaled, thumbnail, to_bytes
 
 Entry = dict[str, Any]
 """What the page knows about a photograph, as plain data."""
 
+ORDER = ("defect", "unknown product", "not calibrated", "ok", "unreadable")
+"""Decisions, those that ask for a person first."""
+
 
 def page_entry(
-    name: str, *, path: Path, pixels: Pixels, anomaly_map: Map, score: float, scale: Sequence[float]
+    name: str, *, pixels: Pixels, inspection: Inspection, scale: Sequence[float]
 ) -> Entry:
     """Return what a page shows of a photograph.
 
     The name is the path of the file below the folder of all photographs, and the pixels (S, S, 3),
     uint8, are those that the model saw. The scale goes from the darkest to the brightest score.
     """
-    level = (scaled(anomaly_map, scale) * 255).round().astype(np.uint8)
+    level = (scaled(inspection.anomaly_map, scale) * 255).round().astype(np.uint8)
     small = Image.fromarray(level)
     small.thumbnail((128, 128), Image.Resampling.BOX)
-    drawn = address(map_picture(np.array(small)))
+    width, height = inspection.size
+    sides = np.array([width, height, width, height])
     return {
         "name": name,
-        "category": name.rpartition("/")[0] or "photographs",
-        "defect": "",
-        "aspect": _aspect(path),
+        "category": inspection.category or "unknown",
+        "defect": name.rpartition("/")[0] or "photographs",
+        "aspect": round(width / height, 4),
+        "boxes": [(region.box / sides).round(4).tolist() for region in inspection.regions],
         "photo": address(thumbnail(Image.fromarray(pixels))),
-        "runs": [{"score": score, "outcome": "not judged", "wrongness": 0, "map": drawn}],
+        "runs": [
+            {
+                "score": inspection.score,
+                "p_value": inspection.p_value,
+                "threshold": inspection.threshold.image if inspection.threshold else None,
+                "outcome": inspection.decision,
+                "wrongness": _badness(inspection),
+                "map": address(map_picture(np.array(small))),
+            }
+        ],
     }
+
+
+def _badness(inspection: Inspection) -> float:
+    """Return what orders photographs of different products: the score divided by the threshold.
+
+    A photograph of an unknown product comes between those with a defect and those without.
+    """
+    if inspection.decision == "unknown product":
+        return 1.0
+    limit = inspection.threshold.image if inspection.threshold else 1.0
+    return inspection.score / max(limit, 1e-12)
+
+
+def counted(decisions: Mapping[str, int]) -> str:
+    """Return how many photographs have which decision, such as "3 defect, 40 ok"."""
+    return ", ".join(f"{decisions[name]} {name}" for name in ORDER if decisions.get(name))
 
 
 class PredictionPage:
@@ -51,13 +80,13 @@ class PredictionPage:
         self._kept: list[tuple[float, int, int, Entry]] = []
 
     def add(self, number: int, entry: Entry) -> bool:
-        """Add a photograph, whose number orders equal scores; return whether it changed the page.
+        """Add a photograph, whose number orders equal ones; return whether it changed the page.
 
         If the page is full, the least anomalous photographs are dropped.
         """
-        score = entry["runs"][0]["score"]
+        badness = entry["runs"][0]["wrongness"]
         size = len(entry["photo"]) + len(entry["runs"][0]["map"])
-        item = (score, -number, size, entry)
+        item = (badness, -number, size, entry)
         heapq.heappush(self._kept, item)
         self._num_bytes_left -= size
         dropped = []
@@ -66,16 +95,17 @@ class PredictionPage:
             self._num_bytes_left += dropped[-1][2]
         return dropped != [item]
 
-    def write(self, *, num_scored: int, scale: Sequence[float]) -> Path:
-        """Write index.html and return its path."""
+    def write(self, *, decisions: Mapping[str, int], scale: Sequence[float]) -> Path:
+        """Write index.html and return its path; `decisions` counts all photographs."""
         kept = sorted(self._kept, key=lambda kept: kept[:2], reverse=True)
         path = self._folder / "index.html"
         write_page(
             path,
             title="Predictions",
-            lead="",
+            lead=counted(decisions),
             sections={"photographs": "Photographs"},
-            num_scored=num_scored,
+            num_scored=sum(decisions.values()) - decisions.get("unreadable", 0),
+            is_judged=not decisions.get("not calibrated"),
             max_megabytes=self._max_megabytes,
             scales=[(0, "the model", *scale)],
             gallery={
@@ -86,13 +116,3 @@ class PredictionPage:
             },
         )
         return path
-
-
-def _aspect(path: Path) -> float:
-    """Return width divided by height of an upright photograph; 1 if the file is gone."""
-    try:
-        with opened(path) as image:
-            width, height = upright_size(image)
-    except InputError:
-        return 1.0
-    return round(width / height, 4)

@@ -260,7 +260,7 @@ def test_predict_agrees_with_the_detector_and_names_an_unreadable_photograph(
     twin = next(images.glob("*/test/good/*.png"))
     Image.open(twin).save(twin.with_suffix(".bmp"))
     (images / "zz_broken.png").write_bytes(b"no image")
-    command = f"predict --ckpt_path={omiad} --images={images} --output={output} --batch_size=3"
+    command = f"predict {omiad} {images} --output={output} --batch_size=3"
     assert "zz_broken.png" in error_of(command, capsys)
     written = (output / "predictions.csv").read_bytes()
     rows = read_table(output / "predictions.csv")
@@ -364,10 +364,10 @@ ADER = "--protocol=ader --image_size=32"
         (f"{TEST} {ADER} --model.scoring.blur_sigma=2", "sigma 2"),
         ("test", "--ckpt_path"),
         ("test --config=configs/amdm_folder.yaml", "'configs/amdm_folder.yaml'"),
-        ("predict --ckpt_path=OMIAD --output=OUT --images=no/such", "'no/such'"),
-        ("predict --ckpt_path=OMIAD --output=OUT --images=configs", "'configs' contains no image"),
-        ("predict --ckpt_path=OMIAD --images=HOME/data --batch_size=0", "--batch_size"),
-        ("predict --ckpt_path=OMIAD --images=HOME/data --device=cuda:99", "'cuda:99'"),
+        ("predict OMIAD no/such --output=OUT", "'no/such'"),
+        ("predict OMIAD configs --output=OUT", "'configs' contains no image"),
+        ("predict OMIAD HOME/data --batch_size=0", "--batch_size"),
+        ("predict OMIAD HOME/data --device=cuda:99", "'cuda:99'"),
         ("demo --output=OUT/demo --configs=OUT", "No 'demo_amdm.yaml' in"),
         ("demo --output=HOME", "contains an earlier demo"),
     ],

@@ -185,7 +185,7 @@ def test_a_run_does_not_differ_from_itself_nor_by_its_upsampling(
 ) -> None:
     bad, good = runs_of(mvtec_root, tmp_path, 0.2, 3.0)
     assert "of 8 means" in printed(capsys, "compare", bad, good)
-    assert "over 2 runs" in printed(capsys, "compare", bad, good, "--seeds=true")
+    assert "over 2 runs" in printed(capsys, "compare", bad, good, "--seeds")
     record = json.loads(Path(good).read_text())
     record["protocol_changes"]["upsampling"] = "bilinear; Gaussian, sigma 4"
     (tmp_path / "other.json").write_text(json.dumps(record))

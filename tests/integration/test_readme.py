@@ -129,7 +129,7 @@ AMDM = "fit --config configs/amdm_folder.yaml --data.root my_parts/"
 OMIAD = "fit --config configs/omiad_folder.yaml --data.root my_parts/ --model.teacher"
 TEACHER = "runs/my_parts/amdm/checkpoints/last.ckpt"
 SMALL = f"{AMDM} {STAGE_1}"
-PREDICT = f"predict --ckpt_path {CHECKPOINT} --images photos"
+PREDICT = f"predict {CHECKPOINT} photos"
 
 LISTING = "omiad.prediction.command.find_photographs"
 

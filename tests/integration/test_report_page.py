@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from PIL import Image
 from synthetic import write_mvtec
 from test_report import SIZE, altered, evaluated, page_of, small_data
 
-from omiad.report import PredictionPage
+from omiad.inspection import Decision, Inspection, Region
+from omiad.products import Threshold
+from omiad.report import PredictionPage, page_entry
 
 pytestmark = pytest.mark.slow
 
@@ -249,14 +252,60 @@ def test_a_page_runs_no_script_but_its_own(browser: Browser, page: Path, tmp_pat
     assert "Content Security Policy" in browser.problems.pop()
 
 
+def predicted(name: str, decision: Decision, score: float) -> dict[str, Any]:
+    """Return an entry of the page of predictions, with one box if it shows a defect."""
+    values, is_known = np.zeros((8, 8), np.float32), decision in ("ok", "defect")
+    found = Inspection(
+        decision,
+        "<b>bolt" if is_known else None,
+        score,
+        0.01 if is_known else None,
+        Threshold(2.0, 2.0) if is_known else None,
+        values,
+        [Region((8, 0, 16, 4), 20, 3.0)] if decision == "defect" else [],
+        (16, 8),
+    )
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    return page_entry(name, pixels=pixels, inspection=found, scale=(0, 1))
+
+
+def test_a_page_of_predictions_shows_decisions_and_boxes(browser: Browser, tmp_path: Path) -> None:
+    made = PredictionPage(tmp_path / "page", max_megabytes=1)
+    found = (("a/ok.png", "ok", 1), ("b/bad.png", "defect", 3), ("b/who.png", "unknown product", 9))
+    for number, each in enumerate(found):
+        made.add(number, predicted(*each))  # type: ignore[arg-type]
+    decisions = {"ok": 1, "defect": 1, "unknown product": 1, "unreadable": 2}
+    browser.open(made.write(decisions=decisions, scale=(0, 1)))
+    lead, items, box, filtered, panes = browser.run("""
+      const items = () => [...document.querySelectorAll("#gallery .item")];
+      const texts = items().map((item) =>
+        [item.querySelector(".outcome").textContent, item.querySelector(".line").textContent]);
+      const box = items()[0].querySelector(".box").style;
+      const found = [document.querySelector("header p").textContent, texts,
+        [box.left, box.top, box.width, box.height]];
+      const form = document.getElementById("filters");
+      form.elements.outcome.value = "unknown product";
+      form.dispatchEvent(new Event("change"));
+      found.push(items().map((item) => item.title));
+      items()[0].click();
+      return [...found, document.querySelectorAll("#panes img").length];
+    """)
+    assert lead == "1 defect, 1 unknown product, 1 ok, 2 unreadable"
+    assert items == [
+        ["✕ defect", "score 3 > 2, p = 0.01"],
+        ["? unknown product", "score 9"],
+        ["✓ ok", "score 1 ≤ 2, p = 0.01"],
+    ]
+    assert box == ["50%", "0%", "50%", "50%"]
+    assert (filtered, panes) == (["b/who.png"], 4)
+
+
 def test_a_folder_may_be_called_like_a_part_of_javascript(browser: Browser, tmp_path: Path) -> None:
-    photograph, pixels = tmp_path / "photograph.png", np.zeros((8, 8, 3), np.uint8)
-    Image.fromarray(pixels).save(photograph)
-    made = PredictionPage(tmp_path / "page", scale=(0.0, 1.0), max_megabytes=1)
+    made = PredictionPage(tmp_path / "page", max_megabytes=1)
     names = [f"{folder}/a.png" for folder in ("constructor", "__proto__", "toString")]
-    for name in names:
-        made.add(name, path=photograph, pixels=pixels, anomaly_map=np.zeros((8, 8)), score=0.5)
-    browser.open(made.write())
+    for number, name in enumerate(names):
+        made.add(number, predicted(name, "not calibrated", 0.5))
+    browser.open(made.write(decisions={"not calibrated": 3}, scale=(0, 1)))
     items, panes = browser.run("""
       const items = [...document.querySelectorAll("#gallery .item")];
       items[0].click();

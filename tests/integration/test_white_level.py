@@ -56,11 +56,8 @@ def test_the_checkpoint_keeps_the_white_level_for_test_and_predict(roots, tmp_pa
     assert detector.extractor.config["white_level"] == WHITE
     scores = []
     for root in roots:
-        folder = tmp_path / root.name
-        folder.mkdir()
-        scorer = Scorer(detector, folder=folder, batch_size=4)
-        found = scorer.rows(find_photographs([str(root / "bolt/test")]), first=0)
-        scores.append([row["score"] for row in found])
+        found = Scorer(detector).results(find_photographs([str(root / "bolt/test")]))
+        scores.append([scored.inspection.score for _, scored in found])
     assert scores[0] == scores[1]
     tested = data_of(roots[1], tmp_path, white_level=1023)
     with pytest.raises(InputError, match=r"--data\.white_level is 1023, .* trained with 4095"):

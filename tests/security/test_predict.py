@@ -22,7 +22,8 @@ from omiad.cli import main
 from omiad.detector import Detector
 from omiad.errors import InputError, MissingInputError
 from omiad.files import only_writer
-from omiad.prediction.journal import JOURNAL, Journal, Row
+from omiad.prediction.journal import JOURNAL, Journal
+from omiad.prediction.outputs import _row
 from omiad.prediction.photographs import find_photographs
 from omiad.prediction.scorer import Scorer
 
@@ -37,7 +38,7 @@ def checkpoint(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def loaded_once(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Build the network once for all tests; only what happens to the photographs is tested."""
     detector = _load(checkpoint)
-    monkeypatch.setattr(Detector, "load", lambda path, device: detector)
+    monkeypatch.setattr(Detector, "load", lambda path, device, trust: detector)
 
 
 _load = functools.cache(Detector.load)
@@ -58,8 +59,9 @@ def photographs(folder: Path, count: int) -> Path:
 
 def predict(checkpoint: Path, images: Path, output: Path, *options: str) -> list[dict[str, str]]:
     """Run the command and read its table, the first column of which is the file's name."""
-    given = [f"--ckpt_path={checkpoint}", f"--images={images}", f"--output={output}"]
-    main(["predict", *given, "--batch_size=4", *options])
+    main(
+        ["predict", str(checkpoint), str(images), f"--output={output}", "--batch_size=4", *options]
+    )
     return table(output)
 
 
@@ -227,6 +229,10 @@ def test_several_paths_are_taken_in_their_order_and_a_missing_one_has_a_fault(
     [
         ("--batch_size=0", "--batch_size"),
         ("--batch_size=-1", "--batch_size"),
+        ("--num_workers=-1", "--num_workers"),
+        ("--category=bolt", "omiad calibrate"),
+        ("--false_alarms=0.1", "omiad calibrate"),
+        ("--false_alarms=2", "--false_alarms"),
         ("--max_megabytes=-1", "--max_megabytes"),
         ("--max_megabytes=nan", "--max_megabytes"),
         ("--device=foo", "'foo'"),
@@ -249,10 +255,8 @@ def test_a_score_that_is_no_number_names_image_and_checkpoint(
     for parameter in detector.denoiser.parameters():
         parameter.data.fill_(float("nan"))
     root = photographs(tmp_path / "photos", 2)
-    scorer = Scorer(detector, folder=tmp_path, batch_size=2)
     with pytest.raises(InputError, match=rf"000\.png.*{checkpoint}"):
-        list(scorer.rows(find_photographs([str(root)]), first=0))
-    assert not (tmp_path / "overlays").exists()
+        list(Scorer(detector, batch_size=2).results(find_photographs([str(root)])))
 
 
 # Death and life
@@ -291,7 +295,7 @@ def test_a_second_run_goes_on_to_the_same_bytes(
         assert not (tmp_path / "part/predictions.csv").exists()
         with (tmp_path / "part" / JOURNAL).open("ab") as journal:
             journal.write(b'{"image":"cut of')
-        (tmp_path / "part/overlays/.123.000.png.part").write_bytes(b"cut off")
+        (tmp_path / "part/overlays/.123.000.jpg.part").write_bytes(b"cut off")
     with pytest.raises(SystemExit):
         predict(checkpoint, root, tmp_path / "part", small)
     assert files(tmp_path / "part") == files(tmp_path / "whole")
@@ -315,10 +319,10 @@ def test_ctrl_c_says_how_to_go_on(
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ("photographs", "--images"),
+        ("photographs", "PHOTOS"),
         ("option", "--max_megabytes"),
-        ("checkpoint", "--ckpt_path"),
-        ("journal", "--ckpt_path"),
+        ("checkpoint", "MODEL"),
+        ("journal", "MODEL"),
     ],
 )
 def test_another_command_does_not_go_on(
@@ -390,7 +394,7 @@ def test_a_full_disk_keeps_the_rows_before_it(
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(SystemExit, match="2"):
         predict(checkpoint, root, out)
-    assert f"'{out}/overlays/000004_003.png'" in refused(capsys)
+    assert f"'{out}/overlays/000004_003.jpg'" in refused(capsys)
     assert (out / JOURNAL).read_bytes().count(b"\n") == 1 + 3
     predict(checkpoint, root, out)
     assert files(out) == files(tmp_path / "whole")
@@ -402,7 +406,7 @@ def test_a_full_disk_is_named_with_the_journal(tmp_path: Path) -> None:
     path.unlink()
     path.symlink_to("/dev/full")
     with pytest.raises(InputError, match=str(path)):
-        journal.add(Row(image="x.png", score=1.0, overlay="", error="", entry=None))
+        journal.add(_row(find_photographs([str(photograph(tmp_path / "x.png"))])[0], "unreadable"))
 
 
 @pytest.mark.slow
@@ -411,7 +415,7 @@ def test_sigkill_at_any_moment_leaves_what_a_second_run_completes(
 ) -> None:
     root, out = photographs(tmp_path / "photos", 60), tmp_path / "out"
     whole = predict(checkpoint, root, tmp_path / "whole")
-    given = [f"--ckpt_path={checkpoint}", f"--images={root}", f"--output={out}", "--batch_size=4"]
+    given = [str(checkpoint), str(root), f"--output={out}", "--batch_size=4"]
     code = "from omiad.cli import main; main()"
     rng = np.random.default_rng(0)
     for _ in range(5):
@@ -433,7 +437,7 @@ def test_of_two_commands_that_start_together_one_is_refused(
     checkpoint: Path, tmp_path: Path
 ) -> None:
     root, out = photographs(tmp_path / "photos", 60), tmp_path / "out"
-    given = [f"--ckpt_path={checkpoint}", f"--images={root}", f"--output={out}"]
+    given = [str(checkpoint), str(root), f"--output={out}"]
     command = [sys.executable, "-c", "from omiad.cli import main; main()", "predict", *given]
     both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     errors = [process.communicate()[1] for process in both]

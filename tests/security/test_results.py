@@ -74,7 +74,7 @@ def all_uses(run: Path, other: Path, out: Path) -> Iterator[int]:
     """Yield the status of each command that reads a run."""
     yield status("report", other, run, f"--out={out}", "--max_megabytes=0.05")
     yield status("compare", other / "results.json", run / "results.json", "--num_resamples=9")
-    yield status("compare", other / "results.json", run / "results.json", "--seeds=true")
+    yield status("compare", other / "results.json", run / "results.json", "--seeds")
     for table in (1, 4):
         yield status(
             "typeset", run / "results.json", f"--table={table}", f"--output={out}.{table}.md"
@@ -265,7 +265,7 @@ def test_categories_named_mean_or_like_markup_have_rows_of_their_own(
     assert record["mean"]["mad"] != record["categories"]["mean"]["mad"]
     assert [each for each, _ in read_images(run / "results.json", record)] == ["[new]", "mean"]
     capsys.readouterr()
-    status("compare", run / "results.json", run / "results.json", "--seeds=true")
+    status("compare", run / "results.json", run / "results.json", "--seeds")
     rows = [line.split()[0] for line in capsys.readouterr().out.splitlines() if " 100.0 " in line]
     assert rows == ["[new]", "mean", "mean"]
     table = tmp_path / "table.csv"

@@ -44,8 +44,8 @@ def test_an_unknown_word_does_not_command_the_terminal(
     [
         "fit --config=configs/amdm_folder.yaml --data.root=PATH --run_dir=PATH/run",
         "test --ckpt_path=PATH/x.ckpt",
-        "predict --ckpt_path=PATH/x.ckpt --images=PATH",
-        "predict --ckpt_path=PATH/x.ckpt --images=PATH/gone",
+        "predict PATH/x.ckpt PATH",
+        "predict PATH/x.ckpt PATH/gone",
         "evaluate --root=PATH --maps=PATH",
         "compare PATH/a PATH/b",
         "report PATH/a --out=PATH/out",

@@ -26,7 +26,7 @@ def endure(world: World, folder: Path, *, minutes: float) -> str | None:
     images.mkdir(parents=True)
     _write(images, 200)
     started = time.monotonic()
-    words = f"predict --ckpt_path={world.student} --images={images} --device=cpu --output="
+    words = f"predict {world.student} {images} --device=cpu --output="
     Watched(partial(run, f"{words}{folder}/short"), folder).ending(600)
     rate = 200 / (time.monotonic() - started)
     count = int(rate * 60 * minutes) + 1

@@ -148,8 +148,7 @@ JOBS = (
     Job(
         "predict",
         lambda world, out: (
-            f"predict --ckpt_path={world.student} --images={world.data} --output={out} "
-            f"--batch_size=4 --device=cpu"
+            f"predict {world.student} {world.data} --output={out} --batch_size=4 --device=cpu"
         ),
         _predictions,
         done="predictions.csv",

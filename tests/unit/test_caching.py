@@ -114,7 +114,7 @@ def test_the_commands_build_list_verify_and_prune(run, open_cache, root, cache_d
     assert "7 images whole, 0 damaged" in run("verify")
     assert "freed in" in run("prune")
     shutil.rmtree(root)
-    (record,) = json.loads(run("info", "--json=true"))
+    (record,) = json.loads(run("info", "--json"))
     assert record == describe(store_in(cache_dir))
     assert (record["images"], record["splits"], record["root_exists"]) == (7, ["train"], False)
     assert record["bytes"] > 8 * 2 * 120 * 4 * 4

@@ -18,7 +18,7 @@ from omiad.errors import InputError
 from omiad.inspection import Inspection
 from omiad.photographs import read_photograph
 from omiad.prediction.photographs import find_photographs
-from omiad.prediction.scorer import Scorer
+from omiad.prediction.scorer import Scored, Scorer
 
 
 @pytest.fixture(scope="module")
@@ -91,14 +91,12 @@ def test_a_result_depends_neither_on_the_batch_nor_on_its_size(
         assert all(map(same, alone, one_by_one))
 
 
-def test_the_command_finds_the_same(
-    detector: Detector, photographs: list[Path], tmp_path: Path
-) -> None:
-    scorer = Scorer(detector, folder=tmp_path, batch_size=4)
+def test_the_command_finds_the_same(detector: Detector, photographs: list[Path]) -> None:
     found = find_photographs([str(photographs[0].parent)])
-    with closing(scorer.rows(found, first=0)) as rows:
-        of_command = {Path(row["image"]): row["score"] for row in rows}
-    assert of_command == {path: detector.predict(path).score for path in photographs}
+    with closing(Scorer(detector, batch_size=4, num_workers=2).results(found)) as results:
+        for photograph, result in results:
+            assert isinstance(result, Scored)
+            assert same(result.inspection, detector.predict(photograph.path))
 
 
 def test_pictures_have_the_size_of_the_photograph(

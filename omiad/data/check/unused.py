@@ -17,7 +17,7 @@ from omiad.types import NORMAL
 _BY_SPLIT = ("visa", "realiad", "realiad_sv")
 """Layouts in which a file of the data set lists the images."""
 
-_OWN = {"predictions.csv", "results.json", "config.yaml", "record.json"}
+_OWN = {"predictions.csv", "predictions.jsonl", "results.json", "config.yaml", "record.json"}
 """Files by which a folder that omiad wrote is known."""
 
 _SYSTEM = {"__MACOSX", "Thumbs.db", "desktop.ini", LOST}

@@ -5,7 +5,8 @@ if (holder) startGallery(JSON.parse(holder.textContent));
 
 function startGallery(data) {
   const PAGE = 24;
-  const MARKS = { "false alarm": "✕ false alarm", miss: "✕ miss", detected: "✓ detected", passed: "✓ passed", "not judged": "" };
+  const MARKS = { "false alarm": "✕ false alarm", miss: "✕ miss", detected: "✓ detected", passed: "✓ passed",
+    defect: "✕ defect", "unknown product": "? unknown product", "not calibrated": "", ok: "✓ ok" };
   const find = (id) => document.getElementById(id);
   const [form, list, more, viewer] = [find("filters"), find("gallery"), find("more"), find("viewer")];
   const { category, defect, outcome, order, truth, overlay } = form.elements;
@@ -61,6 +62,14 @@ function startGallery(data) {
   const photo = (image, alt, className) =>
     image.photo ? picture(image.photo, alt, className) : missing("photograph not found");
   const outline = (image) => image.mask && picture(image.mask, "", "truth");
+  const boxes = (image) => (image.boxes ?? []).map(box);
+
+  function box([left, top, right, bottom]) {
+    const made = element("span", { className: "box truth" });
+    const style = { left, top, width: right - left, height: bottom - top };
+    for (const [side, part] of Object.entries(style)) made.style[side] = `${part * 100}%`;
+    return made;
+  }
 
   function stack(image, ...layers) {
     const fit = element("span", { className: "fit" }, ...layers.filter(Boolean));
@@ -76,20 +85,25 @@ function startGallery(data) {
   }
 
   function verdict(image, i) {
-    const { score } = image.runs[i];
-    const limit = known(data.runs[i].thresholds, image.category);
-    return `score ${number(score)}${limit === null ? "" : ` ${score >= limit ? "≥" : "<"} ${number(limit)}`}`;
+    const { score, threshold, p_value: p } = image.runs[i];
+    if (data.judged) {
+      const limit = known(data.runs[i].thresholds, image.category);
+      return `score ${number(score)}${limit === null ? "" : ` ${score >= limit ? "≥" : "<"} ${number(limit)}`}`;
+    }
+    const limit = threshold === null ? "" : ` ${score > threshold ? ">" : "≤"} ${number(threshold)}, p = ${Number(p.toPrecision(2))}`;
+    return `score ${number(score)}${limit}`;
   }
 
   function card(image, position) {
     const found = image.runs[run()];
     const label = data.judged ? `${image.category}, ${image.defect}` : image.name;
+    const product = found.threshold ? element("span", {}, image.category) : "";
     const mark = element("span", { className: "outcome" }, MARKS[found.outcome]);
     mark.dataset.outcome = found.outcome;
     const map = mapLayers(image, found, overlay.checked);
     const button = element("button", { type: "button", className: "item", title: image.name },
-      element("span", { className: "pair" }, stack(image, photo(image, `photograph of ${label}`), outline(image)), stack(image, ...map)),
-      element("span", { className: "what" }, mark, element("span", {}, verdict(image, run())), element("span", { className: "name" }, label)));
+      element("span", { className: "pair" }, stack(image, photo(image, `photograph of ${label}`), outline(image), ...boxes(image)), stack(image, ...map)),
+      element("span", { className: "what" }, mark, product, element("span", { className: data.judged ? "" : "line" }, verdict(image, run())), element("span", { className: "name" }, label)));
     button.addEventListener("click", () => open(position));
     return element("li", {}, button);
   }
@@ -102,7 +116,7 @@ function startGallery(data) {
       panes.push(element("figure", {}, stack(image, ...layers), ...below, element("figcaption", {}, caption)));
     const reference = known(data.references, image.category);
     if (reference) pane("normal reference", [picture(reference, "a normal image")]);
-    pane("input", [photo(image, "the photograph")]);
+    pane("input", [photo(image, "the photograph"), ...boxes(image)]);
     if (data.judged) {
       const layers = image.has_mask ? [photo(image, "ground truth", "dim"), outline(image)] : [missing("no mask was drawn")];
       pane(image.defect === "good" ? "ground truth: no defect" : "ground truth", layers);
@@ -112,9 +126,10 @@ function startGallery(data) {
       if (!found) return pane(name, [missing("this run kept no map of it")]);
       if (found.reconstruction) pane(`${name}: reconstruction`, [picture(found.reconstruction, "reconstruction")]);
       const scale = [...document.querySelectorAll(`.scale[data-run="${i}"] > div`)].map((part) => part.cloneNode(true));
-      pane(`${name}: ${verdict(image, i)} ${MARKS[found.outcome]}`, mapLayers(image, found, false),
+      const product = found.threshold ? `, ${image.category}` : "";
+      pane(`${name}: ${verdict(image, i)} ${MARKS[found.outcome]}${product}`, mapLayers(image, found, false),
         element("div", { className: "scale" }, ...scale));
-      return pane(`${name}: overlay`, mapLayers(image, found, true));
+      return pane(`${name}: overlay`, [...mapLayers(image, found, true), ...boxes(image)]);
     });
     find("viewer-title").textContent = image.name;
     find("panes").replaceChildren(...panes);
@@ -142,11 +157,7 @@ function startGallery(data) {
   viewer.addEventListener("click", (event) => {
     if (event.target === viewer) viewer.close();
   });
-  if (!data.judged) {
-    for (const option of [...order.options].slice(0, 3)) option.remove();
-    truth.closest("label").hidden = true;
-    category.previousElementSibling.textContent = "folder";
-  }
+  if (!data.judged) truth.closest("label").hidden = !data.images.some((image) => image.boxes.length);
   form.hidden = false;
   update();
 }

@@ -34,7 +34,7 @@ def caches(world: World, rng: Rng, folder: Path) -> Case:
     door = pick(rng, ("info", "json", "verify", "prune", "read", "read", "read"))
     if door == "read":
         return Case(call=lambda: _read(world))
-    words = {"info": "info", "json": "info --json true", "verify": "verify", "prune": "prune"}
+    words = {"info": "info", "json": "info --json", "verify": "verify", "prune": "prune"}
     return Case(command(f"cache {words[door]} --cache_dir {OURS}"))
 
 

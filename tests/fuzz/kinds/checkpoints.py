@@ -238,7 +238,7 @@ def _case(
     door, path = pick(rng, doors), f"{INPUT}/last.ckpt"
     out = folder / OUTPUT
     if door == "predict":
-        words = f"predict --ckpt_path {path} --images {world.photographs} --device cpu"
+        words = f"predict {path} {world.photographs} --device cpu"
         right = world.scores[stage]
 
         def check() -> str | None:

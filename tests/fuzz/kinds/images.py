@@ -178,7 +178,7 @@ def images(world: World, rng: Rng, folder: Path) -> Case:
         return _check_data(world, folder, photograph=path)
     for photograph in world.photographs.iterdir():
         shutil.copy(photograph, inside / photograph.name)
-    words = f"predict --ckpt_path {world.student} --images {INPUT}/photographs --device cpu"
+    words = f"predict {world.student} {INPUT}/photographs --device cpu"
     return Case(
         command(f"{words} --output {OUTPUT}/p"),
         check=lambda: _others(world, folder / OUTPUT / "p"),

@@ -146,7 +146,7 @@ def _photographs(world: World, rng: Rng, folder: Path) -> Case:
         page = clean_page(out / "index.html", raw=MARKUP, plain=world.page)
         return finite_predictions(out, count) or page
 
-    words = f"predict --ckpt_path {world.student} --images {INPUT}/photographs --device cpu"
+    words = f"predict {world.student} {INPUT}/photographs --device cpu"
     return Case(command(f"{words} --output {OUTPUT}/p"), check=check, checks_refusals=True)
 
 

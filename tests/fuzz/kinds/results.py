@@ -53,7 +53,7 @@ def _case(world: World, rng: Rng, folder: Path, *, is_array: bool) -> Case:
     door = pick(rng, ("report", "compare") if is_array else ("report", "compare", "typeset"))
     if door == "compare":
         pair = [plain, mine] if rng.random() < 0.5 else [mine, plain]
-        option = pick(rng, ("", "", "--seeds true"))
+        option = pick(rng, ("", "", "--seeds"))
         return Case(
             command(f"compare {' '.join(pair)} --num_resamples 20 {option}"),
             check=lambda: _printed((folder / "said.txt").read_text()),

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from omiad.errors import InputError
+from omiad.inspection import Inspection
 from omiad.report import (
     PredictionPage,
     free_page,
@@ -105,18 +106,16 @@ def test_a_thumbnail_is_cut_as_the_protocol_cuts() -> None:
 
 def test_a_page_of_predictions_keeps_the_most_anomalous(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    photograph = tmp_path / "wide.png"
-    Image.new("RGB", (64, 32)).save(photograph)
     page = PredictionPage(tmp_path, max_megabytes=0.02)
     for number, i in enumerate(rng.permutation(40)):
         pixels = rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)
-        entry = page_entry(f"<b>/{i}.png", path=photograph, pixels=pixels, scale=(0.0, 1.0),
-                           anomaly_map=np.full((32, 32), i / 40), score=float(i))  # fmt: skip
-        page.add(number, entry)
-    text = page.write(num_scored=40, scale=(0.0, 1.0)).read_text()
+        values = np.full((32, 32), i / 40, np.float32)
+        found = Inspection("not calibrated", None, float(i), None, None, values, [], (64, 32))
+        page.add(number, page_entry(f"<b>/{i}.png", pixels=pixels, inspection=found, scale=(0, 1)))
+    text = page.write(decisions={"not calibrated": 40}, scale=(0.0, 1.0)).read_text()
     shown = text.count('"aspect":2.0')
     assert 3 < shown < 40
-    assert f"The {shown} most anomalous of 40 photographs" in text
+    assert f"The {shown} worst of 40 photographs" in text
     for i in range(40):
         assert (f'/{i}.png"' in text) == (i >= 40 - shown)
 
