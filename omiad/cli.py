@@ -41,8 +41,8 @@ EXAMPLES = """
 examples
   omiad train my_parts/ --out model/
   omiad predict model/model.ckpt photos/
-  omiad fit --config configs/amdm_folder.yaml --data.root my_parts/
-  omiad fit --config configs/omiad_folder.yaml --data.root my_parts/ \\
+  omiad fit --config amdm_folder --data.root my_parts/
+  omiad fit --config omiad_folder --data.root my_parts/ \\
             --model.teacher runs/amdm/version_0/checkpoints/last.ckpt
   omiad test --ckpt_path runs/omiad/version_0/checkpoints/last.ckpt
   omiad fit --ckpt_path runs/amdm/version_0/checkpoints/last.ckpt      (resumes a run)

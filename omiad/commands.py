@@ -32,6 +32,7 @@ POSITIONAL = ("train", "predict", "data holdout", "data synthesize", "sweep", "t
 IGNORED_WARNINGS = (
     ".*does not have many workers.*",  # features come from a memory-mapped file
     ".*is already saved during checkpointing.*",
+    ".*is smaller than the logging interval.*",  # steps are counted across epochs
     ".*Using `DistributedSampler` with the dataloaders.*",  # ours repeats no image
     ".*args parameter is intended to run from within Python.*",
     ".*in eval mode at the start of training.*",  # frozen on purpose

@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,9 +12,15 @@ import yaml  # a dependency of Lightning and jsonargparse
 from lightning import Callback, Trainer
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, Logger
 
-from omiad.callbacks import Evaluation, LastCheckpoint, RunProgress, TrainingCurves
+from omiad.callbacks import (
+    Evaluation,
+    LastCheckpoint,
+    Publication,
+    RunProgress,
+    TrainingCurves,
+)
 from omiad.data import FeatureDataModule
 from omiad.errors import InputError
 from omiad.interrupts import stop_requests
@@ -24,7 +31,7 @@ from omiad.settings import checkpoint_defaults, data_defaults
 logger = logging.getLogger(__name__)
 
 RUN = {
-    "config": ("Configuration file, one or more; any option beats it", ""),
+    "config": ("Name or file of a configuration, one or more; any option beats it", ""),
     "run_dir": ("Folder of this run", "a new one under runs/"),
     "ckpt_path": ("Checkpoint to test, or to resume a fit from", ""),
     "trust": ("Class path of your own network, imported if a checkpoint names it", ""),
@@ -37,11 +44,11 @@ _LOAD = DetectionModule.load  # jsonargparse wants the same object for every par
 FIT_HELP = """\
 Train a model on the normal photographs of all categories under --data.root.
 
-Stage 1: --config configs/amdm_folder.yaml. Stage 2: --config configs/omiad_folder.yaml with
---model.teacher, the checkpoint of stage 1. A decoder for the pictures: --config
-configs/decoder.yaml with --model.detector, the checkpoint of either stage. The run folder holds
-config.yaml, metrics.csv, curves.png and checkpoints/last.ckpt. --trainer.max_steps counts optimiser
-steps: one for each batch, two in stage 2 (student, then generator). --ckpt_path resumes a run.
+Stage 1: --config amdm_folder. Stage 2: --config omiad_folder with --model.teacher, the checkpoint
+of stage 1. A decoder for the pictures: --config decoder with --model.detector, the checkpoint of
+either stage. The run folder holds config.yaml, metrics.csv, curves.png and checkpoints/last.ckpt.
+--trainer.max_steps counts optimiser steps: one for each batch, two in stage 2 (student, then
+generator). --trainer.logger adds a logger beside metrics.csv. --ckpt_path resumes a run.
 """
 
 TEST_HELP = """\
@@ -119,27 +126,54 @@ class OmiadCLI(LightningCLI):
         trainer = given["trainer"]
         if trainer["enable_progress_bar"] is not False:
             callbacks.append(RunProgress(self._work))
+        others = self._other_loggers()
+        if others:
+            settings = {name: value for name, value in given.items() if name != "trainer"}
+            callbacks.append(Publication({**settings, "max_steps": trainer["max_steps"]}))
         self.trainer_defaults["callbacks"] = callbacks
-        if trainer["logger"] not in (None, True):
-            raise InputError(
-                "A run always logs to metrics.csv in its folder. Leave --trainer.logger out."
-            )
         if trainer["barebones"]:
             raise InputError(
                 "A run with --trainer.barebones would leave no figures. Leave the option out."
             )
         kwargs["logger"] = False
         if not trainer["fast_dev_run"]:  # a trial that leaves nothing
-            kwargs["logger"] = self._claims.enter_context(run_logger(given["run_dir"], kind))
+            own = self._claims.enter_context(run_logger(given["run_dir"], kind))
+            kwargs["logger"] = [own, *others]  # the first one's folder is that of the run
         try:
             return super().instantiate_trainer(**kwargs)
         except ValueError as error:  # Lightning: no such strategy or precision
             raise InputError(f"{error} Check the --trainer options.") from error
 
+    def instantiate_classes(self) -> None:
+        """Build model, data and trainer; a logger whose package is missing is one sentence."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:  # of jsonargparse, which tries every type of the option
+            missing = re.search(r"class_path '[\w.]*\.(\w+Logger)':\s+(.*)", str(error))
+            if missing is None:
+                raise
+            name, reason = missing.groups()
+            raise InputError(f"--trainer.logger {name} cannot be used: {reason}") from error
+
+    def _other_loggers(self) -> list[Logger]:
+        """Return the loggers that were asked for beside the run's own."""
+        asked = self.config_init[self.subcommand]["trainer"]["logger"]
+        if asked is False:
+            raise InputError(
+                "A run always logs to metrics.csv in its folder. Leave --trainer.logger out, or "
+                "name a logger that is used beside metrics.csv."
+            )
+        if asked in (None, True):
+            return []
+        return [asked] if isinstance(asked, Logger) else list(asked)
+
     def before_fit(self) -> None:
         """Reject a run that cannot work, or without data, before anything is downloaded."""
         self.model.check_run(self.trainer)
         self.datamodule.samples("train")
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, LastCheckpoint):
+                callback.is_own_command = self._work is None
 
     def before_test(self) -> None:
         """Test all photographs of a folder that the checkpoint was not trained on.

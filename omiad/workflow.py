@@ -2,14 +2,12 @@
 
 import json
 import logging
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from pkgutil import resolve_name
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import yaml
@@ -21,12 +19,16 @@ from omiad.configurations import find_configuration
 from omiad.conformal import check_rate, normals_needed, smallest_rate
 from omiad.data import FeatureDataModule
 from omiad.data.check import check
+from omiad.data.datamodule import Split
 from omiad.data.layouts import Layout
 from omiad.detector import Detector
 from omiad.devices import pick_device
 from omiad.errors import InputError
 from omiad.files import only_writer, write_whole
+from omiad.forecast import expected_seconds
+from omiad.interrupts import Interrupted
 from omiad.lightning_cli import OmiadCLI
+from omiad.products import FOLDS
 from omiad.progress import duration
 from omiad.report import report
 
@@ -50,9 +52,6 @@ REPORT = "report.html"
 CALIBRATION_SHARE = 0.3
 """Share of the photographs of a product that set its threshold, where it has enough."""
 
-TIMES_STAGE_1 = 4
-"""A batch of stage 2, as long as so many steps of stage 1 (measured on a CPU)."""
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -60,7 +59,7 @@ class Settings:
 
     photos: str
     layout: Layout
-    preset: Preset
+    preset: Preset | None  # None for the steps of the configurations
     false_alarms: float | None
     backbone: str
     weights: str
@@ -106,15 +105,36 @@ def train(
     """
     root = str(Path(photos).expanduser().resolve())
     settings = Settings(root, layout, preset, false_alarms, backbone, weights, seed)
-    folder = Path(out)
-    (folder / "log").mkdir(parents=True, exist_ok=True)
-    with only_writer(folder / "log" / "lock", owner=folder):
-        model = Model(folder, settings, pick_device(device))
-        for step in (
+    return make(Path(out), settings, device=device)
+
+
+def make(
+    folder: Path,
+    settings: Settings,
+    *,
+    device: str = "auto",
+    configs: tuple[str, str] = CONFIGURATIONS,
+) -> Path:
+    """Take the steps of a model that are still to be done, and return the path of model.ckpt.
+
+    Arguments and errors are those of `train` and `Model`.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    place = folder.resolve()
+    with only_writer(place.with_name(f".{place.name[:100]}.lock"), owner=folder):
+        model = Model(folder, settings, pick_device(device), configs=configs)
+        steps = (
             *(model.check, model.stage_1, model.stage_2),
             *(model.decide, model.test, model.report),
-        ):
-            model.run(step)
+        )
+        if model.done and len(model.done) == len(steps):
+            logger.info("'%s' is finished: nothing is left to do.", folder)
+        try:
+            for step in steps:
+                model.run(step)
+        except (KeyboardInterrupt, Interrupted):
+            logger.warning("'%s' is not finished. Give the same command again to go on.", folder)
+            raise
     logger.info("model: %s", model.path)
     logger.info("report: %s", folder / REPORT)
     logger.info("next: omiad predict %s PHOTOS", model.path)
@@ -130,24 +150,47 @@ class Model:
         folder: The output folder.
         settings: What the model is made of.
         device: Where the model is trained and calibrated.
+        configs: Configurations of stage 1 and stage 2, by name or path.
 
     Raises:
-        InputError: If the folder holds a model with other settings.
+        InputError: If the folder holds a model with other settings, or something else.
     """
 
-    def __init__(self, folder: Path, settings: Settings, device: torch.device) -> None:
-        self.folder, self.settings, self.device = folder, settings, device
+    def __init__(
+        self,
+        folder: Path,
+        settings: Settings,
+        device: torch.device,
+        *,
+        configs: tuple[str, str] = CONFIGURATIONS,
+    ) -> None:
+        self.folder, self.settings, self.device, self.configs = folder, settings, device, configs
         self.log, self.path = folder / "log", folder / "model.ckpt"
-        self.done: list[str] = []
         self._state = self.log / "state.json"
-        if self._state.is_file():
-            stored = json.loads(self._state.read_text())
-            if stored["settings"] != asdict(settings):
+        self.done: list[str] = self._earlier()
+
+    def _earlier(self) -> list[str]:
+        """Return the steps that earlier calls of the same command have done."""
+        if not self._state.is_file():
+            if self.folder.exists() and any(self.folder.iterdir()):
                 raise InputError(
-                    f"'{folder}' holds a model of other photographs or settings. Choose another "
-                    f"--out, or give the command that began it."
+                    f"'{self.folder}' holds something else than a model of `omiad train`. Choose "
+                    f"another --out."
                 )
-            self.done = stored["done"]
+            return []
+        try:
+            stored = json.loads(self._state.read_text())
+            before, done = dict(stored["settings"]), [str(name) for name in stored["done"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"'{self._state}' is damaged. Choose another --out.") from error
+        now = asdict(self.settings)
+        if changed := [name for name in now if before.get(name) != now[name]]:
+            were = ", ".join(f"{name} {before.get(name)}, not {now[name]}" for name in changed)
+            raise InputError(
+                f"'{self.folder}' holds a model with other settings ({were}). Choose another "
+                f"--out, or give the command that began it."
+            )
+        return done
 
     def run(self, step: Callable[[], None]) -> None:
         """Take a step, unless it is done, and note it."""
@@ -155,6 +198,7 @@ class Model:
             step()
             self.done.append(name)
             state = {"settings": asdict(self.settings), "done": self.done}
+            self.log.mkdir(parents=True, exist_ok=True)
             write_whole(self._state, json.dumps(state, indent=2) + "\n")
 
     def check(self) -> None:
@@ -169,10 +213,22 @@ class Model:
         fitted = Counter(sample.category for sample in self.data.samples("train"))
         for name in self.data.categories:
             self._check_number(name, kept[name] or fitted[name])
-        logger.info("expected time: %s", duration(self.expected_seconds()))
+        splits: tuple[Split, ...] = ("train", "calibration", "test")
+        seconds = expected_seconds(
+            self.data.extractor,
+            self._config(1),
+            steps=self._steps,
+            images={name: len(self.data.samples(name)) for name in splits},
+        )
+        logger.info("expected time: %s", duration(seconds))
 
     def _check_number(self, name: str, num_normal: int) -> None:
         rate, lowest = self.settings.false_alarms, smallest_rate(num_normal)
+        if num_normal < FOLDS:
+            raise InputError(
+                f"'{name}' has too few photographs to set a threshold: {num_normal}, where "
+                f"{FOLDS} are the least, and 99 support a false-alarm rate of 1 %. Take more."
+            )
         if rate is not None:
             check_rate(rate)
             if num_normal < normals_needed(rate):
@@ -197,19 +253,21 @@ class Model:
         self._fit(2, [f"--model.teacher={self._checkpoint('stage_1')}"])
 
     def _fit(self, stage: int, more: list[str]) -> None:
-        name, steps = f"stage_{stage}", STEPS[self.settings.preset][stage - 1]
+        name = f"stage_{stage}"
         earlier = self._checkpoint(name)
         options = [f"--run_dir={self._new(name)}", f"--trainer.accelerator={self._accelerator}"]
         if earlier is not None:
             options += [f"--ckpt_path={earlier}"]
         else:
-            options += [f"--config={find_configuration(CONFIGURATIONS[stage - 1])}", *more]
-            options += [f"--seed_everything={self.settings.seed}", f"--trainer.max_steps={steps}"]
+            options += [f"--config={find_configuration(self.configs[stage - 1])}", *more]
+            options += [f"--seed_everything={self.settings.seed}"]
+            options += [f"--trainer.max_steps={self._steps[stage - 1]}"]
             options += [f"--data.{name}={value}" for name, value in self._data_options.items()]
         OmiadCLI(["fit", *options], work=f"stage {stage} of 2")
 
     def decide(self) -> None:
         """Set the threshold of each product, and write the model."""
+        logger.info("thresholds: scoring the normal photographs of each product")
         source = str(self._checkpoint("stage_2"))
         detector = Detector.load(source, device=self.device)
         detector.false_alarms = self.settings.false_alarms
@@ -235,34 +293,32 @@ class Model:
 
     def report(self) -> None:
         """Write a page of the test, if there was one, and of the training."""
-        runs = [path for name in ("test", "stage_1", "stage_2") for path in self._runs(name)[-1:]]
+        runs = [
+            str(run)
+            for name in ("test", "stage_1", "stage_2")
+            for run in self._runs(name)
+            if any((run / file).is_file() for file in ("results.json", "metrics.csv"))
+        ]
         page = self._new("report")
-        report([str(path) for path in runs], out=str(page))
+        report(runs, out=str(page))
         write_whole(self.folder / REPORT, (page / "index.html").read_bytes())
-
-    def expected_seconds(self) -> float:
-        """Estimate the time of all steps from a batch of the backbone and two training steps."""
-        extractor = self.data.extractor
-        size, grid = extractor.image_size, extractor.feature_size
-        images = torch.zeros(2, 3, size, size, dtype=torch.uint8, device=self.device)
-        per_image = _seconds(lambda: extractor.features(images)) / len(images)
-        config = yaml.safe_load(find_configuration(CONFIGURATIONS[0]).read_text())
-        build = resolve_name(config["model"]["init_args"]["network"])
-        network = build(channels=extractor.num_channels).to(self.device)
-        x = torch.randn(config["data"]["batch_size"], extractor.num_channels, grid, grid)
-        x, t = x.to(self.device), torch.ones(len(x), dtype=torch.int64, device=self.device)
-        per_step = _seconds(lambda: network(x, t).square().mean().backward())
-        first, second = STEPS[self.settings.preset]
-        num_images = sum(
-            len(self.data.samples(split)) for split in ("train", "calibration", "test")
-        )
-        return 3 * num_images * per_image + (first + TIMES_STAGE_1 * second / 2) * per_step
 
     @cached_property
     def data(self) -> FeatureDataModule:
         """The photographs."""
-        config = yaml.safe_load(find_configuration(CONFIGURATIONS[0]).read_text())["data"]
-        return FeatureDataModule(**{**config, **self._data_options})
+        return FeatureDataModule(**{**self._config(1)["data"], **self._data_options})
+
+    @property
+    def _steps(self) -> tuple[int, int]:
+        """Optimiser steps of both stages."""
+        if self.settings.preset is not None:
+            return STEPS[self.settings.preset]
+        return self._config(1)["trainer"]["max_steps"], self._config(2)["trainer"]["max_steps"]
+
+    def _config(self, stage: int) -> dict[str, Any]:
+        """Return the configuration of a stage."""
+        path = find_configuration(self.configs[stage - 1])
+        return cast(dict[str, Any], yaml.safe_load(path.read_text()))
 
     @property
     def _data_options(self) -> dict[str, Any]:
@@ -292,13 +348,3 @@ class Model:
         """Return the newest checkpoint of a stage."""
         files = [run / "checkpoints" / "last.ckpt" for run in reversed(self._runs(name))]
         return next(filter(Path.is_file, files), None)
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    """Return how long some work takes, the second time it is done."""
-    work()
-    start = time.perf_counter()
-    work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start

@@ -35,7 +35,13 @@ class LastCheckpoint(Callback):
 
     Args:
         every_n_steps: Optimiser steps between two writes; 0 writes at the end only.
+
+    Attributes:
+        is_own_command: Whether `omiad fit` resumes the run. A larger command, which runs the fit as
+            one of its steps, says by itself how to go on.
     """
+
+    is_own_command = True
 
     def __init__(self, every_n_steps: int = 1000) -> None:
         if every_n_steps < 0:
@@ -154,9 +160,8 @@ class LastCheckpoint(Callback):
         elif isinstance(exception, Interrupted):
             epochs = f"{step}, in epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
             progress = f"{step} of {trainer.max_steps}" if trainer.max_steps > 0 else epochs
-            logger.warning(
-                "Interrupted at step %s. Resume with: omiad fit --ckpt_path %s", progress, path
-            )
+            advice = f" Resume with: omiad fit --ckpt_path {path}" if self.is_own_command else ""
+            logger.warning("Interrupted at step %s.%s", progress, advice)
         elif trainer.training and path is None:
             logger.warning("This run had not written a checkpoint yet.")
         elif trainer.training:

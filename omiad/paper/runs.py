@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from omiad.configurations import find_configuration
 from omiad.errors import InputError, MissingInputError
 from omiad.files import write_whole
 from omiad.lightning_cli import OmiadCLI
@@ -38,12 +39,12 @@ class Model(NamedTuple):
         return "_".join(filter(None, self))
 
 
-def models_of_table(number: int, *, configs: Path, small: bool) -> dict[str, Model]:
+def models_of_table(number: int, *, configs: Path | None, small: bool) -> dict[str, Model]:
     """Return the models of a table or of its small preset, by the paper's names, in its order."""
     if number not in ABLATIONS:
         models = {"AMDM": Model("adaptive_mask"), "OmiAD": Model("adaptive_mask", "asd")}
         return models if number == 1 else {"OmiAD": models["OmiAD"]}
-    tables = read_config(configuration(configs, "ablation/tables.yaml"))
+    tables = read_config(configuration(configs, "ablation/tables"))
     return {
         name: Model((small and row.get("small_teacher")) or row["teacher"], row.get("distil"))
         for name, row in tables[number].items()
@@ -54,14 +55,15 @@ def models_of_table(number: int, *, configs: Path, small: bool) -> dict[str, Mod
 class Runs:
     """The fits and tests of models on one data set. Models with the same teacher share its fit.
 
-    The data set is named as in configs/amdm_<dataset>.yaml, over which `small` lays the small
-    preset. The folder has a subfolder for each model. Options are arguments in one string.
+    The data set is named as in the configuration amdm_<dataset>, over which `small` lays the small
+    preset. `configs` is a folder of other configurations than omiad's own. The sweep's folder has a
+    subfolder for each model. Options are arguments in one string.
     """
 
     dataset: str
     root: Path
     folder: Path
-    configs: Path
+    configs: Path | None = None
     small: bool = False
     options: str = ""
     teacher_options: str = ""
@@ -92,11 +94,10 @@ class Runs:
         names = [f"{stage}_{self.dataset}"]
         if self.small:
             names.append("ablation/small" if stage == "amdm" else "ablation/small_distil")
-        files = [configuration(self.configs, f"{name}.yaml") for name in names]
-        arguments = [*(f"--config={file}" for file in files), *options]
-        if ablation is not None:
-            files.append(configuration(self.configs, f"ablation/{ablation}.yaml"))
-            arguments.append(f"--config={files[-1]}")  # the last argument wins
+        row = [] if ablation is None else [f"ablation/{ablation}"]  # the last argument wins
+        files = [configuration(self.configs, name) for name in (*names, *row)]
+        arguments = [*(f"--config={name}" for name in names), *options]
+        arguments += [f"--config={name}" for name in row]
         # Contents are compared, not bytes, so that a comment may change.
         asked = {"arguments": arguments, "configurations": [read_config(file) for file in files]}
         begun = in_parts(folder, _CHECKPOINT)
@@ -113,6 +114,11 @@ class Runs:
         if begun:
             logger.info("resuming from %s", begun[-1])
             arguments = [f"--ckpt_path={begun[-1]}"]
+        else:
+            found = {
+                f"--config={n}": f"--config={f}" for n, f in zip(names + row, files, strict=True)
+            }
+            arguments = [found.get(each, each) for each in arguments]
         return _train(folder, arguments)
 
     def tested(self, folder: Path, checkpoint: Path, options: Sequence[str] = ()) -> Path:
@@ -145,16 +151,23 @@ def _train(folder: Path, arguments: Sequence[str]) -> Path:
     return checkpoints[-1]
 
 
-def configuration(configs: Path, name: str) -> Path:
-    """Return the path of a configuration, or raise MissingInputError."""
-    if not (configs / name).is_file():
+def configuration(configs: Path | None, name: str) -> Path:
+    """Return a configuration by its name, from a folder or, without one, from this package.
+
+    Raises:
+        MissingInputError: If there is none of that name.
+    """
+    if configs is None:
+        return find_configuration(name)
+    path = configs / f"{name}.yaml"
+    if not path.is_file():
         raise MissingInputError(
-            f"No '{name}' in '{configs}'. Run from a checkout of omiad, or give --configs."
+            f"No '{name}.yaml' in '{configs}'. Leave --configs out to take omiad's own."
         )
-    return configs / name
+    return path
 
 
-def sweep_results(number: int, sweep: Path, *, configs: Path) -> dict[str, Path]:
+def sweep_results(number: int, sweep: Path, *, configs: Path | None = None) -> dict[str, Path]:
     """Return the results.json of each model of a table that a sweep has tested."""
     models = models_of_table(number, configs=configs, small=sweep.name.endswith("_small"))
     found = {name: latest_results(sweep / model.folder) for name, model in models.items()}

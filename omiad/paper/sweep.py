@@ -25,7 +25,7 @@ def sweep(
     root: str,
     *,
     output: str = "runs/sweeps",
-    configs: str = "configs",
+    configs: str | None = None,
     small: bool = False,
     options: str = "",
     teacher_options: str = "",
@@ -38,13 +38,21 @@ def sweep(
         dataset: Which configurations to use; `folder` is for your own photographs.
         root: Folder of the data set.
         output: Folder of all sweeps.
-        configs: Folder of the configurations.
+        configs: Folder of other configurations than omiad's own.
         small: Use the small preset, for a CPU.
         options: Further options of every fit, in one string.
         teacher_options: Further options of stage 1, e.g. "--data.weights FILE".
     """
     folder = _folder(output, dataset, small=small)
-    runs = Runs(dataset, Path(root), folder, Path(configs), small, options, teacher_options)
+    runs = Runs(
+        dataset,
+        Path(root),
+        folder,
+        None if configs is None else Path(configs),
+        small,
+        options,
+        teacher_options,
+    )
     _train(runs, 1, "table.md", shown=(1, 12))
 
 
@@ -54,7 +62,7 @@ def table(
     root: str | None = None,
     dataset: Dataset = "mvtec",
     output: str = "runs/sweeps",
-    configs: str = "configs",
+    configs: str | None = None,
     small: bool = False,
     options: str = "",
     teacher_options: str = "",
@@ -69,7 +77,7 @@ def table(
         root: Folder of the data set, for an ablation.
         dataset: Which configurations to use for an ablation; `folder` is for your own photographs.
         output: Folder of all sweeps.
-        configs: Folder of the configurations.
+        configs: Folder of other configurations than omiad's own.
         small: Use the small preset, for a CPU. An ablation on a `folder` always does.
         options: Further options of every fit, in one string.
         teacher_options: Further options of stage 1, e.g. "--data.weights FILE".
@@ -80,7 +88,15 @@ def table(
         # Table 14 has its networks in two sizes only: the paper's and the small preset's.
         small = small or dataset == "folder"
         folder = _folder(output, dataset, small=small)
-        runs = Runs(dataset, Path(root), folder, Path(configs), small, options, teacher_options)
+        runs = Runs(
+            dataset,
+            Path(root),
+            folder,
+            None if configs is None else Path(configs),
+            small,
+            options,
+            teacher_options,
+        )
         _train(runs, number, f"table_{number}.md", shown=(number,))
     elif number in (1, 12):
         _collect(number, output, small=small)
@@ -101,7 +117,7 @@ def _collect(number: int, output: str, *, small: bool) -> None:
     entries = []
     for dataset in DATASETS:
         folder = _folder(output, dataset, small=small)
-        if found := sweep_results(number, folder, configs=Path()):
+        if found := sweep_results(number, folder):
             entries += [read_entry(path, name) for name, path in found.items()]
         else:
             logger.info("no results in %s; `omiad sweep %s ROOT` makes them", folder, dataset)

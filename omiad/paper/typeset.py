@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 def typeset(
-    results: list[str], *, table: int, output: str, paper: bool = False, configs: str = "configs"
+    results: list[str], *, table: int, output: str, paper: bool = False, configs: str | None = None
 ) -> None:
     """Write results as a table in the paper's layout, to paste into a manuscript.
 
@@ -31,14 +31,16 @@ def typeset(
         table: Number of the paper's table: 1, or 3 to 15. Any of them takes data sets of your own.
         output: File to write: .csv, .md (Markdown) or .tex (a LaTeX tabular).
         paper: Add the paper's figures, marked as such.
-        configs: Folder of the configurations, which define the rows of an ablation.
+        configs: Folder of other configurations than omiad's own, which define the rows of an
+            ablation.
     """
     path = Path(output)
     if path.suffix not in MARKUPS:
         raise InputError(f"'{output}' is not a table. End --output in {', '.join(MARKUPS)}.")
     if table not in METRICS_OF_TABLE or table == 2:
         raise InputError(f"Table {table} does not consist of results. Choose 1, or 3 to 15.")
-    entries = [entry for text in results for entry in _read(text, table, Path(configs))]
+    other = None if configs is None else Path(configs)
+    entries = [entry for text in results for entry in _read(text, table, other)]
     _refuse_mixtures(entries, table)
     datasets = dict.fromkeys(entry.published for entry in entries if paper)
     printed = [entry for name in datasets for entry in printed_entries(table, name)]
@@ -54,7 +56,7 @@ def typeset(
     logger.info("table: %s", path)
 
 
-def _read(text: str, table: int, configs: Path) -> list[Entry]:
+def _read(text: str, table: int, configs: Path | None) -> list[Entry]:
     """Read the runs that PATH or NAME=PATH stands for."""
     name, equals, given = text.partition("=")
     if not (name and equals) or Path(text).exists():  # the = may belong to the path

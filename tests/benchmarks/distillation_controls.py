@@ -1,6 +1,6 @@
 """Controls of stage 2: what else the same steps of the generator could have been spent on.
 
-    PYTHONPATH=tests/benchmarks omiad fit --config configs/omiad_folder.yaml --data.root real \
+    PYTHONPATH=tests/benchmarks omiad fit --config omiad_folder --data.root real \
         --model distillation_controls.DdimRegression --model.teacher AMDM.ckpt
 
 Each control starts from the teacher, sees the same images and noise as Algorithm 1, and differs

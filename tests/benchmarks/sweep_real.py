@@ -91,7 +91,7 @@ def main(given: list[str] | None = None) -> None:
         root, images = arguments.root, "the test split"
     elif not root.exists():
         hold_out(arguments.root, root)
-    runs = Runs("folder", root, arguments.output, Path("configs"), small=arguments.small)
+    runs = Runs("folder", root, arguments.output, small=arguments.small)
     backbone = ["--data.backbone", arguments.backbone, "--data.weights", arguments.weights]
     shared = {
         "teacher": f"{shlex.join(backbone)} {arguments.options}",

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import yaml
 from tiny import amdm, data_of, fit, saved
 
 from omiad.cli import main
+from omiad.configurations import configurations
 from omiad.paper import paper_table
 
 CONFIGS = sorted(Path("configs").glob("*.yaml"))
@@ -60,10 +62,10 @@ def test_a_header_is_short_and_gives_the_command(path: Path) -> None:
     header = [line for line in path.read_text().splitlines() if line.startswith("#")]
     assert 2 <= len(header) <= 12
     (run,) = [line for line in header if line.startswith("# Run:     omiad")]
-    named = [word for word in run.split() if word.endswith(".yaml")]
-    assert all(Path(name).is_file() for name in named)
+    named = re.findall(r"--config (\S+)", run)
+    assert {*named} <= {*configurations()}
     if path in FRAGMENTS and not path.stem.startswith("small"):
-        assert named[-1].endswith(path.name)  # no other file overrides it
+        assert named[-1] == f"ablation/{path.stem}"  # no other configuration overrides it
 
 
 def test_every_row_of_the_papers_ablations_has_its_files() -> None:
