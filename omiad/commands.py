@@ -34,7 +34,6 @@ IGNORED_WARNINGS = (
     ".*is already saved during checkpointing.*",
     ".*is smaller than the logging interval.*",  # steps are counted across epochs
     ".*Using `DistributedSampler` with the dataloaders.*",  # ours repeats no image
-    ".*args parameter is intended to run from within Python.*",
     ".*in eval mode at the start of training.*",  # frozen on purpose
     ".*LeafSpec.*is deprecated.*",  # Lightning's own call
     ".*JSONARGPARSE_DEPRECATION_WARNINGS.*",  # Lightning's own use

@@ -351,6 +351,13 @@ class Detector(Predictor):
             MissingInputError: If the file does not exist.
             InputError: If omiad did not write the file, if the file is damaged, if it names a class
                 that is not trusted, or if a change is out of range.
+
+        Examples:
+            >>> from omiad import Detector
+            >>> Detector.load("model.ckpt").products.names
+            ['bolt', 'nut']
+            >>> Detector.load("model.ckpt", num_steps=10).num_steps
+            10
         """
         if trust is not None:
             trust_network(trust)

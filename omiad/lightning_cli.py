@@ -110,6 +110,10 @@ class OmiadCLI(LightningCLI):
             parser.add_lightning_class_args(LastCheckpoint, "checkpoint")
             parser.link_arguments("seed_everything", "model.init_args.seed", compute_fn=int)
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse the given words, which need not be those that the process was started with."""
+        self.config = parser.parse_args(args)
+
     def _parse_ckpt_path(self) -> None:
         """Do nothing: the checkpoint's configuration was given before parsing."""
 

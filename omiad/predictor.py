@@ -100,12 +100,29 @@ class Predictor(nn.Module, ABC):
                 false alarms.
 
         Examples:
+            >>> from omiad import Detector
             >>> detector = Detector.load("model.ckpt")
-            >>> result = detector.predict("photo.jpg")
+            >>> result = detector.predict("photo.png")
             >>> result.decision, result.category
             ('ok', 'bolt')
-            >>> [each.decision for each in detector.predict([Image.open("photo.jpg"), "hole.jpg"])]
-            ['ok', 'defect']
+            >>> good, bad = detector.predict(["photo.png", "hole.png"])
+            >>> bad.decision, bad.score > bad.threshold.image
+            ('defect', True)
+
+            An image of Pillow, an array and a tensor give the same result.
+
+            >>> import numpy, PIL.Image, torch
+            >>> image = PIL.Image.open("photo.png")
+            >>> array = numpy.array(image)
+            >>> forms = [image, array, array / 255, torch.tensor(array)]
+            >>> {each.score == result.score for each in detector.predict(forms)}
+            {True}
+
+            A generator is answered by a generator, and the frames of OpenCV are "bgr".
+
+            >>> frames = (array[..., ::-1] for _ in range(1000))
+            >>> next(detector.predict(frames, color="bgr", batch_size=1)).decision
+            'ok'
         """
         extractor = self.extractor
         reader = Reader(extractor.image_size, batch_size, color, extractor.white_level)

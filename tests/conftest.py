@@ -11,8 +11,8 @@ from synthetic import write_mvtec
 
 
 @pytest.fixture(autouse=True)
-def no_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep pytest's own arguments from LightningCLI, which compares."""
+def name_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let messages name the command instead of pytest."""
     monkeypatch.setattr(sys, "argv", ["omiad"])
 
 
