@@ -14,6 +14,7 @@ import yaml
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset
 
+from omiad.advice import advice_ignored
 from omiad.calibration import learn_products
 from omiad.configurations import find_configuration
 from omiad.conformal import check_rate, normals_needed, smallest_rate
@@ -104,6 +105,8 @@ def train(
             if the output folder holds another model.
 
     Examples:
+        `logging.basicConfig(level="INFO")` shows what a script or a notebook is doing.
+
         >>> from omiad import Detector, train
         >>> model = train("my_parts/", out="model", preset="quick")
         >>> Detector.load(model).predict("my_parts/bottle/test/good/000.png").category
@@ -111,7 +114,8 @@ def train(
     """
     root = str(Path(photos).expanduser().resolve())
     settings = Settings(root, layout, preset, false_alarms, backbone, weights, seed)
-    return make(Path(out), settings, device=device)
+    with advice_ignored():
+        return make(Path(out), settings, device=device)
 
 
 def make(
