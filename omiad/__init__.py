@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from omiad.types import Prediction as Prediction
     from omiad.types import Sample as Sample
     from omiad.version import __version__ as __version__
+    from omiad.workflow import train as train
 
 _MODULES = {
     "AMDMModule": "omiad.modules",
@@ -23,6 +24,7 @@ _MODULES = {
     "Prediction": "omiad.types",
     "Sample": "omiad.types",
     "__version__": "omiad.version",
+    "train": "omiad.workflow",
 }
 
 __all__ = list(_MODULES)

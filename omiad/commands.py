@@ -3,7 +3,6 @@
 import argparse
 import inspect
 import logging
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -15,6 +14,7 @@ from jsonargparse import ArgumentParser
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from rich.logging import RichHandler
 
+from omiad.advice import ignore_advice
 from omiad.arguments import check_structure, cropped
 from omiad.configurations import find_configuration
 from omiad.data.check import check
@@ -30,17 +30,6 @@ OWN_PARSER = ("fit", "test", "data check", "cache build")
 
 POSITIONAL = ("train", "predict", "data holdout", "data synthesize", "sweep", "table")
 """Commands that take parameters without a default by position, without `--name`."""
-
-IGNORED_WARNINGS = (
-    ".*does not have many workers.*",  # features come from a memory-mapped file
-    ".*is already saved during checkpointing.*",
-    ".*is smaller than the logging interval.*",  # steps are counted across epochs
-    ".*Using `DistributedSampler` with the dataloaders.*",  # ours repeats no image
-    ".*args parameter is intended to run from within Python.*",
-    ".*in eval mode at the start of training.*",  # frozen on purpose
-    ".*LeafSpec.*is deprecated.*",  # Lightning's own call
-    ".*JSONARGPARSE_DEPRECATION_WARNINGS.*",  # Lightning's own use
-)
 
 
 def run(name: str, options: Sequence[str], *, target: str) -> None:
@@ -109,10 +98,7 @@ def configure_output() -> None:
         root.addHandler(handler)
         root.setLevel(logging.INFO)
         root.propagate = False
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in IGNORED_WARNINGS:
-        warnings.filterwarnings("ignore", message=message)
+    ignore_advice()
 
 
 def configurations_first(command: str, options: Sequence[str]) -> list[str]:

@@ -9,6 +9,7 @@ Source: Vovk, Gammerman and Shafer 2005, section 2.2; Bates et al. 2023 (Annals 
 """
 
 import math
+from numbers import Real
 
 import torch
 from scipy.stats import beta
@@ -77,8 +78,8 @@ def rate_bound(num_normal: int, rate: float) -> float:
 
 def check_rate(rate: float) -> None:
     """Refuse a false-alarm rate outside (0, 1)."""
-    if not 0 < rate < 1:
-        raise InputError(f"--false_alarms must lie between 0 and 1, but got {rate:g}.")
+    if not isinstance(rate, Real) or not 0 < rate < 1:
+        raise InputError(f"--false_alarms must lie between 0 and 1, but got {rate!r}.")
 
 
 def _rank(num_normal: int, rate: float) -> int:

@@ -13,13 +13,13 @@ from rich.table import Column, Table
 from torch import Tensor
 
 from omiad.data import FeatureDataModule
-from omiad.data.images import read_image
 from omiad.data.layouts.synthetic import synthesize
 from omiad.detector import Detector
 from omiad.errors import InputError
 from omiad.features.packages import is_packaged
 from omiad.metrics import AnomalyMetrics
 from omiad.networks import Network, build_network, network_spec
+from omiad.photographs import read_image
 from omiad.scoring import image_score
 from omiad.terminal import console
 from omiad.types import Prediction

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from omiad.checkpoint import (
     CHECKPOINT_KEY,
@@ -20,11 +20,13 @@ from omiad.diffusion import Denoiser, NoiseSchedule, Parameterization
 from omiad.diffusion.sampling import ddim_reconstruct, ddim_timesteps
 from omiad.errors import InputError, NotFiniteError
 from omiad.features import FeatureExtractor, FeatureNormalizer, fixed_batches
-from omiad.inspection import Inspection, Judge
+from omiad.features.precision import without_autocast
+from omiad.inspection import Inspection
 from omiad.memory import NormalMemory
 from omiad.names import one_line
 from omiad.networks import FeatureDecoder, Network, build_network, network_spec
 from omiad.networks import trust as trust_network
+from omiad.predictor import Predictor
 from omiad.products import Products, description
 from omiad.schema import conform
 from omiad.scoring import Scoring, anomaly_map, blurred, image_score, residual_norm
@@ -42,7 +44,7 @@ _SETTINGS = ("kind", "t_init", "num_steps", "eta", "num_noise_draws", "seed")
 """Arguments of a detector that are plain data."""
 
 
-class Detector(nn.Module):
+class Detector(Predictor):
     """Frozen backbone, reconstruction by the diffusion model, and score, in one module.
 
     The noise of eq. 12 is drawn once from the seed and shared by all images, so that a score
@@ -139,6 +141,7 @@ class Detector(nn.Module):
         """
         return self.score_features(self.extractor.features(images))
 
+    @without_autocast
     @torch.no_grad()
     def score_features(self, features: Tensor) -> Prediction:
         """Score raw backbone features (B, C, h, w); see `forward`."""
@@ -186,7 +189,7 @@ class Detector(nn.Module):
             InputError: If the model does not know the product, or its photographs do not support
                 the rate of false alarms.
         """
-        judge = Judge(self.products, self.false_alarms if false_alarms is None else false_alarms)
+        judge = self.judge(category, false_alarms)
         features = self.extractor.features(images)
         score, maps = self.score_features(features)
         if category is None:
@@ -348,6 +351,13 @@ class Detector(nn.Module):
             MissingInputError: If the file does not exist.
             InputError: If omiad did not write the file, if the file is damaged, if it names a class
                 that is not trusted, or if a change is out of range.
+
+        Examples:
+            >>> from omiad import Detector
+            >>> Detector.load("model.ckpt").products.names
+            ['bolt', 'nut']
+            >>> Detector.load("model.ckpt", num_steps=10).num_steps
+            10
         """
         if trust is not None:
             trust_network(trust)

@@ -46,6 +46,15 @@ class Inspection:
         regions: Where the map of a defective photograph is above the threshold, the highest peak
             first. There may be none, as the score has a threshold of its own.
         size: Width and height of the photograph in pixels.
+
+    Examples:
+        >>> from omiad import Detector
+        >>> result = Detector.load("model.ckpt").predict("hole.png")
+        >>> left, top, right, bottom = result.regions[0].box
+        >>> bool(result.mask()[top:bottom, left:right].any())
+        True
+        >>> result.mask().shape == result.size[::-1]
+        True
     """
 
     decision: Decision

@@ -117,6 +117,10 @@ class OmiadCLI(LightningCLI):
             parser.add_lightning_class_args(LastCheckpoint, "checkpoint")
             parser.link_arguments("seed_everything", "model.init_args.seed", compute_fn=int)
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse the given words, which need not be those that the process was started with."""
+        self.config = parser.parse_args(args)
+
     def _parse_ckpt_path(self) -> None:
         """Do nothing: the checkpoint's configuration was given before parsing."""
 
@@ -134,8 +138,13 @@ class OmiadCLI(LightningCLI):
         refuse_nulls(OmiadCLI, {"model": given["model"]}, where=str(self.subcommand))
         try:
             super().instantiate_classes()
-        except ValueError as error:
-            if isinstance(error, InputError) or not str(error).startswith(UNFIT):
+        except ValueError as error:  # of jsonargparse, which tries every type of an option
+            if isinstance(error, InputError):
+                raise
+            if missing := re.search(r"class_path '[\w.]*\.(\w+Logger)':\s+(.*)", str(error)):
+                name, reason = missing.groups()
+                raise InputError(f"--trainer.logger {name} cannot be used: {reason}") from error
+            if not str(error).startswith(UNFIT):
                 raise
             raise InputError(
                 f"{cropped(error)}\nCorrect this part of the configuration."
@@ -172,17 +181,6 @@ class OmiadCLI(LightningCLI):
             return super().instantiate_trainer(**kwargs)
         except (ValueError, TypeError) as error:  # Lightning: no such strategy or precision
             raise InputError(f"{cropped(error)} Check the --trainer options.") from error
-
-    def instantiate_classes(self) -> None:
-        """Build model, data and trainer; a logger whose package is missing is one sentence."""
-        try:
-            super().instantiate_classes()
-        except ValueError as error:  # of jsonargparse, which tries every type of the option
-            missing = re.search(r"class_path '[\w.]*\.(\w+Logger)':\s+(.*)", str(error))
-            if missing is None:
-                raise
-            name, reason = missing.groups()
-            raise InputError(f"--trainer.logger {name} cannot be used: {reason}") from error
 
     def _other_loggers(self) -> list[Logger]:
         """Return the loggers that were asked for beside the run's own."""

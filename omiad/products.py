@@ -253,6 +253,7 @@ def _check_numbers(described: Mapping[str, Tensor]) -> None:
 
 def _distances(described: Tensor, centres: Tensor, whitening: Tensor) -> Tensor:
     """Return the Mahalanobis distance (B, P) of each description from each centre."""
-    whitened: Tensor = (described[:, None] - centres) @ whitening
+    with torch.autocast(described.device.type, enabled=False):  # half precision is too coarse
+        whitened: Tensor = (described[:, None] - centres) @ whitening
     distances: Tensor = torch.linalg.vector_norm(whitened, dim=2)
     return distances

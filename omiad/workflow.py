@@ -12,6 +12,7 @@ import yaml
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset
 
+from omiad.advice import advice_ignored
 from omiad.calibration import learn_products
 from omiad.configurations import find_configuration
 from omiad.conformal import check_rate, normals_needed, smallest_rate
@@ -66,9 +67,9 @@ class Settings:
 
 
 def train(
-    photos: str,
+    photos: str | Path,
     *,
-    out: str = "model",
+    out: str | Path = "model",
     preset: Preset = "standard",
     false_alarms: float | None = None,
     layout: Layout = "auto",
@@ -101,10 +102,19 @@ def train(
     Raises:
         InputError: If the photographs have faults or are too few for the rate of false alarms, or
             if the output folder holds another model.
+
+    Examples:
+        `logging.basicConfig(level="INFO")` shows what a script or a notebook is doing.
+
+        >>> from omiad import Detector, train
+        >>> model = train("my_parts/", out="model", preset="quick")
+        >>> Detector.load(model).predict("my_parts/bottle/test/good/000.png").category
+        'bottle'
     """
     root = str(Path(photos).expanduser().resolve())
     settings = Settings(root, layout, preset, false_alarms, backbone, weights, seed)
-    return make(Path(out), settings, device=device)
+    with advice_ignored():
+        return make(Path(out), settings, device=device)
 
 
 def make(
@@ -216,7 +226,7 @@ class Model:
     def _fit(self, stage: int, more: list[str]) -> None:
         name = f"stage_{stage}"
         earlier = self._checkpoint(name)
-        options = [f"--run_dir={self._new(name)}", f"--trainer.accelerator={self._accelerator}"]
+        options = [f"--run_dir={self._new(name)}", *self._hardware]
         if earlier is not None:
             options += [f"--ckpt_path={earlier}"]
         else:
@@ -250,7 +260,7 @@ class Model:
         """Measure the model on photographs of defects, if there are any."""
         if any(sample.is_anomalous for sample in self.data.samples("test")):
             run = f"--run_dir={self._new('test')}"
-            OmiadCLI(["test", run, f"--ckpt_path={self.path}"])
+            OmiadCLI(["test", run, f"--ckpt_path={self.path}", *self._hardware])
 
     def report(self) -> None:
         """Write a page of the test, if there was one, and of the training."""
@@ -293,8 +303,11 @@ class Model:
         }
 
     @property
-    def _accelerator(self) -> str:
-        return {"cuda": "gpu"}.get(self.device.type, self.device.type)
+    def _hardware(self) -> list[str]:
+        """Options that keep a run on the device; by default it would take every GPU."""
+        kind, index = {"cuda": "gpu"}.get(self.device.type, self.device.type), self.device.index
+        devices = f"[{index}]" if kind == "gpu" and index is not None else "1"
+        return [f"--trainer.accelerator={kind}", f"--trainer.devices={devices}"]
 
     def _runs(self, name: str) -> list[Path]:
         """Return the run folders of a step in the order in which they were begun."""

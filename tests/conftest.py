@@ -12,8 +12,8 @@ from synthetic import write_mvtec
 
 
 @pytest.fixture(autouse=True)
-def no_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep pytest's own arguments from LightningCLI, which compares."""
+def name_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let messages name the command instead of pytest."""
     monkeypatch.setattr(sys, "argv", ["omiad"])
 
 
@@ -40,6 +40,14 @@ def mvtec_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data") / "tiny"
     write_mvtec(root, np.random.default_rng(0))
     return root
+
+
+@pytest.fixture(scope="session")
+def deciding(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny model.ckpt that decides, with photo.png and hole.png."""
+    from tiny import deciding  # noqa: PLC0415 (Lightning takes seconds to import)
+
+    return deciding(tmp_path_factory.mktemp("deciding")).parent
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

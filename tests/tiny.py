@@ -4,10 +4,14 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
+from PIL import Image
+from synthetic import write_mvtec
 
-from omiad import AMDMModule, FeatureDataModule
+from omiad import AMDMModule, Detector, FeatureDataModule
+from omiad.calibration import calibrate, learn_products
 from omiad.networks import UNet
 from omiad.scoring import Scoring
 
@@ -77,6 +81,26 @@ def saved(trainer: Trainer) -> Path:
     path = Path(trainer.default_root_dir) / "last.ckpt"
     trainer.save_checkpoint(path)
     return path
+
+
+def deciding(folder: Path) -> Path:
+    """Write a model that knows bolts and nuts, photo.png of a good bolt, and hole.png."""
+    write_mvtec(
+        folder / "parts", np.random.default_rng(0), categories=("bolt", "nut"), num_train=24
+    )
+    data = data_of(folder / "parts", folder)
+    source = saved(fit(amdm(scoring=Scoring(pool_size=4, memory_size=64)), data, folder, 1))
+    detector, features = Detector.load(source), data.features("train")
+    fitted = {"bolt": range(4), "nut": range(24, 28)}
+    kept = {"bolt": range(4, 24), "nut": range(28, 48)}
+    calibrate(detector, features, fitted)
+    learn_products(detector, features, fitted, kept)
+    detector.save(folder / "model.ckpt", like=source)
+    photograph = Image.open(folder / "parts" / "bolt" / "test" / "good" / "001.png")
+    photograph.save(folder / "photo.png")
+    photograph.paste((255, 0, 0), (12, 12, 15, 15))
+    photograph.save(folder / "hole.png")
+    return folder / "model.ckpt"
 
 
 class Recorder(Callback):

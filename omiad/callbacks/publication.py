@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import (
     CometLogger,
@@ -14,7 +13,8 @@ from lightning.pytorch.loggers import (
     TensorBoardLogger,
     WandbLogger,
 )
-from PIL import Image
+
+from omiad.photographs import load_image
 
 
 class Publication(Callback):
@@ -72,9 +72,7 @@ def _send_pictures(trainer: Trainer, pictures: Iterable[Path]) -> None:
         name = f"{path.parent.name}/{path.stem}" if path.parent.name == "panels" else path.stem
         for logger in _others(trainer):
             if isinstance(logger, TensorBoardLogger):
-                with Image.open(path) as picture:
-                    pixels = np.asarray(picture.convert("RGB"))
-                logger.experiment.add_image(name, pixels, step, dataformats="HWC")
+                logger.experiment.add_image(name, load_image(path), step, dataformats="HWC")
             elif isinstance(logger, WandbLogger):
                 logger.log_image(key=name, images=[str(path)], step=step)
             elif isinstance(logger, MLFlowLogger):

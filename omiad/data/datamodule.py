@@ -9,7 +9,7 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from omiad.data.images import ImageDataset, PrepareMask, read_image
+from omiad.data.images import ImageDataset, PrepareMask
 from omiad.data.layouts import Layout, index_dataset
 from omiad.data.loading import PhotographBatch, ResumableLoader, TrainingItems, collate
 from omiad.data.packing import PackedSamples
@@ -17,9 +17,10 @@ from omiad.data.sampling import EpochSampler, EvaluationSampler, Sampling, kept_
 from omiad.errors import InputError
 from omiad.features import Extraction, FeatureCache, FeatureExtractor, StreamedFeatures
 from omiad.features.cache import compute_missing
-from omiad.features.extractor import WHITE_LEVEL, Grid, Precision
+from omiad.features.extractor import Grid, Precision
 from omiad.features.normalization import FeatureStatistics
 from omiad.features.reading import BATCH_SIZE, FileLoader
+from omiad.photographs import WHITE_LEVEL, read_image
 from omiad.types import FeatureBatch, ImageBatch, ScoringBatch
 
 logger = logging.getLogger(__name__)

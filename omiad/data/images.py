@@ -1,4 +1,4 @@
-"""Photographs as arrays and tensors of 8-bit RGB, and the items of a test."""
+"""Photographs with their labels, the items of a test; and writing an image."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
@@ -12,47 +12,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from omiad.data.masks import load_mask
-from omiad.data.opening import has_wide_colour, opened, upright
 from omiad.data.packing import PackedSamples
-from omiad.errors import InputError
-from omiad.features.extractor import WHITE_LEVEL
+from omiad.photographs import WHITE_LEVEL, read_image
 from omiad.protocols import UNIAD
 from omiad.types import ImageBatch, Labels, Sample, ScoringBatch
 
 # Labels the pixels of a mask (H, W), bool, at the size of the anomaly map, and counts the regions
 # that vanish there; see `Labels`.
 PrepareMask = Callable[[NDArray[np.bool_]], tuple[Tensor, int]]
-
-
-def read_image(path: Path, size: int, *, white_level: int = WHITE_LEVEL) -> Tensor:
-    """Read a photograph as 8-bit RGB (3, size, size) and resize it to a square, bilinear.
-
-    The EXIF orientation is applied. Grayscale is repeated to three channels. 16-bit grayscale is
-    scaled from 0..white_level to 0..255; 16-bit colour keeps its high byte. Palettes and CMYK are
-    converted to RGB. Transparency is dropped and the stored colour is kept. Only the first page of
-    a file is read. The aspect ratio is not kept, as in the protocols of MVTec AD. JPEG is decoded
-    at full size; draft mode would take half of the time but change pixels by up to two levels.
-
-    Raises:
-        MissingInputError: If the file does not exist.
-        InputError: If `opened` refuses the file, it has floating-point pixels, or it has 16-bit
-            colour and a white level is given.
-    """
-    return read_photograph(path, size, white_level=white_level)[0]
-
-
-def read_photograph(
-    path: Path, size: int, *, white_level: int = WHITE_LEVEL
-) -> tuple[Tensor, tuple[int, int]]:
-    """Read a photograph like `read_image`; return its own width and height, upright, as well."""
-    image = _read_rgb(path, white_level)
-    resized = image.resize((size, size), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous(), image.size
-
-
-def load_image(path: Path, *, white_level: int = WHITE_LEVEL) -> NDArray[np.uint8]:
-    """Read a photograph (H, W, 3) at its own size; otherwise like `read_image`."""
-    return np.array(_read_rgb(path, white_level))
 
 
 def save_image(pixels: NDArray[np.uint8], path: Path) -> None:
@@ -101,23 +68,3 @@ class ImageDataset(Dataset[ImageBatch | ScoringBatch]):
         if self.features is not None:
             return ScoringBatch(self.features[index], labels)
         return ImageBatch(read_image(sample.image, size, white_level=self.white_level), labels)
-
-
-def _read_rgb(path: Path, white_level: int) -> Image.Image:
-    with opened(path) as file:
-        if white_level != WHITE_LEVEL and has_wide_colour(file):
-            raise InputError(
-                f"'{path}' has 16-bit colour, of which only the high byte can be read, so "
-                f"--data.white_level {white_level} cannot apply. Convert the image to 8 bits."
-            )
-        image = upright(file)
-        if image.mode == "F":
-            raise InputError(
-                f"'{path}' has floating-point pixels of unknown range. Convert it to 8 or 16 bits."
-            )
-        if image.mode.startswith("I"):  # 16 bits; Pillow opens some such files with 32-bit pixels
-            wide = np.asarray(image).astype(np.float64).clip(0, white_level)
-            image = Image.fromarray((wide / (white_level / 255)).round().astype(np.uint8))
-        if image.mode == "P":  # a transparent palette that becomes RGB at once makes Pillow warn
-            image = image.convert("RGBA")
-        return image.convert("RGB")

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate, get_worker_info
 
-from omiad.data.images import read_image
 from omiad.data.packing import PackedSamples
 from omiad.data.sampling import EpochSampler
 from omiad.errors import InputError
-from omiad.features.extractor import WHITE_LEVEL
 from omiad.features.reading import FileLoader
+from omiad.photographs import WHITE_LEVEL, read_image
 from omiad.types import FeatureBatch
 
 

@@ -12,8 +12,8 @@ from PIL import Image, ImageChops
 from scipy.ndimage import label, maximum, maximum_filter, minimum_filter
 from torch import Tensor
 
-from omiad.data.opening import opened, upright, upright_size
 from omiad.errors import InputError
+from omiad.photographs.opening import opened, upright, upright_size
 
 _LOSSY = ("JPEG", "MPO")
 """Pillow's names of the formats that blur edges."""

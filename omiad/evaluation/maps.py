@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from omiad.arrays import HIGHEST, read_array
-from omiad.data.opening import load, opened
 from omiad.errors import BROKEN_ARCHIVE, InputError, MissingInputError
 from omiad.files import full_disk_named, whole_file
 from omiad.metrics import Results
 from omiad.names import cell, one_line
+from omiad.photographs.opening import load, opened
 from omiad.results import gallery_path, images_path
 
 T = TypeVar("T")

@@ -13,9 +13,8 @@ from torch.nn import functional as F  # noqa: N812 (the field's spelling)
 from omiad.errors import InputError
 from omiad.features.backbone import build_backbone, fill, load_weights
 from omiad.features.packages import packaged_weights
-
-WHITE_LEVEL = 65_535
-"""Brightest value of a 16-bit photograph, unless its camera has fewer bits."""
+from omiad.features.precision import without_autocast
+from omiad.photographs import WHITE_LEVEL
 
 LARGEST = 16_384
 """Largest side of images in pixels, and of the grid in cells."""
@@ -50,7 +49,7 @@ class FeatureExtractor(nn.Module):
             (Roth et al. 2022, PatchCore, eq. 2).
         precision: Precision of the backbone; the weights stay float32.
         white_level: Value of 16-bit photographs that becomes white; who reads photographs for this
-            extractor takes the value from here (`omiad.data.read_image`).
+            extractor takes the value from here (`omiad.photographs.read_image`).
         seed: Seed of random weights.
 
     Attributes:
@@ -131,6 +130,7 @@ class FeatureExtractor(nn.Module):
         """Stay in evaluation mode, whatever `mode` is."""
         return super().train(False)
 
+    @without_autocast
     def features(self, images: Tensor) -> Tensor:
         """Return the result of `forward` in float16, as training, a cache and every score use it.
 

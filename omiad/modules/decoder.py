@@ -9,11 +9,11 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 (the field's spelling)
 
-from omiad.data.images import read_image
 from omiad.detector import Detector
 from omiad.modules.amdm import paper_adam
 from omiad.modules.training import TrainingModule, seeded
 from omiad.networks import FeatureDecoder
+from omiad.photographs import read_image
 from omiad.types import FeatureBatch
 
 

@@ -9,10 +9,10 @@ from typing import Literal, get_args
 import numpy as np
 from PIL import Image
 
-from omiad.data.images import load_image
 from omiad.errors import InputError
 from omiad.files import whole_file
 from omiad.inspection import Decision, Inspection
+from omiad.photographs import load_image
 from omiad.prediction.journal import Row
 from omiad.prediction.photographs import Photograph
 from omiad.prediction.scorer import Scored

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from omiad.data.opening import IMAGE_SUFFIXES
 from omiad.errors import InputError, MissingInputError
 from omiad.files import check_regular
+from omiad.photographs import IMAGE_SUFFIXES
 from omiad.prediction.journal import JOURNAL
 
 logger = logging.getLogger(__name__)

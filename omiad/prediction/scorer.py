@@ -1,6 +1,5 @@
 """Photographs to decisions: threads read them while the model scores those before them."""
 
-import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,10 +10,10 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from omiad.data.images import read_photograph
 from omiad.detector import Detector
 from omiad.errors import InputError, NotFiniteError
 from omiad.inspection import Inspection
+from omiad.photographs import read_photograph
 from omiad.prediction.photographs import Photograph
 from omiad.report.pictures import Pixels
 
@@ -111,9 +110,7 @@ def ahead(
         yield from map(work, items)
         return
     pending: deque[Future[Result]] = deque()
-    # `opened` turns warnings off and on again, for all threads: here they are off for all.
-    with warnings.catch_warnings(), ThreadPoolExecutor(num_workers, "read") as pool:
-        warnings.simplefilter("ignore")
+    with ThreadPoolExecutor(num_workers, "read") as pool:
         try:
             for item in items:
                 pending.append(pool.submit(work, item))

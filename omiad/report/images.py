@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 
 from PIL import Image
 
-from omiad.features.extractor import WHITE_LEVEL
 from omiad.names import one_line
+from omiad.photographs import WHITE_LEVEL
 from omiad.record import protocol_of
 from omiad.report.kept import turns
 from omiad.report.pictures import Album, encoded, map_picture, mask_picture, photograph

@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from omiad.data.images import read_image
 from omiad.errors import InputError
-from omiad.features.extractor import WHITE_LEVEL
 from omiad.files import whole_file
 from omiad.names import one_line
+from omiad.photographs import WHITE_LEVEL, read_image
 from omiad.report.archive import StoredImages
 from omiad.report.kept import turns
 from omiad.report.pictures import Map, Pixels, heat, scaled

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from omiad import files
-from omiad.data.images import load_image
 from omiad.errors import InputError
+from omiad.photographs import load_image
 
 Pixels = NDArray[np.uint8]
 Map = NDArray[np.floating[Any]]

@@ -15,10 +15,10 @@ from test_cli import read_table
 
 from omiad.calibration import learn_products
 from omiad.cli import main
-from omiad.data.images import read_photograph
 from omiad.detector import Detector
 from omiad.errors import InputError
 from omiad.inspection import Inspection
+from omiad.photographs import read_photograph
 from omiad.prediction import photographs, watching
 from omiad.prediction.journal import WATCHED
 from omiad.record import read_results

@@ -1,7 +1,9 @@
 """`omiad train` from end to end, with a tiny backbone on a tiny data set, and what it refuses."""
 
+import doctest
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 import torch
 from synthetic import write_mvtec
 
+import omiad
 from omiad import workflow
 from omiad.callbacks import LastCheckpoint
 from omiad.cli import main
@@ -87,6 +90,24 @@ def test_photographs_become_a_model_that_decides_and_a_page(trained: Path) -> No
     assert found.decision in ("ok", "defect")
     assert "<html" in (trained / "report.html").read_text()
     assert sorted(path.name for path in trained.iterdir()) == ["log", "model.ckpt", "report.html"]
+
+
+@pytest.mark.slow
+def test_python_trains_in_a_script_that_has_arguments_of_its_own(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["script.py", "test", "--epochs=3"])
+    for name, value in {"backbone": "test_efficientnet.r160_in1k", "weights": "random"}.items():
+        monkeypatch.setitem(workflow.train.__kwdefaults__, name, value)
+    (tmp_path / "my_parts").symlink_to(parts)
+    (example,) = doctest.DocTestFinder().find(omiad.train, globs={})
+    *steps, last = example.examples  # a run prints its progress and its figures
+    names: dict[str, object] = {}
+    for step in steps:
+        exec(step.source, names)
+    assert names["model"] == Path("model/model.ckpt")
+    assert f"{eval(last.source, names)!r}\n" == last.want
 
 
 def test_a_second_call_says_that_all_is_done(

@@ -11,11 +11,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from omiad.data.images import read_image
 from omiad.data.masks import MaskSizeError, open_mask, unite
-from omiad.data.opening import has_wide_colour, load, opened, orientation, upright_size
 from omiad.errors import InputError, MissingInputError
 from omiad.features.identity import content_of
+from omiad.photographs import read_image
+from omiad.photographs.opening import (
+    has_wide_colour,
+    load,
+    opened,
+    orientation,
+    upright_size,
+)
 from omiad.progress import track
 from omiad.types import Sample
 

@@ -18,7 +18,7 @@ from omiad.data.layouts.listing import (
     words,
 )
 from omiad.data.layouts.published import ALL, PUBLISHED, Counts, count
-from omiad.data.opening import IMAGE_SUFFIXES
+from omiad.photographs import IMAGE_SUFFIXES
 from omiad.types import NORMAL, Sample
 
 IMBALANCE = 10  # warn if one category has so many times the training images of another

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from omiad.data.check.fault import Fault, Level, listed
 from omiad.data.layouts import Index
 from omiad.data.layouts.listing import LOST, is_for_masks, is_normal
-from omiad.data.opening import IMAGE_SUFFIXES
+from omiad.photographs import IMAGE_SUFFIXES
 from omiad.types import NORMAL
 
 _BY_SPLIT = ("visa", "realiad", "realiad_sv")

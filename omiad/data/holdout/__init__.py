@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from omiad.data.holdout.pasting import DEFECTS, Canvas, blot, find_foreground
-from omiad.data.images import load_image, save_image
+from omiad.data.images import save_image
 from omiad.data.layouts import Layout, index_dataset
 from omiad.errors import InputError
 from omiad.files import whole_folder
+from omiad.photographs import load_image
 from omiad.progress import track
 from omiad.types import NORMAL, Sample
 

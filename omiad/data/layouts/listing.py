@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from omiad.data.opening import IMAGE_SUFFIXES
 from omiad.errors import InputError
+from omiad.photographs import IMAGE_SUFFIXES
 
 LOST = "lost+found"
 """A folder that the file system makes at the root of a disk, and that nobody can open."""

@@ -21,8 +21,8 @@ from omiad.data.layouts.listing import (
     normal_folders,
 )
 from omiad.data.layouts.masks import masks_of
-from omiad.data.opening import IMAGE_SUFFIXES
 from omiad.errors import InputError
+from omiad.photographs import IMAGE_SUFFIXES
 from omiad.types import NORMAL, Sample
 
 

@@ -7,11 +7,11 @@ from synthetic import write_mvtec, write_realiad
 
 from omiad.data.holdout import MIN_AREA, VISIBLE, deface, hold_out
 from omiad.data.holdout.pasting import DEFECTS, blot, find_foreground
-from omiad.data.images import load_image
 from omiad.data.layouts import index_dataset
 from omiad.data.layouts.synthetic import synthesize
 from omiad.data.masks import load_mask
 from omiad.errors import InputError
+from omiad.photographs import load_image
 from omiad.types import Sample
 
 

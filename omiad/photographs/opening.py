@@ -59,22 +59,35 @@ def opened(path: Path) -> Iterator[ImageFile.ImageFile]:
             more than 179 million pixels (Pillow's limit against decompression bombs).
     """
     check_regular(path)
+    with decoding(f"'{path}'"):
+        try:
+            image = Image.open(path, formats=tuple(FORMATS))
+        except FileNotFoundError as error:
+            raise MissingInputError(
+                f"The image '{path}' is missing. Restore it, or remove it and start again."
+            ) from error
+        with image:
+            check_whole(image)
+            yield image
+
+
+@contextmanager
+def decoding(name: str) -> Iterator[None]:
+    """Turn whatever Pillow raises in the block into an InputError with a name.
+
+    Pillow's warnings are about metadata, on which no pixel depends, and are ignored.
+
+    Raises:
+        InputError: If Pillow raises anything.
+    """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about metadata, on which no pixel depends
-            with Image.open(path, formats=tuple(FORMATS)) as image:
-                _check_whole(image)
-                yield image
+        with _SILENCE:
+            yield
     except InputError:
         raise
-    except FileNotFoundError as error:
-        raise MissingInputError(
-            f"The image '{path}' is missing. Restore it, or remove it and start again."
-        ) from error
     except Exception as error:  # a decoder raises almost anything for a damaged file
         raise InputError(
-            f"'{path}' cannot be read as an image ({_reason(error)}). Replace the file or remove "
-            f"it."
+            f"{name} cannot be read as an image ({_reason(error)}). Replace the file or remove it."
         ) from error
 
 
@@ -94,6 +107,36 @@ def load(image: Image.Image) -> None:
         finally:
             os.dup2(before, STDERR)
             os.close(before)
+
+
+class _Silence:
+    """Ignore warnings inside `with` blocks of any number of threads.
+
+    `warnings.catch_warnings` alone restores filters out of order if two threads overlap, and
+    would silence the process for good.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._depth = 0
+        self._filters = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._depth:
+                self._filters = warnings.catch_warnings()
+                self._filters.__enter__()
+                warnings.simplefilter("ignore")
+            self._depth += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._depth -= 1
+            if not self._depth:
+                self._filters.__exit__(None, None, None)
+
+
+_SILENCE = _Silence()
 
 
 def upright(image: Image.Image) -> Image.Image:
@@ -119,21 +162,27 @@ def orientation(image: Image.Image) -> int:
     return int(value) if value in _TURNS.keys() | {1} else 1
 
 
-def has_wide_colour(image: ImageFile.ImageFile) -> bool:
-    """Return whether an opened image has 16-bit colour, of which Pillow keeps the high bytes.
+def check_whole(image: Image.Image) -> None:
+    """Refuse an image with missing strips or tiles, which Pillow would show as black.
 
-    Ask before the image is decoded.
+    Check before the image is decoded; afterwards nothing tells.
+
+    Raises:
+        ValueError: If a part is missing.
     """
-    stored = " ".join(str(tile[3]) for tile in image.tile[:1])
-    return not image.mode.startswith("I") and bool(_TWO_BYTES.search(stored))
-
-
-def _check_whole(image: ImageFile.ImageFile) -> None:
-    """Refuse an image with missing strips or tiles, which Pillow would show as black."""
-    boxes = [tile[1] or (0, 0, *image.size) for tile in image.tile]
+    boxes = [tile[1] or (0, 0, *image.size) for tile in getattr(image, "tile", [])]
     stored = sum((right - left) * (bottom - top) for left, top, right, bottom in boxes)
     if boxes and stored < image.width * image.height:
         raise ValueError("a part of the image is not stored")
+
+
+def has_wide_colour(image: Image.Image) -> bool:
+    """Return whether an opened image has 16-bit colour, of which Pillow keeps the high bytes.
+
+    Ask before the image is decoded; afterwards nothing tells.
+    """
+    stored = " ".join(str(tile[3]) for tile in getattr(image, "tile", [])[:1])
+    return not image.mode.startswith("I") and bool(_TWO_BYTES.search(stored))
 
 
 def _reason(error: Exception) -> str:

@@ -1,0 +1,55 @@
+"""Files to photographs: at their own size, or resized to the square that the model sees."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from omiad.photographs.conversion import WHITE_LEVEL, to_rgb
+from omiad.photographs.opening import opened
+
+
+def read_photograph(
+    path: Path, size: int, *, white_level: int = WHITE_LEVEL
+) -> tuple[Tensor, tuple[int, int]]:
+    """Read a photograph as `read_image` does, together with its own size.
+
+    Returns:
+        The photograph (3, size, size), uint8, and the width and height in pixels that it had after
+        its EXIF rotation.
+    """
+    rgb = _read_rgb(path, white_level)
+    return resized(rgb, size), rgb.size
+
+
+def read_image(path: Path, size: int, *, white_level: int = WHITE_LEVEL) -> Tensor:
+    """Read a photograph as 8-bit RGB (3, size, size) and resize it to a square, bilinear.
+
+    `to_rgb` says how colours are converted. Only the first page of a file is read. The aspect ratio
+    is not kept, as in the protocols of MVTec AD. JPEG is decoded at full size; draft mode would
+    take half of the time but change pixels by up to two levels.
+
+    Raises:
+        MissingInputError: If the file does not exist.
+        InputError: If `opened` or `to_rgb` refuses the file.
+    """
+    return read_photograph(path, size, white_level=white_level)[0]
+
+
+def load_image(path: Path, *, white_level: int = WHITE_LEVEL) -> NDArray[np.uint8]:
+    """Read a photograph (H, W, 3) at its own size; otherwise like `read_image`."""
+    return np.array(_read_rgb(path, white_level))
+
+
+def resized(rgb: Image.Image, size: int) -> Tensor:
+    """Resize an RGB image to a square (3, size, size), uint8, bilinear."""
+    pixels = np.array(rgb.resize((size, size), Image.Resampling.BILINEAR))
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def _read_rgb(path: Path, white_level: int) -> Image.Image:
+    with opened(path) as file:
+        return to_rgb(file, name=f"'{path}'", white_level=white_level)
