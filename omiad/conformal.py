@@ -54,14 +54,8 @@ def threshold(normal: Tensor, rate: float) -> float:
     Raises:
         InputError: If the rate is out of range, or lower than n photographs support.
     """
-    check_rate(rate)
+    check_supported(len(normal), rate)
     rank = _rank(len(normal), rate)
-    if rank < 1:
-        raise InputError(
-            f"{len(normal)} normal photographs support false-alarm rates from "
-            f"{smallest_rate(len(normal)):.2g}, but {rate:g} was asked for, which needs "
-            f"{normals_needed(rate)} photographs. Give more photographs or a higher --false_alarms."
-        )
     return float(normal.sort(descending=True).values[rank - 1])
 
 
@@ -79,6 +73,18 @@ def check_rate(rate: float) -> None:
     """Refuse a false-alarm rate outside (0, 1)."""
     if not 0 < rate < 1:
         raise InputError(f"--false_alarms must lie between 0 and 1, but got {rate:g}.")
+
+
+def check_supported(num_normal: int, rate: float, *, product: str | None = None) -> None:
+    """Refuse a false-alarm rate that so many normal photographs, of a product, do not support."""
+    check_rate(rate)
+    if _rank(num_normal, rate) < 1:
+        of_product = "" if product is None else f"'{product}': "
+        raise InputError(
+            f"{of_product}{num_normal} normal photographs support false-alarm rates from "
+            f"{smallest_rate(num_normal):.2g}, but {rate:g} was asked for, which needs "
+            f"{normals_needed(rate)} photographs. Give more photographs or a higher --false_alarms."
+        )
 
 
 def _rank(num_normal: int, rate: float) -> int:
