@@ -2,8 +2,20 @@
 
 If a new normal photograph and the n normal photographs of the calibration are exchangeable (drawn
 in the same way, in any order), the p-value of the new photograph is at most r with a probability of
-at most r, whatever the distribution of the scores and however good the model is. The probability
-is over the calibration photographs too; `rate_bound` says what one calibration is good for.
+at most r, whatever the distribution of the scores and however good the model is.
+
+The guarantee has four limits.
+
+- The probability is over the calibration photographs too. The false-alarm rate of one calibration
+  may be higher than r; `rate_bound` says how high.
+- n photographs support no rate below 1 / (n + 1).
+- Photographs of another session, lamp or camera are not exchangeable with those of the calibration.
+  `omiad calibrate` sets thresholds anew from photographs of the new kind.
+- Photographs that the model was fitted to score too low. A product with fewer than 40 photographs
+  has no others: each is scored with a memory of the others, but the network has seen all of them,
+  so the false-alarm rate may be somewhat higher than r.
+
+The guarantee holds for each product on its own, and for photographs that are recognised as theirs.
 
 Source: Vovk, Gammerman and Shafer 2005, section 2.2; Bates et al. 2023 (Annals of Statistics 51).
 """

@@ -133,8 +133,8 @@ class DetectionModule(LightningModule):
         if missing := sorted({*self.detector.added.names} - {*self.data.categories}):
             raise InputError(
                 f"These settings differ from the checkpoint's, so the detector is calibrated on "
-                f"normal images, but '{self.data.root}' has none of '{one_line(missing[0])}', which "
-                f"`omiad extend` added. Leave the settings as they are, or give all products."
+                f"normal images, but '{self.data.root}' has none of '{one_line(missing[0])}', "
+                f"which `omiad extend` added. Leave the settings as they are, or give all products."
             )
         positions: dict[str, list[int]] = {name: [] for name in self.data.categories}
         for index, sample in enumerate(self.data.samples("train")):
