@@ -7,7 +7,7 @@ from omiad.conformal import CONFIDENCE, rate_bound, smallest_rate
 from omiad.names import one_line
 from omiad.products import Products
 
-_HEADINGS = ("photographs", "stated rate", "lowest rate", "threshold", "relied on")
+_HEADINGS = ("normals", "stated", "lowest", "relied on", "threshold")
 
 
 def guarantee_table(products: Products, asked: float | None) -> Table:
@@ -21,9 +21,11 @@ def guarantee_table(products: Products, asked: float | None) -> Table:
         InputError: If the photographs of a product do not support the rate.
     """
     caption = (
-        f"Of new normal photographs that are taken like those of the calibration, the stated rate "
-        f"is called defective on average over calibrations. With a probability of "
-        f"{CONFIDENCE:.0%} this calibration calls no more than the last column defective."
+        f"normals: photographs that set the threshold. stated: the share of new normal photographs "
+        f"that is called defective, on average over calibrations. lowest: the lowest share that so "
+        f"many normals support. relied on: with a probability of {100 * CONFIDENCE:g} % this "
+        f"calibration calls no larger share defective. All hold for photographs that are taken "
+        f"like the normals."
     )
     table = Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify="left")
     table.add_column("product", overflow="fold")
@@ -33,5 +35,5 @@ def guarantee_table(products: Products, asked: float | None) -> Table:
     for (name, rate, threshold), number in zip(columns, products.counts.tolist(), strict=True):
         rates = (rate, smallest_rate(number), rate_bound(number, rate))
         stated, lowest, bound = (f"{100 * each:.2g} %" for each in rates)
-        table.add_row(one_line(name), str(number), stated, lowest, f"{threshold.image:.4g}", bound)
+        table.add_row(one_line(name), str(number), stated, lowest, bound, f"{threshold.image:.4g}")
     return table

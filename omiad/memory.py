@@ -129,19 +129,20 @@ class AddedMemories(nn.Module):
 
     Attributes:
         names: Names of the products.
+        memories: The memory of each.
     """
 
     def __init__(self, channels_per_stage: Sequence[int], *, residual_weight: float) -> None:
         super().__init__()
         self._channels, self._weight = channels_per_stage, residual_weight
         self.names: list[str] = []
-        self._memories = nn.ModuleList()
+        self.memories = nn.ModuleList()
 
     def add(self, name: str) -> NormalMemory:
         """Add a product with an empty memory, and return the memory."""
         memory = NormalMemory(self._channels, residual_weight=self._weight)
         self.names.append(name)
-        self._memories.append(memory)
+        self.memories.append(memory)
         return memory
 
     def forward(
@@ -155,7 +156,7 @@ class AddedMemories(nn.Module):
             residual: Features minus reconstruction.
             shown: The product that each photograph shows, None if it is unknown.
         """
-        for name, memory in zip(self.names, self._memories, strict=True):
+        for name, memory in zip(self.names, self.memories, strict=True):
             if name in shown:
                 is_shown = torch.tensor([each == name for each in shown], device=x_0.device)
                 nearer = torch.minimum(distance, memory(x_0, residual))

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -83,7 +83,7 @@ def calibrate(
                 f"{_listed(known)}. Give the folder the name of the product that it shows, or add "
                 f"a product with `omiad extend`."
             )
-        check_numbers(counts, detector.false_alarms)
+        _check_numbers(detector, counts)
         batches = data.extraction.batches([sample.image for sample in fresh])
         shown = [sample.category for sample in fresh]
         replace_products(detector, (features for features, *_ in batches), shown)
@@ -140,8 +140,7 @@ def extend(
                 f"The model knows {_listed(there)} already. Set thresholds anew with `omiad "
                 f"calibrate`, or give a folder of new products alone."
             )
-        setting = {name: kept[name] or fitted[name] for name in fitted}
-        check_numbers(setting, detector.false_alarms)
+        _check_numbers(detector, {name: kept[name] or fitted[name] for name in fitted})
         add_products(detector, *normals(data))
         _save(detector, path, ckpt_path)
     return path
@@ -196,6 +195,13 @@ def _photographs(photos: str, layout: Layout, detector: Detector) -> FeatureData
     data = FeatureDataModule(photos, layout=layout, calibration_share=CALIBRATION_SHARE)
     data.use_extractor(detector.extractor)
     return data
+
+
+def _check_numbers(detector: Detector, num_normal: Mapping[str, int]) -> None:
+    """Refuse too few photographs of a product, new or old, for the rate of false alarms."""
+    products = detector.products
+    old = dict(zip(products.names, products.counts.tolist(), strict=True))
+    check_numbers({**old, **num_normal}, detector.false_alarms)
 
 
 def _save(detector: Detector, path: Path, source: str) -> None:

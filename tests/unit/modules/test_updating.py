@@ -192,6 +192,7 @@ def test_what_cannot_be_calibrated_or_added_is_a_sentence_and_leaves_nothing(
         (calibrate, model, empty, {}, "no normal photographs"),
         (calibrate, model, broken.rename(tmp_path / "b") / "screw", {}, "'screw'"),
         (calibrate, model, known, {"false_alarms": 0.01}, "'cable': 6 normal.*99"),
+        (calibrate, model, photographs("bottle", num=9), {"false_alarms": 0.1}, "'cable': 6"),
         (calibrate, model, known, {"false_alarms": 2.0}, "between 0 and 1"),
         (calibrate, model, known, {"out": str(model)}, "already exists.*--out"),
         (extend, model, known, {}, "knows 'cable' already.*omiad calibrate"),
