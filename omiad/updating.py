@@ -200,8 +200,9 @@ def _photographs(photos: str, layout: Layout, detector: Detector) -> FeatureData
 def _check_numbers(detector: Detector, num_normal: Mapping[str, int]) -> None:
     """Refuse too few photographs of a product, new or old, for the rate of false alarms."""
     products = detector.products
-    old = dict(zip(products.names, products.counts.tolist(), strict=True))
-    check_numbers({**old, **num_normal}, detector.false_alarms)
+    pairs = zip(products.names, products.counts.tolist(), strict=True)
+    others = {name: number for name, number in pairs if name not in num_normal}
+    check_numbers({**num_normal, **others}, detector.false_alarms)
 
 
 def _save(detector: Detector, path: Path, source: str) -> None:
