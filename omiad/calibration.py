@@ -1,13 +1,12 @@
-"""What a detector learns from normal photographs after training: memory, map scale, products.
+"""What scoring learns from normal photographs after training: the memory and the map scale.
 
 A detector is calibrated when a fit ends, briefly when a checkpoint is saved before, and again when
 something that `calibration_key` names has changed; it carries the key that it was calibrated for.
 """
 
-import copy
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -16,7 +15,6 @@ from torch.utils.data import Dataset
 from omiad.detector import Detector
 from omiad.features import weights_hash
 from omiad.memory import cells, coreset
-from omiad.products import FOLDS, NormalScores, description
 from omiad.scoring import anomaly_map, blurred, map_scale
 
 NUM_REMEMBERED = 256
@@ -71,12 +69,15 @@ def calibrate(
     A category of a single image has no other images, and does not count unless every category is
     like that; then each quarter of the image is compared with the remaining three.
 
+    The detector forgets its products, whose normal photographs were scored before.
+
     Args:
         detector: The detector, on the device that computes.
         features: Raw features (C, h, w) of normal photographs, by position.
         categories: Positions of the photographs of each category.
         brief: Read few photographs, for a checkpoint in the middle of a run.
     """
+    detector.forget_products()
     most = NUM_REMEMBERED if detector.scoring.memory_size else NUM_SCALED
     if brief:
         most = min(most, max(2, NUM_BRIEF // len(categories)))
@@ -91,82 +92,27 @@ def calibrate(
 
 
 @torch.no_grad()
-def learn_products(
-    detector: Detector,
-    features: Dataset[Tensor],
-    fitted: Mapping[str, Sequence[int]],
-    held_out: Mapping[str, Sequence[int]],
+def remember(
+    detector: Detector, features: Dataset[Tensor], categories: Mapping[str, Sequence[int]]
 ) -> None:
-    """Learn what each product looks like, and how its normal photographs score.
+    """Give products that were not in training memories of their own, as large as `calibrate` does.
 
-    The scores are those of the photographs that were kept out of training. Of a product without
-    such photographs they are those of the fitted ones, each scored with a memory of the others: the
-    detector is calibrated `FOLDS` times, without a part of these photographs each time. The network
-    has seen these photographs, so their scores may be a little too low.
+    What the detector held before does not change. Residuals are weighed in the units that
+    `calibrate` found.
 
     Args:
         detector: The detector, calibrated, on the device that computes.
         features: Raw features (C, h, w) of normal photographs, by position.
-        fitted: Positions of the photographs of each product that training and calibration used.
-        held_out: Positions of the photographs of products that were kept out of both.
-
-    Raises:
-        InputError: If a product has too few photographs.
+        categories: Positions of the photographs of each product.
     """
-    described: dict[str, Tensor] = {}
-    scores: dict[str, NormalScores] = {}
-    crossed = {name: positions for name, positions in fitted.items() if not held_out.get(name)}
-    by_fold = _cross_scores(detector, features, fitted, crossed) if crossed else {}
-    for name, positions in fitted.items():
-        kept = held_out.get(name, ())
-        maps = _batches(features, [*positions, *kept], detector)
-        described[name] = torch.cat([description(raw) for raw in maps])
-        scores[name] = by_fold[name] if name in by_fold else _scores(detector, features, kept)
-    detector.products.fit(described, scores)
-
-
-def _cross_scores(
-    detector: Detector,
-    features: Dataset[Tensor],
-    fitted: Mapping[str, Sequence[int]],
-    crossed: Mapping[str, Sequence[int]],
-) -> dict[str, NormalScores]:
-    """Score photographs by a detector whose memory holds others only."""
-    parts: dict[str, list[NormalScores]] = {name: [] for name in crossed}
-    for fold in range(FOLDS):
-        without = dict(fitted)
-        for name, positions in crossed.items():
-            without[name] = [p for i, p in enumerate(positions) if i % FOLDS != fold]
-        judge = detector
-        if detector.scoring.memory_size:
-            judge = copy.deepcopy(detector)
-            calibrate(judge, features, {name: p for name, p in without.items() if p})
-        for name, positions in crossed.items():
-            parts[name].append(_scores(judge, features, positions[fold::FOLDS]))
-    joined = {name: zip(*each, strict=True) for name, each in parts.items()}
-    return {name: NormalScores(*map(torch.cat, columns)) for name, columns in joined.items()}
-
-
-def _scores(
-    detector: Detector, features: Dataset[Tensor], positions: Sequence[int]
-) -> NormalScores:
-    """Return the image scores and the highest map values (n,) of photographs."""
-    empty = detector.map_range.new_empty(0)
-    images, peaks = [empty], [empty]
-    for raw in _batches(features, positions, detector):
-        prediction = detector.score_features(raw)
-        images.append(prediction.score)
-        peaks.append(prediction.anomaly_map.amax((1, 2)))
-    return NormalScores(torch.cat(images), torch.cat(peaks))
-
-
-def _batches(
-    features: Dataset[Tensor], positions: Sequence[int], detector: Detector
-) -> Iterator[Tensor]:
-    """Yield raw features (B, C, h, w) of photographs on the detector's device."""
-    for start in range(0, len(positions), _BATCH_SIZE):
-        raw = torch.stack([features[i] for i in positions[start : start + _BATCH_SIZE]])
-        yield raw.to(detector.map_range.device)
+    if not detector.scoring.memory_size:
+        return
+    generator = torch.Generator().manual_seed(detector.seed)
+    for name, positions in categories.items():
+        x_0, residual = _residuals(detector, features, _spread(positions, NUM_REMEMBERED))
+        rms = cells(residual).square().mean(0).sqrt()
+        patches = _coreset(detector, x_0, residual, rms, generator)
+        detector.added.add(name).to(x_0.device).fit(*patches, detector.memory.rms)
 
 
 def _fill_memory(detector: Detector, categories: Iterable[tuple[Tensor, Tensor]]) -> list[Tensor]:

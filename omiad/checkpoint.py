@@ -68,7 +68,11 @@ class ScoringSpec(TypedDict):
     residual_weight: float
 
 
-class DetectorSpec(TypedDict):
+class _Added(TypedDict, total=False):
+    added: list[str]  # products with a memory of their own; absent in early files of the format
+
+
+class DetectorSpec(_Added):
     """Everything but the weights of a `Detector`; see `Detector.spec`."""
 
     kind: Literal["AMDM", "OmiAD"]

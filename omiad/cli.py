@@ -14,6 +14,11 @@ COMMANDS = {
         "workflow:train",
         "make a model that decides from photographs of good parts",
     ),
+    "calibrate": (
+        "updating:calibrate",
+        "set thresholds anew from fresh normal photographs, without training",
+    ),
+    "extend": ("updating:extend", "add a product to a model, without training"),
     "fit": ("commands:fit", "train stage 1 (AMDM), or stage 2 (OmiAD) from a stage-1 checkpoint"),
     "test": ("commands:test", "score the test images: seven metrics, results.json, pictures"),
     "predict": (

@@ -28,7 +28,10 @@ from omiad.terminal import OneLine, console, escaped_output
 OWN_PARSER = ("fit", "test", "data check", "cache build")
 """Commands whose function takes the words of the command line."""
 
-POSITIONAL = ("train", "predict", "data holdout", "data synthesize", "sweep", "table")
+POSITIONAL = (
+    *("train", "calibrate", "extend", "predict", "data holdout", "data synthesize"),
+    *("sweep", "table"),
+)
 """Commands that take parameters without a default by position, without `--name`."""
 
 

@@ -2,8 +2,20 @@
 
 If a new normal photograph and the n normal photographs of the calibration are exchangeable (drawn
 in the same way, in any order), the p-value of the new photograph is at most r with a probability of
-at most r, whatever the distribution of the scores and however good the model is. The probability
-is over the calibration photographs too; `rate_bound` says what one calibration is good for.
+at most r, whatever the distribution of the scores and however good the model is.
+
+The guarantee has four limits.
+
+- The probability is over the calibration photographs too. The false-alarm rate of one calibration
+  may be higher than r; `rate_bound` says how high.
+- n photographs support no rate below 1 / (n + 1).
+- Photographs of another session, lamp or camera are not exchangeable with those of the calibration.
+  `omiad calibrate` sets thresholds anew from photographs of the new kind.
+- Photographs that the model was fitted to score too low. A product with fewer than 40 photographs
+  has no others: each is scored with a memory of the others, but the network has seen all of them,
+  so the false-alarm rate may be somewhat higher than r.
+
+The guarantee holds for each product on its own, and for photographs that are recognised as theirs.
 
 Source: Vovk, Gammerman and Shafer 2005, section 2.2; Bates et al. 2023 (Annals of Statistics 51).
 """
@@ -55,14 +67,8 @@ def threshold(normal: Tensor, rate: float) -> float:
     Raises:
         InputError: If the rate is out of range, or lower than n photographs support.
     """
-    check_rate(rate)
+    check_supported(len(normal), rate)
     rank = _rank(len(normal), rate)
-    if rank < 1:
-        raise InputError(
-            f"{len(normal)} normal photographs support false-alarm rates from "
-            f"{smallest_rate(len(normal)):.2g}, but {rate:g} was asked for, which needs "
-            f"{normals_needed(rate)} photographs. Give more photographs or a higher --false_alarms."
-        )
     return float(normal.sort(descending=True).values[rank - 1])
 
 
@@ -80,6 +86,18 @@ def check_rate(rate: float) -> None:
     """Refuse a false-alarm rate outside (0, 1)."""
     if not isinstance(rate, Real) or not 0 < rate < 1:
         raise InputError(f"--false_alarms must lie between 0 and 1, but got {rate!r}.")
+
+
+def check_supported(num_normal: int, rate: float, *, product: str | None = None) -> None:
+    """Refuse a false-alarm rate that so many normal photographs, of a product, do not support."""
+    check_rate(rate)
+    if _rank(num_normal, rate) < 1:
+        of_product = "" if product is None else f"'{product}': "
+        raise InputError(
+            f"{of_product}{num_normal} normal photographs support false-alarm rates from "
+            f"{smallest_rate(num_normal):.2g}, but {rate:g} was asked for, which needs "
+            f"{normals_needed(rate)} photographs. Give more photographs or a higher --false_alarms."
+        )
 
 
 def _rank(num_normal: int, rate: float) -> int:

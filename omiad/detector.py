@@ -22,7 +22,7 @@ from omiad.errors import InputError, NotFiniteError
 from omiad.features import FeatureExtractor, FeatureNormalizer, fixed_batches
 from omiad.features.precision import without_autocast
 from omiad.inspection import Inspection
-from omiad.memory import NormalMemory
+from omiad.memory import AddedMemories, NormalMemory
 from omiad.names import one_line
 from omiad.networks import FeatureDecoder, Network, build_network, network_spec
 from omiad.networks import trust as trust_network
@@ -35,7 +35,7 @@ from omiad.types import Prediction
 Kind = Literal["AMDM", "OmiAD"]
 
 FREE_ROWS = (
-    "memory.patches",
+    ".patches",
     *(f"products.{name}" for name in ("centres", "limits", "images", "peaks", "counts")),
 )
 """Ends of the names of weights whose number of rows a calibration chooses."""
@@ -65,6 +65,7 @@ class Detector(Predictor):
 
     Attributes:
         memory: Patches of normal images; empty unless `scoring.memory_size` asks for them.
+        added: Patches of products that were added after the training.
         products: Products with the scores of their normal photographs; none until they are learned.
         map_range: Values between which anomaly maps are drawn (2,): the median of the maps of
             normal images, and a value clearly above nearly all of them.
@@ -110,6 +111,9 @@ class Detector(Predictor):
         self.memory = NormalMemory(
             extractor.channels_per_stage, residual_weight=scoring.residual_weight
         )
+        self.added = AddedMemories(
+            extractor.channels_per_stage, residual_weight=scoring.residual_weight
+        )
         self.products = Products(extractor.num_channels)
         self.decoder: FeatureDecoder | None = None
         self.decoder_width: int | None = None
@@ -143,9 +147,15 @@ class Detector(Predictor):
 
     @without_autocast
     @torch.no_grad()
-    def score_features(self, features: Tensor) -> Prediction:
-        """Score raw backbone features (B, C, h, w); see `forward`."""
-        parts = zip(*map(self._score, fixed_batches(features)), strict=True)
+    def score_features(self, features: Tensor, *, category: str | None = None) -> Prediction:
+        """Score raw backbone features (B, C, h, w); see `forward`.
+
+        Args:
+            features: Features of photographs.
+            category: The product that all photographs show; by default it is recognised. Only
+                scores of products that were added after the training depend on it.
+        """
+        parts = zip(*(self._score(x, category) for x in fixed_batches(features)), strict=True)
         scores, maps = (torch.cat(part)[: len(features)] for part in parts)
         finite = scores.isfinite() & maps.isfinite().all(2).all(1)
         if not finite.all():
@@ -157,11 +167,16 @@ class Detector(Predictor):
             )
         return Prediction(scores, maps)
 
-    def _score(self, features: Tensor) -> Prediction:
+    def _score(self, features: Tensor, category: str | None) -> Prediction:
         x_0 = self.normalizer(features)
         step_noise = self._step_noise()
+        shown: list[str | None] = [category] * len(features)
+        if category is None and self.added.names:
+            names = self.products.names
+            found = self.products.recognise(description(features))
+            shown = [None if number is None else names[number] for number in found]
         maps = [
-            self.anomaly_map(x_0, x_0 - self._reconstruct(x_0, noise, step_noise))
+            self.anomaly_map(x_0, x_0 - self._reconstruct(x_0, noise, step_noise), shown)
             for noise in self.noise
         ]
         mean_map = torch.stack(maps).mean(0)
@@ -191,7 +206,7 @@ class Detector(Predictor):
         """
         judge = self.judge(category, false_alarms)
         features = self.extractor.features(images)
-        score, maps = self.score_features(features)
+        score, maps = self.score_features(features, category=category)
         if category is None:
             shown = self.products.recognise(description(features))
         else:
@@ -204,10 +219,15 @@ class Detector(Predictor):
         """Reconstruct raw features (B, C, h, w) with the first noise map, in normalised units."""
         return self._reconstruct(self.normalizer(features), self.noise[0], self._step_noise())
 
-    def anomaly_map(self, x_0: Tensor, residual: Tensor) -> Tensor:
-        """Return anomaly maps (B, S, S), before any blur, of normalised features and residual."""
+    def anomaly_map(
+        self, x_0: Tensor, residual: Tensor, shown: Sequence[str | None] = ()
+    ) -> Tensor:
+        """Return anomaly maps (B, S, S), before any blur, of normalised features and residual.
+
+        `shown` names the product of each image, None if it is unknown.
+        """
         if self.scoring.memory_size:
-            distance = self.memory(x_0, residual)
+            distance = self.added(self.memory(x_0, residual), x_0, residual, shown)
         else:
             distance = residual_norm(residual)
         return anomaly_map(distance, self.extractor.image_size)
@@ -262,8 +282,15 @@ class Detector(Predictor):
             "teacher_hash": self.teacher_hash,
             "calibrated_for": self.calibrated_for,
             "products": self.products.names,
+            "added": self.added.names,
             "false_alarms": self.false_alarms,
         }
+
+    def forget_products(self) -> None:
+        """Forget all products, and the patches of those that were added after the training."""
+        extractor, weight = self.extractor, self.scoring.residual_weight
+        self.products = Products(extractor.num_channels).to(self.map_range.device)
+        self.added = AddedMemories(extractor.channels_per_stage, residual_weight=weight)
 
     @classmethod
     def from_spec(cls, spec: dict[str, Any]) -> "Detector":
@@ -286,6 +313,8 @@ class Detector(Predictor):
         detector.teacher_hash = spec["teacher_hash"]
         detector.calibrated_for = spec["calibrated_for"]
         detector.products.names = list(spec["products"])
+        for name in spec.get("added", []):
+            detector.added.add(name)
         detector.false_alarms = spec["false_alarms"]
         return detector
 
@@ -377,7 +406,7 @@ class Detector(Predictor):
         detector = cls.from_spec({**spec, **changes})
         check_tensors(state, detector.state_dict(), name, free_rows=FREE_ROWS)
         detector.load_state_dict(state)
-        detector.products.check(name)
+        detector.products.check(name, added=detector.added.names)
         if detector.extractor.weights_hash != spec["extractor_weights_hash"]:
             raise InputError(
                 f"The backbone's weights in {name} are not those that the model was trained with. "

@@ -1,4 +1,4 @@
-"""A memory of normal patches: the features and the residual of each."""
+"""Memories of normal patches: the features and the residual of each."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -115,6 +115,53 @@ class NormalMemory(nn.Module):
         # A buffer of another length than the stored one would not be loaded.
         self.patches = self.patches.new_empty(state_dict[prefix + "patches"].shape)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+class AddedMemories(nn.Module):
+    """A memory for each product that was added to a trained model.
+
+    The memory of a product is searched for photographs of that product alone, so that no score of
+    another product changes.
+
+    Args:
+        channels_per_stage: Channels of each stage.
+        residual_weight: Weight of the residual relative to the features.
+
+    Attributes:
+        names: Names of the products.
+        memories: The memory of each.
+    """
+
+    def __init__(self, channels_per_stage: Sequence[int], *, residual_weight: float) -> None:
+        super().__init__()
+        self._channels, self._weight = channels_per_stage, residual_weight
+        self.names: list[str] = []
+        self.memories = nn.ModuleList()
+
+    def add(self, name: str) -> NormalMemory:
+        """Add a product with an empty memory, and return the memory."""
+        memory = NormalMemory(self._channels, residual_weight=self._weight)
+        self.names.append(name)
+        self.memories.append(memory)
+        return memory
+
+    def forward(
+        self, distance: Tensor, x_0: Tensor, residual: Tensor, shown: Sequence[str | None]
+    ) -> Tensor:
+        """Return the distance (B, 1, h, w) of each patch to the nearest normal patch.
+
+        Args:
+            distance: The distance to the patches of the products of the training.
+            x_0: Features (B, C, h, w).
+            residual: Features minus reconstruction.
+            shown: The product that each photograph shows, None if it is unknown.
+        """
+        for name, memory in zip(self.names, self.memories, strict=True):
+            if name in shown:
+                is_shown = torch.tensor([each == name for each in shown], device=x_0.device)
+                nearer = torch.minimum(distance, memory(x_0, residual))
+                distance = torch.where(is_shown.view(-1, 1, 1, 1), nearer, distance)
+        return distance
 
 
 def cells(x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from omiad.conformal import p_values, smallest_rate, threshold
+from omiad.conformal import check_supported, p_values, smallest_rate, threshold
 from omiad.errors import InputError
 
 SHRINKAGE = 0.5
@@ -39,6 +39,27 @@ class Threshold(NamedTuple):
 
     image: float
     peak: float
+
+
+def check_numbers(num_normal: Mapping[str, int], rate: float | None = None) -> None:
+    """Refuse products with too few normal photographs.
+
+    Args:
+        num_normal: How many photographs set the threshold of each product.
+        rate: False-alarm rate that is asked for; None for the lowest that each product supports.
+
+    Raises:
+        InputError: If a product has fewer than `FOLDS` photographs, or too few for the rate, or if
+            the rate is out of range.
+    """
+    for name, number in num_normal.items():
+        if number < FOLDS:
+            raise InputError(
+                f"'{name}' has too few normal photographs ({number}); a threshold needs at least "
+                f"{FOLDS}, and 99 for a false-alarm rate of 1 %. Take more photographs."
+            )
+        if rate is not None:
+            check_supported(number, rate, product=name)
 
 
 class Products(nn.Module):
@@ -88,10 +109,10 @@ class Products(nn.Module):
         Raises:
             InputError: If a product has fewer than `FOLDS` photographs.
         """
-        _check_numbers(described)
+        check_numbers({name: len(points) for name, points in described.items()})
         groups = list(described.values())
         centres, self.whitening = _fit(groups)
-        self._set(list(described), centres, _typical_distances(groups), scores)
+        self._set(list(described), centres, TOLERANCE * _typical_distances(groups), scores)
 
     def update(self, described: Mapping[str, Tensor], scores: Mapping[str, NormalScores]) -> None:
         """Add products, or replace those of the same names; the others stay as they are.
@@ -99,9 +120,9 @@ class Products(nn.Module):
         Distances are measured with the covariance that `fit` found, so that no other product
         changes. Arguments and errors are those of `fit`.
         """
-        _check_numbers(described)
+        check_numbers({name: len(points) for name, points in described.items()})
         groups = list(described.values())
-        typical = _typical_distances(groups, self.whitening)
+        limits = TOLERANCE * _typical_distances(groups, self.whitening)
         kept = {name: self.normal(i) for i, name in enumerate(self.names)}
         rows = [i for i, name in enumerate(self.names) if name not in described]
         names = [self.names[i] for i in rows] + list(described)
@@ -109,7 +130,7 @@ class Products(nn.Module):
         self._set(
             names,
             torch.cat([self.centres[rows], centres]),
-            torch.cat([self.limits[rows] / TOLERANCE, typical]),
+            torch.cat([self.limits[rows], limits]),
             {**kept, **scores},
         )
 
@@ -117,10 +138,10 @@ class Products(nn.Module):
         self,
         names: list[str],
         centres: Tensor,
-        typical: Tensor,
+        limits: Tensor,
         scores: Mapping[str, NormalScores],
     ) -> None:
-        self.names, self.centres, self.limits = names, centres, TOLERANCE * typical
+        self.names, self.centres, self.limits = names, centres, limits
         self.images = torch.cat([scores[name].image for name in names])
         self.peaks = torch.cat([scores[name].peak for name in names])
         counts = [len(scores[name].image) for name in names]
@@ -160,11 +181,9 @@ class Products(nn.Module):
         """
         found = []
         for number, (name, rate) in enumerate(zip(self.names, self.rates(asked), strict=True)):
-            try:
-                image, peak = (threshold(x, rate) for x in self.normal(number))
-            except InputError as error:
-                raise InputError(f"'{name}': {error}") from error
-            found.append(Threshold(image, peak))
+            scores = self.normal(number)
+            check_supported(len(scores.image), rate, product=name)
+            found.append(Threshold(*(threshold(each, rate) for each in scores)))
         return found
 
     def normal(self, product: int) -> NormalScores:
@@ -173,14 +192,22 @@ class Products(nn.Module):
         part = slice(start, start + int(self.counts[product]))
         return NormalScores(self.images[part], self.peaks[part])
 
-    def check(self, source: str) -> None:
-        """Refuse numbers that contradict each other, in the checkpoint called `source`."""
+    def check(self, source: str, *, added: Sequence[str] = ()) -> None:
+        """Refuse entries that contradict each other, in the checkpoint called `source`.
+
+        `added` are the names of the products that have a memory of their own.
+        """
         num, of_each = len(self.names), self.counts
         rows = {len(self.centres), len(self.limits), len(of_each)}
         if rows != {num} or bool((of_each < 1).any()) or len(set(self.names)) < num:
             raise InputError(
                 f"{source} names {num} products, but describes {len(of_each)}. The file is damaged "
                 f"or was changed; give another checkpoint."
+            )
+        if len(set(added)) < len(added) or not set(added) <= set(self.names):
+            raise InputError(
+                f"{source} remembers patches of a product twice, or of one that it does not know. "
+                f"The file is damaged or was changed; give another checkpoint."
             )
         if {len(self.images), len(self.peaks)} != {int(of_each.sum())}:
             raise InputError(
@@ -240,15 +267,6 @@ def _typical_distances(groups: Sequence[Tensor], whitening: Tensor | None = None
             found = _distances(points[chosen], centres, own if whitening is None else whitening)
             distances[number].append(found[:, number])
     return torch.stack([torch.cat(parts).median() for parts in distances])
-
-
-def _check_numbers(described: Mapping[str, Tensor]) -> None:
-    for name, points in described.items():
-        if len(points) < FOLDS:
-            raise InputError(
-                f"'{name}' has {len(points)} normal photographs; a threshold needs at least "
-                f"{FOLDS}, and 99 for a false-alarm rate of 1 %. Take more photographs."
-            )
 
 
 def _distances(described: Tensor, centres: Tensor, whitening: Tensor) -> Tensor:

@@ -9,13 +9,10 @@ from typing import Any, Literal, cast
 
 import torch
 import yaml
-from torch import Tensor
-from torch.utils.data import ConcatDataset, Dataset
 
 from omiad.advice import advice_ignored
-from omiad.calibration import learn_products
 from omiad.configurations import find_configuration
-from omiad.conformal import check_rate, normals_needed, smallest_rate
+from omiad.conformal import smallest_rate
 from omiad.data import FeatureDataModule
 from omiad.data.check import check
 from omiad.data.datamodule import Split
@@ -25,12 +22,16 @@ from omiad.devices import pick_device
 from omiad.errors import InputError
 from omiad.files import only_writer, write_whole
 from omiad.forecast import expected_seconds
+from omiad.guarantee import guarantee_table
 from omiad.interrupts import Interrupted
+from omiad.learning import learn_products
 from omiad.ledger import Ledger
 from omiad.lightning_cli import OmiadCLI
-from omiad.products import FOLDS
+from omiad.products import check_numbers
 from omiad.progress import duration
 from omiad.report import report
+from omiad.terminal import console
+from omiad.updating import CALIBRATION_SHARE, normals
 
 logger = logging.getLogger(__name__)
 
@@ -48,9 +49,6 @@ CONFIGURATIONS = ("amdm_folder", "omiad_folder")
 
 REPORT = "report.html"
 """Name of the page in the output folder."""
-
-CALIBRATION_SHARE = 0.3
-"""Share of the photographs of a product that set its threshold, where it has enough."""
 
 
 @dataclass(frozen=True)
@@ -182,8 +180,12 @@ class Model:
             )
         kept = Counter(sample.category for sample in self.data.samples("calibration"))
         fitted = Counter(sample.category for sample in self.data.samples("train"))
-        for name in self.data.categories:
-            self._check_number(name, kept[name] or fitted[name])
+        num_normal = {name: kept[name] or fitted[name] for name in self.data.categories}
+        check_numbers(num_normal, self.settings.false_alarms)
+        for name, number in num_normal.items():
+            lowest = smallest_rate(number)
+            said = "%s: %d photographs set the threshold; lowest false-alarm rate %.2g"
+            logger.info(said, name, number, lowest)
         splits: tuple[Split, ...] = ("train", "calibration", "test")
         seconds = expected_seconds(
             self.data.extractor,
@@ -192,28 +194,6 @@ class Model:
             images={name: len(self.data.samples(name)) for name in splits},
         )
         logger.info("expected time: %s", duration(seconds))
-
-    def _check_number(self, name: str, num_normal: int) -> None:
-        rate, lowest = self.settings.false_alarms, smallest_rate(num_normal)
-        if num_normal < FOLDS:
-            raise InputError(
-                f"'{name}' has too few photographs to set a threshold: {num_normal}, where "
-                f"{FOLDS} are the least, and 99 support a false-alarm rate of 1 %. Take more."
-            )
-        if rate is not None:
-            check_rate(rate)
-            if num_normal < normals_needed(rate):
-                raise InputError(
-                    f"'{name}' has {num_normal} photographs that can set its threshold, which "
-                    f"support false-alarm rates from {lowest:.2g}, but {rate:g} was asked for. "
-                    f"Take {normals_needed(rate)} photographs, or give a higher --false_alarms."
-                )
-        logger.info(
-            "%s: %d photographs set the threshold; lowest false-alarm rate %.2g",
-            name,
-            num_normal,
-            lowest,
-        )
 
     def stage_1(self) -> None:
         """Train AMDM."""
@@ -243,17 +223,8 @@ class Model:
         detector = Detector.load(source, device=self.device)
         detector.false_alarms = self.settings.false_alarms
         self.data.use_extractor(detector.extractor)
-        train, kept = self.data.samples("train"), self.data.samples("calibration")
-        fitted: dict[str, list[int]] = {name: [] for name in self.data.categories}
-        held_out: dict[str, list[int]] = {name: [] for name in self.data.categories}
-        for i, sample in enumerate(train):
-            fitted[sample.category].append(i)
-        for i, sample in enumerate(kept, start=len(train)):
-            held_out[sample.category].append(i)
-        features: Dataset[Tensor] = self.data.features("train")
-        if len(kept):
-            features = ConcatDataset([features, self.data.features("calibration")])
-        learn_products(detector, features, fitted, held_out)
+        learn_products(detector, *normals(self.data))
+        console().print(guarantee_table(detector.products, detector.false_alarms))
         detector.save(self.path, like=source)
 
     def test(self) -> None:

@@ -186,7 +186,7 @@ class FeatureDataModule(LightningDataModule):
         if split not in self._features:
             kind = FeatureCache if split in self._cached_splits else StreamedFeatures
             self._features[split] = kind(
-                self.samples(split), self._extraction, root=self.root, cache_dir=self.cache_dir
+                self.samples(split), self.extraction, root=self.root, cache_dir=self.cache_dir
             )
         return self._features[split]
 
@@ -198,13 +198,14 @@ class FeatureDataModule(LightningDataModule):
         if not self._cached_splits:
             raise InputError("--data.cache false keeps no features. Set it to true or all.")
         samples = [sample for split in self._cached_splits for sample in self.samples(split)]
-        compute_missing(samples, self._extraction, root=self.root, cache_dir=self.cache_dir)
+        compute_missing(samples, self.extraction, root=self.root, cache_dir=self.cache_dir)
         for split in self._cached_splits:
             self.features(split)  # keeps the statistics, and the split's images from `prune`
         return len(samples)
 
     @property
-    def _extraction(self) -> Extraction:
+    def extraction(self) -> Extraction:
+        """How the features of image files are computed."""
         read = partial(read_image, white_level=self.extractor.white_level)
         return Extraction(self.extractor, read, num_workers=self.num_workers)
 

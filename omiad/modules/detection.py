@@ -130,6 +130,12 @@ class DetectionModule(LightningModule):
                 f"normal images, but '{self.data.root}' has no training images. Leave the settings "
                 f"as they are, or put normal images in <category>/train/good."
             )
+        if missing := sorted({*self.detector.added.names} - {*self.data.categories}):
+            raise InputError(
+                f"These settings differ from the checkpoint's, so the detector is calibrated on "
+                f"normal images, but '{self.data.root}' has none of '{one_line(missing[0])}', "
+                f"which `omiad extend` added. Leave the settings as they are, or give all products."
+            )
         positions: dict[str, list[int]] = {name: [] for name in self.data.categories}
         for index, sample in enumerate(self.data.samples("train")):
             positions[sample.category].append(index)
