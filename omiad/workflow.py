@@ -106,8 +106,8 @@ def train(
 
         >>> from omiad import Detector, train
         >>> model = train("my_parts/", out="model", preset="quick")
-        >>> Detector.load(model).predict("my_parts/bottle/test/good/000.png").category
-        'bottle'
+        >>> Detector.load(model).products.names
+        ['bottle', 'cable']
     """
     root = str(Path(photos).expanduser().resolve())
     settings = Settings(root, layout, preset, false_alarms, backbone, weights, seed)
