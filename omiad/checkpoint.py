@@ -5,7 +5,7 @@ import io
 import re
 import zlib
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from omiad.features.normalization import FeatureNorm
 from omiad.files import whole_file
 from omiad.names import one_line
 from omiad.schema import conform
+from omiad.tiling import Tiles
 
 CHECKPOINT_KEY = "omiad"
 """Entry of a checkpoint that holds everything but weights, as plain data."""
@@ -50,6 +51,7 @@ class ExtractorSpec(TypedDict):
     grid: Grid
     precision: Precision
     white_level: int
+    tiles: NotRequired[Tiles]
 
 
 class NetworkSpec(TypedDict):

@@ -29,6 +29,7 @@ from omiad.files import only_writer, write_whole
 from omiad.lightning_cli import OmiadCLI
 from omiad.progress import duration
 from omiad.report import report
+from omiad.tiling import WHOLE, Tiles
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ class Settings:
     false_alarms: float | None
     backbone: str
     weights: str
+    tiles: list[int]
     seed: int
 
 
@@ -76,6 +78,7 @@ def train(
     layout: Layout = "auto",
     backbone: str = "tf_efficientnet_lite2",
     weights: str = "package",
+    tiles: Tiles = WHOLE,
     device: str = "auto",
     seed: int = 0,
 ) -> Path:
@@ -94,6 +97,8 @@ def train(
         layout: Layout of the folder, as for `omiad fit`.
         backbone: Model name in timm.
         weights: package, pretrained, random, or a file, as for `omiad fit`.
+        tiles: Rows and columns of overlapping tiles that each photograph is cut into, as for
+            `omiad fit`; `omiad data check` recommends a grid where one helps.
         device: cpu, cuda, mps, or auto for a GPU if there is one.
         seed: Seed of initial weights, noise and data order.
 
@@ -105,7 +110,7 @@ def train(
             if the output folder holds another model.
     """
     root = str(Path(photos).expanduser().resolve())
-    settings = Settings(root, layout, preset, false_alarms, backbone, weights, seed)
+    settings = Settings(root, layout, preset, false_alarms, backbone, weights, [*tiles], seed)
     folder = Path(out)
     (folder / "log").mkdir(parents=True, exist_ok=True)
     with only_writer(folder / "log" / "lock", owner=folder):
@@ -205,7 +210,8 @@ class Model:
         else:
             options += [f"--config={find_configuration(CONFIGURATIONS[stage - 1])}", *more]
             options += [f"--seed_everything={self.settings.seed}", f"--trainer.max_steps={steps}"]
-            options += [f"--data.{name}={value}" for name, value in self._data_options.items()]
+            data = {**self._data_options, "tiles": self.settings.tiles}  # an option takes a list
+            options += [f"--data.{name}={value}" for name, value in data.items()]
         OmiadCLI(["fit", *options], work=f"stage {stage} of 2")
 
     def decide(self) -> None:
@@ -243,8 +249,8 @@ class Model:
     def expected_seconds(self) -> float:
         """Estimate the time of all steps from a batch of the backbone and two training steps."""
         extractor = self.data.extractor
-        size, grid = extractor.image_size, extractor.feature_size
-        images = torch.zeros(2, 3, size, size, dtype=torch.uint8, device=self.device)
+        canvas, grid = extractor.tiling.canvas, extractor.feature_size
+        images = torch.zeros(2, 3, *canvas, dtype=torch.uint8, device=self.device)
         per_image = _seconds(lambda: extractor.features(images)) / len(images)
         config = yaml.safe_load(find_configuration(CONFIGURATIONS[0]).read_text())
         build = resolve_name(config["model"]["init_args"]["network"])
@@ -272,6 +278,7 @@ class Model:
             "layout": settings.layout,
             "backbone": settings.backbone,
             "weights": settings.weights,
+            "tiles": tuple(settings.tiles),
             "calibration_share": CALIBRATION_SHARE,
         }
 

@@ -17,6 +17,7 @@ from omiad.data.packing import PackedSamples
 from omiad.errors import InputError
 from omiad.features.extractor import WHITE_LEVEL
 from omiad.protocols import UNIAD
+from omiad.tiling import WHOLE, Tiles, Tiling
 from omiad.types import ImageBatch, Labels, Sample, ScoringBatch
 
 # Labels the pixels of a mask (H, W), bool, at the size of the anomaly map, and counts the regions
@@ -24,9 +25,12 @@ from omiad.types import ImageBatch, Labels, Sample, ScoringBatch
 PrepareMask = Callable[[NDArray[np.bool_]], tuple[Tensor, int]]
 
 
-def read_image(path: Path, size: int, *, white_level: int = WHITE_LEVEL) -> Tensor:
-    """Read a photograph as 8-bit RGB (3, size, size) and resize it to a square, bilinear.
+def read_image(
+    path: Path, size: int, *, tiles: Tiles = WHOLE, white_level: int = WHITE_LEVEL
+) -> Tensor:
+    """Read a photograph as 8-bit RGB and resize it, bilinear, to a square or a canvas of tiles.
 
+    The result is (3, size, size), or (3, H, W) with the height and width of `Tiling.canvas`.
     The EXIF orientation is applied. Grayscale is repeated to three channels. 16-bit grayscale is
     scaled from 0..white_level to 0..255; 16-bit colour keeps its high byte. Palettes and CMYK are
     converted to RGB. Transparency is dropped and the stored colour is kept. Only the first page of
@@ -35,10 +39,12 @@ def read_image(path: Path, size: int, *, white_level: int = WHITE_LEVEL) -> Tens
 
     Raises:
         MissingInputError: If the file does not exist.
-        InputError: If `opened` refuses the file, it has floating-point pixels, or it has 16-bit
-            colour and a white level is given.
+        InputError: If `opened` refuses the file, it has floating-point pixels, it has 16-bit colour
+            and a white level is given, or it is too small for the tiles.
     """
-    resized = _read_rgb(path, white_level).resize((size, size), Image.Resampling.BILINEAR)
+    image, tiling = _read_rgb(path, white_level), Tiling(tiles, size)
+    tiling.check(*image.size, path)
+    resized = image.resize(tiling.canvas[::-1], Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous()
 
 
@@ -58,7 +64,8 @@ class ImageDataset(Dataset[ImageBatch | ScoringBatch]):
     """Photographs with their labels, in the order of the samples.
 
     An item is an `ImageBatch` without the batch axis. If the features of the samples are given, it
-    is a `ScoringBatch`. Without `prepare_mask`, masks are resized like `read_mask`.
+    is a `ScoringBatch`. Masks are square, with the longer side of the canvas; without
+    `prepare_mask` they are resized like `read_mask`.
     """
 
     samples: Sequence[Sample]
@@ -66,6 +73,7 @@ class ImageDataset(Dataset[ImageBatch | ScoringBatch]):
     _: KW_ONLY
     prepare_mask: PrepareMask | None = None
     features: Dataset[Tensor] | None = None
+    tiles: Tiles = WHOLE
     white_level: int = WHITE_LEVEL
 
     def __post_init__(self) -> None:
@@ -76,7 +84,7 @@ class ImageDataset(Dataset[ImageBatch | ScoringBatch]):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> ImageBatch | ScoringBatch:
-        sample, size = self.samples[index], self.image_size
+        sample, size = self.samples[index], max(Tiling(self.tiles, self.image_size).canvas)
         resized = replace(UNIAD, input_size=size, map_size=size, pool_size=1)
         prepare_mask = self.prepare_mask or resized.label_mask
         if sample.masks:
@@ -92,7 +100,10 @@ class ImageDataset(Dataset[ImageBatch | ScoringBatch]):
         )
         if self.features is not None:
             return ScoringBatch(self.features[index], labels)
-        return ImageBatch(read_image(sample.image, size, white_level=self.white_level), labels)
+        image = read_image(
+            sample.image, self.image_size, tiles=self.tiles, white_level=self.white_level
+        )
+        return ImageBatch(image, labels)
 
 
 def _read_rgb(path: Path, white_level: int) -> Image.Image:

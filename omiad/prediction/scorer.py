@@ -23,7 +23,7 @@ OVERLAYS = "overlays"
 
 
 class Scored(NamedTuple):
-    """Pixels (S, S, 3) as the model saw them, anomaly map (S, S), and image score."""
+    """Pixels (H, W, 3) as the model saw them, anomaly map (H, W), and image score."""
 
     pixels: Pixels
     anomaly_map: Map
@@ -69,7 +69,9 @@ class Scorer:
             if not photograph.fault:
                 try:
                     images[i] = read_image(
-                        photograph.path, extractor.image_size, white_level=extractor.white_level
+                        *(photograph.path, extractor.image_size),
+                        tiles=extractor.tiling.tiles,
+                        white_level=extractor.white_level,
                     )
                 except InputError as error:
                     results[i] = str(error)
