@@ -13,6 +13,7 @@ Maps are stitched with weights that rise smoothly from 0 at the border of a tile
 sees the least, to 1 at the end of the overlap. The weights of all tiles sum to 1 at every pixel.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +36,31 @@ OVERLAP = 8
 
 LARGEST_ZOOM = 2
 """A canvas that is more times as large as the photograph shows nothing that is not there."""
+
+
+INPUT_SIDE = 448
+"""Side of the photographs that models for photographs of one's own take (configs)."""
+
+MOST_SHRUNK = 4
+"""Photographs are shrunk so many times, at most, by the grid that `recommended` returns."""
+
+FAR_FROM_SQUARE = 1.75
+"""A photograph is far from square if one side is so many times as long as the other."""
+
+
+def recommended(width: int, height: int) -> Tiles:
+    """Return the grid of tiles of `INPUT_SIDE` pixels that suits a photograph.
+
+    The shorter side has one tile for every `MOST_SHRUNK` * `INPUT_SIDE` pixels begun. The longer
+    side has as many as its share of the aspect ratio, if the photograph is far from square,
+    otherwise as many as the shorter side. There are never more than `MOST_TILES`.
+    """
+    shorter, longer = sorted((width, height))
+    short = min(math.ceil(shorter / (MOST_SHRUNK * INPUT_SIDE)), math.isqrt(MOST_TILES))
+    ratio = longer / shorter
+    long = round(short * ratio) if ratio >= FAR_FROM_SQUARE else short
+    long = min(long, MOST_TILES // short)
+    return (short, long) if height <= width else (long, short)
 
 
 @dataclass(frozen=True)
