@@ -35,7 +35,7 @@ OVERLAP = 8
 """A tile overlaps its neighbours by its side divided by this number."""
 
 LARGEST_ZOOM = 2
-"""A canvas that is more times as large as the photograph shows nothing that is not there."""
+"""Times that a photograph with several tiles may be enlarged, which shows nothing new."""
 
 
 INPUT_SIDE = 448
@@ -53,14 +53,16 @@ def recommended(width: int, height: int) -> Tiles:
 
     The shorter side has one tile for every `MOST_SHRUNK` * `INPUT_SIDE` pixels begun. The longer
     side has as many as its share of the aspect ratio, if the photograph is far from square,
-    otherwise as many as the shorter side. There are never more than `MOST_TILES`.
+    otherwise as many as the shorter side. There are never more than `MOST_TILES`, and a photograph
+    that is too small for its grid stays whole.
     """
     shorter, longer = sorted((width, height))
     short = min(math.ceil(shorter / (MOST_SHRUNK * INPUT_SIDE)), math.isqrt(MOST_TILES))
     ratio = longer / shorter
     long = round(short * ratio) if ratio >= FAR_FROM_SQUARE else short
     long = min(long, MOST_TILES // short)
-    return (short, long) if height <= width else (long, short)
+    tiles = (short, long) if height <= width else (long, short)
+    return tiles if Tiling(tiles, INPUT_SIDE).suits(width, height) else WHOLE
 
 
 @dataclass(frozen=True)
@@ -102,15 +104,20 @@ class Tiling:
         """Return how many photographs have about as many tiles as that many single tiles."""
         return max(1, photographs // self.count)
 
+    def suits(self, width: int, height: int) -> bool:
+        """Return whether a photograph is large enough: the canvas has at most twice its sides."""
+        high, wide = self.canvas
+        is_small = high > LARGEST_ZOOM * height or wide > LARGEST_ZOOM * width
+        return self.count == 1 or not is_small
+
     def check(self, width: int, height: int, path: Path) -> None:
-        """Refuse a photograph that is much smaller than the canvas.
+        """Refuse a photograph that is too small.
 
         Raises:
-            InputError: If the photograph has several tiles, and the canvas is more than
-                `LARGEST_ZOOM` times as high or as wide.
+            InputError: If the tiling does not suit a photograph of that size.
         """
         high, wide = self.canvas
-        if self.count > 1 and (high > LARGEST_ZOOM * height or wide > LARGEST_ZOOM * width):
+        if not self.suits(width, height):
             raise InputError(
                 f"'{path}' has {width} x {height} pixels, too few for --data.tiles "
                 f"[{self.tiles[0]}, {self.tiles[1]}], which spread a photograph over {wide} x "

@@ -28,7 +28,7 @@ from omiad.lightning_cli import OmiadCLI
 
 SIDE, DEFECT = 1792, 10
 COUNTS = {"train/good": 40, "test/good": 25, "test/spot": 25}
-STEPS = 150
+STEPS = 60
 
 
 def write(root: Path) -> None:
@@ -70,9 +70,9 @@ def measure(root: Path, rows: int, columns: int, options: list[str]) -> None:
         *("fit", f"--config={find_configuration('amdm_folder')}", f"--run_dir={run}"),
         *(f"--data.root={root}", f"--data.tiles=[{rows},{columns}]"),
         *("--data.backbone=tf_efficientnet_lite0", "--data.weights=package"),
-        *("--data.image_size=224", "--data.feature_size=28", f"--data.cache_dir={folder}/cache"),
-        *("--model.scoring.pool_size=16", "--model.scoring.blur_sigma=4"),
-        *("--model.scoring.memory_size=2000", f"--trainer.max_steps={STEPS}"),
+        *("--data.image_size=128", "--data.feature_size=16", f"--data.cache_dir={folder}/cache"),
+        *("--model.scoring.pool_size=8", "--model.scoring.blur_sigma=2"),
+        *("--model.scoring.memory_size=1000", f"--trainer.max_steps={STEPS}"),
         *("--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu", *options),
     ])  # fmt: skip
     fitted = time.perf_counter() - start
