@@ -18,7 +18,6 @@ from omiad.features.normalization import FeatureNorm
 from omiad.files import whole_file
 from omiad.names import one_line
 from omiad.schema import conform
-from omiad.tiling import Tiles
 
 CHECKPOINT_KEY = "omiad"
 """Entry of a checkpoint that holds everything but weights, as plain data."""
@@ -51,7 +50,7 @@ class ExtractorSpec(TypedDict):
     grid: Grid
     precision: Precision
     white_level: int
-    tiles: NotRequired[Tiles]
+    tiles: NotRequired[list[int]]
 
 
 class NetworkSpec(TypedDict):

@@ -29,7 +29,7 @@ from omiad.networks import trust as trust_network
 from omiad.products import Products, description
 from omiad.schema import conform
 from omiad.scoring import Scoring, anomaly_map, blurred, image_score, residual_norm
-from omiad.tiling import MOST_TILES, WHOLE
+from omiad.tiling import MOST_TILES, WHOLE, Tiles
 from omiad.types import Prediction
 
 Kind = Literal["AMDM", "OmiAD"]
@@ -391,13 +391,14 @@ class Detector(nn.Module):
 def check_sizes(spec: DetectorSpec, state: Mapping[str, Tensor], name: str) -> None:
     """Reject sizes that the weights contradict, before anything of these sizes is built."""
     sizes, used = spec["extractor"], spec["num_noise_draws"]
-    rows, columns = sizes.get("tiles", WHOLE)
+    rows, columns = tiles = tuple(sizes.get("tiles", WHOLE))
+    conform(tiles, Tiles, where=f"{name}: the rows and columns of tiles")
     values = {
         "image_size": (sizes["image_size"], 8192),
         "number of rows of tiles": (rows, MOST_TILES),
         "number of columns of tiles": (columns, MOST_TILES),
         "number of tiles": (rows * columns, MOST_TILES),
-        "longer side of all tiles": (max(rows, columns) * sizes["image_size"], 2**15),
+        "number of pixels of all tiles": (rows * columns * sizes["image_size"] ** 2, 2**28),
         "feature_size": (sizes["feature_size"], 1024),
         "num_noise_draws": (used, 1024),
         "decoder_width": (spec["decoder_width"] or 1, 4096),

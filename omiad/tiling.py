@@ -14,6 +14,7 @@ sees the least, to 1 at the end of the overlap. The weights of all tiles sum to 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,6 +89,18 @@ class Tiling:
                 f"--data.tiles takes rows and columns of at least 1 with at most {MOST_TILES} "
                 f"tiles in all, but got [{rows}, {columns}]."
             )
+
+    @classmethod
+    def of(cls, tiles: Sequence[int] | None, side: int) -> "Tiling":
+        """Return the tiling of rows and columns as an option gives them; None is a single tile.
+
+        Raises:
+            InputError: If there are not two numbers, or if they are out of range.
+        """
+        if tiles is not None and len(tiles) != len(WHOLE):
+            raise InputError(f"--data.tiles takes two numbers, rows and columns, but got {tiles}.")
+        rows, columns = tiles or WHOLE
+        return cls((rows, columns), side)
 
     @property
     def count(self) -> int:

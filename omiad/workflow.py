@@ -29,7 +29,7 @@ from omiad.files import only_writer, write_whole
 from omiad.lightning_cli import OmiadCLI
 from omiad.progress import duration
 from omiad.report import report
-from omiad.tiling import WHOLE, Tiles
+from omiad.tiling import WHOLE
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class Settings:
     false_alarms: float | None
     backbone: str
     weights: str
-    tiles: list[int]
+    tiles: list[int] | None
     seed: int
 
 
@@ -78,7 +78,7 @@ def train(
     layout: Layout = "auto",
     backbone: str = "tf_efficientnet_lite2",
     weights: str = "package",
-    tiles: Tiles = WHOLE,
+    tiles: list[int] | None = None,
     device: str = "auto",
     seed: int = 0,
 ) -> Path:
@@ -97,8 +97,8 @@ def train(
         layout: Layout of the folder, as for `omiad fit`.
         backbone: Model name in timm.
         weights: package, pretrained, random, or a file, as for `omiad fit`.
-        tiles: Rows and columns of overlapping tiles that each photograph is cut into, as for
-            `omiad fit`; `omiad data check` recommends a grid where one helps.
+        tiles: Rows and columns of overlapping tiles that each photograph is cut into; by
+            default nothing is cut. `omiad data check` recommends a grid where one helps.
         device: cpu, cuda, mps, or auto for a GPU if there is one.
         seed: Seed of initial weights, noise and data order.
 
@@ -110,7 +110,7 @@ def train(
             if the output folder holds another model.
     """
     root = str(Path(photos).expanduser().resolve())
-    settings = Settings(root, layout, preset, false_alarms, backbone, weights, [*tiles], seed)
+    settings = Settings(root, layout, preset, false_alarms, backbone, weights, tiles, seed)
     folder = Path(out)
     (folder / "log").mkdir(parents=True, exist_ok=True)
     with only_writer(folder / "log" / "lock", owner=folder):
@@ -210,8 +210,7 @@ class Model:
         else:
             options += [f"--config={find_configuration(CONFIGURATIONS[stage - 1])}", *more]
             options += [f"--seed_everything={self.settings.seed}", f"--trainer.max_steps={steps}"]
-            data = {**self._data_options, "tiles": self.settings.tiles}  # an option takes a list
-            options += [f"--data.{name}={value}" for name, value in data.items()]
+            options += [f"--data.{name}={value}" for name, value in self._data_options.items()]
         OmiadCLI(["fit", *options], work=f"stage {stage} of 2")
 
     def decide(self) -> None:
@@ -278,7 +277,7 @@ class Model:
             "layout": settings.layout,
             "backbone": settings.backbone,
             "weights": settings.weights,
-            "tiles": tuple(settings.tiles),
+            "tiles": settings.tiles or [*WHOLE],
             "calibration_share": CALIBRATION_SHARE,
         }
 

@@ -20,7 +20,7 @@ from omiad.features.cache import compute_missing
 from omiad.features.extractor import WHITE_LEVEL, Grid, Precision
 from omiad.features.normalization import FeatureStatistics
 from omiad.features.reading import BATCH_SIZE, FileLoader
-from omiad.tiling import WHOLE, Tiles, Tiling
+from omiad.tiling import Tiling
 from omiad.types import FeatureBatch, ImageBatch, ScoringBatch
 
 logger = logging.getLogger(__name__)
@@ -53,9 +53,9 @@ class FeatureDataModule(LightningDataModule):
             backbone.
         image_size: Side in pixels that images are resized to; the aspect ratio is not kept.
         tiles: Rows and columns of overlapping tiles, each of `image_size` pixels, that a photograph
-            is cut into. [1, 1] cuts nothing; [1, 3] suits photographs three times as wide as high,
-            and [3, 3] keeps defects that are too small otherwise. Features, training epochs and
-            scoring take as many times as long as there are tiles.
+            is cut into; by default nothing is cut. [1, 3] suits photographs three times as wide as
+            high, and [3, 3] keeps defects that are too small otherwise. Features, training epochs
+            and scoring take as many times as long as there are tiles.
         feature_size: Side of the feature grid in cells.
         stages: Feature maps of the backbone to use, in timm's numbering; by default those with a
             stride of at most 16 or, for a plain ViT, four evenly spaced blocks.
@@ -90,7 +90,7 @@ class FeatureDataModule(LightningDataModule):
         backbone: str = "tf_efficientnet_b4.aa_in1k",
         weights: str = "pretrained",
         image_size: int = 224,
-        tiles: Tiles = WHOLE,
+        tiles: list[int] | None = None,
         feature_size: int = 32,
         stages: list[int] | None = None,
         grid: Grid = "uniad",
@@ -113,7 +113,7 @@ class FeatureDataModule(LightningDataModule):
             )
         self.root = Path(root).expanduser()
         self.image_size, self.white_level = image_size, white_level
-        self.tiling = Tiling(tiles, image_size)
+        self.tiling = Tiling.of(tiles, image_size)
         if not 0 <= calibration_share < 1:
             raise InputError(
                 f"--data.calibration_share must be at least 0 and below 1, but got "

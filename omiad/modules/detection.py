@@ -105,7 +105,7 @@ class DetectionModule(LightningModule):
         self.trainer.strategy.checkpoint_io = CheckpointFile()
         asked = self.data.hparams
         extractor = self.detector.extractor
-        for name, value in {"tiles": extractor.tiling.tiles, **extractor.config}.items():
+        for name, value in {"tiles": [*extractor.tiling.tiles], **extractor.config}.items():
             if asked.get(name) not in (None, value):
                 raise InputError(
                     f"--data.{name} is {asked[name]}, but the model was trained with {value}. Give "

@@ -240,8 +240,9 @@ class TrainingModule(DetectionModule):
 
     def check_extractor(self, spec: Mapping[str, Any], owner: str) -> None:
         """Reject features that differ from those that `owner`, a model of that spec, learned."""
-        mine = {"tiles": WHOLE, **self.detector.extractor.config}
-        for name, value in {"tiles": WHOLE, **spec["extractor"]}.items():
+        whole = {"tiles": [*WHOLE]}  # which is left out
+        mine = whole | self.detector.extractor.config
+        for name, value in (whole | spec["extractor"]).items():
             if mine[name] != value and name != "precision":
                 raise InputError(
                     f"--data.{name} is {mine[name]}, but {owner} was trained with {value}. Leave "

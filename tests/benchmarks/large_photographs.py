@@ -1,11 +1,11 @@
 """What a grid of tiles finds, and what it costs, where defects are small.
 
     python tests/benchmarks/large_photographs.py write ROOT
-    python tests/benchmarks/large_photographs.py measure ROOT 4 4
+    python tests/benchmarks/large_photographs.py measure ROOT 1x1 2x2 4x4
 
 `write` draws perforated, brushed metal in the layout of MVTec AD, 1,792 pixels a side, with defects
 of 10 pixels. `measure` trains, tests and times a model with a grid, and prints a row of a table. It
-takes any data set in a layout that omiad knows; further words are options of `fit`.
+takes any data set in a layout that omiad knows. The peak memory is that of all grids so far.
 """
 
 import json
@@ -27,15 +27,15 @@ from omiad.data.layouts import index_dataset
 from omiad.lightning_cli import OmiadCLI
 
 SIDE, DEFECT = 1792, 10
-COUNTS = {"train/good": 40, "test/good": 25, "test/spot": 25}
-STEPS = 60
+COUNTS = {"train/good": 16, "test/good": 12, "test/spot": 12}
+STEPS = 20
 
 
 def write(root: Path) -> None:
-    rng = np.random.default_rng(0)
-    for folder, count in COUNTS.items():
+    for number, (folder, count) in enumerate(COUNTS.items()):
         (root / "plate" / folder).mkdir(parents=True)
         for i in range(count):
+            rng = np.random.default_rng([number, i])
             pixels, mask = _photograph(rng, is_defective=folder == "test/spot")
             Image.fromarray(pixels).save(root / "plate" / folder / f"{i:03}.jpg", quality=95)
             if mask.any():
@@ -61,11 +61,11 @@ def _photograph(rng: np.random.Generator, *, is_defective: bool) -> tuple[np.nda
     return np.repeat(grey.clip(0, 255).astype(np.uint8)[..., None], 3, 2), mask
 
 
-def measure(root: Path, rows: int, columns: int, options: list[str]) -> None:
+def measure(root: Path, rows: int, columns: int) -> None:
     torch.set_num_threads(1)
     folder = Path(tempfile.mkdtemp())
     run, test = folder / "run", folder / "test"
-    start = time.perf_counter()
+    start = time.process_time()
     OmiadCLI([
         *("fit", f"--config={find_configuration('amdm_folder')}", f"--run_dir={run}"),
         *(f"--data.root={root}", f"--data.tiles=[{rows},{columns}]"),
@@ -73,9 +73,9 @@ def measure(root: Path, rows: int, columns: int, options: list[str]) -> None:
         *("--data.image_size=128", "--data.feature_size=16", f"--data.cache_dir={folder}/cache"),
         *("--model.scoring.pool_size=8", "--model.scoring.blur_sigma=2"),
         *("--model.scoring.memory_size=1000", f"--trainer.max_steps={STEPS}"),
-        *("--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu", *options),
+        *("--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu"),
     ])  # fmt: skip
-    fitted = time.perf_counter() - start
+    fitted = time.process_time() - start
     checkpoint = run / "checkpoints" / "last.ckpt"
     OmiadCLI(["test", f"--run_dir={test}", f"--ckpt_path={checkpoint}",
               "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"])  # fmt: skip
@@ -85,10 +85,10 @@ def measure(root: Path, rows: int, columns: int, options: list[str]) -> None:
     paths = [s.image for s in index_dataset(root, "auto").samples if s.split == "test"][:9]
     times = []
     for path in paths:
-        start = time.perf_counter()
+        start = time.process_time()
         image = read_image(path, extractor.image_size, tiles=extractor.tiling.tiles)
         detector(image[None])
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     figures = [mean[name] for name in ("image_auroc", "pixel_auroc", "pixel_ap", "aupro")]
     shown = " | ".join("-" if x is None else f"{100 * x:.1f}" for x in figures)
@@ -102,4 +102,5 @@ if __name__ == "__main__":
     if sys.argv[1] == "write":
         write(Path(sys.argv[2]))
     else:
-        measure(Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5:])
+        for grid in sys.argv[3:]:
+            measure(Path(sys.argv[2]), *map(int, grid.split("x")))

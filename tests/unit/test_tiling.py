@@ -12,12 +12,15 @@ from tiny import Data, amdm, data_of, fit, saved, trainer_of
 from omiad import Detector
 from omiad.calibration import learn_products
 from omiad.checkpoint import CHECKPOINT_KEY, read_checkpoint, seal, write_checkpoint
+from omiad.data.check.facts import Facts
+from omiad.data.check.pixels import tiles as tiles_advised
 from omiad.data.images import read_image
 from omiad.errors import InputError
 from omiad.features import FeatureExtractor
 from omiad.modules import DecoderModule, DetectionModule
 from omiad.scoring import Scoring
 from omiad.tiling import Tiling, recommended
+from omiad.types import Sample
 
 GRIDS = [(1, 3), (2, 2), (3, 1), (4, 5)]
 HIGH, WIDE, SPOT = 48, 144, 10
@@ -43,7 +46,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
                 truth.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(mask).save(truth / f"{i:03}_mask.png")
             Image.fromarray(pixels).save(folder / "data" / "strip" / part / f"{i:03}.png")
-    return partial(data_of, folder / "data", folder, tiles=(1, 3))
+    return partial(data_of, folder / "data", folder, tiles=[1, 3])
 
 
 def box_of(number: int) -> tuple[slice, slice]:
@@ -119,10 +122,15 @@ def test_one_tile_leaves_everything_as_it_is(generator) -> None:
     assert "tiles" not in extractor.config  # so that older checkpoints and caches stay valid
 
 
-@pytest.mark.parametrize("tiles", [(0, 1), (2, -1), (9, 9)])
+@pytest.mark.parametrize("tiles", [[0, 1], [2, -1], [9, 9]])
 def test_a_grid_out_of_range_is_refused(tiles) -> None:
     with pytest.raises(InputError, match=rf"at most 64 tiles.*\[{tiles[0]}, {tiles[1]}\]"):
-        Tiling(tiles, 32)
+        Tiling.of(tiles, 32)
+
+
+def test_a_grid_has_rows_and_columns() -> None:
+    with pytest.raises(InputError, match=r"two numbers, rows and columns, but got \[3\]"):
+        Tiling.of([3], 32)
 
 
 def test_a_photograph_that_is_too_small_for_its_tiles_is_refused(tmp_path: Path) -> None:
@@ -143,6 +151,16 @@ def test_a_photograph_that_is_too_small_for_its_tiles_is_refused(tmp_path: Path)
 )
 def test_the_recommended_grid_keeps_aspect_and_detail(size, tiles) -> None:
     assert recommended(*size) == tiles
+
+
+def test_the_check_of_data_recommends_a_grid_by_the_usual_size(tmp_path: Path) -> None:
+    sample = Sample(tmp_path / "a.png", (), "strip", "good", "train")
+    sizes = [(3000, 1000), (3000, 1000), (500, 500)]
+    [fault] = list(tiles_advised([Facts(sample, (), size) for size in sizes]))
+    assert (fault.level, fault.where) == ("note", "strip")
+    assert "3000 x 1000 pixels" in fault.what
+    assert "--data.tiles [1, 3] keeps more, and takes 3 times as long" in fault.what
+    assert not list(tiles_advised([Facts(sample, (), (1024, 1024)), Facts(sample, ())]))
 
 
 def test_the_extractor_takes_canvases(data: Data) -> None:
@@ -201,14 +219,14 @@ def test_boxes_lie_where_the_defects_are(data: Data, checkpoint: Path, tmp_path:
 def test_a_test_takes_the_tiles_of_the_checkpoint_and_refuses_others(
     data: Data, checkpoint: Path, tmp_path: Path
 ) -> None:
-    assert read_checkpoint(checkpoint)[CHECKPOINT_KEY]["detector"]["extractor"]["tiles"] == (1, 3)
+    assert read_checkpoint(checkpoint)[CHECKPOINT_KEY]["detector"]["extractor"]["tiles"] == [1, 3]
     module = data()
     trainer_of(tmp_path, 1).test(DetectionModule.load(str(checkpoint)), module, verbose=False)
     batch = next(iter(module.test_dataloader()))
     assert batch.labels.masks.shape == (5, 88, 88)  # the longer side of the canvas
-    with pytest.raises(InputError, match=r"--data.tiles is \(1, 1\).*trained with \(1, 3\)"):
+    with pytest.raises(InputError, match=r"--data.tiles is \[1, 1\].*trained with \[1, 3\]"):
         trainer_of(tmp_path, 1).test(
-            DetectionModule.load(str(checkpoint)), data(tiles=(1, 1)), verbose=False
+            DetectionModule.load(str(checkpoint)), data(tiles=[1, 1]), verbose=False
         )
 
 
@@ -225,16 +243,19 @@ def test_a_decoder_learns_from_tiles_and_draws_the_canvas(
 def test_a_stage_with_other_tiles_than_its_teacher_is_refused(
     data: Data, checkpoint: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match=r"--data.tiles is \(1, 1\).*trained with \(1, 3\)"):
-        fit(DecoderModule(str(checkpoint), width=8), data(tiles=(1, 1)), tmp_path, 1)
+    with pytest.raises(InputError, match=r"--data.tiles is \[1, 1\].*trained with \[1, 3\]"):
+        fit(DecoderModule(str(checkpoint), width=8), data(tiles=[1, 1]), tmp_path, 1)
 
 
-@pytest.mark.parametrize("tiles", [(0, 3), (65, 1), (1, 3, 1), [1, 3]])
+@pytest.mark.parametrize(
+    ("tiles", "side"),
+    [([0, 3], 32), ([65, 1], 32), ([9, 9], 32), ([8, 8], 8192), ([1, 3, 1], 32), ((1, 3), 32)],
+)
 def test_a_checkpoint_with_impossible_tiles_is_refused(
-    checkpoint: Path, tmp_path: Path, tiles: object
+    checkpoint: Path, tmp_path: Path, tiles: object, side: int
 ) -> None:
     content = read_checkpoint(checkpoint)
-    content[CHECKPOINT_KEY]["detector"]["extractor"]["tiles"] = tiles
+    content[CHECKPOINT_KEY]["detector"]["extractor"] |= {"tiles": tiles, "image_size": side}
     seal(content)
     write_checkpoint(tmp_path / "other.ckpt", content)
     with pytest.raises(InputError, match="tiles"):
