@@ -391,8 +391,8 @@ class Detector(nn.Module):
 def check_sizes(spec: DetectorSpec, state: Mapping[str, Tensor], name: str) -> None:
     """Reject sizes that the weights contradict, before anything of these sizes is built."""
     sizes, used = spec["extractor"], spec["num_noise_draws"]
-    rows, columns = tiles = tuple(sizes.get("tiles", WHOLE))
-    conform(tiles, Tiles, where=f"{name}: the rows and columns of tiles")
+    tiles = tuple(sizes.get("tiles", WHOLE))
+    rows, columns = conform(tiles, Tiles, where=f"{name}: the rows and columns of tiles")
     values = {
         "image_size": (sizes["image_size"], 8192),
         "number of rows of tiles": (rows, MOST_TILES),

@@ -103,7 +103,7 @@ class DetectionModule(LightningModule):
     def setup(self, stage: str) -> None:
         """Let the data module compute features by the extractor of the detector."""
         self.trainer.strategy.checkpoint_io = CheckpointFile()
-        asked = self.data.hparams
+        asked = {**self.data.hparams, "tiles": [*self.data.tiling.tiles]}
         extractor = self.detector.extractor
         for name, value in {"tiles": [*extractor.tiling.tiles], **extractor.config}.items():
             if asked.get(name) not in (None, value):

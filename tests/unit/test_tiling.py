@@ -226,7 +226,7 @@ def test_a_test_takes_the_tiles_of_the_checkpoint_and_refuses_others(
     assert batch.labels.masks.shape == (5, 88, 88)  # the longer side of the canvas
     with pytest.raises(InputError, match=r"--data.tiles is \[1, 1\].*trained with \[1, 3\]"):
         trainer_of(tmp_path, 1).test(
-            DetectionModule.load(str(checkpoint)), data(tiles=[1, 1]), verbose=False
+            DetectionModule.load(str(checkpoint)), data(tiles=None), verbose=False
         )
 
 
