@@ -15,7 +15,8 @@ from torch.utils.data import Dataset
 from omiad.detector import Detector
 from omiad.features import weights_hash
 from omiad.memory import cells, coreset
-from omiad.scoring import anomaly_map, blurred, map_scale
+from omiad.scoring import blurred, map_scale
+from omiad.tiling import Tiling
 
 NUM_REMEMBERED = 256
 """Images of each category, at most, whose patches the memory chooses from."""
@@ -25,6 +26,9 @@ NUM_SCALED = 4
 
 NUM_BRIEF = 64
 """Images of all categories together that a brief calibration reads, but at least two of each."""
+
+FEWEST_REMEMBERED = 16
+"""Images of each category, at least, whose patches the memory chooses from, if they have tiles."""
 
 _BATCH_SIZE = 32
 
@@ -78,9 +82,11 @@ def calibrate(
         brief: Read few photographs, for a checkpoint in the middle of a run.
     """
     detector.forget_products()
-    most = NUM_REMEMBERED if detector.scoring.memory_size else NUM_SCALED
+    most, tiling = NUM_SCALED, detector.extractor.tiling
+    if detector.scoring.memory_size:
+        most = most_remembered(tiling)
     if brief:
-        most = min(most, max(2, NUM_BRIEF // len(categories)))
+        most = min(most, max(2, tiling.at_once(NUM_BRIEF) // len(categories)))
     images = (_residuals(detector, features, _spread(p, most)) for p in categories.values())
     if detector.scoring.memory_size:
         maps = _fill_memory(detector, images)
@@ -108,18 +114,24 @@ def remember(
     if not detector.scoring.memory_size:
         return
     generator = torch.Generator().manual_seed(detector.seed)
+    most = most_remembered(detector.extractor.tiling)
     for name, positions in categories.items():
-        x_0, residual = _residuals(detector, features, _spread(positions, NUM_REMEMBERED))
+        x_0, residual = _residuals(detector, features, _spread(positions, most))
         rms = cells(residual).square().mean(0).sqrt()
         patches = _coreset(detector, x_0, residual, rms, generator)
         detector.added.add(name).to(x_0.device).fit(*patches, detector.memory.rms)
+
+
+def most_remembered(tiling: Tiling) -> int:
+    """Return of how many images of a category, at most, the memory chooses patches."""
+    return max(FEWEST_REMEMBERED, tiling.at_once(NUM_REMEMBERED))
 
 
 def _fill_memory(detector: Detector, categories: Iterable[tuple[Tensor, Tensor]]) -> list[Tensor]:
     """Fill the memory from features and residuals (N, C, h, w) of the images of each category.
 
     Returns:
-        Anomaly maps (N, S, S) of images that were compared with other images.
+        Anomaly maps (N, H, W) of images that were compared with other images.
     """
     generator = torch.Generator().manual_seed(detector.seed)
     kept: list[tuple[Tensor, Tensor]] = []  # features and residuals of the memory's patches
@@ -150,8 +162,10 @@ def _residuals(
     """Return normalised features (N, C, h, w) and what the first noise map leaves of them."""
     raw = torch.stack([features[i] for i in positions]).to(detector.map_range.device)
     x_0 = detector.normalizer(raw)
-    reconstructed = torch.cat([detector.reconstruct(x) for x in torch.split(raw, _BATCH_SIZE)])
-    return x_0, x_0 - reconstructed
+    tiling = detector.extractor.tiling
+    parts = torch.split(tiling.split(raw), _BATCH_SIZE)
+    reconstructed = torch.cat([detector.reconstruct(part) for part in parts])
+    return x_0, x_0 - tiling.join(reconstructed)
 
 
 def _coreset(
@@ -184,7 +198,7 @@ def _map_without_itself(
         is_inside = quarter == number
         memory.fit(cells(x_0)[~is_inside], cells(residual)[~is_inside], rms)
         distance.view(-1)[is_inside] = memory(x_0, residual).flatten()[is_inside]
-    return anomaly_map(distance, detector.extractor.image_size)
+    return detector.pixels(distance)
 
 
 def _spread(positions: Sequence[int], most: int) -> list[int]:

@@ -5,7 +5,7 @@ import io
 import re
 import zlib
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 import torch
 from torch import Tensor
@@ -50,6 +50,7 @@ class ExtractorSpec(TypedDict):
     grid: Grid
     precision: Precision
     white_level: int
+    tiles: NotRequired[list[int]]
 
 
 class NetworkSpec(TypedDict):

@@ -58,7 +58,7 @@ def demo(*, output: str = "runs/demo", seed: int = 0) -> None:
         )
     data = root / "data"
     synthesize(data, seed=seed)
-    settings = Settings(str(data.resolve()), "mvtec", None, None, BACKBONE, weights, seed)
+    settings = Settings(str(data.resolve()), "mvtec", None, None, BACKBONE, weights, None, seed)
     checkpoint = make(root / "model", settings, configs=CONFIGURATIONS)
     results = json.loads((root / "model/log/test.1/results.json").read_text())
     detector = Detector.load(checkpoint)

@@ -20,6 +20,7 @@ from omiad.diffusion import Denoiser, NoiseSchedule, Parameterization
 from omiad.diffusion.sampling import ddim_reconstruct, ddim_timesteps
 from omiad.errors import InputError, NotFiniteError
 from omiad.features import FeatureExtractor, FeatureNormalizer, fixed_batches
+from omiad.features.extractor import FIXED_BATCH
 from omiad.features.precision import without_autocast
 from omiad.inspection import Inspection
 from omiad.memory import AddedMemories, NormalMemory
@@ -30,6 +31,7 @@ from omiad.predictor import Predictor
 from omiad.products import Products, description
 from omiad.schema import conform
 from omiad.scoring import Scoring, anomaly_map, blurred, image_score, residual_norm
+from omiad.tiling import MOST_TILES, WHOLE, Tiles
 from omiad.types import Prediction
 
 Kind = Literal["AMDM", "OmiAD"]
@@ -136,7 +138,7 @@ class Detector(Predictor):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Prediction:
-        """Score photographs: uint8 RGB (B, 3, S, S), S the extractor's image size.
+        """Score photographs: uint8 RGB (B, 3, H, W) of the size of the extractor's canvas.
 
         The scores are the same to the last bit, whatever else is in the batch.
 
@@ -148,14 +150,15 @@ class Detector(Predictor):
     @without_autocast
     @torch.no_grad()
     def score_features(self, features: Tensor, *, category: str | None = None) -> Prediction:
-        """Score raw backbone features (B, C, h, w); see `forward`.
+        """Score the raw backbone features (B, C, h, w) of photographs; see `forward`.
 
         Args:
             features: Features of photographs.
             category: The product that all photographs show; by default it is recognised. Only
                 scores of products that were added after the training depend on it.
         """
-        parts = zip(*(self._score(x, category) for x in fixed_batches(features)), strict=True)
+        batches = fixed_batches(features, most=self.extractor.tiling.at_once(FIXED_BATCH))
+        parts = zip(*(self._score(x, category) for x in batches), strict=True)
         scores, maps = (torch.cat(part)[: len(features)] for part in parts)
         finite = scores.isfinite() & maps.isfinite().all(2).all(1)
         if not finite.all():
@@ -169,16 +172,17 @@ class Detector(Predictor):
 
     def _score(self, features: Tensor, category: str | None) -> Prediction:
         x_0 = self.normalizer(features)
-        step_noise = self._step_noise()
+        tiling, step_noise = self.extractor.tiling, self._step_noise()
+        tiles = tiling.split(x_0)
         shown: list[str | None] = [category] * len(features)
         if category is None and self.added.names:
             names = self.products.names
             found = self.products.recognise(description(features))
             shown = [None if number is None else names[number] for number in found]
-        maps = [
-            self.anomaly_map(x_0, x_0 - self._reconstruct(x_0, noise, step_noise), shown)
-            for noise in self.noise
-        ]
+        residuals = (
+            x_0 - tiling.join(self._reconstruct(tiles, noise, step_noise)) for noise in self.noise
+        )
+        maps = [self.anomaly_map(x_0, residual, shown) for residual in residuals]
         mean_map = torch.stack(maps).mean(0)
         return Prediction(image_score(mean_map, self.scoring), blurred(mean_map, self.scoring))
 
@@ -216,13 +220,13 @@ class Detector(Predictor):
 
     @torch.no_grad()
     def reconstruct(self, features: Tensor) -> Tensor:
-        """Reconstruct raw features (B, C, h, w) with the first noise map, in normalised units."""
+        """Reconstruct raw features of tiles (B, C, h, w) with the first noise map, normalised."""
         return self._reconstruct(self.normalizer(features), self.noise[0], self._step_noise())
 
     def anomaly_map(
         self, x_0: Tensor, residual: Tensor, shown: Sequence[str | None] = ()
     ) -> Tensor:
-        """Return anomaly maps (B, S, S), before any blur, of normalised features and residual.
+        """Return anomaly maps (B, H, W), before any blur, of normalised features and residual.
 
         `shown` names the product of each image, None if it is unknown.
         """
@@ -230,14 +234,21 @@ class Detector(Predictor):
             distance = self.added(self.memory(x_0, residual), x_0, residual, shown)
         else:
             distance = residual_norm(residual)
-        return anomaly_map(distance, self.extractor.image_size)
+        return self.pixels(distance)
+
+    def pixels(self, distance: Tensor) -> Tensor:
+        """Return maps (B, H, W) of the distance of each cell from normal ones (B, 1, h, w)."""
+        tiling = self.extractor.tiling
+        of_tiles = anomaly_map(tiling.split(distance), self.extractor.image_size)
+        return tiling.stitch(of_tiles[:, None])[:, 0]
 
     @torch.no_grad()
     def picture(self, features: Tensor) -> Tensor | None:
-        """Draw the reconstruction of raw features, (B, 3, S, S), uint8; None without a decoder."""
+        """Draw the reconstruction of raw features, (B, 3, H, W), uint8; None without a decoder."""
         if self.decoder is None:
             return None
-        drawn: Tensor = self.decoder(self.reconstruct(features))
+        tiling = self.extractor.tiling
+        drawn = tiling.stitch(self.decoder(self.reconstruct(tiling.split(features))))
         return (drawn * 255).round().to(torch.uint8)
 
     def _reconstruct(self, x_0: Tensor, noise: Tensor, step_noise: Iterator[Tensor]) -> Tensor:
@@ -419,8 +430,14 @@ class Detector(Predictor):
 def check_sizes(spec: DetectorSpec, state: Mapping[str, Tensor], name: str) -> None:
     """Reject sizes that the weights contradict, before anything of these sizes is built."""
     sizes, used = spec["extractor"], spec["num_noise_draws"]
+    tiles = tuple(sizes.get("tiles", WHOLE))
+    rows, columns = conform(tiles, Tiles, where=f"{name}: the rows and columns of tiles")
     values = {
         "image_size": (sizes["image_size"], 8192),
+        "number of rows of tiles": (rows, MOST_TILES),
+        "number of columns of tiles": (columns, MOST_TILES),
+        "number of tiles": (rows * columns, MOST_TILES),
+        "number of pixels of all tiles": (rows * columns * sizes["image_size"] ** 2, 2**28),
         "feature_size": (sizes["feature_size"], 1024),
         "num_noise_draws": (used, 1024),
         "decoder_width": (spec["decoder_width"] or 1, 4096),

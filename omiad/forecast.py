@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from omiad.calibration import most_remembered
 from omiad.features import FeatureExtractor
 from omiad.memory import coreset
 from omiad.products import FOLDS
@@ -15,7 +16,7 @@ TIMES_STAGE_1 = 4
 """A batch of stage 2, as long as so many steps of stage 1 (measured on a CPU)."""
 
 MEASURED = 8
-"""Photographs in the measurement of the time of a memory."""
+"""Tiles in the measurement of the time of a memory."""
 
 CHOSEN = 100
 """Patches that are chosen in that measurement."""
@@ -27,6 +28,7 @@ def expected_seconds(
     *,
     steps: tuple[int, int],
     images: Mapping[str, int],
+    products: int,
 ) -> float:
     """Estimate the time of all steps of `omiad train` on the device of the backbone.
 
@@ -35,10 +37,11 @@ def expected_seconds(
         config: The configuration of stage 1.
         steps: Optimiser steps of both stages.
         images: Number of photographs of each split.
+        products: Number of products.
     """
     device, options = extractor.mean.device, config["model"]["init_args"]
-    grid, channels, size = extractor.feature_size, extractor.num_channels, extractor.image_size
-    photographs = torch.zeros(2, 3, size, size, dtype=torch.uint8, device=device)
+    grid, channels, tiling = extractor.feature_size, extractor.num_channels, extractor.tiling
+    photographs = torch.zeros(2, 3, *tiling.canvas, dtype=torch.uint8, device=device)
     reading = _seconds(lambda: extractor.features(photographs)) / len(photographs)
     network = resolve_name(options["network"])(channels=channels).to(device)
     x = torch.randn(config["data"]["batch_size"], channels, grid, grid, device=device)
@@ -49,11 +52,12 @@ def expected_seconds(
     calibrations = 2 if images["calibration"] else 2 + FOLDS
     batches = steps[0] + TIMES_STAGE_1 * steps[1] / 2
     reads = images["train"] + 2 * images["calibration"] + 2 * images["test"]
-    return batches * step + reads * reading + calibrations * images["train"] * (scoring + memory)
+    remembered = tiling.count * min(images["train"], products * most_remembered(tiling))
+    return batches * step + reads * reading + calibrations * remembered * (scoring + memory)
 
 
 def _seconds_of_memory(size: int, like: torch.Tensor) -> float:
-    """Return how long the patches of one photograph take in the two choices of a memory."""
+    """Return how long the patches of one tile take in the two choices of a memory."""
     if not size:
         return 0.0
     channels, cells = like.shape[1], like.shape[2] * like.shape[3]

@@ -42,7 +42,7 @@ class Inspection:
         score: Image score; higher is more anomalous. Scores of different models do not compare.
         p_value: Share of normal photographs that score as high; None if the product is unknown.
         threshold: Thresholds of the product; None if the product is unknown.
-        anomaly_map: Pixel scores (S, S), float32, S the model's image size.
+        anomaly_map: Pixel scores (H, W), float32, of the canvas to which the model resizes.
         regions: Where the map of a defective photograph is above the threshold, the highest peak
             first. There may be none, as the score has a threshold of its own.
         size: Width and height of the photograph in pixels.
@@ -79,7 +79,7 @@ class Inspection:
 def find_regions(
     anomaly_map: NDArray[np.float32], threshold: float, size: tuple[int, int]
 ) -> list[Region]:
-    """Return the connected regions of a map (S, S) above a threshold, the highest peak first.
+    """Return the connected regions of a map (H, W) above a threshold, the highest peak first.
 
     Boxes and areas are scaled to a photograph of `size`, its width and height.
     """

@@ -178,6 +178,7 @@ def _batches(
     detector: Detector, features: Dataset[Tensor], positions: Sequence[int]
 ) -> Iterator[Tensor]:
     """Yield raw features (B, C, h, w) of photographs on the detector's device."""
-    for start in range(0, len(positions), _BATCH_SIZE):
-        raw = torch.stack([features[i] for i in positions[start : start + _BATCH_SIZE]])
+    size = detector.extractor.tiling.at_once(_BATCH_SIZE)
+    for start in range(0, len(positions), size):
+        raw = torch.stack([features[i] for i in positions[start : start + size]])
         yield raw.to(detector.map_range.device)

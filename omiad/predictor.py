@@ -125,7 +125,11 @@ class Predictor(nn.Module, ABC):
             'ok'
         """
         extractor = self.extractor
-        reader = Reader(extractor.image_size, batch_size, color, extractor.white_level)
+        reader = Reader(
+            *(extractor.image_size, batch_size, color),
+            white_level=extractor.white_level,
+            tiles=extractor.tiling.tiles,
+        )
         is_single = is_one(photographs)
         given: Iterable[Any] = [photographs] if is_single else cast(Iterable[Any], photographs)
         self.judge(category, false_alarms)  # a generator would notice a mistake late

@@ -121,14 +121,21 @@ class Protocol:
         }
 
     def prepare_map(self, anomaly_map: Tensor) -> Tensor:
-        """Bring maps (B, given_size, given_size) to (B, map_size, map_size), float32, blurred."""
-        maps = anomaly_map.float()
+        """Bring maps to (B, map_size, map_size), float32, blurred; see `as_given`."""
+        maps = self.as_given(anomaly_map.float())
         if self.map_size != self.given_size:
             size = (self.map_size, self.map_size)
             maps = F.interpolate(maps[:, None], size, mode="bilinear", align_corners=False)[:, 0]
         if self.blur_kernel is None:
             return gaussian_blur(maps, self.blur_sigma, edges="reflect")
         return gaussian_blur(maps, self.blur_sigma, edges="zero", radius=self.blur_kernel // 2)
+
+    def as_given(self, anomaly_map: Tensor) -> Tensor:
+        """Bring maps (B, H, W) of another shape, such as a canvas of tiles, to `given_size`."""
+        size = (self.given_size, self.given_size)
+        if anomaly_map.shape[1:] == size:
+            return anomaly_map
+        return F.interpolate(anomaly_map[:, None], size, mode="bilinear", align_corners=False)[:, 0]
 
     def prepare_mask(self, mask: NDArray[np.bool_]) -> Tensor:
         """Bring a mask (H, W) to (map_size, map_size), bool."""

@@ -66,7 +66,7 @@ class ImageBatch(NamedTuple):
     """Photographs to score.
 
     Attributes:
-        images: RGB pixels (B, 3, S, S), uint8.
+        images: RGB pixels (B, 3, H, W), uint8, of the canvas of each photograph.
         labels: What is known about the images.
     """
 
@@ -87,11 +87,11 @@ class ScoringBatch(NamedTuple):
 
 
 class FeatureBatch(NamedTuple):
-    """Backbone features of training images.
+    """Backbone features of tiles of training images.
 
     Attributes:
         features: Raw features (B, C, h, w), half precision as cached.
-        index: Position of each sample in the training list (B,), int64.
+        index: Position of each tile among those of the training list (B,), int64.
         category: Index into the sorted list of categories (B,), int64.
     """
 
@@ -105,7 +105,7 @@ class Prediction(NamedTuple):
 
     Attributes:
         score: Image scores (B,), float32.
-        anomaly_map: Pixel scores (B, H, W), float32, at the input size.
+        anomaly_map: Pixel scores (B, H, W), float32, at the size of the canvas.
     """
 
     score: Tensor

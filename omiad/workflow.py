@@ -31,6 +31,7 @@ from omiad.products import check_numbers
 from omiad.progress import duration
 from omiad.report import report
 from omiad.terminal import console
+from omiad.tiling import WHOLE
 from omiad.updating import CALIBRATION_SHARE, normals
 
 logger = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ class Settings:
     false_alarms: float | None
     backbone: str
     weights: str
+    tiles: list[int] | None
     seed: int
 
 
@@ -73,6 +75,7 @@ def train(
     layout: Layout = "auto",
     backbone: str = "tf_efficientnet_lite2",
     weights: str = "package",
+    tiles: list[int] | None = None,
     device: str = "auto",
     seed: int = 0,
 ) -> Path:
@@ -91,6 +94,8 @@ def train(
         layout: Layout of the folder, as for `omiad fit`.
         backbone: Model name in timm.
         weights: package, pretrained, random, or a file, as for `omiad fit`.
+        tiles: Rows and columns of overlapping tiles that each photograph is cut into; by
+            default nothing is cut. `omiad data check` recommends a grid where one helps.
         device: cpu, cuda, mps, or auto for a GPU if there is one.
         seed: Seed of initial weights, noise and data order.
 
@@ -110,7 +115,7 @@ def train(
         ['bottle', 'cable']
     """
     root = str(Path(photos).expanduser().resolve())
-    settings = Settings(root, layout, preset, false_alarms, backbone, weights, seed)
+    settings = Settings(root, layout, preset, false_alarms, backbone, weights, tiles, seed)
     with advice_ignored():
         return make(Path(out), settings, device=device)
 
@@ -192,6 +197,7 @@ class Model:
             self._config(1),
             steps=self._steps,
             images={name: len(self.data.samples(name)) for name in splits},
+            products=len(self.data.categories),
         )
         logger.info("expected time: %s", duration(seconds))
 
@@ -270,6 +276,7 @@ class Model:
             "layout": settings.layout,
             "backbone": settings.backbone,
             "weights": settings.weights,
+            "tiles": settings.tiles or [*WHOLE],
             "calibration_share": CALIBRATION_SHARE,
         }
 

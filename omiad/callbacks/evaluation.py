@@ -41,7 +41,7 @@ class Evaluation(EvaluationOptions, Callback):
         if stage != "test":
             return
         data = cast(DetectionModule, pl_module).data
-        size = data.image_size
+        size = max(data.tiling.canvas)
         protocol = self.build_protocol(image_size=size, pool_size=1)
         if protocol.crop is not None or protocol.input_size != size:
             side, crop = protocol.input_size, protocol.crop
@@ -59,8 +59,12 @@ class Evaluation(EvaluationOptions, Callback):
         # Every process must ask for the folder, since Lightning broadcasts it.
         self._folder = Path(trainer.log_dir or trainer.default_root_dir)
         self._steps: list[tuple[float, int]] = []  # seconds and images of each batch
-        scoring, size = module.detector.scoring, module.data.image_size
+        scoring, tiling = module.detector.scoring, module.data.tiling
+        size = max(tiling.canvas)
         protocol = self.build_protocol(image_size=size, pool_size=scoring.pool_size)
+        if tiling.count > 1:
+            blended = f"{protocol.upsampling}; {tiling.tiles[0]} x {tiling.tiles[1]} tiles blended"
+            protocol = dataclasses.replace(protocol, upsampling=blended)
         if scoring.blur_sigma > 0:
             if protocol.blur_sigma > 0:
                 raise InputError(
@@ -97,7 +101,8 @@ class Evaluation(EvaluationOptions, Callback):
         self._add(module, prediction, batch)
         if self.save_maps and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             files = [self._map_files[i] for i in batch.labels.index.tolist()]
-            write_maps(self._folder / "maps", files, prediction.anomaly_map)
+            maps = self._evaluator.protocol.as_given(prediction.anomaly_map)
+            write_maps(self._folder / "maps", files, maps)
 
     def _add(self, module: DetectionModule, prediction: Prediction, batch: ScoringBatch) -> None:
         self._evaluator.add(
@@ -172,4 +177,5 @@ def _settings(detector: Detector) -> dict[str, Any]:
     known = {**detector.extractor.config, **detector.spec}
     names = ("kind", "t_init", "num_steps", "eta", "num_noise_draws", "scoring")
     read = ("backbone", "image_size", "feature_size", "white_level")
-    return {name: known[name] for name in (*names, *read)}
+    tiles = {"tiles"} & known.keys()  # a single tile is not named
+    return {name: known[name] for name in (*names, *read, *tiles)}

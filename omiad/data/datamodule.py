@@ -21,6 +21,7 @@ from omiad.features.extractor import Grid, Precision
 from omiad.features.normalization import FeatureStatistics
 from omiad.features.reading import BATCH_SIZE, FileLoader
 from omiad.photographs import WHITE_LEVEL, read_image
+from omiad.tiling import Tiling
 from omiad.types import FeatureBatch, ImageBatch, ScoringBatch
 
 logger = logging.getLogger(__name__)
@@ -56,6 +57,10 @@ class FeatureDataModule(LightningDataModule):
             .pt, .bin in timm's naming, or an omiad .ckpt), or a folder with a file named like the
             backbone.
         image_size: Side in pixels that images are resized to; the aspect ratio is not kept.
+        tiles: Rows and columns of overlapping tiles, each of `image_size` pixels, that a photograph
+            is cut into; by default nothing is cut. [1, 3] suits photographs three times as wide as
+            high, and [3, 3] keeps defects that are too small otherwise. Features, training epochs
+            and scoring take as many times as long as there are tiles.
         feature_size: Side of the feature grid in cells.
         stages: Feature maps of the backbone to use, in timm's numbering; by default those with a
             stride of at most 16 or, for a plain ViT, four evenly spaced blocks.
@@ -90,6 +95,7 @@ class FeatureDataModule(LightningDataModule):
         backbone: str = "tf_efficientnet_b4.aa_in1k",
         weights: str = "pretrained",
         image_size: int = 224,
+        tiles: list[int] | None = None,
         feature_size: int = 32,
         stages: list[int] | None = None,
         grid: Grid = "uniad",
@@ -116,6 +122,7 @@ class FeatureDataModule(LightningDataModule):
                 )
         self.root = Path(root).expanduser()
         self.image_size, self.white_level = image_size, white_level
+        self.tiling = Tiling.of(tiles, image_size)
         if not 0 <= calibration_share < 1:
             raise InputError(
                 f"--data.calibration_share must be at least 0 and below 1, but got "
@@ -134,6 +141,7 @@ class FeatureDataModule(LightningDataModule):
             backbone,
             weights=weights,
             image_size=image_size,
+            tiles=tiles,
             feature_size=feature_size,
             stages=stages,
             grid=grid,
@@ -175,11 +183,12 @@ class FeatureDataModule(LightningDataModule):
         return self._build_extractor(precision=_PRECISIONS.get(str(trainer_precision), "float32"))
 
     def use_extractor(self, extractor: FeatureExtractor) -> None:
-        """Take an extractor, and its image size and device, instead of building one."""
+        """Take an extractor, and its image size, tiles and device, instead of building one."""
         if extractor is not self._extractor:
             self._features.clear()
         self._extractor = extractor
         self.image_size, self.white_level = extractor.image_size, extractor.white_level
+        self.tiling = extractor.tiling
 
     def features(self, split: Split) -> FeatureCache | StreamedFeatures:
         """Return the features of a split; if it is cached, compute those that are missing first."""
@@ -206,7 +215,8 @@ class FeatureDataModule(LightningDataModule):
     @property
     def extraction(self) -> Extraction:
         """How the features of image files are computed."""
-        read = partial(read_image, white_level=self.extractor.white_level)
+        tiles, white_level = self.extractor.tiling.tiles, self.extractor.white_level
+        read = partial(read_image, tiles=tiles, white_level=white_level)
         return Extraction(self.extractor, read, num_workers=self.num_workers)
 
     def samples(self, split: Split) -> PackedSamples:
@@ -242,16 +252,27 @@ class FeatureDataModule(LightningDataModule):
 
     def train_dataloader(self) -> ResumableLoader:
         """Return the shuffled batches of all categories, which reach a step as `FeatureBatch`."""
+        items = self.training_items
+        of_tiles = items.category.repeat_interleave(self.tiling.count).numpy()
+        groups = of_tiles if self.sampling == "balanced" else None
+        return ResumableLoader(
+            items,
+            EpochSampler(len(items), seed=self.seed, groups=groups, **self._share),
+            batch_size=self.batch_size,
+            **self._loading,
+        )
+
+    @property
+    def training_items(self) -> TrainingItems:
+        """The tiles of the training images; `index` in a batch is the position among them."""
         samples, features = self.samples("train"), self.features("train")
         numbers = {name: number for number, name in enumerate(self.categories)}
         category = torch.tensor([numbers[sample.category] for sample in samples])
         cached = features if isinstance(features, FeatureCache) else None
-        groups = category.numpy() if self.sampling == "balanced" else None
-        return ResumableLoader(
-            TrainingItems(samples, category, self.image_size, cached, self.white_level),
-            EpochSampler(len(samples), seed=self.seed, groups=groups, **self._share),
-            batch_size=self.batch_size,
-            **self._loading,
+        return TrainingItems(
+            *(samples, category, self.image_size, cached),
+            white_level=self.white_level,
+            tiles=self.tiling.tiles,
         )
 
     def test_dataloader(self) -> DataLoader[ImageBatch | ScoringBatch]:
@@ -262,20 +283,24 @@ class FeatureDataModule(LightningDataModule):
             self.image_size,
             prepare_mask=self.prepare_mask,
             features=cached,
+            tiles=self.tiling.tiles,
             white_level=self.white_level,
         )
         return FileLoader(
             dataset,
-            batch_size=BATCH_SIZE,
+            batch_size=self.tiling.at_once(BATCH_SIZE),
             sampler=EvaluationSampler(len(dataset), **self._share),
             collate_fn=partial(collate, pinned=self._loading["pin_memory"]),
             **self._loading,
         )
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Compute the features of photographs, which are not cached, on the device."""
-        kind = {PhotographBatch: FeatureBatch, ImageBatch: ScoringBatch}.get(type(batch))
-        return batch if kind is None else kind(self.extractor.features(batch.images), *batch[1:])
+        """Compute the features of photographs or their tiles, if they are not cached."""
+        if isinstance(batch, PhotographBatch):
+            return FeatureBatch(self.extractor.tile_features(batch.images), *batch[1:])
+        if isinstance(batch, ImageBatch):
+            return ScoringBatch(self.extractor.features(batch.images), *batch[1:])
+        return batch
 
     @property
     def _share(self) -> dict[str, int]:

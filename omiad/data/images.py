@@ -15,6 +15,7 @@ from omiad.data.masks import load_mask
 from omiad.data.packing import PackedSamples
 from omiad.photographs import WHITE_LEVEL, read_image
 from omiad.protocols import UNIAD
+from omiad.tiling import WHOLE, Tiles, Tiling
 from omiad.types import ImageBatch, Labels, Sample, ScoringBatch
 
 # Labels the pixels of a mask (H, W), bool, at the size of the anomaly map, and counts the regions
@@ -33,7 +34,8 @@ class ImageDataset(Dataset[ImageBatch | ScoringBatch]):
     """Photographs with their labels, in the order of the samples.
 
     An item is an `ImageBatch` without the batch axis. If the features of the samples are given, it
-    is a `ScoringBatch`. Without `prepare_mask`, masks are resized like `read_mask`.
+    is a `ScoringBatch`. Masks are square, with the longer side of the canvas; without
+    `prepare_mask` they are resized like `read_mask`.
     """
 
     samples: Sequence[Sample]
@@ -41,6 +43,7 @@ class ImageDataset(Dataset[ImageBatch | ScoringBatch]):
     _: KW_ONLY
     prepare_mask: PrepareMask | None = None
     features: Dataset[Tensor] | None = None
+    tiles: Tiles = WHOLE
     white_level: int = WHITE_LEVEL
 
     def __post_init__(self) -> None:
@@ -51,7 +54,7 @@ class ImageDataset(Dataset[ImageBatch | ScoringBatch]):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> ImageBatch | ScoringBatch:
-        sample, size = self.samples[index], self.image_size
+        sample, size = self.samples[index], max(Tiling(self.tiles, self.image_size).canvas)
         resized = replace(UNIAD, input_size=size, map_size=size, pool_size=1)
         prepare_mask = self.prepare_mask or resized.label_mask
         if sample.masks:
@@ -67,4 +70,7 @@ class ImageDataset(Dataset[ImageBatch | ScoringBatch]):
         )
         if self.features is not None:
             return ScoringBatch(self.features[index], labels)
-        return ImageBatch(read_image(sample.image, size, white_level=self.white_level), labels)
+        image = read_image(
+            sample.image, self.image_size, tiles=self.tiles, white_level=self.white_level
+        )
+        return ImageBatch(image, labels)

@@ -14,6 +14,7 @@ from omiad.data.sampling import EpochSampler
 from omiad.errors import InputError
 from omiad.features.reading import FileLoader
 from omiad.photographs import WHITE_LEVEL, read_image
+from omiad.tiling import WHOLE, Tiles, Tiling
 from omiad.types import FeatureBatch
 
 
@@ -27,9 +28,10 @@ class PhotographBatch(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class TrainingItems(Dataset[FeatureBatch | PhotographBatch]):
-    """Training images with the index of their category (N,), int64.
+    """The tiles of training images with the index of the category of each image (N,), int64.
 
-    An item is a `FeatureBatch` without the batch axis or, without features, a `PhotographBatch`.
+    An item is a `FeatureBatch` without the batch axis or, without features, a `PhotographBatch`,
+    for which the whole photograph is read. Tile k of image i has the index i T + k.
     """
 
     samples: PackedSamples
@@ -37,18 +39,28 @@ class TrainingItems(Dataset[FeatureBatch | PhotographBatch]):
     image_size: int
     features: Dataset[Tensor] | None
     white_level: int = WHITE_LEVEL
+    tiles: Tiles = WHOLE
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return len(self.samples) * self._tiling.count
 
     def __getitem__(self, index: int) -> FeatureBatch | PhotographBatch:
-        labels = torch.tensor(index), self.category[index]
+        image, tile = divmod(index, self._tiling.count)
+        labels = torch.tensor(index), self.category[image]
         if self.features is not None:
-            return FeatureBatch(self.features[index], *labels)
-        path = self.samples[index].image
-        return PhotographBatch(
-            read_image(path, self.image_size, white_level=self.white_level), *labels
-        )
+            return FeatureBatch(self._tiling.tile(self.features[image], tile), *labels)
+        return PhotographBatch(self.pixels(index), *labels)
+
+    def pixels(self, index: int) -> Tensor:
+        """Read the pixels of a tile (3, S, S), uint8."""
+        image, tile = divmod(index, self._tiling.count)
+        path = self.samples[image].image
+        read = read_image(path, self.image_size, tiles=self.tiles, white_level=self.white_level)
+        return self._tiling.cut(read[None])[tile]
+
+    @property
+    def _tiling(self) -> Tiling:
+        return Tiling(self.tiles, self.image_size)
 
 
 class ResumableLoader:

@@ -103,7 +103,8 @@ class StreamedFeatures(Dataset[Tensor]):
         self.extraction = extraction
         self._paths = [sample.image for sample in samples]
         # Calibration asks for the same few images again and again.
-        self._features = lru_cache(_NUM_RECENT)(self._compute_one)
+        num_recent = extraction.extractor.tiling.at_once(_NUM_RECENT)
+        self._features = lru_cache(num_recent)(self._compute_one)
         key = _key((str(path), _identity(path)) for path in self._paths)
         store = FeatureStore.open(cache_dir, root, extraction.extractor)
         split = f"streamed-{samples[0].split}"

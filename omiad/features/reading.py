@@ -98,8 +98,8 @@ class Extraction:
     """How the features of images are computed."""
 
     extractor: FeatureExtractor  # on the device where it runs
-    read: Callable[[Path, int], Tensor]  # a file as uint8 (3, size, size); workers pickle it
-    batch_size: int = BATCH_SIZE  # images that are read at once
+    read: Callable[[Path, int], Tensor]  # a file as uint8 (3, H, W), by the side of a tile
+    batch_size: int = BATCH_SIZE  # images that are read at once, fewer if they have tiles
     num_workers: int = 0  # processes that read images
 
     def batches(self, paths: Sequence[Path]) -> Iterator[FeaturesOfFiles]:
@@ -107,7 +107,7 @@ class Extraction:
         loader: FileLoader[FeaturesOfFiles] = FileLoader(
             # Workers share one array, but would copy a list by counting references to its items.
             np.array([os.fsencode(path) for path in paths]),
-            batch_size=self.batch_size,
+            batch_size=self.extractor.tiling.at_once(self.batch_size),
             num_workers=self.num_workers,
             collate_fn=partial(_read_files, size=self.extractor.image_size, read=self.read),
         )

@@ -39,7 +39,7 @@ class _Made(TypedDict):
 
     backbone: str
     precision: str
-    image_size: int
+    image_size: int  # side of each tile
 
 
 class Record(TypedDict):

@@ -67,7 +67,7 @@ class FeatureStore:
         where, made = str(root.resolve()), made_of(extractor)
         digest = hashlib.sha256(json.dumps([where, made], sort_keys=True).encode()).hexdigest()
         folder = cache_dir / digest[:32]
-        shape = [extractor.num_channels, extractor.feature_size, extractor.feature_size]
+        shape = [extractor.num_channels, *extractor.mosaic_size]
         record = json.dumps({"root": where, "made_of": made, "shape": shape})
         if not (folder / RECORD).exists():
             others = [store.made_of for store in stores(cache_dir) if str(store.root) == where]

@@ -1,6 +1,6 @@
 """A decoder that draws what the detector reconstructs; scoring never uses it."""
 
-from functools import partial
+from functools import cached_property
 from typing import cast
 
 import torch
@@ -9,11 +9,11 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 (the field's spelling)
 
+from omiad.data.loading import TrainingItems
 from omiad.detector import Detector
 from omiad.modules.amdm import paper_adam
 from omiad.modules.training import TrainingModule, seeded
 from omiad.networks import FeatureDecoder
-from omiad.photographs import read_image
 from omiad.types import FeatureBatch
 
 
@@ -58,11 +58,14 @@ class DecoderModule(TrainingModule):
         """The decoder, which is a part of the detector."""
         return cast(FeatureDecoder, self.detector.decoder)
 
+    @cached_property
+    def items(self) -> TrainingItems:
+        """The tiles of the training images."""
+        return self.data.training_items
+
     def training_step(self, batch: FeatureBatch, batch_idx: int) -> Tensor:
         """Draw normal images, half of them from features and half from reconstructions."""
-        samples, size = self.data.samples("train"), self.detector.extractor.image_size
-        read = partial(read_image, size=size, white_level=self.detector.extractor.white_level)
-        images = torch.stack([read(samples[i].image) for i in batch.index.tolist()])
+        images = torch.stack([self.items.pixels(i) for i in batch.index.tolist()])
         half = len(images) // 2
         normalized = self.detector.normalizer(batch.features[:half])
         reconstructed = self.detector.reconstruct(batch.features[half:])

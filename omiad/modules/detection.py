@@ -103,14 +103,15 @@ class DetectionModule(LightningModule):
     def setup(self, stage: str) -> None:
         """Let the data module compute features by the extractor of the detector."""
         self.trainer.strategy.checkpoint_io = CheckpointFile()
-        asked = self.data.hparams
-        for name, value in self.detector.extractor.config.items():
+        asked = {**self.data.hparams, "tiles": [*self.data.tiling.tiles]}
+        extractor = self.detector.extractor
+        for name, value in {"tiles": [*extractor.tiling.tiles], **extractor.config}.items():
             if asked.get(name) not in (None, value):
                 raise InputError(
                     f"--data.{name} is {asked[name]}, but the model was trained with {value}. Give "
                     f"FeatureDataModule {value}; `omiad test` does so without --data.{name}."
                 )
-        self.data.use_extractor(self.detector.extractor)
+        self.data.use_extractor(extractor)
 
     def on_test_start(self) -> None:
         """Calibrate the detector again if its settings changed since the last calibration."""

@@ -31,6 +31,7 @@ from omiad.modules.storage import CheckpointFile
 from omiad.names import one_line
 from omiad.networks import Network, cost_summary
 from omiad.schema import conform
+from omiad.tiling import WHOLE
 from omiad.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -239,8 +240,9 @@ class TrainingModule(DetectionModule):
 
     def check_extractor(self, spec: Mapping[str, Any], owner: str) -> None:
         """Reject features that differ from those that `owner`, a model of that spec, learned."""
-        mine = self.detector.extractor.config
-        for name, value in spec["extractor"].items():
+        whole = {"tiles": [*WHOLE]}  # which is left out
+        mine = whole | self.detector.extractor.config
+        for name, value in (whole | spec["extractor"]).items():
             if mine[name] != value and name != "precision":
                 raise InputError(
                     f"--data.{name} is {mine[name]}, but {owner} was trained with {value}. Leave "

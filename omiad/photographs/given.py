@@ -17,6 +17,7 @@ from omiad.photographs.arrays import Color, image_of
 from omiad.photographs.conversion import WHITE_LEVEL, to_rgb
 from omiad.photographs.opening import check_whole, decoding
 from omiad.photographs.reading import read_photograph, resized
+from omiad.tiling import WHOLE, Tiles
 
 Photo: TypeAlias = str | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor
 """One photograph; see `Reader`."""
@@ -29,10 +30,11 @@ class Reader:
     """Reads photographs of every kind like files, one after another or in batches.
 
     Attributes:
-        size: Side of the square that photographs are resized to.
+        size: Side of the square that photographs are resized to, or of each tile.
         batch_size: Most photographs in a batch.
         color: Order of the colours of arrays and tensors; files and images of Pillow know theirs.
         white_level: Value of 16-bit grayscale that becomes white.
+        tiles: Rows and columns of tiles that photographs are cut into.
 
     Raises:
         InputError: If the batch size is below 1, or the order of colours is unknown.
@@ -42,6 +44,7 @@ class Reader:
     batch_size: int = 1
     color: Color = "rgb"
     white_level: int = WHITE_LEVEL
+    tiles: Tiles = WHOLE
 
     def __post_init__(self) -> None:
         if not isinstance(self.batch_size, int) or self.batch_size < 1:
@@ -54,18 +57,18 @@ class Reader:
     def read(
         self, photograph: Photo, name: str = "The photograph"
     ) -> tuple[Tensor, tuple[int, int]]:
-        """Return a photograph (3, size, size), uint8, and its own width and height, upright.
+        """Return a photograph (3, H, W), uint8, and its own width and height, upright.
 
         Args:
             photograph: A path, an image of Pillow, or pixels as `image_of` takes them.
             name: What messages call it, unless it is a file.
 
         Raises:
-            InputError: If it is none of these, or cannot be read.
+            InputError: If it is none of these, cannot be read, or is too small for the tiles.
         """
         if isinstance(photograph, (str, os.PathLike)):
             path = Path(photograph)
-            return read_photograph(path, self.size, white_level=self.white_level)
+            return read_photograph(path, self.size, tiles=self.tiles, white_level=self.white_level)
         if isinstance(photograph, Image.Image):
             with decoding(name):
                 check_whole(photograph)
@@ -75,12 +78,12 @@ class Reader:
             rgb = to_rgb(image, name=name, white_level=self.white_level)
         else:
             raise refusal(photograph, name)
-        return resized(rgb, self.size), rgb.size
+        return resized(rgb, self.size, tiles=self.tiles, name=name), rgb.size
 
     def batches(
         self, photographs: Iterable[Photo]
     ) -> Iterator[tuple[Tensor, list[tuple[int, int]]]]:
-        """Yield photographs (B, 3, size, size), uint8, with their own widths and heights.
+        """Yield photographs (B, 3, H, W), uint8, with their own widths and heights.
 
         Photographs are taken only when their batch is asked for. Those before an unreadable one
         still come.

@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 
 
 class Scored(NamedTuple):
-    """Pixels (S, S, 3) as the model saw them, and what it says about the photograph."""
+    """Pixels (H, W, 3) as the model saw them, and what it says about the photograph."""
 
     pixels: Pixels
     inspection: Inspection
@@ -71,7 +71,9 @@ class Scorer:
             return photograph, photograph.fault, (0, 0)
         try:
             pixels, size = read_photograph(
-                photograph.path, extractor.image_size, white_level=extractor.white_level
+                *(photograph.path, extractor.image_size),
+                tiles=extractor.tiling.tiles,
+                white_level=extractor.white_level,
             )
         except InputError as error:
             return photograph, str(error), (0, 0)

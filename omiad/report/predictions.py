@@ -24,7 +24,7 @@ def page_entry(
 ) -> Entry:
     """Return what a page shows of a photograph.
 
-    The name is the path of the file below the folder of all photographs, and the pixels (S, S, 3),
+    The name is the path of the file below the folder of all photographs, and the pixels (H, W, 3),
     uint8, are those that the model saw. The scale goes from the darkest to the brightest score.
     """
     level = (scaled(inspection.anomaly_map, scale) * 255).round().astype(np.uint8)

@@ -7,7 +7,7 @@ from typing import get_args
 
 from omiad.data.check.facts import Facts, identical, near
 from omiad.data.check.fault import Fault, Level
-from omiad.data.check.pixels import conversions, masks, white_levels
+from omiad.data.check.pixels import conversions, masks, tiles, white_levels
 from omiad.data.check.unused import Tree, tree_below, unused
 from omiad.data.layouts import FEW_PHOTOGRAPHS, Index
 from omiad.data.layouts.listing import (
@@ -45,6 +45,7 @@ def find(root: Path, index: Index, facts: Sequence[Facts]) -> list[Fault]:
         *white_levels(facts),
         *masks(root, facts, level="note" if index.dataset in PUBLISHED else "warning"),
         *conversions(root, facts),
+        *tiles(facts),
         *_locked(tree),
         *unused(root, index, tree, {fault.where for fault in stray}),
     ]

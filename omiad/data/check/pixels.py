@@ -6,6 +6,7 @@ from pathlib import Path
 
 from omiad.data.check.facts import Conversion, Facts
 from omiad.data.check.fault import Fault, Level
+from omiad.tiling import INPUT_SIDE, WHOLE, recommended
 from omiad.types import Sample
 
 _WHITE_LEVELS = {255: 8, 1023: 10, 4095: 12, 16_383: 14}
@@ -72,6 +73,23 @@ def conversions(root: Path, facts: Sequence[Facts]) -> Iterator[Fault]:
             (w, h), (wide, high) = min(sizes), max(sizes)
             what = f"{len(sizes)} sizes, {w} x {h} to {wide} x {high}; all are resized to one."
             yield Fault("note", "unequal sizes", category, what)
+
+
+def tiles(facts: Sequence[Facts]) -> Iterator[Fault]:
+    """Recommend tiles for photographs that one tile would squash or shrink much."""
+    sizes: dict[str, Counter[tuple[int, int]]] = defaultdict(Counter)
+    for fact in facts:
+        if fact.size:
+            sizes[fact.sample.category][fact.size] += 1
+    for category, found in sorted(sizes.items()):
+        [((width, height), _)] = found.most_common(1)
+        if (grid := recommended(width, height)) != WHOLE:
+            what = (
+                f"Most photographs have {width} x {height} pixels. One square of {INPUT_SIDE} "
+                f"pixels would distort them, or hide small defects. --data.tiles "
+                f"[{grid[0]}, {grid[1]}] keeps more, and takes {grid[0] * grid[1]} times as long."
+            )
+            yield Fault("note", "large photographs", category, what)
 
 
 def _unless(level: Level, fix: str) -> str:
