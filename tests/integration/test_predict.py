@@ -138,6 +138,7 @@ def test_overlays_are_drawn_of_those_that_were_asked_for(
     [
         ("--category=nut", "no product 'nut'. It knows bottle, cable"),
         ("--false_alarms=0.1", "'bottle': 4 normal photographs support"),
+        ("--watch", "no photograph or folder at 'GONE'"),
     ],
 )
 def test_what_the_model_does_not_know_is_named(
@@ -149,7 +150,7 @@ def test_what_the_model_does_not_know_is_named(
     named: str,
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
-        predict(model, photos, f"--output={tmp_path}/out", option)
+        predict(model, "GONE" if "GONE" in named else photos, f"--output={tmp_path}/out", option)
     assert named in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "out").exists()
 
