@@ -11,7 +11,8 @@ from PIL import Image
 from synthetic import write_mvtec
 
 from omiad import AMDMModule, Detector, FeatureDataModule
-from omiad.calibration import calibrate, learn_products
+from omiad.calibration import calibrate
+from omiad.learning import learn_products
 from omiad.networks import UNet
 from omiad.scoring import Scoring
 

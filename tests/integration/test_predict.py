@@ -13,11 +13,11 @@ import torch
 from PIL import ExifTags, Image
 from test_cli import read_table
 
-from omiad.calibration import learn_products
 from omiad.cli import main
 from omiad.detector import Detector
 from omiad.errors import InputError
 from omiad.inspection import Inspection
+from omiad.learning import learn_products
 from omiad.photographs import read_photograph
 from omiad.prediction import photographs, watching
 from omiad.prediction.journal import WATCHED
