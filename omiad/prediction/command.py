@@ -14,7 +14,7 @@ from omiad.files import only_writer
 from omiad.inspection import Judge
 from omiad.prediction.journal import JOURNAL, WATCHED, Journal
 from omiad.prediction.outputs import FOLDERS, Outputs, Overlays
-from omiad.prediction.photographs import digest, find_photographs
+from omiad.prediction.photographs import check_given, digest, find_photographs
 from omiad.prediction.predictions import Predictions
 from omiad.prediction.scorer import Scorer
 from omiad.prediction.table import TABLES, Format, Table
@@ -84,6 +84,8 @@ def predict(
     folder = Path(output)
     page = PredictionPage(folder, max_megabytes=max_megabytes)
     journal = folder / (WATCHED if watch else JOURNAL)
+    if watch:
+        check_given(photos)
     photographs = [] if watch else find_photographs(photos)
     with _claimed(folder, journal):
         detector = Detector.load(model, device=pick_device(device), trust=trust)

@@ -77,6 +77,8 @@ class Outputs:
             pixels = load_image(photograph.path, white_level=self.white_level)
         except InputError:  # the file has gone since it was scored
             return ""
+        if pixels.shape[1::-1] != found.size:  # or it is another one
+            return ""
         picture = marked(pixels, found.anomaly_map, self.scale, mask=found.mask())
         if max(picture.size) > _WIDEST:
             return self._written(f"overlays/{stem}.png", lambda path: picture.save(path, "PNG"))

@@ -56,19 +56,24 @@ def find_photographs(given: Sequence[str]) -> list[Photograph]:
         MissingInputError: If nothing exists at any of the paths.
         InputError: If the folders contain no image.
     """
-    paths = _expanded(given)
+    check_given(given)
     left_out: Counter[str] = Counter()
     found = look(given, left_out)
-    shown = ", ".join(f"'{path}'" for path in given)
-    if not any(map(os.path.lexists, paths)):
-        raise MissingInputError(f"There is no photograph or folder at {shown}. Check PHOTOS.")
     if left_out:
         counts = ", ".join(f"{num} {kind}" for kind, num in sorted(left_out.items()))
         logger.info("left out: %s", counts)
     if not found:
+        shown = ", ".join(f"'{path}'" for path in given)
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
         raise InputError(f"{shown} contains no image ({suffixes}). Check PHOTOS.")
     return found
+
+
+def check_given(given: Sequence[str]) -> None:
+    """Refuse paths at none of which anything exists."""
+    if not any(map(os.path.lexists, _expanded(given))):
+        shown = ", ".join(f"'{path}'" for path in given)
+        raise MissingInputError(f"There is no photograph or folder at {shown}. Check PHOTOS.")
 
 
 def look(given: Sequence[str], left_out: Counter[str] | None = None) -> list[Photograph]:

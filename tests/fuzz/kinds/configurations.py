@@ -30,9 +30,8 @@ def configurations(world: World, rng: Rng, folder: Path) -> Case:
         words = f"cache build --config {INPUT}/config.yaml --data.cache_dir={OUTPUT}/cache"
         return Case(command(f"{words} --device cpu {_weights(path)}"))
     words = f"fit --config {INPUT}/config.yaml --run_dir {OUTPUT}/f {QUIET} --trainer.max_steps=1"
-    words += (
-        f" {_weights(path)} --data.cache_dir={OUTPUT}/cache --trainer.default_root_dir={OUTPUT}"
-    )
+    words += f" --data.cache_dir={OUTPUT}/cache --trainer.default_root_dir={OUTPUT}"
+    words += f" --trainer.num_nodes=1 {_weights(path)}"  # a run would wait for the other nodes
     return Case(command(f"{words} --print_config" if door == "print" else words))
 
 

@@ -34,7 +34,7 @@ def maps(world: World, rng: Rng, folder: Path) -> Case:
     files = sorted(target.rglob("*.npy"))
     for _ in range(int(rng.choice([1, 1, 2, 3]))):
         path = pick(rng, files)
-        if path.exists():
+        if path.is_file():
             _attack(path, np.load(source / path.relative_to(target)), rng, folder)
     return _evaluate(world, folder, rng)
 
