@@ -22,9 +22,9 @@ from scipy import ndimage
 
 from omiad import Detector
 from omiad.configurations import find_configuration
-from omiad.data.images import read_image
 from omiad.data.layouts import index_dataset
 from omiad.lightning_cli import OmiadCLI
+from omiad.photographs import read_image
 
 SIDE, DEFECT = 1792, 10
 COUNTS = {"train/good": 16, "test/good": 12, "test/spot": 12}

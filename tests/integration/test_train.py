@@ -110,6 +110,20 @@ def test_python_trains_in_a_script_that_has_arguments_of_its_own(
     assert f"{eval(last.source, names)!r}\n" == last.want
 
 
+def test_photographs_are_cut_into_tiles_from_training_to_prediction(
+    parts: Path, tmp_path: Path
+) -> None:
+    out, photograph = tmp_path / "model", next(parts.rglob("test/good/*.png"))
+    train(parts, out, "--tiles=[1,2]")
+    detector = Detector.load(out / "model.ckpt")
+    assert detector.extractor.tiling.tiles == (1, 2)
+    assert detector.predict(photograph).anomaly_map.shape == (32, 60)
+    assert (out / "report.html").is_file()
+    overlays = tmp_path / "found"
+    main(f"predict {out}/model.ckpt {photograph} --output={overlays} --overlays=all".split())
+    assert list((overlays / "overlays").iterdir())
+
+
 def test_a_second_call_says_that_all_is_done(
     parts: Path, trained: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,11 +13,11 @@ from omiad import Detector
 from omiad.checkpoint import CHECKPOINT_KEY, read_checkpoint, seal, write_checkpoint
 from omiad.data.check.facts import Facts
 from omiad.data.check.pixels import tiles as tiles_advised
-from omiad.data.images import read_image
 from omiad.errors import InputError
 from omiad.features import FeatureExtractor
 from omiad.learning import learn_products
 from omiad.modules import DecoderModule, DetectionModule
+from omiad.photographs import read_image
 from omiad.scoring import Scoring
 from omiad.tiling import Tiling, recommended
 from omiad.types import Sample
