@@ -19,6 +19,9 @@ LARGEST = 2**26
 
 MEND = "Copy the run folder again, or test again with this version of omiad."
 
+ROUNDING = 1e-9
+"""How far a sum of fractions may lie outside of 0..1."""
+
 
 class Further(TypedDict):
     """The figures besides the seven."""
@@ -209,12 +212,12 @@ def _impossible_figures(record: Mapping[str, Any]) -> Iterator[str]:
     views = [row for of in (record["views"] or {}).values() for row in of.values()]
     for row in (*seven, *further, *views, *record["bounds"].values()):
         for key, figure in row.items():
-            if figure is not None and not 0 <= figure <= 1:
+            if figure is not None and not -ROUNDING <= figure <= 1 + ROUNDING:
                 yield f"{one_line(key)} is {figure}, not a fraction of 1"
     intervals = record["intervals"] or {"categories": {}, "mean": {}}
     for row in (*intervals["categories"].values(), intervals["mean"]):
         for key, ends in row.items():
-            if len(ends) != 2 or not 0 <= ends[0] <= ends[1] <= 1:
+            if len(ends) != 2 or not -ROUNDING <= ends[0] <= ends[1] <= 1 + ROUNDING:
                 yield f"the interval of {one_line(key)} has not two ascending ends"
 
 

@@ -125,16 +125,20 @@ def test_a_trusted_network_is_imported_and_said(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    Path("my_network.py").write_text("from omiad.networks import UNet\nclass Net(UNet): pass\n")
+    Path("my_trusted_network.py").write_text(
+        "from omiad.networks import UNet\nclass Net(UNet): pass\n"
+    )
     monkeypatch.syspath_prepend(".")
     monkeypatch.setattr(registry, "NETWORKS", {**registry.NETWORKS})
-    path = changed(lambda c: c["omiad"]["detector"]["network"].update(class_path="my_network.Net"))
-    with pytest.raises(InputError, match=r"--trust my_network\.Net"):
+    path = changed(
+        lambda c: c["omiad"]["detector"]["network"].update(class_path="my_trusted_network.Net")
+    )
+    with pytest.raises(InputError, match=r"--trust my_trusted_network\.Net"):
         Detector.load(path)
     monkeypatch.setattr(logging.getLogger("omiad"), "propagate", True)
     with caplog.at_level(logging.INFO, logger="omiad"):
-        detector = Detector.load(path, trust="my_network.Net")
-    assert "importing my_network.Net" in caplog.text
+        detector = Detector.load(path, trust="my_trusted_network.Net")
+    assert "importing my_trusted_network.Net" in caplog.text
     images = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
     assert torch.equal(detector(images).score, Detector.load(good)(images).score)
 

@@ -188,6 +188,14 @@ def test_a_figure_that_is_no_fraction_is_refused(text: str, run: Path, tmp_path:
         read_results(path)
 
 
+def test_a_sum_of_fractions_may_be_rounded_above_1(run: Path, tmp_path: Path) -> None:
+    record = json.loads((run / "results.json").read_text())
+    record["mean"]["image_auroc"] = 1 + 2**-52
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(record))
+    assert read_results(path)["mean"]["image_auroc"] > 1
+
+
 def test_a_score_that_is_not_finite_is_refused(run: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(run, tmp_path / "run")
     path = folder / "results.json"
