@@ -146,4 +146,4 @@ def parameter_distance(a: nn.Module, b: nn.Module) -> float:
 def _is_logged(trainer: Trainer) -> bool:
     """Return whether Lightning logs the current batch."""
     every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-    return bool(every) and (trainer.fit_loop.total_batch_idx + 1) % every == 0
+    return (trainer.fit_loop.total_batch_idx + 1) % every == 0

@@ -102,6 +102,11 @@ class TrainingModule(DetectionModule):
         for option in ("max_steps", "max_epochs", "limit_train_batches", "accumulate_grad_batches"):
             if getattr(trainer, option) == 0:
                 raise InputError(f"With --trainer.{option} 0 nothing is trained. Raise it.")
+        if (every := trainer.log_every_n_steps) < 1:  # type: ignore[attr-defined]
+            raise InputError(
+                f"--trainer.log_every_n_steps must be at least 1, but got {every}. A high number "
+                f"leaves few rows in metrics.csv."
+            )
         if trainer.max_steps < 0 and (trainer.max_epochs or -1) < 0:
             raise InputError(
                 "The learning rate and stage 2 need the length of the run. Set --trainer.max_steps "

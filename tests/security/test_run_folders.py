@@ -88,6 +88,7 @@ def test_a_run_that_fails_leaves_nothing_but_what_it_has_computed(tmp_path: Path
         ("--trainer.max_steps=1 --trainer.limit_train_batches=0", "limit_train_batches 0"),
         ("--trainer.max_steps=1 --trainer.accumulate_grad_batches=0", "accumulate_grad_batches"),
         ("--trainer.max_steps=1 --trainer.gradient_clip_val=1", "--model.gradient_clip"),
+        ("--trainer.max_steps=1 --trainer.log_every_n_steps=0", "log_every_n_steps"),
         ("--trainer.max_steps=1 --trainer.barebones=true", "--trainer.barebones"),
         ("--trainer.max_steps=1 --trainer.logger=false", "--trainer.logger"),
         ("--trainer.max_steps=1 --trainer.strategy=foo", "foo"),
