@@ -2,13 +2,17 @@
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 (the field's spelling)
 
 from omiad.errors import InputError
+from omiad.resampling import resample
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ def anomaly_map(distance: Tensor, size: int) -> Tensor:
     The upsampling from (B, 1, h, w) to (B, size, size) is bilinear with aligned corners (UniAD,
     models/reconstructions/uniad.py). Maps are float32 and not normalised.
     """
-    return F.interpolate(distance, (size, size), mode="bilinear", align_corners=True)[:, 0]
+    return resample(distance, size, corners=True)[:, 0]
 
 
 def blurred(anomaly_map: Tensor, scoring: Scoring) -> Tensor:
@@ -74,26 +78,31 @@ def gaussian_blur(maps: Tensor, sigma: float, *, edges: Edges, radius: int | Non
     if sigma == 0:
         return maps
     radius = int(4 * sigma + 0.5) if radius is None else radius
-    height, width = (_blur_matrix(n, sigma, radius, edges).to(maps) for n in maps.shape[1:])
+    height, width = (
+        torch.from_numpy(_blur_matrix(n, sigma, radius, edges)).to(maps) for n in maps.shape[1:]
+    )
     with torch.autocast(maps.device.type, enabled=False):  # it would multiply in half precision
         return height @ maps @ width.T
 
 
-def _blur_matrix(size: int, sigma: float, radius: int, edges: Edges) -> Tensor:
+@cache
+def _blur_matrix(size: int, sigma: float, radius: int, edges: Edges) -> NDArray[np.float32]:
     """Return the matrix (size, size) that blurs a line of pixels."""
-    offsets = torch.arange(-radius, radius + 1)
-    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    weights = (kernel / kernel.sum()).expand(size, -1)
-    source = torch.arange(size)[:, None] + offsets
+    offsets = np.arange(-radius, radius + 1)
+    kernel = np.exp(-0.5 * (offsets / sigma) ** 2)
+    weights = np.tile(kernel / kernel.sum(), (size, 1))
+    source = np.arange(size)[:, None] + offsets
     if edges == "zero":
         weights = weights * ((source >= 0) & (source < size))
-        source = source.clamp(0, size - 1)
+        source = source.clip(0, size - 1)
     else:
         repeated = int(edges == "reflect")
         period = max(1, 2 * (size - 1 + repeated))
         source = source % period
-        source = torch.where(source < size, source, period - repeated - source)
-    return torch.zeros(size, size).scatter_add_(1, source, weights)
+        source = np.where(source < size, source, period - repeated - source)
+    matrix = np.zeros((size, size))
+    np.add.at(matrix, (np.arange(size)[:, None], source), weights)
+    return matrix.astype(np.float32)
 
 
 def image_score(anomaly_map: Tensor, scoring: Scoring) -> Tensor:

@@ -15,6 +15,7 @@ from omiad.features.backbone import build_backbone, fill, load_weights
 from omiad.features.packages import packaged_weights
 from omiad.features.precision import without_autocast
 from omiad.photographs import WHITE_LEVEL
+from omiad.resampling import resample
 from omiad.tiling import Tiling
 
 LARGEST = 16_384
@@ -190,13 +191,10 @@ class FeatureExtractor(nn.Module):
         """Resize a feature map (B, C, H, W), or (B, H, W, C) for some transformers."""
         if getattr(self.backbone, "output_fmt", "NCHW") == "NHWC":
             x = x.permute(0, 3, 1, 2)
-        size = (self.feature_size, self.feature_size)
         x = x.float()
-        if self.grid == "uniad":
-            return F.interpolate(x, size, mode="bilinear", align_corners=True)
         if self.grid == "patchcore":
             x = F.avg_pool2d(x, 3, stride=1, padding=1)
-        return F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
+        return resample(x, self.feature_size, corners=self.grid == "uniad")
 
 
 def fixed_batches(batch: Tensor, *, most: int = FIXED_BATCH) -> Sequence[Tensor]:

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-READING_RULES = 2
+READING_RULES = 3
 """Version of the rules by which an image file becomes features; raise it when they change."""
 
 BATCH_SIZE = 32
