@@ -23,7 +23,6 @@ Source: Vovk, Gammerman and Shafer 2005, section 2.2; Bates et al. 2023 (Annals 
 import math
 from numbers import Real
 
-import torch
 from scipy.stats import beta
 from torch import Tensor
 
@@ -48,11 +47,11 @@ def p_values(scores: Tensor, normal: Tensor) -> Tensor:
 
     Args:
         scores: Scores of photographs (B,); higher is more anomalous.
-        normal: Scores of normal photographs (n,) that the model was not fitted to.
+        normal: Scores of normal photographs (n,) that the model was not fitted to, or those for
+            each photograph (B, n), where -inf stands for none.
     """
-    ordered = normal.sort().values
-    at_least = len(normal) - torch.searchsorted(ordered, scores.contiguous())
-    return (1 + at_least) / (len(normal) + 1)
+    at_least = (normal >= scores[:, None]).sum(-1)
+    return (1 + at_least) / ((normal > -math.inf).sum(-1) + 1)
 
 
 def threshold(normal: Tensor, rate: float) -> float:

@@ -28,11 +28,11 @@ from omiad.names import one_line
 from omiad.networks import FeatureDecoder, Network, build_network, network_spec
 from omiad.networks import trust as trust_network
 from omiad.predictor import Predictor
-from omiad.products import Products, description
+from omiad.products import UNKNOWN, Products, description
 from omiad.schema import conform
 from omiad.scoring import Scoring, anomaly_map, blurred, image_score, residual_norm
 from omiad.tiling import MOST_TILES, WHOLE, Tiles
-from omiad.types import Prediction
+from omiad.types import Assessment, Prediction
 
 Kind = Literal["AMDM", "OmiAD"]
 
@@ -147,7 +147,6 @@ class Detector(Predictor):
         """
         return self.score_features(self.extractor.features(images))
 
-    @without_autocast
     @torch.no_grad()
     def score_features(self, features: Tensor, *, category: str | None = None) -> Prediction:
         """Score the raw backbone features (B, C, h, w) of photographs; see `forward`.
@@ -157,9 +156,17 @@ class Detector(Predictor):
             category: The product that all photographs show; by default it is recognised. Only
                 scores of products that were added after the training depend on it.
         """
+        return Prediction(*self._assess(features, category)[:2])
+
+    @without_autocast
+    def _assess(self, features: Tensor, category: str | None) -> Assessment:
+        """Assess features in batches of one length."""
+        numbers = self.numbers
+        number = UNKNOWN if category is None else numbers.get(category, len(numbers))
         batches = fixed_batches(features, most=self.extractor.tiling.at_once(FIXED_BATCH))
-        parts = zip(*(self._score(x, category) for x in batches), strict=True)
-        scores, maps = (torch.cat(part)[: len(features)] for part in parts)
+        given = (torch.full_like(x[:, 0, 0, 0], number, dtype=torch.int64) for x in batches)
+        parts = zip(*map(self.assess, batches, given), strict=True)
+        scores, maps, shown = (torch.cat(part)[: len(features)] for part in parts)
         finite = scores.isfinite() & maps.isfinite().all(2).all(1)
         if not finite.all():
             raise NotFiniteError(
@@ -168,23 +175,33 @@ class Detector(Predictor):
                 f"precision. Score with another checkpoint.",
                 index=int(finite.int().argmin()),
             )
-        return Prediction(scores, maps)
+        return Assessment(scores, maps, shown)
 
-    def _score(self, features: Tensor, category: str | None) -> Prediction:
+    def assess(self, features: Tensor, given: Tensor) -> Assessment:
+        """Score raw features (B, C, h, w) by operations on tensors alone, for any B.
+
+        Args:
+            features: Features of photographs.
+            given: Numbers of the products that the photographs show (B,), int64; `UNKNOWN` has a
+                product recognised.
+        """
+        shown = torch.where(given < 0, self.products.recognise(description(features)), given)
         x_0 = self.normalizer(features)
         tiling, step_noise = self.extractor.tiling, self._step_noise()
         tiles = tiling.split(x_0)
-        shown: list[str | None] = [category] * len(features)
-        if category is None and self.added.names:
-            names = self.products.names
-            found = self.products.recognise(description(features))
-            shown = [None if number is None else names[number] for number in found]
         residuals = (
             x_0 - tiling.join(self._reconstruct(tiles, noise, step_noise)) for noise in self.noise
         )
         maps = [self.anomaly_map(x_0, residual, shown) for residual in residuals]
         mean_map = torch.stack(maps).mean(0)
-        return Prediction(image_score(mean_map, self.scoring), blurred(mean_map, self.scoring))
+        score = image_score(mean_map, self.scoring)
+        return Assessment(score, blurred(mean_map, self.scoring), shown)
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """Number of each product; one that is being added comes after those that are known."""
+        names = dict.fromkeys((*self.products.names, *self.added.names))
+        return {name: number for number, name in enumerate(names)}
 
     @torch.no_grad()
     def inspect(
@@ -209,29 +226,22 @@ class Detector(Predictor):
                 the rate of false alarms.
         """
         judge = self.judge(category, false_alarms)
-        features = self.extractor.features(images)
-        score, maps = self.score_features(features, category=category)
-        if category is None:
-            shown = self.products.recognise(description(features))
-        else:
-            shown = [self.products.number(category)] * len(images)
-        columns = zip(score.tolist(), maps.cpu().numpy(), sizes, shown, strict=True)
-        return [judge(*each) for each in columns]
+        return judge(*self._assess(self.extractor.features(images), category), sizes)
 
     @torch.no_grad()
     def reconstruct(self, features: Tensor) -> Tensor:
         """Reconstruct raw features of tiles (B, C, h, w) with the first noise map, normalised."""
         return self._reconstruct(self.normalizer(features), self.noise[0], self._step_noise())
 
-    def anomaly_map(
-        self, x_0: Tensor, residual: Tensor, shown: Sequence[str | None] = ()
-    ) -> Tensor:
+    def anomaly_map(self, x_0: Tensor, residual: Tensor, shown: Tensor | None = None) -> Tensor:
         """Return anomaly maps (B, H, W), before any blur, of normalised features and residual.
 
-        `shown` names the product of each image, None if it is unknown.
+        `shown` are the numbers of the products of the images (B,); by default they show none.
         """
         if self.scoring.memory_size:
-            distance = self.added(self.memory(x_0, residual), x_0, residual, shown)
+            distance = self.memory(x_0, residual)
+            if shown is not None:
+                distance = self.added(distance, x_0, residual, shown, self.numbers)
         else:
             distance = residual_norm(residual)
         return self.pixels(distance)

@@ -1,17 +1,23 @@
 """What a detector says about one photograph: a decision, its reason, and where the defects are."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, floor
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
+from torch import Tensor
 
 from omiad.products import Products, Threshold
 
 Decision = Literal["ok", "defect", "unknown product", "not calibrated"]
+
+DECISIONS: tuple[Decision, ...] = get_args(Decision)
+"""Decisions by their numbers."""
 
 _NEIGHBOURS = np.ones((3, 3), np.bool_)
 """Pixels that touch at a corner belong to one region, as in AU-PRO."""
@@ -99,6 +105,18 @@ def find_regions(
     return sorted(regions, key=lambda region: -region.peak)
 
 
+class Verdict(NamedTuple):
+    """Decisions about photographs, as tensors.
+
+    Attributes:
+        p_value: P-values (B,), float32; NaN where the product is unknown.
+        decision: Positions in `DECISIONS` (B,), int64.
+    """
+
+    p_value: Tensor
+    decision: Tensor
+
+
 class Judge:
     """Decides about photographs by the thresholds of the products that they show.
 
@@ -114,26 +132,41 @@ class Judge:
         self._products = products
         self._thresholds = products.thresholds(rate)
 
+    def verdict(self, score: Tensor, shown: Tensor) -> Verdict:
+        """Decide by image scores (B,) and the numbers of the products that are shown (B,)."""
+        if not self._thresholds:
+            never = torch.full_like(shown, DECISIONS.index("not calibrated"))
+            return Verdict(torch.full_like(score, torch.nan), never)
+        is_known, number = shown >= 0, shown.clamp(min=0)
+        limits = score.new_tensor([each.image for each in self._thresholds])
+        decided = (score > limits[number]).long()  # "ok" or "defect"
+        return Verdict(
+            torch.where(is_known, self._products.p_values(score, number), torch.nan),
+            torch.where(is_known, decided, DECISIONS.index("unknown product")),
+        )
+
     def __call__(
+        self, score: Tensor, maps: Tensor, shown: Tensor, sizes: Sequence[tuple[int, int]]
+    ) -> list[Inspection]:
+        """Decide about photographs of some sizes by their scores, maps (B, H, W) and products."""
+        p_values, decisions = self.verdict(score, shown)
+        each = (score, p_values, decisions, shown)
+        columns = zip(*(x.tolist() for x in each), maps.cpu().numpy(), sizes, strict=True)
+        return [self._inspection(*column) for column in columns]
+
+    def _inspection(
         self,
         score: float,
+        p_value: float,
+        decision: int,
+        product: int,
         anomaly_map: NDArray[np.float32],
         size: tuple[int, int],
-        product: int | None,
     ) -> Inspection:
-        """Decide about a photograph of a size that shows a product, by its number."""
-        if product is None:
-            decision: Decision = "unknown product" if self._thresholds else "not calibrated"
-            return Inspection(decision, None, score, None, None, anomaly_map, [], size)
+        name = DECISIONS[decision]
+        if product < 0:
+            return Inspection(name, None, score, None, None, anomaly_map, [], size)
         threshold = self._thresholds[product]
-        decision = "defect" if score > threshold.image else "ok"
-        return Inspection(
-            decision,
-            self._products.names[product],
-            score,
-            self._products.p_value(score, product),
-            threshold,
-            anomaly_map,
-            find_regions(anomaly_map, threshold.peak, size) if decision == "defect" else [],
-            size,
-        )
+        regions = find_regions(anomaly_map, threshold.peak, size) if name == "defect" else []
+        category = self._products.names[product]
+        return Inspection(name, category, score, p_value, threshold, anomaly_map, regions, size)

@@ -1,6 +1,6 @@
 """Memories of normal patches: the features and the residual of each."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -83,9 +83,8 @@ class NormalMemory(nn.Module):
         both = (x_0.float(), residual.float() / rms.clamp(min=1e-6))
         parts = [part for x in both for part in torch.split(x, self.channels_per_stage, dim=1)]
         softened = [F.rms_norm(p, p.shape[1:], eps=1.0) / p.shape[1] ** 0.5 for p in parts]
-        joined = torch.cat(softened, dim=1)
-        joined[:, x_0.shape[1] :] *= self.residual_weight
-        return joined
+        weighted = [part * self.residual_weight for part in softened[len(parts) // 2 :]]
+        return torch.cat([*softened[: len(parts) // 2], *weighted], dim=1)
 
     def forward(self, x_0: Tensor, residual: Tensor) -> Tensor:
         """Return the Euclidean distance of each patch to the nearest remembered one.
@@ -103,7 +102,10 @@ class NormalMemory(nn.Module):
         # Half precision could not tell the distances apart.
         with torch.autocast(x_0.device.type, enabled=False):
             lengths = self.patches.square().sum(1)
-            for part in torch.split(queries, max(1, _MAX_DISTANCES // len(self.patches))):
+            most = max(1, _MAX_DISTANCES // len(self.patches))
+            # A graph for any batch cannot know how many parts there are.
+            whole = torch.compiler.is_compiling()
+            for part in (queries,) if whole else torch.split(queries, most):
                 # The length of a query adds the same to all its distances, so it is left out.
                 index = torch.addmm(lengths, part, self.patches.T, alpha=-2).argmin(1)
                 nearest.append(torch.linalg.vector_norm(part - self.patches[index], dim=1))
@@ -146,7 +148,12 @@ class AddedMemories(nn.Module):
         return memory
 
     def forward(
-        self, distance: Tensor, x_0: Tensor, residual: Tensor, shown: Sequence[str | None]
+        self,
+        distance: Tensor,
+        x_0: Tensor,
+        residual: Tensor,
+        shown: Tensor,
+        numbers: Mapping[str, int],
     ) -> Tensor:
         """Return the distance (B, 1, h, w) of each patch to the nearest normal patch.
 
@@ -154,11 +161,13 @@ class AddedMemories(nn.Module):
             distance: The distance to the patches of the products of the training.
             x_0: Features (B, C, h, w).
             residual: Features minus reconstruction.
-            shown: The product that each photograph shows, None if it is unknown.
+            shown: Number of the product that each photograph shows (B,).
+            numbers: Number of each product by its name.
         """
         for name, memory in zip(self.names, self.memories, strict=True):
-            if name in shown:
-                is_shown = torch.tensor([each == name for each in shown], device=x_0.device)
+            is_shown = shown == numbers[name]
+            # A graph has no branches; elsewhere a product that nobody shows takes no time.
+            if torch.compiler.is_compiling() or is_shown.any():
                 nearer = torch.minimum(distance, memory(x_0, residual))
                 distance = torch.where(is_shown.view(-1, 1, 1, 1), nearer, distance)
         return distance

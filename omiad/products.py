@@ -18,6 +18,9 @@ TOLERANCE = 3.0
 FOLDS = 4
 """Parts that normal photographs are divided into; each part is measured by the other three."""
 
+UNKNOWN = -1
+"""Number of the product of a photograph that shows none of those that the model knows."""
+
 LOWEST_RATE = 0.01
 """False-alarm rate where none is asked for and the photographs support it."""
 
@@ -147,21 +150,21 @@ class Products(nn.Module):
         counts = [len(scores[name].image) for name in names]
         self.counts = torch.tensor(counts, device=self.images.device)
 
-    def recognise(self, described: Tensor) -> list[int | None]:
+    def recognise(self, described: Tensor) -> Tensor:
         """Return the number of the product that each photograph shows, by its description (B, C).
 
-        The number is None if the photograph is near no product.
+        The numbers are (B,), int64; `UNKNOWN` means that the photograph is near no product.
         """
         if not self.names:
-            return [None] * len(described)
+            return torch.full_like(described[:, 0], UNKNOWN, dtype=torch.int64)
         distance, product = _distances(described, self.centres, self.whitening).min(1)
-        is_near = (distance <= self.limits[product]).tolist()
-        return [n if near else None for n, near in zip(product.tolist(), is_near, strict=True)]
+        return torch.where(distance <= self.limits[product], product, UNKNOWN)
 
-    def p_value(self, score: float, product: int) -> float:
-        """Return the p-value of the image score of a photograph that shows a product."""
-        normal = self.normal(product).image
-        return float(p_values(normal.new_tensor([score]), normal))
+    def p_values(self, scores: Tensor, shown: Tensor) -> Tensor:
+        """Return the p-values (B,) of image scores of photographs that show products (B,)."""
+        places = torch.arange(self.images.shape[0], device=self.images.device)
+        owner = (places[:, None] >= self.counts.cumsum(0)).sum(1)
+        return p_values(scores, self.images.where(owner == shown[:, None], -torch.inf))
 
     def rates(self, asked: float | None = None) -> list[float]:
         """Return the false-alarm rate of each product.

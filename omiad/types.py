@@ -100,6 +100,20 @@ class FeatureBatch(NamedTuple):
     category: Tensor
 
 
+class Assessment(NamedTuple):
+    """What the detector finds in a batch of images, before anything is decided.
+
+    Attributes:
+        score: Image scores (B,), float32.
+        anomaly_map: Pixel scores (B, H, W), float32, at the size of the canvas.
+        shown: Numbers of the products that the images show (B,), int64; negative if unknown.
+    """
+
+    score: Tensor
+    anomaly_map: Tensor
+    shown: Tensor
+
+
 class Prediction(NamedTuple):
     """What the detector says about a batch of images; higher is more anomalous, no fixed range.
 

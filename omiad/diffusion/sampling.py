@@ -12,7 +12,7 @@ from omiad.errors import InputError
 
 
 def _steps(x: Tensor, t: int) -> Tensor:
-    return torch.full((len(x),), t, device=x.device)
+    return torch.full_like(x[:, 0, 0, 0], t, dtype=torch.int64)
 
 
 def ddim_timesteps(t_init: int, num_steps: int) -> list[int]:

@@ -26,7 +26,7 @@ from omiad import Detector, FeatureDataModule
 from omiad.checkpoint import read_checkpoint
 from omiad.conformal import smallest_rate, threshold
 from omiad.learning import learn_products
-from omiad.products import NormalScores, Products, description
+from omiad.products import UNKNOWN, NormalScores, Products, description
 from omiad.types import Sample
 
 RATES = (0.01, 0.05, 0.1)
@@ -153,14 +153,12 @@ def recognition(measured: Measured, name: str) -> None:
     shares = []
     for defective in (False, True):
         found = known.recognise(measured.points(name, "test", defective=defective))
-        shares += [
-            sum(each is None for each in found) / len(found),
-            sum(each not in (None, number) for each in found) / len(found),
-        ]
+        is_unknown = found == UNKNOWN
+        shares += [float(x.float().mean()) for x in (is_unknown, ~is_unknown & (found != number))]
     without = products_of({each: x for each, x in fitted.items() if each != name})
     every = [measured.points(name, *SPLIT_NAMES, defective=x) for x in (False, True)]
     found = without.recognise(torch.cat(every))
-    shares.append(sum(each is None for each in found) / len(found))
+    shares.append(float((found == UNKNOWN).float().mean()))
     print(f"| {name} | {' | '.join(f'{share:.1%}' for share in shares)} |")
 
 

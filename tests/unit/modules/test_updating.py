@@ -146,8 +146,8 @@ def test_added_patches_count_for_their_own_product_alone(
     assert as_nuts.anomaly_map.abs().max() < 1e-3  # each patch finds itself
     assert torch.equal(as_bottles.score, Detector.load(model).score_features(nuts).score)
     assert (detector.products.normal(2).image > as_nuts.score + 1e-3).all()  # none found itself
-    recognised = detector.products.recognise(description(nuts))
-    shown = [None if number is None else detector.products.names[number] for number in recognised]
+    recognised = detector.products.recognise(description(nuts)).tolist()
+    shown = [None if number < 0 else detector.products.names[number] for number in recognised]
     alone = [detector.score_features(x[None], category=s) for x, s in zip(nuts, shown, strict=True)]
     assert torch.equal(
         torch.cat([each.score for each in alone]), detector.score_features(nuts).score
