@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from omiad.detector import Detector as Detector
     from omiad.modules import AMDMModule as AMDMModule
     from omiad.modules import OmiADModule as OmiADModule
+    from omiad.photographs import to_canvas as to_canvas
     from omiad.types import Prediction as Prediction
     from omiad.types import Sample as Sample
     from omiad.version import __version__ as __version__
@@ -24,6 +25,7 @@ _MODULES = {
     "Prediction": "omiad.types",
     "Sample": "omiad.types",
     "__version__": "omiad.version",
+    "to_canvas": "omiad.photographs",
     "train": "omiad.workflow",
 }
 

@@ -1,6 +1,6 @@
 """The one path from photographs to scores, which testing, prediction and Python share."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -18,11 +18,10 @@ from omiad.checkpoint import (
 )
 from omiad.diffusion import Denoiser, NoiseSchedule, Parameterization
 from omiad.diffusion.sampling import ddim_reconstruct, ddim_timesteps
-from omiad.errors import InputError, NotFiniteError
+from omiad.errors import InputError
 from omiad.features import FeatureExtractor, FeatureNormalizer, fixed_batches
 from omiad.features.extractor import FIXED_BATCH
 from omiad.features.precision import without_autocast
-from omiad.inspection import Inspection
 from omiad.memory import AddedMemories, NormalMemory
 from omiad.names import one_line
 from omiad.networks import FeatureDecoder, Network, build_network, network_spec
@@ -83,8 +82,8 @@ class Detector(Predictor):
         InputError: If t_init, num_steps, eta or num_noise_draws is out of range.
     """
 
+    extractor: FeatureExtractor
     noise: Tensor
-    map_range: Tensor
 
     def __init__(
         self,
@@ -167,14 +166,7 @@ class Detector(Predictor):
         given = (torch.full_like(x[:, 0, 0, 0], number, dtype=torch.int64) for x in batches)
         parts = zip(*map(self.assess, batches, given), strict=True)
         scores, maps, shown = (torch.cat(part)[: len(features)] for part in parts)
-        finite = scores.isfinite() & maps.isfinite().all(2).all(1)
-        if not finite.all():
-            raise NotFiniteError(
-                f"The score of image {int(finite.int().argmin())} of the batch is not finite: "
-                f"{self.source or 'the model'} holds unusable weights, or overflows in its "
-                f"precision. Score with another checkpoint.",
-                index=int(finite.int().argmin()),
-            )
+        self.check_finite(scores, maps)
         return Assessment(scores, maps, shown)
 
     def assess(self, features: Tensor, given: Tensor) -> Assessment:
@@ -203,30 +195,9 @@ class Detector(Predictor):
         names = dict.fromkeys((*self.products.names, *self.added.names))
         return {name: number for number, name in enumerate(names)}
 
-    @torch.no_grad()
-    def inspect(
-        self,
-        images: Tensor,
-        *,
-        sizes: Sequence[tuple[int, int]],
-        category: str | None = None,
-        false_alarms: float | None = None,
-    ) -> list[Inspection]:
-        """Decide about photographs.
-
-        Args:
-            images: Photographs as `forward` takes them.
-            sizes: Width and height of each photograph in pixels, in which regions are given.
-            category: The product that all photographs show; by default it is recognised.
-            false_alarms: Share of normal photographs that may be called defective; by default the
-                rate that the model was calibrated for.
-
-        Raises:
-            InputError: If the model does not know the product, or its photographs do not support
-                the rate of false alarms.
-        """
-        judge = self.judge(category, false_alarms)
-        return judge(*self._assess(self.extractor.features(images), category), sizes)
+    def assess_images(self, images: Tensor, category: str | None) -> Assessment:
+        """Score photographs, and recognise their products; see `inspect`."""
+        return self._assess(self.extractor.features(images), category)
 
     @torch.no_grad()
     def reconstruct(self, features: Tensor) -> Tensor:

@@ -2,28 +2,49 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, cast, overload
+from typing import Any, Protocol, cast, overload
 
+import torch
 from torch import Tensor, nn
 
 from omiad.conformal import check_rate
-from omiad.features import FeatureExtractor
+from omiad.errors import NotFiniteError
 from omiad.inspection import Inspection, Judge
 from omiad.photographs import Color, Photo, Reader, is_one
 from omiad.products import Products
+from omiad.tiling import Tiling
+from omiad.types import Assessment
+
+
+class Intake(Protocol):
+    """What photographs are read for.
+
+    Attributes:
+        image_size: Side of the canvas, or of each tile, in pixels.
+        white_level: Value of 16-bit grayscale that becomes white.
+        tiling: How a photograph is cut into tiles.
+    """
+
+    image_size: int
+    white_level: int
+    tiling: Tiling
 
 
 class Predictor(nn.Module, ABC):
     """A model that decides about photographs.
 
     Attributes:
-        extractor: Its backbone, which knows how photographs are read.
+        extractor: What photographs are read for.
         products: Products with the scores of their normal photographs.
         false_alarms: Rate of false alarms that thresholds are set for; see `Judge`.
+        map_range: Values between which anomaly maps are drawn (2,).
+        source: The file that the model was loaded from, for messages.
     """
 
-    extractor: FeatureExtractor
+    extractor: Intake
+    map_range: Tensor
     products: Products
+    source: str | None
     false_alarms: float | None
 
     @overload
@@ -144,7 +165,7 @@ class Predictor(nn.Module, ABC):
             return next(results)
         return results if isinstance(photographs, Iterator) else list(results)
 
-    @abstractmethod
+    @torch.no_grad()
     def inspect(
         self,
         images: Tensor,
@@ -153,7 +174,37 @@ class Predictor(nn.Module, ABC):
         category: str | None = None,
         false_alarms: float | None = None,
     ) -> list[Inspection]:
-        """Decide about photographs in the form and at the size that the model takes."""
+        """Decide about photographs.
+
+        Args:
+            images: uint8 RGB (B, 3, H, W) of the size of the model's canvas.
+            sizes: Width and height of each photograph in pixels, in which regions are given.
+            category: The product that all photographs show; by default it is recognised.
+            false_alarms: Share of normal photographs that may be called defective; by default the
+                rate that the model was calibrated for.
+
+        Raises:
+            InputError: If the model does not know the product, or its photographs do not support
+                the rate of false alarms.
+            NotFiniteError: If a score is NaN or infinite.
+        """
+        judge = self.judge(category, false_alarms)
+        return judge(*self.assess_images(images, category), sizes)
+
+    @abstractmethod
+    def assess_images(self, images: Tensor, category: str | None) -> Assessment:
+        """Score photographs as `inspect` takes them, and recognise products that are not given."""
+
+    def check_finite(self, scores: Tensor, maps: Tensor) -> None:
+        """Refuse scores (B,) and maps (B, H, W) that are not finite."""
+        finite = scores.isfinite() & maps.isfinite().all(2).all(1)
+        if not finite.all():
+            raise NotFiniteError(
+                f"The score of image {int(finite.int().argmin())} of the batch is not finite: "
+                f"{self.source or 'the model'} holds unusable weights, or overflows in its "
+                f"precision. Score with another checkpoint.",
+                index=int(finite.int().argmin()),
+            )
 
     def judge(self, category: str | None, false_alarms: float | None) -> Judge:
         """Return who decides.

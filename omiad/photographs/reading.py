@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from omiad.photographs.canvas import fitted
 from omiad.photographs.conversion import WHITE_LEVEL, to_rgb
 from omiad.photographs.opening import opened
 from omiad.tiling import WHOLE, Tiles, Tiling
@@ -58,8 +59,7 @@ def resized(
     """
     tiling = Tiling(tiles, size)
     tiling.check(*rgb.size, name)
-    pixels = np.array(rgb.resize(tiling.canvas[::-1], Image.Resampling.BILINEAR))
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(fitted(rgb, tiling.canvas))
 
 
 def _read_rgb(path: Path, white_level: int) -> Image.Image:

@@ -28,6 +28,7 @@ def test_the_public_names_are_these() -> None:
         "Prediction",
         "Sample",
         "__version__",
+        "to_canvas",
         "train",
     }
     assert all(hasattr(omiad, name) for name in omiad.__all__)
