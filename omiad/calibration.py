@@ -4,6 +4,7 @@ A detector is calibrated when a fit ends, briefly when a checkpoint is saved bef
 something that `calibration_key` names has changed; it carries the key that it was calibrated for.
 """
 
+import copy
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +16,7 @@ from torch.utils.data import Dataset
 from omiad.detector import Detector
 from omiad.features import weights_hash
 from omiad.memory import cells, coreset
+from omiad.product_memory import ProductMemory
 from omiad.scoring import blurred, map_scale
 from omiad.tiling import Tiling
 
@@ -37,7 +39,7 @@ def calibration_key(detector: Detector) -> str:
     """Hash everything that the result of a calibration depends on, except the photographs."""
     spec = detector.spec
     used = ("extractor", "extractor_weights_hash", "t_init", "num_steps", "eta", "seed")
-    scoring = ("memory_size", "residual_weight", "blur_sigma")
+    scoring = ("memory_size", "memory", "residual_weight", "blur_sigma")
     parts = [
         [spec[name] for name in used],
         [spec["scoring"][name] for name in scoring],
@@ -88,7 +90,9 @@ def calibrate(
     if brief:
         most = min(most, max(2, tiling.at_once(NUM_BRIEF) // len(categories)))
     images = (_residuals(detector, features, _spread(p, most)) for p in categories.values())
-    if detector.scoring.memory_size:
+    if detector.product_memory is not None:
+        maps = _fill_product_memory(detector, detector.product_memory, categories, images)
+    elif detector.scoring.memory_size:
         maps = _fill_memory(detector, images)
     else:
         maps = [detector.anomaly_map(*pair) for pair in images]
@@ -117,6 +121,9 @@ def remember(
     most = most_remembered(detector.extractor.tiling)
     for name, positions in categories.items():
         x_0, residual = _residuals(detector, features, _spread(positions, most))
+        if detector.product_memory is not None:
+            detector.product_memory.add(name, x_0, seed=detector.seed)
+            continue
         rms = cells(residual).square().mean(0).sqrt()
         patches = _coreset(detector, x_0, residual, rms, generator)
         detector.added.add(name).to(x_0.device).fit(*patches, detector.memory.rms)
@@ -141,8 +148,7 @@ def _fill_memory(detector: Detector, categories: Iterable[tuple[Tensor, Tensor]]
         squares.append(cells(residual).square().mean(0))
         rms = squares[-1].sqrt()
         kept.append(_coreset(detector, x_0, residual, rms, generator))
-        is_scaled = torch.zeros(len(x_0), dtype=torch.bool, device=x_0.device)
-        is_scaled[:: max(2, len(x_0) // NUM_SCALED)] = True  # at least every other image remains
+        is_scaled = _scaled(x_0)
         others = None
         if len(x_0) > 1:
             own = torch.Generator().manual_seed(detector.seed)  # the memory's draws stay the same
@@ -154,6 +160,39 @@ def _fill_memory(detector: Detector, categories: Iterable[tuple[Tensor, Tensor]]
     x_0, residual = (torch.cat(parts) for parts in zip(*kept, strict=True))
     detector.memory.fit(x_0, residual, rms)
     return maps
+
+
+def _fill_product_memory(
+    detector: Detector,
+    memory: ProductMemory,
+    names: Iterable[str],
+    categories: Iterable[tuple[Tensor, Tensor]],
+) -> list[Tensor]:
+    """Fill the memory of each product from features and residuals (N, C, h, w) of its images.
+
+    Returns:
+        Anomaly maps (N, H, W) of images that were compared with other images.
+    """
+    filled = copy.deepcopy(memory)
+    filled.forget()
+    described, maps = [], []
+    for name, (x_0, residual) in zip(names, categories, strict=True):
+        described.append(x_0.mean((2, 3)))
+        filled.add(name, x_0, seed=detector.seed)
+        is_scaled = _scaled(x_0)
+        memory.forget()
+        memory.add(name, x_0 if is_scaled.all() else x_0[~is_scaled], seed=detector.seed)
+        maps.append(detector.anomaly_map(x_0[is_scaled], residual[is_scaled]))
+    filled.recognise_by(described)
+    detector.product_memory = filled
+    return maps
+
+
+def _scaled(x_0: Tensor) -> Tensor:
+    """Choose the images (N,) whose maps set the scale; at least every other one is left."""
+    is_scaled = torch.zeros(len(x_0), dtype=torch.bool, device=x_0.device)
+    is_scaled[:: max(2, len(x_0) // NUM_SCALED)] = True
+    return is_scaled
 
 
 def _residuals(

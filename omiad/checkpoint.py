@@ -18,6 +18,7 @@ from omiad.features.normalization import FeatureNorm
 from omiad.files import whole_file
 from omiad.names import one_line
 from omiad.schema import conform
+from omiad.scoring import Memory
 
 CHECKPOINT_KEY = "omiad"
 """Entry of a checkpoint that holds everything but weights, as plain data."""
@@ -51,6 +52,7 @@ class ExtractorSpec(TypedDict):
     precision: Precision
     white_level: int
     tiles: NotRequired[list[int]]
+    fold: NotRequired[int]
 
 
 class NetworkSpec(TypedDict):
@@ -66,11 +68,13 @@ class ScoringSpec(TypedDict):
     blur_sigma: float
     pool_size: int
     memory_size: int
+    memory: NotRequired[Memory]
     residual_weight: float
 
 
 class _Added(TypedDict, total=False):
     added: list[str]  # products with a memory of their own; absent in early files of the format
+    remembered: list[str]  # products of a `ProductMemory`, likewise
 
 
 class DetectorSpec(_Added):

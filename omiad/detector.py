@@ -27,6 +27,7 @@ from omiad.names import one_line
 from omiad.networks import FeatureDecoder, Network, build_network, network_spec
 from omiad.networks import trust as trust_network
 from omiad.predictor import Predictor
+from omiad.product_memory import ProductMemory
 from omiad.products import UNKNOWN, Products, description
 from omiad.schema import conform
 from omiad.scoring import Scoring, anomaly_map, blurred, image_score, residual_norm
@@ -38,6 +39,7 @@ Kind = Literal["AMDM", "OmiAD"]
 FREE_ROWS = (
     ".patches",
     *(f"products.{name}" for name in ("centres", "limits", "images", "peaks", "counts")),
+    *(f"product_memory.{name}" for name in ("centres", "means", "directions")),
 )
 """Ends of the names of weights whose number of rows a calibration chooses."""
 
@@ -65,8 +67,9 @@ class Detector(Predictor):
         seed: Seed of the shared noise.
 
     Attributes:
-        memory: Patches of normal images; empty unless `scoring.memory_size` asks for them.
-        added: Patches of products that were added after the training.
+        memory: Patches of normal images; empty unless `scoring` asks for them.
+        added: Patches of products that were added after the training, beside `memory`.
+        product_memory: A memory of each product, if `scoring` asks for them.
         products: Products with the scores of their normal photographs; none until they are learned.
         map_range: Values between which anomaly maps are drawn (2,): the median of the maps of
             normal images, and a value clearly above nearly all of them.
@@ -115,6 +118,9 @@ class Detector(Predictor):
         self.added = AddedMemories(
             extractor.channels_per_stage, residual_weight=scoring.residual_weight
         )
+        self.product_memory: ProductMemory | None = None
+        if scoring.memory_size and scoring.memory == "product":
+            self.product_memory = ProductMemory(extractor.folding, size=scoring.memory_size)
         self.products = Products(extractor.num_channels)
         self.decoder: FeatureDecoder | None = None
         self.decoder_width: int | None = None
@@ -192,7 +198,8 @@ class Detector(Predictor):
     @property
     def numbers(self) -> dict[str, int]:
         """Number of each product; one that is being added comes after those that are known."""
-        names = dict.fromkeys((*self.products.names, *self.added.names))
+        later = self.added.names if self.product_memory is None else self.product_memory.names
+        names = dict.fromkeys((*self.products.names, *later))
         return {name: number for number, name in enumerate(names)}
 
     def assess_images(self, images: Tensor, category: str | None) -> Assessment:
@@ -209,7 +216,15 @@ class Detector(Predictor):
 
         `shown` are the numbers of the products of the images (B,); by default they show none.
         """
-        if self.scoring.memory_size:
+        memory = self.product_memory
+        if memory is not None:
+            if shown is None:
+                shown = torch.full_like(x_0[:, 0, 0, 0], UNKNOWN, dtype=torch.int64)
+            rows = memory.rows(x_0, shown, [*self.numbers])
+            norm = memory.folding.enlarged(residual_norm(residual))
+            weight = self.scoring.residual_weight
+            distance = memory(x_0, rows) ** (1 - weight) * norm**weight
+        elif self.scoring.memory_size:
             distance = self.memory(x_0, residual)
             if shown is not None:
                 distance = self.added(distance, x_0, residual, shown, self.numbers)
@@ -257,7 +272,10 @@ class Detector(Predictor):
     @property
     def calibration(self) -> dict[str, Tensor]:
         """What a calibration sets, by its name in the state dict."""
-        return {"map_range": self.map_range, **self.memory.state_dict(prefix="memory.")}
+        kept = {"map_range": self.map_range, **self.memory.state_dict(prefix="memory.")}
+        if self.product_memory is not None:
+            kept |= self.product_memory.state_dict(prefix="product_memory.")
+        return kept
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -275,8 +293,21 @@ class Detector(Predictor):
             "calibrated_for": self.calibrated_for,
             "products": self.products.names,
             "added": self.added.names,
+            "remembered": [] if self.product_memory is None else self.product_memory.names,
             "false_alarms": self.false_alarms,
         }
+
+    def with_its_memory(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return a state whose memory of each product is empty where it is not of the same size."""
+        prefix = "product_memory."
+        memory, stored = self.product_memory, state.get(f"{prefix}patches")
+        if memory is not None and stored is not None and stored.shape[1] == memory.size:
+            return state
+        others = {key: value for key, value in state.items() if not key.startswith(prefix)}
+        if memory is None:
+            return others
+        memory.names = []
+        return {**others, **memory.state_dict(prefix=prefix)}
 
     def forget_products(self) -> None:
         """Forget all products, and the patches of those that were added after the training."""
@@ -307,6 +338,8 @@ class Detector(Predictor):
         detector.products.names = list(spec["products"])
         for name in spec.get("added", []):
             detector.added.add(name)
+        if detector.product_memory is not None:
+            detector.product_memory.names = list(spec.get("remembered", []))
         detector.false_alarms = spec["false_alarms"]
         return detector
 
@@ -396,6 +429,8 @@ class Detector(Predictor):
         }
         check_sizes(spec, state, name)
         detector = cls.from_spec({**spec, **changes})
+        if changes.get("scoring", spec["scoring"]) != spec["scoring"]:
+            state = detector.with_its_memory(state)
         check_tensors(state, detector.state_dict(), name, free_rows=FREE_ROWS)
         detector.load_state_dict(state)
         detector.products.check(name, added=detector.added.names)

@@ -41,16 +41,25 @@ def coreset(patches: Tensor, size: int, generator: torch.Generator) -> Tensor:
     return chosen
 
 
+def soften(patches: Tensor) -> Tensor:
+    """Divide the features (M, c) of a stage by their length where it is large.
+
+    The divisor is sqrt(c (1 + q)), where q is the mean of the squares of a patch in units of
+    `feature_norm`: strong patches differ by direction alone, as in a cosine distance, and weak
+    patches, whose direction is noise, stay near one another.
+    """
+    softened: Tensor = F.rms_norm(patches, patches.shape[1:], eps=1.0) / patches.shape[1] ** 0.5
+    return softened
+
+
 class NormalMemory(nn.Module):
     """Distance of each patch to the most similar normal patch.
 
     A patch is its features together with its weighted residual, each channel of the residual
     divided by the root mean square it has on normal images. So a patch is unusual when it looks
     like no normal patch, or when the model fails on it as it fails on no normal patch of that look.
-    The part of each stage of the backbone is divided by sqrt(1 + q), where q is the mean of its
-    squares in units of `feature_norm`: strong patches differ by direction alone, as in a cosine
-    distance, and weak patches, whose direction is noise, stay near one another. Each part is also
-    divided by the square root of its number of channels, so that every stage has the same weight.
+    The part of each stage of the backbone is softened (`soften`), so that every stage has the same
+    weight.
     The distance is PatchCore's (Roth et al. 2022) without its re-weighting. The category of a patch
     is not kept.
 
@@ -82,7 +91,7 @@ class NormalMemory(nn.Module):
         """Return patches (M, 2 C), as they are compared, of features and residual (M, C)."""
         both = (x_0.float(), residual.float() / rms.clamp(min=1e-6))
         parts = [part for x in both for part in torch.split(x, self.channels_per_stage, dim=1)]
-        softened = [F.rms_norm(p, p.shape[1:], eps=1.0) / p.shape[1] ** 0.5 for p in parts]
+        softened = [soften(part) for part in parts]
         weighted = [part * self.residual_weight for part in softened[len(parts) // 2 :]]
         return torch.cat([*softened[: len(parts) // 2], *weighted], dim=1)
 

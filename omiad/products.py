@@ -114,7 +114,7 @@ class Products(nn.Module):
         """
         check_numbers({name: len(points) for name, points in described.items()})
         groups = list(described.values())
-        centres, self.whitening = _fit(groups)
+        centres, self.whitening = fit_centres(groups)
         self._set(list(described), centres, TOLERANCE * _typical_distances(groups), scores)
 
     def update(self, described: Mapping[str, Tensor], scores: Mapping[str, NormalScores]) -> None:
@@ -157,7 +157,7 @@ class Products(nn.Module):
         """
         if not self.names:
             return torch.full_like(described[:, 0], UNKNOWN, dtype=torch.int64)
-        distance, product = _distances(described, self.centres, self.whitening).min(1)
+        distance, product = distances_from(described, self.centres, self.whitening).min(1)
         return torch.where(distance <= self.limits[product], product, UNKNOWN)
 
     def p_values(self, scores: Tensor, shown: Tensor) -> Tensor:
@@ -245,7 +245,7 @@ def description(features: Tensor) -> Tensor:
     return features.float().mean((2, 3))
 
 
-def _fit(groups: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def fit_centres(groups: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Return centres (P, C) and whitening (C, C) of the descriptions (n, C) of each product."""
     centres = torch.stack([points.mean(0) for points in groups])
     residual = torch.cat([x - c for x, c in zip(groups, centres, strict=True)]).double()
@@ -265,14 +265,14 @@ def _typical_distances(groups: Sequence[Tensor], whitening: Tensor | None = None
     for fold in range(FOLDS):
         inside = [torch.arange(len(points)) % FOLDS == fold for points in groups]
         others = [points[~chosen] for points, chosen in zip(groups, inside, strict=True)]
-        centres, own = _fit(others)
+        centres, own = fit_centres(others)
         for number, (points, chosen) in enumerate(zip(groups, inside, strict=True)):
-            found = _distances(points[chosen], centres, own if whitening is None else whitening)
+            found = distances_from(points[chosen], centres, own if whitening is None else whitening)
             distances[number].append(found[:, number])
     return torch.stack([torch.cat(parts).median() for parts in distances])
 
 
-def _distances(described: Tensor, centres: Tensor, whitening: Tensor) -> Tensor:
+def distances_from(described: Tensor, centres: Tensor, whitening: Tensor) -> Tensor:
     """Return the Mahalanobis distance (B, P) of each description from each centre."""
     with torch.autocast(described.device.type, enabled=False):  # half precision is too coarse
         whitened: Tensor = (described[:, None] - centres) @ whitening

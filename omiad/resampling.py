@@ -12,20 +12,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
-def resample(x: Tensor, size: int, *, corners: bool) -> Tensor:
-    """Resize maps (..., H, W), float32, to (..., size, size), bilinear, as `F.interpolate` does.
+def resample(x: Tensor, size: int | tuple[int, int], *, corners: bool) -> Tensor:
+    """Resize maps (..., H, W), float32, bilinear, as `F.interpolate` does.
 
     Args:
         x: Maps.
-        size: Side of the result.
+        size: Side of the result, or its height and width.
         corners: True keeps the outermost values in place (`align_corners`), and skips values where
             the map shrinks. False keeps the outer edges in place, and averages values where the map
             shrinks (`antialias`).
     """
-    if x.shape[-2:] == (size, size):
+    sides = (size, size) if isinstance(size, int) else size
+    if x.shape[-2:] == sides:
         return x
     height, width = (
-        torch.from_numpy(resizing_matrix(n, size, corners=corners)).to(x) for n in x.shape[-2:]
+        torch.from_numpy(resizing_matrix(n, side, corners=corners)).to(x)
+        for n, side in zip(x.shape[-2:], sides, strict=True)
     )
     with torch.autocast(x.device.type, enabled=False):  # it would multiply in half precision
         return height @ (x @ width.T)

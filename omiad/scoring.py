@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ from torch.nn import functional as F  # noqa: N812 (the field's spelling)
 from omiad.errors import InputError
 from omiad.resampling import resample
 
+Memory = Literal["shared", "product"]
+
 
 @dataclass(frozen=True)
 class Scoring:
@@ -23,15 +25,20 @@ class Scoring:
         blur_sigma: Standard deviation of a Gaussian blur of the map, in pixels; 0 is no blur.
         pool_size: Side in pixels of the window whose highest mean is the image score. The window
             moves over the map before the blur.
-        memory_size: Normal patches kept of each category, a coreset. The map is then the distance
-            to the nearest of them in features and residual (`omiad.memory`). With 0 the map is the
-            norm of the residual, as in the paper.
-        residual_weight: Weight of the residual in that distance; features weigh 1.
+        memory_size: Normal patches kept of each category, a coreset. With 0 the map is the norm of
+            the residual, as in the paper.
+        memory: Which of them a patch is compared with. `shared`: those of all products; the map is
+            the distance to the nearest in features and residual (`omiad.memory`). `product`: those
+            of the product that is recognised, on the fine grid; the map is the distance from their
+            features, times the norm of the residual (`omiad.product_memory`).
+        residual_weight: Weight of the residual: with `shared` in the distance, where features weigh
+            1; with `product` as the power of its norm, where the distance has 1 - residual_weight.
     """
 
     blur_sigma: float = 0.0
     pool_size: int = 16
     memory_size: int = 0
+    memory: Memory = "shared"
     residual_weight: float = 0.5
 
     def __post_init__(self) -> None:
@@ -44,6 +51,15 @@ class Scoring:
                 raise InputError(
                     f"scoring.{name} must be finite and not negative, but got {value}."
                 )
+        if self.memory not in get_args(Memory):
+            raise InputError(
+                f"scoring.memory must be {' or '.join(get_args(Memory))}, but got '{self.memory}'."
+            )
+        if self.memory == "product" and self.residual_weight > 1:
+            raise InputError(
+                f"scoring.residual_weight must be at most 1 with a memory of each product, but got "
+                f"{self.residual_weight}."
+            )
 
 
 def residual_norm(residual: Tensor) -> Tensor:

@@ -67,6 +67,9 @@ class FeatureDataModule(LightningDataModule):
         grid: How feature maps are resized to the grid: uniad (as in the paper: bilinear with
             aligned corners), average (bilinear with antialiasing, which averages where a map
             shrinks), or patchcore (means over 3 x 3 windows, then average).
+        fold: Rows and columns of cells of a finer grid that are kept in one cell, as channels, of
+            the feature maps that are fine enough. With 2 and a grid of 28 the network works on 28 x
+            28 cells, and a memory of each product compares 56 x 56.
         white_level: Value of 16-bit photographs that becomes white: 1023 if the camera has 10 bits,
             4095 for 12. The model keeps the value. Photographs of 8 bits do not depend on it.
         cache: Features to keep on disk: of the training images (true), of all images (all), or of
@@ -99,6 +102,7 @@ class FeatureDataModule(LightningDataModule):
         feature_size: int = 32,
         stages: list[int] | None = None,
         grid: Grid = "uniad",
+        fold: int = 1,
         white_level: int = WHITE_LEVEL,
         cache: Cache = True,
         cache_dir: str = "~/.cache/omiad",
@@ -145,6 +149,7 @@ class FeatureDataModule(LightningDataModule):
             feature_size=feature_size,
             stages=stages,
             grid=grid,
+            fold=fold,
             white_level=white_level,
             seed=seed,
         )

@@ -12,6 +12,7 @@ from torch.nn import functional as F  # noqa: N812 (the field's spelling)
 
 from omiad.errors import InputError
 from omiad.features.backbone import build_backbone, fill, load_weights
+from omiad.features.folding import Folding
 from omiad.features.packages import packaged_weights
 from omiad.features.precision import without_autocast
 from omiad.photographs import WHITE_LEVEL
@@ -51,6 +52,8 @@ class FeatureExtractor(nn.Module):
             `average`: bilinear with antialiasing, which averages values where it shrinks a map.
             `patchcore`: the mean over 3 x 3 windows with zeros beyond the border, then `average`
             (Roth et al. 2022, PatchCore, eq. 2).
+        fold: Rows and columns of cells of a finer grid that are kept in one cell, as channels, of
+            the stages that are fine enough (`omiad.features.folding`); 1 folds nothing.
         precision: Precision of the backbone; the weights stay float32.
         white_level: Value of 16-bit photographs that becomes white; who reads photographs for this
             extractor takes the value from here (`omiad.photographs.read_image`).
@@ -58,8 +61,9 @@ class FeatureExtractor(nn.Module):
 
     Attributes:
         config: Arguments that rebuild the extractor except for its weights, as plain data. A single
-            tile is left out, so that checkpoints and caches from before tiles stay valid.
+            tile and a fold of 1 are left out, so that older checkpoints and caches stay valid.
         tiling: How a photograph is cut into tiles.
+        folding: Which stages are folded.
         channels_per_stage: Channels of each feature map, in the order of concatenation.
         autocast_dtype: The dtype that the backbone is autocast to, or None for float32.
     """
@@ -77,6 +81,7 @@ class FeatureExtractor(nn.Module):
         feature_size: int = 32,
         stages: Sequence[int] | None = None,
         grid: Grid = "uniad",
+        fold: int = 1,
         precision: Precision = "float32",
         white_level: int = WHITE_LEVEL,
         seed: int = 0,
@@ -88,6 +93,11 @@ class FeatureExtractor(nn.Module):
                 f"The extractor needs sizes in 1..{LARGEST} and at least one stage, but got "
                 f"image_size {image_size}, feature_size {feature_size} and stages "
                 f"{'default' if stages is None else list(stages)}."
+            )
+        if not 1 <= fold <= LARGEST // feature_size:
+            raise InputError(
+                f"fold must lie in 1..{LARGEST // feature_size} with feature_size {feature_size}, "
+                f"but got {fold}."
             )
         if not 1 <= white_level <= WHITE_LEVEL:
             raise InputError(
@@ -119,7 +129,11 @@ class FeatureExtractor(nn.Module):
         }
         if self.tiling.count > 1:
             self.config["tiles"] = [*self.tiling.tiles]
-        self.channels_per_stage: list[int] = list(info.channels())
+        if fold > 1:
+            self.config["fold"] = fold
+        fine = [fold > 1 and image_size >= r * fold * feature_size for r in info.reduction()]
+        self.folding = Folding(fold, info.channels(), fine)
+        self.channels_per_stage = self.folding.channels_per_stage
         self.num_channels = sum(self.channels_per_stage)
         if weights == "package":
             fill(self.backbone, packaged_weights(backbone), source="the package of weights")
@@ -185,16 +199,18 @@ class FeatureExtractor(nn.Module):
         dtype = self.autocast_dtype
         with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
             maps = self.backbone((images.to(self.mean.dtype) / 255 - self.mean) / self.std)
-            return torch.cat([self._to_grid(x) for x in maps], dim=1)
+            return torch.cat([self._to_grid(x, stage) for stage, x in enumerate(maps)], dim=1)
 
-    def _to_grid(self, x: Tensor) -> Tensor:
-        """Resize a feature map (B, C, H, W), or (B, H, W, C) for some transformers."""
+    def _to_grid(self, x: Tensor, stage: int) -> Tensor:
+        """Resize a feature map (B, C, H, W), or (B, H, W, C) for some transformers, and fold it."""
         if getattr(self.backbone, "output_fmt", "NCHW") == "NHWC":
             x = x.permute(0, 3, 1, 2)
         x = x.float()
         if self.grid == "patchcore":
             x = F.avg_pool2d(x, 3, stride=1, padding=1)
-        return resample(x, self.feature_size, corners=self.grid == "uniad")
+        fold = self.folding.fold if self.folding.is_folded[stage] else 1
+        resized = resample(x, fold * self.feature_size, corners=self.grid == "uniad")
+        return self.folding.folded(resized, stage)
 
 
 def fixed_batches(batch: Tensor, *, most: int = FIXED_BATCH) -> Sequence[Tensor]:

@@ -1,0 +1,174 @@
+"""A small memory of normal patches for each product, searched for the product that is shown."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from omiad.errors import InputError
+from omiad.features.folding import Folding
+from omiad.memory import cells, coreset, soften
+from omiad.products import distances_from, fit_centres
+
+NUM_DIRECTIONS = 64
+"""Principal directions in which patches are remembered; in the others a mean is remembered."""
+
+WHITENING = 0.5
+"""Power of the standard deviation that a direction is divided by; 1 is Mahalanobis' distance."""
+
+RIDGE = 0.01
+"""Share of the mean variance that is added to the variance of each direction."""
+
+MOST_CANDIDATES = 40_000
+"""Patches of a product, at most, that its memory chooses from."""
+
+_BATCH_SIZE = 16
+
+
+class ProductMemory(nn.Module):
+    """Distance of each patch to what patches of its product normally look like.
+
+    The features of each stage are softened (`omiad.memory.soften`) on the fine grid, and the
+    principal directions that they have on normal photographs of a product are divided by the square
+    root of their standard deviations, half way between a plain distance and that of Mahalanobis.
+    Nearly all variety of a product is in the first `NUM_DIRECTIONS`, where the distance is that to
+    the nearest of a few remembered patches. In the others normal patches hardly vary, and the
+    distance is that to their mean. The squares of both are added.
+
+    A product with few photographs needs no rule of its own: a direction that its patches do not
+    show has the variance of `RIDGE`.
+
+    Args:
+        folding: How features are folded.
+        size: Patches remembered of each product.
+
+    Attributes:
+        names: Names of the P products; none before `fit`.
+        centres: Mean features of each product (P, C), by which a product is recognised.
+        whitening: A factor of the inverse covariance of mean features (C, C).
+        means: Mean patch of each product (P, 1, D).
+        directions: Principal directions of each product as columns, divided (P, D, D).
+        patches: Remembered patches in the first K directions (P, M, K).
+    """
+
+    centres: Tensor
+    whitening: Tensor
+    means: Tensor
+    directions: Tensor
+    patches: Tensor
+
+    def __init__(self, folding: Folding, *, size: int) -> None:
+        super().__init__()
+        self.folding, self.size = folding, size
+        self.names: list[str] = []
+        wide, deep = sum(folding.channels_per_stage), sum(folding.channels)
+        self.num_directions = min(NUM_DIRECTIONS, deep)
+        self.register_buffer("centres", torch.empty(0, wide))
+        self.register_buffer("whitening", torch.eye(wide))
+        self.register_buffer("means", torch.empty(0, 1, deep))
+        self.register_buffer("directions", torch.empty(0, deep, deep))
+        self.register_buffer("patches", torch.empty(0, size, self.num_directions))
+
+    def forget(self) -> None:
+        """Forget all products."""
+        self.names = []
+        for name in ("centres", "means", "directions", "patches"):
+            setattr(self, name, getattr(self, name)[:0])
+
+    @torch.no_grad()
+    def add(self, name: str, x_0: Tensor, *, seed: int) -> None:
+        """Remember a product; the others stay as they are.
+
+        Args:
+            name: Name of the product.
+            x_0: Normalised features (N, C, h, w) of its normal photographs.
+            seed: Seed of the choice of patches.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        mean, directions, candidates = self._study(torch.split(x_0, _BATCH_SIZE), generator)
+        points = (candidates - mean) @ directions[:, : self.num_directions]
+        rows = coreset(points, self.size, generator)
+        rows = rows[torch.arange(self.size, device=rows.device) % len(rows)]
+        self.names.append(name)
+        self.centres = torch.cat([self.centres, x_0.mean((0, 2, 3))[None]])
+        self.means = torch.cat([self.means, mean[None, None]])
+        self.directions = torch.cat([self.directions, directions[None]])
+        self.patches = torch.cat([self.patches, points[rows][None]])
+
+    def _study(
+        self, batches: Sequence[Tensor], generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return mean (D,), divided directions (D, D) and some of the patches (M, D) of images."""
+        deep = self.means.shape[2]
+        total, squares = (torch.zeros(s, dtype=torch.float64) for s in ((deep,), (deep, deep)))
+        num, num_images = 0, sum(map(len, batches))
+        candidates = []
+        for batch in batches:
+            patches = self._patches(batch).flatten(0, 1)
+            exact = patches.double()
+            total, squares = total.to(exact) + exact.sum(0), squares.to(exact) + exact.T @ exact
+            num += len(exact)
+            share = max(1, MOST_CANDIDATES * len(batch) // num_images)
+            chosen = torch.randperm(len(patches), generator=generator)[:share]
+            candidates.append(patches[chosen.to(patches.device)])
+        mean = total / num
+        variance, directions = torch.linalg.eigh(squares / num - torch.outer(mean, mean))
+        variance, directions = variance.clamp(min=0).flip(0), directions.flip(1)
+        ridge = RIDGE * variance.mean() + torch.finfo(torch.float32).tiny
+        divided = directions * (variance + ridge) ** (-WHITENING / 2)
+        return mean.float(), divided.float(), torch.cat(candidates)
+
+    def recognise_by(self, described: Sequence[Tensor]) -> None:
+        """Set how products are told apart, by the mean features (n, C) of images of each."""
+        _, self.whitening = fit_centres(described)
+
+    def rows(self, x_0: Tensor, shown: Tensor, names: Sequence[str]) -> Tensor:
+        """Return which of the products each photograph shows (B,), by its row here.
+
+        Args:
+            x_0: Normalised features (B, C, h, w).
+            shown: Number of the product among `names` (B,); where it is negative, nobody knows, and
+                the nearest product is taken.
+            names: Names of products.
+        """
+        nearest = distances_from(x_0.mean((2, 3)), self.centres, self.whitening).argmin(1)
+        places = {name: row for row, name in enumerate(self.names)}
+        own = torch.tensor([*(places[name] for name in names), -1], device=x_0.device)[shown]
+        return torch.where(own < 0, nearest, own)
+
+    def forward(self, x_0: Tensor, rows: Tensor) -> Tensor:
+        """Return the distance (B, 1, fold h, fold w), float32, of each patch from normal ones.
+
+        Args:
+            x_0: Normalised features (B, C, h, w).
+            rows: Which product each photograph shows (B,); see `rows`.
+        """
+        if not self.names:
+            raise InputError(
+                "The memory of normal patches is empty. Score with a checkpoint that `omiad fit` "
+                "wrote, or call omiad.calibration.calibrate with features of normal images first."
+            )
+        fold = self.folding.fold
+        with torch.autocast(x_0.device.type, enabled=False):  # half precision is too coarse
+            turned = (self._patches(x_0) - self.means[rows]) @ self.directions[rows]
+            near, rest = turned.tensor_split([self.num_directions], 2)
+            remembered = self.patches[rows]
+            squares = (near @ remembered.mT).mul(-2) + remembered.square().sum(2)[:, None]
+            square = squares.amin(2) + near.square().sum(2) + rest.square().sum(2)
+        height, width = fold * x_0.shape[2], fold * x_0.shape[3]
+        return square.clamp(min=0).sqrt().view(-1, 1, height, width)
+
+    def _patches(self, x_0: Tensor) -> Tensor:
+        """Return the softened patches (B, cells, D) of normalised features on the fine grid."""
+        stages = (cells(stage) for stage in self.folding.unfolded(x_0.float()))
+        patches = torch.cat([soften(stage) for stage in stages], 1)
+        return patches.view(len(x_0), -1, patches.shape[1])
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        # A buffer of another length than the stored one would not be loaded.
+        for name, buffer in list(self.named_buffers()):
+            setattr(self, name, buffer.new_empty(state_dict[prefix + name].shape))
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
