@@ -85,7 +85,7 @@ def calibrate(
     """
     detector.forget_products()
     most, tiling = NUM_SCALED, detector.extractor.tiling
-    if detector.scoring.memory_size:
+    if detector.scoring.remembers:
         most = most_remembered(tiling)
     if brief:
         most = min(most, max(2, tiling.at_once(NUM_BRIEF) // len(categories)))
@@ -115,14 +115,14 @@ def remember(
         features: Raw features (C, h, w) of normal photographs, by position.
         categories: Positions of the photographs of each product.
     """
-    if not detector.scoring.memory_size:
+    if not detector.scoring.remembers:
         return
     generator = torch.Generator().manual_seed(detector.seed)
     most = most_remembered(detector.extractor.tiling)
     for name, positions in categories.items():
         x_0, residual = _residuals(detector, features, _spread(positions, most))
         if detector.product_memory is not None:
-            detector.product_memory.add(name, x_0, seed=detector.seed)
+            detector.product_memory.add(name, x_0, residual, seed=detector.seed)
             continue
         rms = cells(residual).square().mean(0).sqrt()
         patches = _coreset(detector, x_0, residual, rms, generator)
@@ -178,10 +178,11 @@ def _fill_product_memory(
     described, maps = [], []
     for name, (x_0, residual) in zip(names, categories, strict=True):
         described.append(x_0.mean((2, 3)))
-        filled.add(name, x_0, seed=detector.seed)
+        filled.add(name, x_0, residual, seed=detector.seed)
         is_scaled = _scaled(x_0)
         memory.forget()
-        memory.add(name, x_0 if is_scaled.all() else x_0[~is_scaled], seed=detector.seed)
+        others = is_scaled if is_scaled.all() else ~is_scaled
+        memory.add(name, x_0[others], residual[others], seed=detector.seed)
         maps.append(detector.anomaly_map(x_0[is_scaled], residual[is_scaled]))
     filled.recognise_by(described)
     detector.product_memory = filled

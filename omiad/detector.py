@@ -39,7 +39,7 @@ Kind = Literal["AMDM", "OmiAD"]
 FREE_ROWS = (
     ".patches",
     *(f"products.{name}" for name in ("centres", "limits", "images", "peaks", "counts")),
-    *(f"product_memory.{name}" for name in ("centres", "means", "directions")),
+    *(f"product_memory.{name}" for name in ("centres", "means", "directions", "residuals")),
 )
 """Ends of the names of weights whose number of rows a calibration chooses."""
 
@@ -119,8 +119,12 @@ class Detector(Predictor):
             extractor.channels_per_stage, residual_weight=scoring.residual_weight
         )
         self.product_memory: ProductMemory | None = None
-        if scoring.memory_size and scoring.memory == "product":
-            self.product_memory = ProductMemory(extractor.folding, size=scoring.memory_size)
+        if scoring.memory == "product":
+            self.product_memory = ProductMemory(
+                extractor.folding,
+                size=scoring.memory_size,
+                residual_weight=scoring.residual_weight,
+            )
         self.products = Products(extractor.num_channels)
         self.decoder: FeatureDecoder | None = None
         self.decoder_width: int | None = None
@@ -220,10 +224,7 @@ class Detector(Predictor):
         if memory is not None:
             if shown is None:
                 shown = torch.full_like(x_0[:, 0, 0, 0], UNKNOWN, dtype=torch.int64)
-            rows = memory.rows(x_0, shown, [*self.numbers])
-            norm = memory.folding.enlarged(residual_norm(residual))
-            weight = self.scoring.residual_weight
-            distance = memory(x_0, rows) ** (1 - weight) * norm**weight
+            distance = memory(x_0, residual, memory.rows(x_0, shown, [*self.numbers]))
         elif self.scoring.memory_size:
             distance = self.memory(x_0, residual)
             if shown is not None:

@@ -141,7 +141,7 @@ def _cross_scores(
     parts: dict[str, list[NormalScores]] = defaultdict(list)
     for fold in range(FOLDS if crossed else 0):
         judge = detector
-        if detector.scoring.memory_size:
+        if detector.scoring.remembers:
             judge = copy.deepcopy(detector)
             others = {
                 name: [p for i, p in enumerate(own) if i % FOLDS != fold]

@@ -29,27 +29,36 @@ _BATCH_SIZE = 16
 class ProductMemory(nn.Module):
     """Distance of each patch to what patches of its product normally look like.
 
-    The features of each stage are softened (`omiad.memory.soften`) on the fine grid, and the
-    principal directions that they have on normal photographs of a product are divided by the square
-    root of their standard deviations, half way between a plain distance and that of Mahalanobis.
-    Nearly all variety of a product is in the first `NUM_DIRECTIONS`, where the distance is that to
-    the nearest of a few remembered patches. In the others normal patches hardly vary, and the
-    distance is that to their mean. The squares of both are added.
+    Two distances are multiplied, each to a power, so that neither needs a scale.
 
-    A product with few photographs needs no rule of its own: a direction that its patches do not
-    show has the variance of `RIDGE`.
+    That of the features compares patches on the fine grid. Principal directions of the normal
+    patches of a product are divided by the square root of their standard deviations, half way
+    between a plain distance and that of Mahalanobis. Nearly all variety of a product is in the
+    first `NUM_DIRECTIONS`, where the distance is that to the nearest of a few remembered patches.
+    In the others normal patches hardly vary, and the distance is that to their mean. The squares of
+    both are added.
+
+    That of the residual is the distance of Mahalanobis from zero on the grid of the network: the
+    residual of a channel counts by how small it is on normal photographs of the product.
+
+    Features and residuals of each stage are softened before (`omiad.memory.soften`). A product with
+    few photographs needs no rule of its own: a direction that its patches do not show has the
+    variance of `RIDGE`.
 
     Args:
         folding: How features are folded.
-        size: Patches remembered of each product.
+        size: Patches remembered of each product; with 0 the residual alone counts.
+        residual_weight: Power of the distance of the residual, in 0..1; that of the features is 1
+            minus it.
 
     Attributes:
-        names: Names of the P products; none before `fit`.
+        names: Names of the P products; none before `add`.
         centres: Mean features of each product (P, C), by which a product is recognised.
         whitening: A factor of the inverse covariance of mean features (C, C).
         means: Mean patch of each product (P, 1, D).
         directions: Principal directions of each product as columns, divided (P, D, D).
         patches: Remembered patches in the first K directions (P, M, K).
+        residuals: A factor of the inverse second moment of each product's residual (P, C, C).
     """
 
     centres: Tensor
@@ -57,10 +66,11 @@ class ProductMemory(nn.Module):
     means: Tensor
     directions: Tensor
     patches: Tensor
+    residuals: Tensor
 
-    def __init__(self, folding: Folding, *, size: int) -> None:
+    def __init__(self, folding: Folding, *, size: int, residual_weight: float) -> None:
         super().__init__()
-        self.folding, self.size = folding, size
+        self.folding, self.size, self.residual_weight = folding, size, residual_weight
         self.names: list[str] = []
         wide, deep = sum(folding.channels_per_stage), sum(folding.channels)
         self.num_directions = min(NUM_DIRECTIONS, deep)
@@ -69,32 +79,35 @@ class ProductMemory(nn.Module):
         self.register_buffer("means", torch.empty(0, 1, deep))
         self.register_buffer("directions", torch.empty(0, deep, deep))
         self.register_buffer("patches", torch.empty(0, size, self.num_directions))
+        self.register_buffer("residuals", torch.empty(0, wide, wide))
 
     def forget(self) -> None:
         """Forget all products."""
         self.names = []
-        for name in ("centres", "means", "directions", "patches"):
+        for name in ("centres", "means", "directions", "patches", "residuals"):
             setattr(self, name, getattr(self, name)[:0])
 
     @torch.no_grad()
-    def add(self, name: str, x_0: Tensor, *, seed: int) -> None:
+    def add(self, name: str, x_0: Tensor, residual: Tensor, *, seed: int) -> None:
         """Remember a product; the others stay as they are.
 
         Args:
             name: Name of the product.
             x_0: Normalised features (N, C, h, w) of its normal photographs.
+            residual: Their features minus reconstruction (N, C, h, w).
             seed: Seed of the choice of patches.
         """
         generator = torch.Generator().manual_seed(seed)
         mean, directions, candidates = self._study(torch.split(x_0, _BATCH_SIZE), generator)
         points = (candidates - mean) @ directions[:, : self.num_directions]
         rows = coreset(points, self.size, generator)
-        rows = rows[torch.arange(self.size, device=rows.device) % len(rows)]
+        rows = rows[torch.arange(self.size, device=rows.device) % max(1, len(rows))]
         self.names.append(name)
         self.centres = torch.cat([self.centres, x_0.mean((0, 2, 3))[None]])
         self.means = torch.cat([self.means, mean[None, None]])
         self.directions = torch.cat([self.directions, directions[None]])
         self.patches = torch.cat([self.patches, points[rows][None]])
+        self.residuals = torch.cat([self.residuals, self._residual_whitening(residual)[None]])
 
     def _study(
         self, batches: Sequence[Tensor], generator: torch.Generator
@@ -134,14 +147,17 @@ class ProductMemory(nn.Module):
         """
         nearest = distances_from(x_0.mean((2, 3)), self.centres, self.whitening).argmin(1)
         places = {name: row for row, name in enumerate(self.names)}
-        own = torch.tensor([*(places[name] for name in names), -1], device=x_0.device)[shown]
+        own = torch.tensor([*(places.get(name, -1) for name in names), -1], device=x_0.device)[
+            shown
+        ]
         return torch.where(own < 0, nearest, own)
 
-    def forward(self, x_0: Tensor, rows: Tensor) -> Tensor:
+    def forward(self, x_0: Tensor, residual: Tensor, rows: Tensor) -> Tensor:
         """Return the distance (B, 1, fold h, fold w), float32, of each patch from normal ones.
 
         Args:
             x_0: Normalised features (B, C, h, w).
+            residual: Features minus reconstruction (B, C, h, w).
             rows: Which product each photograph shows (B,); see `rows`.
         """
         if not self.names:
@@ -149,15 +165,47 @@ class ProductMemory(nn.Module):
                 "The memory of normal patches is empty. Score with a checkpoint that `omiad fit` "
                 "wrote, or call omiad.calibration.calibrate with features of normal images first."
             )
-        fold = self.folding.fold
+        weight = self.residual_weight if self.size else 1.0
+        factors = []
         with torch.autocast(x_0.device.type, enabled=False):  # half precision is too coarse
-            turned = (self._patches(x_0) - self.means[rows]) @ self.directions[rows]
-            near, rest = turned.tensor_split([self.num_directions], 2)
-            remembered = self.patches[rows]
-            squares = (near @ remembered.mT).mul(-2) + remembered.square().sum(2)[:, None]
-            square = squares.amin(2) + near.square().sum(2) + rest.square().sum(2)
-        height, width = fold * x_0.shape[2], fold * x_0.shape[3]
+            if weight < 1:
+                factors.append(self._from_features(x_0, rows) ** (1 - weight))
+            if weight > 0:
+                factors.append(self._from_residual(residual, rows) ** weight)
+        return factors[0] * factors[1] if len(factors) > 1 else factors[0]
+
+    def _from_features(self, x_0: Tensor, rows: Tensor) -> Tensor:
+        """Return the distance (B, 1, fold h, fold w) of the features of each patch."""
+        turned = (self._patches(x_0) - self.means[rows]) @ self.directions[rows]
+        near, rest = turned.tensor_split([self.num_directions], 2)
+        remembered = self.patches[rows]
+        squares = (near @ remembered.mT).mul(-2) + remembered.square().sum(2)[:, None]
+        square = squares.amin(2) + near.square().sum(2) + rest.square().sum(2)
+        height, width = self.folding.fold * x_0.shape[2], self.folding.fold * x_0.shape[3]
         return square.clamp(min=0).sqrt().view(-1, 1, height, width)
+
+    def _from_residual(self, residual: Tensor, rows: Tensor) -> Tensor:
+        """Return the distance (B, 1, fold h, fold w) of the residual of each cell."""
+        white = self._softened(residual) @ self.residuals[rows]
+        distance = white.square().mean(2).sqrt()
+        return self.folding.enlarged(distance.view(-1, 1, *residual.shape[2:]))
+
+    def _softened(self, residual: Tensor) -> Tensor:
+        """Return the softened residual (B, cells, C) on the grid of the network."""
+        stages = torch.split(residual.float(), self.folding.channels_per_stage, dim=1)
+        softened = torch.cat([soften(cells(stage)) for stage in stages], 1)
+        return softened.view(len(residual), -1, softened.shape[1])
+
+    def _residual_whitening(self, residual: Tensor) -> Tensor:
+        """Return a factor (C, C) of the inverse second moment of residuals (N, C, h, w)."""
+        parts = torch.split(residual, _BATCH_SIZE)
+        exact = (self._softened(part).flatten(0, 1).double() for part in parts)
+        moment = sum((x.T @ x for x in exact), torch.zeros((), device=residual.device))
+        moment = moment / (residual.numel() // residual.shape[1])
+        ridge = RIDGE * moment.diagonal().mean() + torch.finfo(torch.float32).tiny
+        inverse = torch.linalg.inv(moment + ridge * torch.eye(len(moment)).to(moment))
+        factor: Tensor = torch.linalg.cholesky(inverse).float()
+        return factor
 
     def _patches(self, x_0: Tensor) -> Tensor:
         """Return the softened patches (B, cells, D) of normalised features on the fine grid."""

@@ -25,14 +25,14 @@ class Scoring:
         blur_sigma: Standard deviation of a Gaussian blur of the map, in pixels; 0 is no blur.
         pool_size: Side in pixels of the window whose highest mean is the image score. The window
             moves over the map before the blur.
-        memory_size: Normal patches kept of each category, a coreset. With 0 the map is the norm of
-            the residual, as in the paper.
-        memory: Which of them a patch is compared with. `shared`: those of all products; the map is
-            the distance to the nearest in features and residual (`omiad.memory`). `product`: those
-            of the product that is recognised, on the fine grid; the map is the distance from their
-            features, times the norm of the residual (`omiad.product_memory`).
+        memory_size: Normal patches kept of each product, a coreset; 0 keeps none.
+        memory: What patches are compared with. `shared`: patches of all products; the map is the
+            distance to the nearest in features and residual (`omiad.memory`), or with `memory_size`
+            0 the norm of the residual, as in the paper. `product`: patches and statistics of the
+            product that is recognised (`omiad.product_memory`); with `memory_size` 0 the map is the
+            distance of Mahalanobis of the residual.
         residual_weight: Weight of the residual: with `shared` in the distance, where features weigh
-            1; with `product` as the power of its norm, where the distance has 1 - residual_weight.
+            1; with `product` the power of its distance, while that of features has the rest of 1.
     """
 
     blur_sigma: float = 0.0
@@ -40,6 +40,11 @@ class Scoring:
     memory_size: int = 0
     memory: Memory = "shared"
     residual_weight: float = 0.5
+
+    @property
+    def remembers(self) -> bool:
+        """Whether scores depend on photographs that the detector is calibrated with."""
+        return self.memory_size > 0 or self.memory == "product"
 
     def __post_init__(self) -> None:
         """Refuse fields that are out of their range."""
