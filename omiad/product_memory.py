@@ -31,17 +31,17 @@ class ProductMemory(nn.Module):
 
     Two distances are multiplied, each to a power, so that neither needs a scale.
 
-    That of the features compares patches on the fine grid. Principal directions of the normal
+    The principal directions of the normal
     patches of a product are divided by the square root of their standard deviations, half way
     between a plain distance and that of Mahalanobis. Nearly all variety of a product is in the
     first `NUM_DIRECTIONS`, where the distance is that to the nearest of a few remembered patches.
     In the others normal patches hardly vary, and the distance is that to their mean. The squares of
     both are added.
 
-    That of the residual is the distance of Mahalanobis from zero on the grid of the network: the
-    residual of a channel counts by how small it is on normal photographs of the product.
+    That of the residual is the distance of Mahalanobis from zero: a channel counts by how small its
+    residual is on normal photographs of the product.
 
-    Features and residuals of each stage are softened before (`omiad.memory.soften`). A product with
+    Features and residuals of each stage are softened first (`omiad.memory.soften`). A product with
     few photographs needs no rule of its own: a direction that its patches do not show has the
     variance of `RIDGE`.
 
@@ -58,7 +58,7 @@ class ProductMemory(nn.Module):
         means: Mean patch of each product (P, 1, D).
         directions: Principal directions of each product as columns, divided (P, D, D).
         patches: Remembered patches in the first K directions (P, M, K).
-        residuals: A factor of the inverse second moment of each product's residual (P, C, C).
+        residuals: A factor of the inverse second moment of each product's residual (P, D, D).
     """
 
     centres: Tensor
@@ -79,7 +79,7 @@ class ProductMemory(nn.Module):
         self.register_buffer("means", torch.empty(0, 1, deep))
         self.register_buffer("directions", torch.empty(0, deep, deep))
         self.register_buffer("patches", torch.empty(0, size, self.num_directions))
-        self.register_buffer("residuals", torch.empty(0, wide, wide))
+        self.register_buffer("residuals", torch.empty(0, deep, deep))
 
     def forget(self) -> None:
         """Forget all products."""
@@ -185,33 +185,26 @@ class ProductMemory(nn.Module):
         return square.clamp(min=0).sqrt().view(-1, 1, height, width)
 
     def _from_residual(self, residual: Tensor, rows: Tensor) -> Tensor:
-        """Return the distance (B, 1, fold h, fold w) of the residual of each cell."""
-        white = self._softened(residual) @ self.residuals[rows]
-        distance = white.square().mean(2).sqrt()
-        return self.folding.enlarged(distance.view(-1, 1, *residual.shape[2:]))
-
-    def _softened(self, residual: Tensor) -> Tensor:
-        """Return the softened residual (B, cells, C) on the grid of the network."""
-        stages = torch.split(residual.float(), self.folding.channels_per_stage, dim=1)
-        softened = torch.cat([soften(cells(stage)) for stage in stages], 1)
-        return softened.view(len(residual), -1, softened.shape[1])
+        """Return the distance (B, 1, fold h, fold w) of the residual of each patch."""
+        white = self._patches(residual) @ self.residuals[rows]
+        height, width = self.folding.fold * residual.shape[2], self.folding.fold * residual.shape[3]
+        return white.square().mean(2).sqrt().view(-1, 1, height, width)
 
     def _residual_whitening(self, residual: Tensor) -> Tensor:
-        """Return a factor (C, C) of the inverse second moment of residuals (N, C, h, w)."""
+        """Return a factor (D, D) of the inverse second moment of residuals (N, C, h, w)."""
         parts = torch.split(residual, _BATCH_SIZE)
-        exact = (self._softened(part).flatten(0, 1).double() for part in parts)
-        moment = sum((x.T @ x for x in exact), torch.zeros((), device=residual.device))
-        moment = moment / (residual.numel() // residual.shape[1])
+        exact = [self._patches(part).flatten(0, 1).double() for part in parts]
+        moment = torch.stack([x.T @ x for x in exact]).sum(0) / sum(map(len, exact))
         ridge = RIDGE * moment.diagonal().mean() + torch.finfo(torch.float32).tiny
         inverse = torch.linalg.inv(moment + ridge * torch.eye(len(moment)).to(moment))
         factor: Tensor = torch.linalg.cholesky(inverse).float()
         return factor
 
-    def _patches(self, x_0: Tensor) -> Tensor:
-        """Return the softened patches (B, cells, D) of normalised features on the fine grid."""
-        stages = (cells(stage) for stage in self.folding.unfolded(x_0.float()))
+    def _patches(self, x: Tensor) -> Tensor:
+        """Return the softened patches (B, cells, D) of features or residuals on the fine grid."""
+        stages = (cells(stage) for stage in self.folding.unfolded(x.float()))
         patches = torch.cat([soften(stage) for stage in stages], 1)
-        return patches.view(len(x_0), -1, patches.shape[1])
+        return patches.view(len(x), -1, patches.shape[1])
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
