@@ -25,6 +25,7 @@ def check_sizes(spec: DetectorSpec, state: Mapping[str, Tensor], name: str) -> N
         "number of tiles": (rows * columns, MOST_TILES),
         "number of pixels of all tiles": (rows * columns * sizes["image_size"] ** 2, 2**28),
         "feature_size": (sizes["feature_size"], 1024),
+        "fold": (sizes.get("fold", 1), 64),
         "num_noise_draws": (used, 1024),
         "decoder_width": (spec["decoder_width"] or 1, 4096),
         "number of stages": (len(sizes["stages"]), 64),
