@@ -183,6 +183,7 @@ def _fill_product_memory(
         memory.forget()
         others = is_scaled if is_scaled.all() else ~is_scaled
         memory.add(name, x_0[others], residual[others], seed=detector.seed)
+        memory.recognise_by(described[-1:])
         maps.append(detector.anomaly_map(x_0[is_scaled], residual[is_scaled]))
     filled.recognise_by(described)
     detector.product_memory = filled

@@ -433,6 +433,8 @@ class Detector(Predictor):
         check_tensors(state, detector.state_dict(), name, free_rows=FREE_ROWS)
         detector.load_state_dict(state)
         detector.products.check(name, added=detector.added.names)
+        if detector.product_memory is not None:
+            detector.product_memory.check(name)
         if detector.extractor.weights_hash != spec["extractor_weights_hash"]:
             raise InputError(
                 f"The backbone's weights in {name} are not those that the model was trained with. "

@@ -53,7 +53,7 @@ class ProductMemory(nn.Module):
 
     Attributes:
         names: Names of the P products; none before `add`.
-        centres: Mean features of each product (P, C), by which a product is recognised.
+        centres: Mean features (C) of each of the first products, by which these are recognised.
         whitening: A factor of the inverse covariance of mean features (C, C).
         means: Mean patch of each product (P, 1, D).
         directions: Principal directions of each product as columns, divided (P, D, D).
@@ -87,6 +87,17 @@ class ProductMemory(nn.Module):
         for name in ("centres", "means", "directions", "patches", "residuals"):
             setattr(self, name, getattr(self, name)[:0])
 
+    def check(self, source: str) -> None:
+        """Refuse entries that contradict each other, in the checkpoint called `source`."""
+        lengths = {len(x) for x in (self.means, self.directions, self.patches, self.residuals)}
+        num, first = len(self.names), len(self.centres)
+        if lengths != {num} or len({*self.names}) < num or not min(num, 1) <= first <= num:
+            raise InputError(
+                f"{source} names {len(self.names)} products whose patches it remembers, but has "
+                f"patches of {max(lengths)}. The file is damaged or was changed; give another "
+                f"checkpoint."
+            )
+
     @torch.no_grad()
     def add(self, name: str, x_0: Tensor, residual: Tensor, *, seed: int) -> None:
         """Remember a product; the others stay as they are.
@@ -103,7 +114,6 @@ class ProductMemory(nn.Module):
         rows = coreset(points, self.size, generator)
         rows = rows[torch.arange(self.size, device=rows.device) % max(1, len(rows))]
         self.names.append(name)
-        self.centres = torch.cat([self.centres, x_0.mean((0, 2, 3))[None]])
         self.means = torch.cat([self.means, mean[None, None]])
         self.directions = torch.cat([self.directions, directions[None]])
         self.patches = torch.cat([self.patches, points[rows][None]])
@@ -133,8 +143,12 @@ class ProductMemory(nn.Module):
         return mean.float(), divided.float(), torch.cat(candidates)
 
     def recognise_by(self, described: Sequence[Tensor]) -> None:
-        """Set how products are told apart, by the mean features (n, C) of images of each."""
-        _, self.whitening = fit_centres(described)
+        """Set how the products are told apart, by the mean features (n, C) of images of each.
+
+        Products that are added later are taken where somebody says so, so that they change no score
+        of a photograph that nobody knows.
+        """
+        self.centres, self.whitening = fit_centres(described)
 
     def rows(self, x_0: Tensor, shown: Tensor, names: Sequence[str]) -> Tensor:
         """Return which of the products each photograph shows (B,), by its row here.

@@ -88,9 +88,11 @@ def test_a_map_is_the_same_under_the_callers_autocast(
         ({"memory_size": -1}, "memory_size .* -1"),
         ({"residual_weight": -0.5}, "residual_weight .* -0.5"),
         ({"residual_weight": float("nan")}, "residual_weight .* nan"),
+        ({"memory": "none"}, "memory must be shared or product, but got 'none'"),
+        ({"memory": "product", "residual_weight": 1.5}, "residual_weight .* at most 1 .* 1.5"),
     ],
 )
-def test_impossible_scoring_is_refused(arguments: dict[str, float], message: str) -> None:
+def test_impossible_scoring_is_refused(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Scoring(**arguments)  # type: ignore[arg-type]
 

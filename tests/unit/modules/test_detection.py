@@ -70,6 +70,30 @@ def test_another_scoring_gets_its_own_scale_and_leaves_the_memory(
         assert torch.equal(detector.memory.patches, stored.memory.patches)
 
 
+@pytest.mark.parametrize("size", [0, 40])
+def test_a_test_with_a_memory_of_each_product_fills_it(
+    teacher: Path, tested: Tested, size: int
+) -> None:
+    scoring = Scoring(pool_size=4, memory_size=size, memory="product")
+    memory = tested(teacher, scoring=scoring).product_memory
+    assert memory is not None
+    assert memory.names == ["bottle", "cable"]
+    assert memory.patches.shape[:2] == (2, size)
+
+
+def test_a_memory_of_each_product_travels_with_the_checkpoint(
+    fit: Fit, data: Data, tmp_path: Path
+) -> None:
+    module = amdm(scoring=Scoring(pool_size=4, memory_size=40, memory="product"))
+    path = saved(fit(module, 1))
+    features = torch.stack(list(data().features("train")))
+    detector = Detector.load(path)
+    expected = module.detector.score_features(features).score
+    assert torch.equal(detector.score_features(features).score, expected)
+    unremembered = Detector.load(path, scoring=vars(Scoring(pool_size=4)))
+    assert unremembered.product_memory is None
+
+
 def test_an_earlier_t_init_leaves_normal_pixels_within_the_scale(
     teacher: Path, tested: Tested, data: Data
 ) -> None:

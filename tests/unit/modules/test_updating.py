@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from synthetic import write_mvtec
-from tiny import Data, data_of, trainer_of
+from tiny import Data, Fit, amdm, data_of, saved, trainer_of
 
 from omiad import Detector
 from omiad.errors import InputError
@@ -113,6 +113,23 @@ def test_a_product_is_added_and_the_others_keep_every_score(
     assert after.products.names == ["bottle", "cable", "nut"]
     assert all(name.startswith(("products.", "added.")) for name in differing(after, before))
     assert torch.equal(after.products.limits[:2], before.products.limits)
+    old = data().features("train")
+    assert torch.equal(scored(after, old), scored(before, old))
+
+
+def test_a_product_joins_a_memory_of_each_product(
+    fit: Fit, photographs: Photographs, data: Data
+) -> None:
+    scoring = Scoring(pool_size=4, memory_size=40, memory="product")
+    source = saved(fit(amdm(scoring=scoring), 1))
+    decided = calibrate(str(source), str(photographs("bottle", "cable")))
+    path = extend(str(decided), str(photographs("nut", num=8) / "nut"))
+    before, after = Detector.load(decided), Detector.load(path)
+    assert after.product_memory is not None
+    assert after.product_memory.names == ["bottle", "cable", "nut"]
+    assert all(
+        name.startswith(("products.", "product_memory.")) for name in differing(after, before)
+    )
     old = data().features("train")
     assert torch.equal(scored(after, old), scored(before, old))
 
