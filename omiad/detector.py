@@ -384,7 +384,8 @@ class Detector(Predictor):
             path: A .ckpt file that `omiad fit` wrote.
             device: Where the detector goes.
             trust: Class path of a network of your own that the checkpoint names; it is imported.
-            changes: Entries of `spec` to replace, such as t_init. Calibrate the detector again
+            changes: Entries of `spec` to replace, such as t_init. Thresholds belong to the settings
+                that they were set with, so a change forgets them. Calibrate the detector again
                 after a change that the memory or the scale of the maps depends on.
 
         Raises:
@@ -423,6 +424,8 @@ class Detector(Predictor):
                 f"The backbone's weights in {name} are not those that the model was trained with. "
                 f"The file was changed; give another checkpoint."
             )
+        if any(spec.get(entry) != value for entry, value in changes.items()):
+            detector.products.forget_scores()
         detector.source = name
         return detector.to(device).eval()
 
@@ -453,8 +456,11 @@ def check_sizes(spec: DetectorSpec, state: Mapping[str, Tensor], name: str) -> N
                 f"{name}: the {what} is {value}, outside 1 to {most}. The file is damaged or was "
                 f"changed; give another checkpoint."
             )
-    prefix = "denoiser.network."
-    with torch.device("meta"):
-        wanted = build_network(cast(dict[str, Any], spec["network"])).state_dict()
-    given = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-    check_tensors(given, wanted, name)
+    with torch.device("meta"):  # shapes without memory
+        parts = {
+            "denoiser.network.": build_network(cast(dict[str, Any], spec["network"])),
+            "extractor.": FeatureExtractor(**spec["extractor"], weights="random"),
+        }
+    for prefix, part in parts.items():
+        given = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        check_tensors(given, part.state_dict(), name)
