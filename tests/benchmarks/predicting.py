@@ -3,7 +3,7 @@
     python tests/benchmarks/predicting.py model.ckpt real out --number 1000 --num_workers 2
 
 Fills a folder with copies of the test photographs of the model's products, again and again up to
---number, and decides about them. The bare backbone sees the same photographs in batches of 8,
+--number, and decides about them. The bare backbone sees the same photographs one by one,
 decoded beforehand. Seconds of the processor do not depend on other work on the machine.
 """
 
@@ -52,7 +52,7 @@ def main() -> None:
     some = [*islice(cycle(paths), NUM_OF_BACKBONE)]
     images = torch.stack([read_image(path, extractor.image_size) for path in some])
     with torch.inference_mode():
-        found = seconds(lambda: [extractor(part) for part in torch.split(images, 8)])
+        found = seconds(lambda: [extractor(part) for part in torch.split(images, 1)])
     bare = [given.number / NUM_OF_BACKBONE * each for each in found]
     print(f"bare backbone: {bare[0]:.0f} s, {bare[1]:.0f} s of the processor", flush=True)
     for workers in given.num_workers:
