@@ -397,7 +397,8 @@ class Detector(Predictor):
             path: A .ckpt file that `omiad fit` wrote.
             device: Where the detector goes.
             trust: Class path of a network of your own that the checkpoint names; it is imported.
-            changes: Entries of `spec` to replace, such as t_init. Calibrate the detector again
+            changes: Entries of `spec` to replace, such as t_init. Thresholds belong to the settings
+                that they were set with, so a change forgets them. Calibrate the detector again
                 after a change that the memory or the scale of the maps depends on.
 
         Raises:
@@ -440,5 +441,7 @@ class Detector(Predictor):
                 f"The backbone's weights in {name} are not those that the model was trained with. "
                 f"The file was changed; give another checkpoint."
             )
+        if any(spec.get(entry) != value for entry, value in changes.items()):
+            detector.products.forget_scores()
         detector.source = name
         return detector.to(device).eval()

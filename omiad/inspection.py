@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, floor
+from math import ceil, floor, nan
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -18,6 +18,8 @@ Decision = Literal["ok", "defect", "unknown product", "not calibrated"]
 
 DECISIONS: tuple[Decision, ...] = get_args(Decision)
 """Decisions by their numbers."""
+
+NOT_CALIBRATED = DECISIONS.index("not calibrated")
 
 _NEIGHBOURS = np.ones((3, 3), np.bool_)
 """Pixels that touch at a corner belong to one region, as in AU-PRO."""
@@ -43,11 +45,11 @@ class Inspection:
 
     Attributes:
         decision: "ok", "defect", "unknown product" (the photograph is near no product that the
-            model knows), or "not calibrated" (the model knows no product).
+            model knows), or "not calibrated" (the model has no threshold for it).
         category: The product, recognised or given; None if it is unknown.
         score: Image score; higher is more anomalous. Scores of different models do not compare.
-        p_value: Share of normal photographs that score as high; None if the product is unknown.
-        threshold: Thresholds of the product; None if the product is unknown.
+        p_value: Share of normal photographs that score as high; None without a threshold.
+        threshold: Thresholds of the product; None if the product is unknown or has none.
         anomaly_map: Pixel scores (H, W), float32, of the canvas to which the model resizes.
         regions: Where the map of a defective photograph is above the threshold, the highest peak
             first. There may be none, as the score has a threshold of its own.
@@ -123,26 +125,32 @@ class Judge:
     Args:
         products: The products that the model knows.
         rate: False-alarm rate; None for the rates of `Products.rates`.
+        category: The product that all photographs show; None if each may show any product.
 
     Raises:
-        InputError: If the photographs of a product do not support the rate.
+        InputError: If the model does not know the product, or if the photographs of a product that
+            may be shown do not support the rate.
     """
 
-    def __init__(self, products: Products, rate: float | None) -> None:
+    def __init__(self, products: Products, rate: float | None, category: str | None = None) -> None:
+        shown = range(len(products.names)) if category is None else [products.number(category)]
         self._products = products
-        self._thresholds = products.thresholds(rate)
+        self._thresholds = {
+            number: products.threshold(number, rate) for number in shown if products.counts[number]
+        }
 
     def verdict(self, score: Tensor, shown: Tensor) -> Verdict:
         """Decide by image scores (B,) and the numbers of the products that are shown (B,)."""
-        if not self._thresholds:
-            never = torch.full_like(shown, DECISIONS.index("not calibrated"))
-            return Verdict(torch.full_like(score, torch.nan), never)
-        is_known, number = shown >= 0, shown.clamp(min=0)
-        limits = score.new_tensor([each.image for each in self._thresholds])
-        decided = (score > limits[number]).long()  # "ok" or "defect"
+        names = self._products.names
+        images = [nan] * (len(names) + 1)  # the last of none
+        for number, each in self._thresholds.items():
+            images[number] = each.image
+        threshold = score.new_tensor(images)[torch.where(shown < 0, len(names), shown)]
+        decided = torch.where(threshold.isnan(), NOT_CALIBRATED, (score > threshold).long())
+        otherwise = DECISIONS.index("unknown product") if names else NOT_CALIBRATED
         return Verdict(
-            torch.where(is_known, self._products.p_values(score, number), torch.nan),
-            torch.where(is_known, decided, DECISIONS.index("unknown product")),
+            torch.where(threshold.isnan(), nan, self._products.p_values(score, shown)),
+            torch.where(shown < 0, otherwise, decided),
         )
 
     def __call__(
@@ -164,9 +172,9 @@ class Judge:
         size: tuple[int, int],
     ) -> Inspection:
         name = DECISIONS[decision]
-        if product < 0:
-            return Inspection(name, None, score, None, None, anomaly_map, [], size)
-        threshold = self._thresholds[product]
+        category = self._products.names[product] if product >= 0 else None
+        threshold = self._thresholds.get(product)
+        if threshold is None:
+            return Inspection(name, category, score, None, None, anomaly_map, [], size)
         regions = find_regions(anomaly_map, threshold.peak, size) if name == "defect" else []
-        category = self._products.names[product]
         return Inspection(name, category, score, p_value, threshold, anomaly_map, regions, size)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from omiad.checkpoint import DetectorSpec, check_tensors
 from omiad.errors import InputError
+from omiad.features import FeatureExtractor
 from omiad.networks import build_network
 from omiad.schema import conform
 from omiad.tiling import MOST_TILES, WHOLE, Tiles
@@ -40,8 +41,11 @@ def check_sizes(spec: DetectorSpec, state: Mapping[str, Tensor], name: str) -> N
                 f"{name}: the {what} is {value}, outside 1 to {most}. The file is damaged or was "
                 f"changed; give another checkpoint."
             )
-    prefix = "denoiser.network."
-    with torch.device("meta"):
-        wanted = build_network(cast(dict[str, Any], spec["network"])).state_dict()
-    given = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-    check_tensors(given, wanted, name)
+    with torch.device("meta"):  # shapes without memory
+        parts = {
+            "denoiser.network.": build_network(cast(dict[str, Any], spec["network"])),
+            "extractor.": FeatureExtractor(**spec["extractor"], weights="random"),
+        }
+    for prefix, part in parts.items():
+        given = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        check_tensors(given, part.state_dict(), name)
