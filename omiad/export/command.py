@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Iterator
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +14,7 @@ from omiad.export.blame import blamed
 from omiad.export.comparison import (
     TOLERANCE,
     Comparison,
+    Photograph,
     compare,
     given_photographs,
     synthetic_photographs,
@@ -78,8 +80,9 @@ def export(
         files = [path, path.with_suffix(".bin")] if form.suffix == ".xml" else [path]
         for file in files:
             claims.enter_context(new_file(file, option="--out"))
+        photographs = _photographs(detector, photos)
         draft = form.draft(trace(detector), precision)
-        comparison = _compared(detector, draft, precision, photos)
+        comparison = _compared(detector, draft, precision, photographs)
         parity = _parity(comparison, _RUNTIMES[format])
         content, beside = draft.content(json.dumps(_record(detector, precision, parity)))
         if beside:
@@ -112,8 +115,15 @@ def _form(name: Format, precision: ExportPrecision, photos: list[str] | None) ->
     return form
 
 
+def _photographs(detector: Detector, photos: list[str] | None) -> Iterator[Photograph]:
+    return given_photographs(detector, photos) if photos else synthetic_photographs(detector)
+
+
 def _compared(
-    detector: Detector, draft: Draft, precision: ExportPrecision, photos: list[str] | None
+    detector: Detector,
+    draft: Draft,
+    precision: ExportPrecision,
+    photographs: Iterator[Photograph],
 ) -> Comparison:
     """Compare a graph with its model.
 
@@ -121,9 +131,8 @@ def _compared(
         InputError: If they differ.
     """
     run = draft.session().start(precision)
-    given = given_photographs(detector, photos) if photos else synthetic_photographs(detector)
     tolerance = TOLERANCE if precision == "float32" else float("inf")
-    comparison = compare(detector, run, given, tolerance=tolerance)
+    comparison = compare(detector, run, photographs, tolerance=tolerance)
     if comparison.unlike:
         (name, pixels, _), reason = comparison.unlike[0]
         operator = blamed(draft, pixels)

@@ -13,6 +13,7 @@ from omiad.detector import Detector
 from omiad.errors import InputError
 from omiad.inspection import DECISIONS
 from omiad.photographs import read_photograph
+from omiad.prediction.photographs import Photograph as Found
 from omiad.prediction.photographs import find_photographs
 from omiad.runtimes.sessions import Run
 
@@ -98,13 +99,17 @@ def compare(
 
 
 def given_photographs(detector: Detector, photos: Sequence[str]) -> Iterator[Photograph]:
-    """Yield photographs of files and folders.
+    """Return photographs of files and folders, which are found now and read when they are taken.
 
     Raises:
-        InputError: If there is none, or if one cannot be read.
+        InputError: If there is none, or, later, if one cannot be read.
     """
+    return _read(detector, find_photographs(photos))
+
+
+def _read(detector: Detector, found: Iterable[Found]) -> Iterator[Photograph]:
     extractor = detector.extractor
-    for path, name, _, fault in find_photographs(photos):
+    for path, name, _, fault in found:
         if fault:
             raise InputError(fault)
         pixels, _ = read_photograph(
