@@ -15,7 +15,7 @@ from omiad.cli import main
 from omiad.errors import InputError, MissingInputError
 from omiad.export import export
 from omiad.export.blame import blamed
-from omiad.export.comparison import compare, synthetic_photographs
+from omiad.export.comparison import compare, given_photographs, synthetic_photographs
 from omiad.export.drafts import FORMS
 from omiad.export.graph import trace
 from omiad.learning import add_products
@@ -67,11 +67,14 @@ def check_alike(found: Predictor, expected: Predictor, photographs: list[str], *
 
 
 def test_a_graph_decides_about_any_number_of_photographs(
-    detector: Detector, generator: torch.Generator
+    detector: Detector, deciding: Path, tmp_path: Path, generator: torch.Generator
 ) -> None:
+    path = export(str(deciding / "model.ckpt"), format="torch", out=str(tmp_path / "model.pt2"))
+    files = {"omiad.json": ""}
+    graph = torch.export.load(path, extra_files=files).module()
+    assert [each["name"] for each in json.loads(files["omiad.json"])["products"]] == ["bolt", "nut"]
     images = torch.randint(0, 256, (3, 3, 32, 32), generator=generator, dtype=torch.uint8)
-    given = torch.tensor([UNKNOWN, 1, 0])
-    score, p_value, decision, product, maps = trace(detector).module()(images, given)
+    score, p_value, decision, product, maps = graph(images, torch.tensor([UNKNOWN, 1, 0]))
     for i, category in enumerate((None, "nut", "bolt")):
         expected = detector.assess_images(images[i : i + 1], category)
         verdict = detector.judge(None, None).verdict(expected.score, expected.shown)
@@ -79,8 +82,11 @@ def test_a_graph_decides_about_any_number_of_photographs(
         torch.testing.assert_close(maps[i], expected.anomaly_map[0])
         torch.testing.assert_close(p_value[i], verdict.p_value[0], equal_nan=True)
         assert (decision[i], product[i]) == (verdict.decision[0], expected.shown[0])
+    with pytest.raises(InputError, match=r"torch\.export\.load; omiad runs \.onnx, \.xml"):
+        Detector.load(path)
 
 
+@pytest.mark.slow
 def test_a_graph_holds_added_products_and_several_steps(
     deciding: Path, generator: torch.Generator
 ) -> None:
@@ -96,6 +102,7 @@ def test_a_graph_holds_added_products_and_several_steps(
     torch.testing.assert_close(score, torch.cat([each.score for each in expected]))
 
 
+@pytest.mark.slow
 def test_a_model_without_products_has_a_graph_without_decisions(detector: Detector) -> None:
     detector.forget_products()
     image = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
@@ -256,19 +263,17 @@ def test_a_graph_that_differs_is_noticed_and_its_operator_named(
     photographs = list(synthetic_photographs(detector))
     assert blamed(draft, photographs[0].pixels) is None
     model = draft.program.model_proto  # type: ignore[attr-defined]
-    softmax = next(node for node in model.graph.node if node.op_type == "Softmax")
-    softmax.op_type = "Sigmoid"
-    del softmax.attribute[:]
+    next(node for node in model.graph.node if node.op_type == "ReduceMax").op_type = "ReduceMin"
     if name == "openvino":
         import openvino  # noqa: PLC0415
 
         draft.model = openvino.Core().read_model(model.SerializeToString())  # type: ignore[attr-defined]
     else:
         draft.model = model  # type: ignore[attr-defined]
-    found = compare(detector, draft.session().start("float32"), photographs, tolerance=1e-6)
-    assert found.unlike
+    found = compare(detector, draft.session().start("float32"), photographs, tolerance=1e-4)
+    assert len(found.unlike) == found.compared
     assert "score is" in found.unlike[0].reason
-    assert str(blamed(draft, photographs[0].pixels)).startswith("Sigmoid")
+    assert str(blamed(draft, photographs[0].pixels)).startswith("ReduceMin")
 
 
 @pytest.mark.slow
@@ -286,17 +291,6 @@ def test_half_precision_is_compared_by_photographs_and_refused_where_a_decision_
     with pytest.raises(InputError, match=r"differs from the model on .* Nothing was written"):
         export(str(tmp_path / "large.ckpt"), **how)  # type: ignore[arg-type]
     assert {path.name for path in tmp_path.iterdir()} == {"half", "large.ckpt"}
-
-
-def test_a_graph_of_torch_is_loaded_by_torch_alone(deciding: Path, tmp_path: Path) -> None:
-    path = export(str(deciding / "model.ckpt"), format="torch", out=str(tmp_path / "model.pt2"))
-    files = {"omiad.json": ""}
-    loaded = torch.export.load(path, extra_files=files).module()
-    image = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
-    assert loaded(image, torch.tensor([UNKNOWN]))[0].shape == (1,)
-    assert [each["name"] for each in json.loads(files["omiad.json"])["products"]] == ["bolt", "nut"]
-    with pytest.raises(InputError, match=r"torch\.export\.load; omiad runs \.onnx, \.xml"):
-        Detector.load(path)
 
 
 def test_models_without_a_graph_are_refused(deciding: Path, detector: Detector) -> None:
@@ -345,11 +339,12 @@ def test_options_that_do_not_fit_are_refused(
     assert [path.name for path in tmp_path.iterdir()] == ["photo.onnx"]
 
 
-def test_photographs_to_compare_by_must_be_readable(deciding: Path, tmp_path: Path) -> None:
+def test_photographs_to_compare_by_must_be_readable(detector: Detector, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no image")
-    how = {"format": "torch", "out": str(tmp_path / "new.pt2")}
     with pytest.raises(InputError, match=r"broken\.png' cannot be read"):
-        export(str(deciding / "model.ckpt"), photos=[str(tmp_path)], **how)  # type: ignore[arg-type]
+        list(given_photographs(detector, [str(tmp_path)]))
+    (tmp_path / "gone.png").symlink_to("nowhere.png")
+    with pytest.raises(InputError, match=r"gone\.png' is gone"):
+        list(given_photographs(detector, [str(tmp_path / "gone.png")]))
     with pytest.raises(MissingInputError, match="no photograph or folder"):
-        export(str(deciding / "model.ckpt"), photos=["gone"], **how)  # type: ignore[arg-type]
-    assert [path.name for path in tmp_path.iterdir()] == ["broken.png"]
+        given_photographs(detector, ["gone"])
