@@ -19,7 +19,7 @@ from omiad.export.comparison import (
     given_photographs,
     synthetic_photographs,
 )
-from omiad.export.drafts import FORMS, Draft, Form, Format
+from omiad.export.drafts import FORMS, Draft, Form, Format, draft_of
 from omiad.export.graph import trace
 from omiad.features import weights_hash
 from omiad.files import new_file, write_whole
@@ -27,6 +27,7 @@ from omiad.inspection import DECISIONS
 from omiad.runtimes import EXPORT_FORMAT, ExportPrecision, ExportRecord, ProductRecord
 from omiad.runtimes.record import Parity
 from omiad.runtimes.seal import SEALS, sealed
+from omiad.runtimes.sessions import Run
 from omiad.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -81,8 +82,8 @@ def export(
         for file in files:
             claims.enter_context(new_file(file, option="--out"))
         photographs = _photographs(detector, photos)
-        draft = form.draft(trace(detector), precision)
-        comparison = _compared(detector, draft, precision, photographs)
+        draft, run = draft_of(trace(detector), format, precision)
+        comparison = _compared(detector, draft, run, precision, photographs)
         parity = _parity(comparison, _RUNTIMES[format])
         content, beside = draft.content(json.dumps(_record(detector, precision, parity)))
         if beside:
@@ -122,6 +123,7 @@ def _photographs(detector: Detector, photos: list[str] | None) -> Iterator[Photo
 def _compared(
     detector: Detector,
     draft: Draft,
+    run: Run,
     precision: ExportPrecision,
     photographs: Iterator[Photograph],
 ) -> Comparison:
@@ -130,7 +132,6 @@ def _compared(
     Raises:
         InputError: If they differ.
     """
-    run = draft.session().start(precision)
     tolerance = TOLERANCE if precision == "float32" else float("inf")
     comparison = compare(detector, run, photographs, tolerance=tolerance)
     if comparison.unlike:

@@ -12,8 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch.export import ExportedProgram
 
+from omiad.errors import InputError
+from omiad.names import one_line
 from omiad.runtimes import NAMES, SESSIONS, ExportPrecision, Outputs, Session, required
 from omiad.runtimes.record import RECORD_KEY
+from omiad.runtimes.sessions import Run
 
 Format = Literal["onnx", "openvino", "torch"]
 
@@ -117,6 +120,30 @@ FORMS: dict[Format, Form] = {
     "openvino": Form(".xml", ("float32", "float16", "bfloat16"), OpenVINODraft),
     "torch": Form(".pt2", ("float32",), TorchDraft),
 }
+
+
+def draft_of(
+    program: ExportedProgram, name: Format, precision: ExportPrecision
+) -> tuple[Draft, Run]:
+    """Return a traced graph in a format, and the function that runs it.
+
+    Raises:
+        MissingInputError: If a package is missing.
+        InputError: If the format has no such operator.
+    """
+    try:
+        draft = FORMS[name].draft(program, precision)
+        return draft, draft.session().start(precision)
+    except InputError:
+        raise
+    except Exception as error:  # each library has its own exceptions
+        cause: BaseException = error
+        while cause.__cause__ is not None:  # the first one names the operator
+            cause = cause.__cause__
+        raise InputError(
+            f"The model cannot be written for {name} ({one_line(str(cause))[:300]}). Choose "
+            f"another --format, or use the checkpoint."
+        ) from error
 
 
 def onnx_program(program: ExportedProgram, *, extra: str) -> Any:

@@ -16,7 +16,7 @@ from omiad.errors import InputError, MissingInputError
 from omiad.export import export
 from omiad.export.blame import blamed
 from omiad.export.comparison import compare, given_photographs, synthetic_photographs
-from omiad.export.drafts import FORMS
+from omiad.export.drafts import FORMS, draft_of
 from omiad.export.graph import trace
 from omiad.learning import add_products
 from omiad.predictor import Predictor
@@ -274,6 +274,17 @@ def test_a_graph_that_differs_is_noticed_and_its_operator_named(
     assert len(found.unlike) == found.compared
     assert "score is" in found.unlike[0].reason
     assert str(blamed(draft, photographs[0].pixels)).startswith("ReduceMin")
+
+
+def test_an_operator_that_a_format_lacks_is_a_sentence(exported: Path) -> None:
+    class Eigenvalues(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.linalg.eigvals(x)
+
+    program = torch.export.export(Eigenvalues(), (torch.eye(3),))
+    name = "onnx" if exported.suffix == ".onnx" else "openvino"
+    with pytest.raises(InputError, match=rf"written for {name} \(.*aten\.linalg_eig.*another --format"):
+        draft_of(program, name, "float32")
 
 
 @pytest.mark.slow
