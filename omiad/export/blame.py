@@ -70,11 +70,11 @@ def _onnx_values(model: Any, expected: Values, arrays: Values) -> Any:
 def _openvino_values(model: Any, expected: Values, arrays: Values) -> Any:
     """Return (operator, name, value) of the values of a model in OpenVINO, in order."""
     core = required("openvino", extra="openvino").Core()
-    model, inner = model.clone(), {}
+    model, inner = model.clone(), dict[str, str]()
     for node in model.get_ordered_ops():
         for output in node.outputs():
             if names := output.get_names() & expected.keys():
-                inner[min(names)] = node.get_type_name()
+                inner.setdefault(min(names), node.get_type_name())  # a result has the same name
     outputs = {name for output in model.outputs for name in output.get_names()}
     for name in inner.keys() - outputs:
         model.add_outputs(name)

@@ -3,7 +3,7 @@
     python tests/benchmarks/exports.py --model model.ckpt --photos FOLDER
 
 Prints the worst differences of the score and of the map over all photographs below a folder, and
-medians of the time of one photograph, measured in turns on as many threads as torch has.
+medians of the processor's time for one photograph, on as many threads as torch has.
 """
 
 import time
@@ -104,14 +104,14 @@ def backbones(detector: Detector, image: torch.Tensor) -> dict[str, Callable[[],
 
 
 def times(timed: dict[str, Callable[[], Any]], repetitions: int) -> dict[str, list[float]]:
-    """Return the seconds of each, measured in turns so that other work slows all alike."""
+    """Return the processor's seconds of each, in turns, so that other work counts little."""
     seconds: dict[str, list[float]] = {name: [] for name in timed}
     for repetition in range(repetitions + 3):
         for name, run in timed.items():
-            start = time.perf_counter()
+            start = time.process_time()
             run()
             if repetition >= 3:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(time.process_time() - start)
     return seconds
 
 
