@@ -28,6 +28,7 @@ from omiad.networks import trust as trust_network
 from omiad.predictor import Predictor
 from omiad.product_memory import ProductMemory
 from omiad.products import UNKNOWN, Products, description
+from omiad.runtimes import ExportedDetector, is_export
 from omiad.scoring import Scoring, anomaly_map, blurred, image_score, residual_norm
 from omiad.sizes import check_sizes
 from omiad.types import Assessment, Prediction
@@ -394,7 +395,8 @@ class Detector(Predictor):
         """Load the detector of a checkpoint; no other file is needed.
 
         Args:
-            path: A .ckpt file that `omiad fit` wrote.
+            path: A .ckpt file that `omiad fit` wrote. A file of `omiad export` becomes an
+                `omiad.runtimes.ExportedDetector`, which predicts and inspects.
             device: Where the detector goes.
             trust: Class path of a network of your own that the checkpoint names; it is imported.
             changes: Entries of `spec` to replace, such as t_init. Thresholds belong to the settings
@@ -413,6 +415,13 @@ class Detector(Predictor):
             >>> Detector.load("model.ckpt", num_steps=10).num_steps
             10
         """
+        if is_export(path):
+            if changes:
+                raise InputError(
+                    f"'{one_line(str(path))}' is an export, whose {', '.join(changes)} cannot be "
+                    f"changed. Change the checkpoint, and export it again."
+                )
+            return cast("Detector", ExportedDetector.load(path, device))
         if trust is not None:
             trust_network(trust)
         checkpoint = read_checkpoint(path)

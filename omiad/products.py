@@ -137,6 +137,15 @@ class Products(nn.Module):
             {**kept, **scores},
         )
 
+    @classmethod
+    def judging(cls, scores: Mapping[str, NormalScores]) -> "Products":
+        """Return products that judge scores, and recognise no photograph."""
+        products = cls(1)
+        if scores:
+            nowhere = torch.zeros(len(scores))
+            products._set(list(scores), nowhere[:, None], nowhere, scores)
+        return products
+
     def _set(
         self,
         names: list[str],

@@ -17,6 +17,7 @@ from omiad.prediction.predictions import Predictions
 from omiad.prediction.scorer import Scorer
 from omiad.prediction.table import TABLES, Format, Table
 from omiad.report import PredictionPage, free_page
+from omiad.runtimes import is_export
 from omiad.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ def predict(
     is interrupted, the same command goes on where it stopped.
 
     Args:
-        model: Checkpoint; no other file is needed.
+        model: Checkpoint, or a file of `omiad export`; no other file is needed.
         photos: Photographs, folders, which are searched with their sub-folders, and patterns such
             as "photos/*.png". Links are followed; hidden files and earlier outputs are left out.
         output: Folder to write to.
@@ -86,7 +87,8 @@ def predict(
         check_given(photos)
     photographs = [] if watch else find_photographs(photos)
     with _claimed(folder, journal):
-        detector = Detector.load(model, device=pick_device(device), trust=trust)
+        where = "cpu" if device == "auto" and is_export(model) else device
+        detector = Detector.load(model, device=pick_device(where), trust=trust)
         _check_decisions(detector, category, false_alarms, model)
         made_of = {
             "MODEL": hashlib.sha256(Path(model).read_bytes()).hexdigest(),
