@@ -25,6 +25,7 @@ COMMANDS = {
         "prediction:predict",
         "decide about photographs: a table, heat maps, and a page",
     ),
+    "serve": ("serving:serve", "answer requests by HTTP with decisions, and show a page"),
     "evaluate": ("evaluation:evaluate", "score the anomaly maps of any method, without a model"),
     "compare": ("evaluation:compare", "say which differences between two results.json are real"),
     "report": ("report:report", "write a page of runs: metrics, curves, and the worst mistakes"),

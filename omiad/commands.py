@@ -29,8 +29,8 @@ OWN_PARSER = ("fit", "test", "data check", "cache build")
 """Commands whose function takes the words of the command line."""
 
 POSITIONAL = (
-    *("train", "calibrate", "extend", "predict", "data holdout", "data synthesize"),
-    *("sweep", "table"),
+    *("train", "calibrate", "extend", "predict", "serve"),
+    *("data holdout", "data synthesize", "sweep", "table"),
 )
 """Commands that take parameters without a default by position, without `--name`."""
 

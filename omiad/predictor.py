@@ -20,9 +20,11 @@ class Predictor(nn.Module, ABC):
         extractor: Its backbone, which knows how photographs are read.
         products: Products with the scores of their normal photographs.
         false_alarms: Rate of false alarms that thresholds are set for; see `Judge`.
+        map_range: Values between which anomaly maps are drawn (2,).
     """
 
     extractor: FeatureExtractor
+    map_range: Tensor
     products: Products
     false_alarms: float | None
 

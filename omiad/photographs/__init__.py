@@ -3,7 +3,7 @@
 from omiad.photographs.arrays import Color
 from omiad.photographs.conversion import WHITE_LEVEL, to_rgb
 from omiad.photographs.given import Photo, Reader, is_one
-from omiad.photographs.opening import IMAGE_SUFFIXES
+from omiad.photographs.opening import IMAGE_SUFFIXES, opened_content
 from omiad.photographs.reading import load_image, read_image, read_photograph, resized
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Reader",
     "is_one",
     "load_image",
+    "opened_content",
     "read_image",
     "read_photograph",
     "resized",
