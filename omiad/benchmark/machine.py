@@ -28,7 +28,8 @@ def machine(device: torch.device) -> dict[str, str | int]:
         "system": platform.platform(terse=True),
         "omiad": __version__,
         "python": platform.python_version(),
-        **_versions(("torch", "timm", "pillow", "onnxruntime", "openvino")),
+        "torch": torch.__version__,
+        **_versions(("timm", "pillow", "onnxruntime", "openvino")),
     }
 
 
