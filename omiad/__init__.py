@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from omiad.detector import Detector as Detector
     from omiad.modules import AMDMModule as AMDMModule
     from omiad.modules import OmiADModule as OmiADModule
+    from omiad.ray import RayScorer as RayScorer
     from omiad.types import Prediction as Prediction
     from omiad.types import Sample as Sample
     from omiad.version import __version__ as __version__
@@ -22,6 +23,7 @@ _MODULES = {
     "FeatureDataModule": "omiad.data",
     "OmiADModule": "omiad.modules",
     "Prediction": "omiad.types",
+    "RayScorer": "omiad.ray",
     "Sample": "omiad.types",
     "__version__": "omiad.version",
     "train": "omiad.workflow",
