@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from omiad.modules import AMDMModule as AMDMModule
     from omiad.modules import OmiADModule as OmiADModule
     from omiad.photographs import to_canvas as to_canvas
+    from omiad.ray import RayScorer as RayScorer
     from omiad.types import Prediction as Prediction
     from omiad.types import Sample as Sample
     from omiad.version import __version__ as __version__
@@ -23,6 +24,7 @@ _MODULES = {
     "FeatureDataModule": "omiad.data",
     "OmiADModule": "omiad.modules",
     "Prediction": "omiad.types",
+    "RayScorer": "omiad.ray",
     "Sample": "omiad.types",
     "__version__": "omiad.version",
     "to_canvas": "omiad.photographs",

@@ -26,6 +26,8 @@ COMMANDS = {
         "decide about photographs: a table, heat maps, and a page",
     ),
     "export": ("export:export", "write a model for ONNX Runtime, OpenVINO or torch.export"),
+    "serve": ("serving:serve", "answer requests by HTTP with decisions, and show a page"),
+    "benchmark": ("benchmark:benchmark", "measure how fast a model is on this machine"),
     "evaluate": ("evaluation:evaluate", "score the anomaly maps of any method, without a model"),
     "compare": ("evaluation:compare", "say which differences between two results.json are real"),
     "report": ("report:report", "write a page of runs: metrics, curves, and the worst mistakes"),

@@ -29,8 +29,8 @@ OWN_PARSER = ("fit", "test", "data check", "cache build")
 """Commands whose function takes the words of the command line."""
 
 POSITIONAL = (
-    *("train", "calibrate", "extend", "predict", "export", "data holdout", "data synthesize"),
-    *("sweep", "table"),
+    *("train", "calibrate", "extend", "predict", "export", "serve", "benchmark"),
+    *("data holdout", "data synthesize", "sweep", "table"),
 )
 """Commands that take parameters without a default by position, without `--name`."""
 
@@ -118,12 +118,13 @@ def configurations_first(command: str, options: Sequence[str]) -> list[str]:
 def parse(name: str, function: Callable[..., object], options: Sequence[str]) -> dict[str, Any]:
     """Return a function's arguments from options named and explained as its parameters are.
 
-    A parameter of type list[str] takes one word or more, and without `--name` if it has no default.
+    A parameter that is a list takes one word or more, and without `--name` if it has no default.
     A parameter of type bool is turned on by `--name` alone.
     """
     parser = ArgumentParser(prog=f"omiad {name}", description=about(function), exit_on_error=False)
     hints, parameters = get_type_hints(function), inspect.signature(function).parameters
-    lists = [each for each in parameters if hints[each] in (list[str], list[str] | None)]
+    words = {list[str]: str, list[str] | None: str, list[int] | None: int}
+    lists = [each for each in parameters if hints[each] in words]
     flags = [each for each in parameters if hints[each] is bool]
     parser.add_function_arguments(
         function, as_group=False, as_positional=name in POSITIONAL, skip={*lists, *flags}
@@ -132,7 +133,8 @@ def parse(name: str, function: Callable[..., object], options: Sequence[str]) ->
         parser.add_argument(f"--{each}", action="store_true", help=meanings(function)[each])
     for each in lists:
         option = each if parameters[each].default is inspect.Parameter.empty else f"--{each}"
-        parser.add_argument(option, nargs="+", help=meanings(function)[each])
+        kind = words[hints[each]]
+        parser.add_argument(option, nargs="+", type=kind, help=meanings(function)[each])
     return dict(vars(parser.instantiate_classes(parser.parse_args(list(options)))))
 
 

@@ -47,11 +47,12 @@ class Browser:
         os.close(self._out)
         os.close(self._in)
 
-    def open(self, page: Path, *, width: int = 1280, height: int = 900) -> None:
-        """Open a page in a window of that size, and wait until it is loaded."""
+    def open(self, page: Path | str, *, width: int = 1280, height: int = 900) -> None:
+        """Open a file or an address in a window of that size, and wait until it is loaded."""
         self.resize(width, height)
         self._is_loaded = False
-        self.call("Page.navigate", url=page.resolve().as_uri())
+        url = page if isinstance(page, str) else page.resolve().as_uri()
+        self.call("Page.navigate", url=url)
         while not self._is_loaded:
             self._receive()
 

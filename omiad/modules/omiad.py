@@ -12,8 +12,8 @@ import torch
 from lightning import Callback
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
@@ -290,6 +290,17 @@ class OmiADModule(TrainingModule):
         """What is trained beside the generator."""
         return self.student
 
+    def setup(self, stage: str) -> None:
+        """Let several processes look for the parameters that a step leaves out.
+
+        Each step trains one of two networks, and DDP would wait for gradients of the other.
+        """
+        super().setup(stage)
+        strategy = self.trainer.strategy
+        if isinstance(strategy, DDPStrategy):
+            # Lightning offers this to whoever names the strategy only.
+            strategy._ddp_kwargs["find_unused_parameters"] = True
+
     def on_fit_start(self) -> None:
         """Reject a teacher that is not an AMDM; a resumed run may name its own checkpoint."""
         super().on_fit_start()
@@ -300,13 +311,6 @@ class OmiADModule(TrainingModule):
                 f"checkpoint can be distilled. Give the checkpoint of stage 1."
             )
         self.detector.teacher_hash = weights_hash(self.teacher.network)
-        wrapped = self.trainer.strategy.model
-        if isinstance(wrapped, DistributedDataParallel) and not wrapped.find_unused_parameters:
-            raise InputError(
-                "Each step of OmiAD trains one of two networks, so several processes must look for "
-                "the parameters of the other. Set --trainer.strategy "
-                "ddp_find_unused_parameters_true."
-            )
 
     def train(self, mode: bool = True) -> "OmiADModule":
         """Switch to training mode, except for the frozen teacher."""

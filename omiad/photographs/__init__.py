@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from omiad.photographs.given import Reader as Reader
     from omiad.photographs.given import is_one as is_one
     from omiad.photographs.opening import IMAGE_SUFFIXES as IMAGE_SUFFIXES
+    from omiad.photographs.opening import opened_content as opened_content
     from omiad.photographs.reading import load_image as load_image
     from omiad.photographs.reading import read_image as read_image
     from omiad.photographs.reading import read_photograph as read_photograph
@@ -28,6 +29,7 @@ _MODULES = {
     "Reader": "given",
     "is_one": "given",
     "load_image": "reading",
+    "opened_content": "opening",
     "read_image": "reading",
     "read_photograph": "reading",
     "resized": "reading",

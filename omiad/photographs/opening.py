@@ -1,5 +1,6 @@
 """The one door through which image files come in: Pillow opens them, in five formats only."""
 
+import io
 import os
 import re
 import sys
@@ -69,6 +70,18 @@ def opened(path: Path) -> Iterator[ImageFile.ImageFile]:
         with image:
             check_whole(image)
             yield image
+
+
+@contextmanager
+def opened_content(content: bytes, name: str) -> Iterator[ImageFile.ImageFile]:
+    """Open the content of an image file as `opened` opens a file, under a name for messages.
+
+    Raises:
+        InputError: As for `opened`.
+    """
+    with decoding(name), Image.open(io.BytesIO(content), formats=tuple(FORMATS)) as image:
+        check_whole(image)
+        yield image
 
 
 @contextmanager

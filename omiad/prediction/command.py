@@ -7,13 +7,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from omiad.detector import Detector
-from omiad.devices import pick_device
 from omiad.errors import MOST_NAMED, InputError
 from omiad.files import only_writer
-from omiad.prediction.journal import JOURNAL, WATCHED, Journal
+from omiad.prediction.journal import JOURNAL, WATCHED, Journal, journal_name
 from omiad.prediction.outputs import FOLDERS, Outputs, Overlays
 from omiad.prediction.photographs import check_given, digest, find_photographs
 from omiad.prediction.predictions import Predictions
+from omiad.prediction.ranks import ALONE, Ranks, Share, launch
 from omiad.prediction.scorer import Scorer
 from omiad.prediction.table import TABLES, Format, Table
 from omiad.report import PredictionPage, free_page
@@ -40,6 +40,7 @@ def predict(
     device: str = "auto",
     trust: str | None = None,
     max_megabytes: float = 20,
+    trainer: Ranks = ALONE,
 ) -> None:
     """Decide for each photograph whether it is ok or shows a defect, and where.
 
@@ -70,6 +71,8 @@ def predict(
         trust: Class path of a network of your own that the checkpoint names; it is imported.
         max_megabytes: Most that the pictures of the page may take, in MB of 10**6 bytes. The least
             anomalous photographs are left out of the page.
+        trainer: Processes that share the photographs, on one machine or several with a common
+            folder. The table is the same as that of one process.
 
     Raises:
         InputError: If the output folder holds predictions, or unfinished ones of another command;
@@ -82,13 +85,15 @@ def predict(
         raise InputError(f"--num_workers must be at least 0, but got {num_workers}.")
     folder = Path(output)
     page = PredictionPage(folder, max_megabytes=max_megabytes)
-    journal = folder / (WATCHED if watch else JOURNAL)
     if watch:
         check_given(photos)
+        if trainer != ALONE:
+            raise InputError("--watch takes one process. Leave --trainer out.")
     photographs = [] if watch else find_photographs(photos)
-    with _claimed(folder, journal):
-        where = "cpu" if device == "auto" and is_export(model) else device
-        detector = Detector.load(model, device=pick_device(where), trust=trust)
+    share, where = launch(trainer, "cpu" if device == "auto" and is_export(model) else device)
+    journal = folder / (WATCHED if watch else journal_name(share.rank))
+    with _claimed(folder, journal, share):
+        detector = Detector.load(model, device=where, trust=trust)
         _check_decisions(detector, category, false_alarms, model)
         made_of = {
             "MODEL": hashlib.sha256(Path(model).read_bytes()).hexdigest(),
@@ -99,7 +104,8 @@ def predict(
             "--masks": masks,
             "--maps": maps,
             "--watch": watch,
-            "--device": str(detector.map_range.device),
+            "--device": where.type,
+            "--trainer.devices and --trainer.num_nodes": share.size,
             "--max_megabytes": max_megabytes,
             "version of omiad": __version__,
         }
@@ -109,6 +115,7 @@ def predict(
             page,
             Outputs(folder, scale, detector.extractor.white_level, overlays, masks, maps),
             Table(folder, format),
+            share,
         )
         scorer = Scorer(
             detector,
@@ -121,13 +128,18 @@ def predict(
             prediction.watch(scorer, photos)
         else:
             prediction.run(scorer, photographs)
+        share.wait()
+        if share.rank:
+            return
+        others = (folder / journal_name(rank) for rank in range(1, share.size))
+        prediction.join([Journal(path, made_of) for path in others])
         unreadable = prediction.finish(scale)
         if not watch:
-            prediction.journal.remove()
+            prediction.rows.remove()
     if unreadable:
         more = f" and {len(unreadable) - MOST_NAMED} more" if unreadable[MOST_NAMED:] else ""
         raise InputError(
-            f"{len(unreadable)} of {prediction.journal.num_rows} photographs could not be read: "
+            f"{len(unreadable)} of {prediction.rows.num_rows} photographs could not be read: "
             f"{', '.join(unreadable[:MOST_NAMED])}{more}. `error` in '{prediction.table.path}' "
             f"says why."
         )
@@ -146,14 +158,19 @@ def _check_decisions(
 
 
 @contextmanager
-def _claimed(folder: Path, journal: Path) -> Iterator[None]:
-    """Hold the folder of the predictions for one process; remove the folder if it stays empty.
+def _claimed(folder: Path, journal: Path, share: Share) -> Iterator[None]:
+    """Hold the folder of the predictions for one run; remove the folder if it stays empty.
 
-    What a killed process left half-written is removed.
+    The first of several processes holds the folder for the others. What a killed process left
+    half-written is removed.
 
     Raises:
         InputError: If another process writes to the folder, or if it holds other predictions.
     """
+    if share.rank:
+        share.wait()
+        yield
+        return
     if folder.exists() and not folder.is_dir():
         raise InputError(f"'{folder}' is a file. Give --output a folder.")
     folder.mkdir(parents=True, exist_ok=True)
@@ -161,13 +178,15 @@ def _claimed(folder: Path, journal: Path) -> Iterator[None]:
         with only_writer(folder / ".predict.lock", owner=folder):
             goes_on = journal.name == WATCHED and journal.exists()
             if not goes_on and any((folder / name).exists() for name in TABLES.values()):
-                (folder / JOURNAL).unlink(missing_ok=True)  # killed just before it did so itself
+                for done in folder.glob(f"{JOURNAL}*"):  # killed just before it did so itself
+                    done.unlink()
                 raise InputError(f"'{folder}' already holds predictions. Choose another --output.")
             if not journal.exists():
                 free_page(folder, option="--output")
             for place in (folder, *(folder / name for name in FOLDERS)):
                 for half in place.glob(".[0-9]*.part"):
                     half.unlink()
+            share.wait()
             yield
     finally:
         with suppress(OSError):

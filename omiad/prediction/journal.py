@@ -2,9 +2,10 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Protocol, TypedDict
 
 from omiad.errors import InputError
 from omiad.files import full_disk_named, write_whole
@@ -47,6 +48,23 @@ class Row(TypedDict):
     map: str
     error: str
     entry: dict[str, Any] | None
+
+
+def journal_name(rank: int) -> str:
+    """Return the name of the journal of one of several processes that share a prediction."""
+    return f"{JOURNAL}.{rank}" if rank else JOURNAL
+
+
+class Rows(Protocol):
+    """Rows of photographs in their order."""
+
+    num_rows: int
+
+    def rows(self) -> Iterator[Row]:
+        """Yield the rows, one at a time."""
+
+    def remove(self) -> None:
+        """Remove them, once the table is whole."""
 
 
 class Journal:
@@ -124,3 +142,21 @@ class Journal:
                 f"{' and '.join(changed)}. Repeat the command that began it, choose another "
                 f"--output, or delete '{self._path}' to begin anew."
             )
+
+
+class SharedJournals:
+    """The rows of several processes, each of which had every n-th photograph, in one order."""
+
+    def __init__(self, journals: Sequence[Journal]) -> None:
+        self._journals = journals
+        self.num_rows = sum(each.num_rows for each in journals)
+
+    def rows(self) -> Iterator[Row]:
+        """Yield the rows from the disk, one at a time."""
+        for together in zip_longest(*(each.rows() for each in self._journals)):
+            yield from (row for row in together if row is not None)
+
+    def remove(self) -> None:
+        """Remove the files, once the table is whole; the first one last."""
+        for each in reversed(self._journals):
+            each.remove()

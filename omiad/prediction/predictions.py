@@ -6,11 +6,13 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing, suppress
+from dataclasses import replace
 
 from omiad.names import one_line
-from omiad.prediction.journal import Journal, Row
+from omiad.prediction.journal import Journal, Row, Rows, SharedJournals
 from omiad.prediction.outputs import Outputs
 from omiad.prediction.photographs import Photograph
+from omiad.prediction.ranks import Share
 from omiad.prediction.scorer import Scored, Scorer
 from omiad.prediction.table import Table
 from omiad.prediction.watching import Watch
@@ -24,30 +26,53 @@ class Predictions:
     """The photographs that were scored so far, with their rows, files and page.
 
     Args:
-        journal: Rows of an earlier run, which are added to.
+        journal: Rows of this process, which may have some of an earlier run.
         page: The page, still empty.
         outputs: Writes the files of a photograph.
         table: The table.
+        share: Which photographs this process scores.
+
+    Attributes:
+        rows: Rows of all processes.
     """
 
     def __init__(
-        self, journal: Journal, page: PredictionPage, outputs: Outputs, table: Table
+        self,
+        journal: Journal,
+        page: PredictionPage,
+        outputs: Outputs,
+        table: Table,
+        share: Share,
     ) -> None:
         self.journal, self.page, self.outputs, self.table = journal, page, outputs, table
-        for number, row in enumerate(journal.rows()):
+        self.share = share
+        self.rows: Rows = journal
+        self._show(journal, share)
+
+    def join(self, others: Sequence[Journal]) -> None:
+        """Take in the rows of all other processes, in the order of their numbers."""
+        for rank, journal in enumerate(others, start=1):
+            self._show(journal, replace(self.share, rank=rank))
+        if others:
+            self.rows = SharedJournals([self.journal, *others])
+
+    def _show(self, journal: Journal, share: Share) -> None:
+        for count, row in enumerate(journal.rows()):
             if row["entry"]:
-                page.add(number, row["entry"])
+                self.page.add(share.number(count), row["entry"])
 
     def add(self, photograph: Photograph, result: Scored | str) -> Row:
         """Write what was found in a photograph."""
-        row = self.outputs.row(self.journal.num_rows, photograph, result)
-        if row["entry"] and not self.page.add(self.journal.num_rows, row["entry"]):
+        number = self.share.number(self.journal.num_rows)
+        row = self.outputs.row(number, photograph, result)
+        if row["entry"] and not self.page.add(number, row["entry"]):
             row["entry"] = None  # the page is full of more anomalous photographs
         self.journal.add(row)
         return row
 
     def run(self, scorer: Scorer, photographs: Sequence[Photograph]) -> None:
-        """Score the photographs that have no row yet."""
+        """Score the photographs of this process that have no row yet."""
+        photographs = photographs[self.share.rank :: self.share.size]
         first, count = self.journal.num_rows, len(photographs)
         if first:
             logger.info("going on after %d of %d photographs", first, count)
@@ -83,15 +108,15 @@ class Predictions:
 
     def finish(self, scale: Sequence[float]) -> list[str]:
         """Write the page and the table; return the paths of photographs that were unreadable."""
-        decisions = Counter(row["decision"] for row in self.journal.rows())
+        decisions = Counter(row["decision"] for row in self.rows.rows())
         path = self.page.write(decisions=decisions, scale=scale)
         if hasattr(os, "sync"):
             os.sync()  # the pictures reach the disk before the table that lists them
-        self.table.write(self.journal.rows())
+        self.table.write(self.rows.rows())
         logger.info("%d photographs: %s", decisions.total(), counted(decisions))
         logger.info("table: %s", self.table.path)
         logger.info("page: %s", path)
-        return [one_line(row["image"]) for row in self.journal.rows() if row["error"]]
+        return [one_line(row["image"]) for row in self.rows.rows() if row["error"]]
 
 
 def _said(row: Row) -> str:

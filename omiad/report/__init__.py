@@ -8,8 +8,10 @@ from omiad.report.kept import NUM_KEPT as NUM_KEPT
 from omiad.report.kept import KeptImages as KeptImages
 from omiad.report.overlays import marked as marked
 from omiad.report.page import free_page as free_page
+from omiad.report.page import render_page as render_page
 from omiad.report.panels import overlay as overlay
 from omiad.report.panels import write_panels as write_panels
+from omiad.report.pictures import encoded as encoded
 from omiad.report.predictions import PredictionPage as PredictionPage
 from omiad.report.predictions import counted as counted
 from omiad.report.predictions import page_entry as page_entry

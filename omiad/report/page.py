@@ -1,8 +1,8 @@
-"""Write a page that needs no network: styles, scripts and data are all in one file."""
+"""Pages that need no network: styles, scripts and data are all in one file."""
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,13 @@ from omiad.report.pictures import heat
 from omiad.version import __version__
 
 _POLICY = (
-    "default-src 'none'; img-src data: file: 'self'; style-src 'unsafe-inline'; "
+    "default-src 'none'; {allowed}; style-src 'unsafe-inline'; "
     "script-src 'sha256-{hash}'; base-uri 'none'; form-action 'none'"
 )
 """Allows the page's own script and pictures, and nothing else, should a name become markup."""
+
+_PICTURES = "img-src data: file: 'self'"
+"""Pictures of a page that is a file."""
 
 
 def free_page(folder: Path, *, option: str = "--out") -> Path:
@@ -34,9 +37,38 @@ def free_page(folder: Path, *, option: str = "--out") -> Path:
 
 
 def write_page(path: Path, *, title: str, sections: Mapping[str, str], **content: Any) -> None:
-    """Fill the templates and write the page; every text of the content is escaped.
+    """Fill the templates with `render_page` and write the page."""
+    text = render_page(
+        title=title,
+        sections=sections,
+        scripts=("page.js", "gallery.js"),
+        allowed=_PICTURES,
+        footer="This page fetches nothing.",
+        **content,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Names of files need not be valid text.
+    write_whole(path, text.encode("utf-8", errors="backslashreplace"))
 
-    `sections` are headings, by the name of each section in addresses and of its template.
+
+def render_page(
+    *,
+    title: str,
+    sections: Mapping[str, str],
+    scripts: Sequence[str],
+    allowed: str,
+    footer: str,
+    **content: Any,
+) -> str:
+    """Fill the templates; every text of the content is escaped.
+
+    Args:
+        title: Title of the page.
+        sections: Headings, by the name of each section in addresses and of its template.
+        scripts: Names of the page's scripts below `assets`.
+        allowed: What the page may load, as directives of a content security policy.
+        footer: A sentence at the end.
+        content: What the templates of the sections need.
     """
     templates = Environment(
         loader=PackageLoader("omiad.report"),
@@ -47,22 +79,17 @@ def write_page(path: Path, *, title: str, sections: Mapping[str, str], **content
     )
     templates.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     assets = files("omiad.report") / "assets"
-    style, *scripts = (
-        (assets / name).read_text(encoding="utf-8")
-        for name in ("page.css", "page.js", "gallery.js")
-    )
-    script = "".join(scripts)
+    style, *parts = ((assets / name).read_text(encoding="utf-8") for name in ("page.css", *scripts))
+    script = "".join(parts)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    text = templates.get_template("page.html.j2").render(
+    return templates.get_template("page.html.j2").render(
         title=title,
         sections=sections,
-        policy=_POLICY.format(hash=digest),
+        policy=_POLICY.format(hash=digest, allowed=allowed),
         style=Markup(style),
         script=Markup(script),
         heat_stops=heat(np.linspace(0, 1, 11)[None])[0].tolist(),
         version=__version__,
+        footer=footer,
         **content,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Names of files need not be valid text.
-    write_whole(path, text.encode("utf-8", errors="backslashreplace"))

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.strategies import DDPStrategy
 
 from omiad import AMDMModule, FeatureDataModule, OmiADModule
 from omiad.callbacks import LastCheckpoint
@@ -31,10 +30,7 @@ def checkpoint_of(
     trainer = Trainer(
         accelerator="cpu",
         devices=ranks,
-        # A phase of stage 2 leaves the other phase's parameters out.
-        strategy="auto"
-        if ranks == 1
-        else DDPStrategy(start_method="fork", find_unused_parameters=True),
+        strategy="auto" if ranks == 1 else "ddp_fork",
         max_steps=steps,
         default_root_dir=folder / str(ranks),
         callbacks=[LastCheckpoint()],

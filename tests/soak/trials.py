@@ -24,7 +24,7 @@ OUT, EVENTS = "out", "events"
 LIMIT = 120
 """Seconds after which a command hangs; an undisturbed one takes two."""
 
-RANKS = "--trainer.devices=2 --trainer.strategy=ddp_find_unused_parameters_true"
+RANKS = "--trainer.devices=2 --trainer.strategy=ddp"
 GROUP_LIMIT = 60
 """Seconds in which all ranks must have ended after a signal."""
 

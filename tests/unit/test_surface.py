@@ -26,6 +26,7 @@ def test_the_public_names_are_these() -> None:
         "FeatureDataModule",
         "OmiADModule",
         "Prediction",
+        "RayScorer",
         "Sample",
         "__version__",
         "to_canvas",
