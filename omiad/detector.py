@@ -1,6 +1,6 @@
 """The one path from photographs to scores, which testing, prediction and Python share."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -10,7 +10,6 @@ from torch import Tensor
 from omiad.checkpoint import (
     CHECKPOINT_KEY,
     STATE_PREFIX,
-    DetectorSpec,
     check_tensors,
     read_checkpoint,
     seal,
@@ -29,9 +28,8 @@ from omiad.networks import FeatureDecoder, Network, build_network, network_spec
 from omiad.networks import trust as trust_network
 from omiad.predictor import Predictor
 from omiad.products import Products, description
-from omiad.schema import conform
 from omiad.scoring import Scoring, anomaly_map, blurred, image_score, residual_norm
-from omiad.tiling import MOST_TILES, WHOLE, Tiles
+from omiad.sizes import check_sizes
 from omiad.types import Prediction
 
 Kind = Literal["AMDM", "OmiAD"]
@@ -384,7 +382,8 @@ class Detector(Predictor):
             path: A .ckpt file that `omiad fit` wrote.
             device: Where the detector goes.
             trust: Class path of a network of your own that the checkpoint names; it is imported.
-            changes: Entries of `spec` to replace, such as t_init. Calibrate the detector again
+            changes: Entries of `spec` to replace, such as t_init. Thresholds belong to the settings
+                that they were set with, so a change forgets them. Calibrate the detector again
                 after a change that the memory or the scale of the maps depends on.
 
         Raises:
@@ -423,38 +422,7 @@ class Detector(Predictor):
                 f"The backbone's weights in {name} are not those that the model was trained with. "
                 f"The file was changed; give another checkpoint."
             )
+        if any(spec.get(entry) != value for entry, value in changes.items()):
+            detector.products.forget_scores()
         detector.source = name
         return detector.to(device).eval()
-
-
-def check_sizes(spec: DetectorSpec, state: Mapping[str, Tensor], name: str) -> None:
-    """Reject sizes that the weights contradict, before anything of these sizes is built."""
-    sizes, used = spec["extractor"], spec["num_noise_draws"]
-    tiles = tuple(sizes.get("tiles", WHOLE))
-    rows, columns = conform(tiles, Tiles, where=f"{name}: the rows and columns of tiles")
-    values = {
-        "image_size": (sizes["image_size"], 8192),
-        "number of rows of tiles": (rows, MOST_TILES),
-        "number of columns of tiles": (columns, MOST_TILES),
-        "number of tiles": (rows * columns, MOST_TILES),
-        "number of pixels of all tiles": (rows * columns * sizes["image_size"] ** 2, 2**28),
-        "feature_size": (sizes["feature_size"], 1024),
-        "num_noise_draws": (used, 1024),
-        "decoder_width": (spec["decoder_width"] or 1, 4096),
-        "number of stages": (len(sizes["stages"]), 64),
-    }
-    channels = spec["network"]["init_args"].get("channels", 1)
-    conform(channels, int, where=f"{name}: the channels of the network")
-    floats = used * channels * sizes["feature_size"] ** 2
-    values["number of values in the noise"] = (floats, 2**29)
-    for what, (value, most) in values.items():
-        if not 1 <= value <= most:
-            raise InputError(
-                f"{name}: the {what} is {value}, outside 1 to {most}. The file is damaged or was "
-                f"changed; give another checkpoint."
-            )
-    prefix = "denoiser.network."
-    with torch.device("meta"):
-        wanted = build_network(cast(dict[str, Any], spec["network"])).state_dict()
-    given = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-    check_tensors(given, wanted, name)

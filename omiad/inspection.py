@@ -37,11 +37,11 @@ class Inspection:
 
     Attributes:
         decision: "ok", "defect", "unknown product" (the photograph is near no product that the
-            model knows), or "not calibrated" (the model knows no product).
+            model knows), or "not calibrated" (the model has no threshold for it).
         category: The product, recognised or given; None if it is unknown.
         score: Image score; higher is more anomalous. Scores of different models do not compare.
-        p_value: Share of normal photographs that score as high; None if the product is unknown.
-        threshold: Thresholds of the product; None if the product is unknown.
+        p_value: Share of normal photographs that score as high; None without a threshold.
+        threshold: Thresholds of the product; None if the product is unknown or has none.
         anomaly_map: Pixel scores (H, W), float32, of the canvas to which the model resizes.
         regions: Where the map of a defective photograph is above the threshold, the highest peak
             first. There may be none, as the score has a threshold of its own.
@@ -105,14 +105,19 @@ class Judge:
     Args:
         products: The products that the model knows.
         rate: False-alarm rate; None for the rates of `Products.rates`.
+        category: The product that all photographs show; None if each may show any product.
 
     Raises:
-        InputError: If the photographs of a product do not support the rate.
+        InputError: If the model does not know the product, or if the photographs of a product that
+            may be shown do not support the rate.
     """
 
-    def __init__(self, products: Products, rate: float | None) -> None:
+    def __init__(self, products: Products, rate: float | None, category: str | None = None) -> None:
+        shown = range(len(products.names)) if category is None else [products.number(category)]
         self._products = products
-        self._thresholds = products.thresholds(rate)
+        self._thresholds = {
+            number: products.threshold(number, rate) for number in shown if products.counts[number]
+        }
 
     def __call__(
         self,
@@ -123,13 +128,15 @@ class Judge:
     ) -> Inspection:
         """Decide about a photograph of a size that shows a product, by its number."""
         if product is None:
-            decision: Decision = "unknown product" if self._thresholds else "not calibrated"
-            return Inspection(decision, None, score, None, None, anomaly_map, [], size)
-        threshold = self._thresholds[product]
-        decision = "defect" if score > threshold.image else "ok"
+            unknown: Decision = "unknown product" if self._products.names else "not calibrated"
+            return Inspection(unknown, None, score, None, None, anomaly_map, [], size)
+        name, threshold = self._products.names[product], self._thresholds.get(product)
+        if threshold is None:
+            return Inspection("not calibrated", name, score, None, None, anomaly_map, [], size)
+        decision: Decision = "defect" if score > threshold.image else "ok"
         return Inspection(
             decision,
-            self._products.names[product],
+            name,
             score,
             self._products.p_value(score, product),
             threshold,

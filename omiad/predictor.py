@@ -164,9 +164,7 @@ class Predictor(nn.Module, ABC):
             InputError: If the model does not know the product, or its photographs do not support
                 the rate of false alarms.
         """
-        if category is not None:
-            self.products.number(category)
         if false_alarms is None:
-            return Judge(self.products, self.false_alarms)
+            return Judge(self.products, self.false_alarms, category)
         check_rate(false_alarms)
-        return Judge(self.products, false_alarms)
+        return Judge(self.products, false_alarms, category)

@@ -79,7 +79,7 @@ class Products(nn.Module):
         limits: Distance from each centre within which a photograph shows that product (P,).
         images: Image scores of normal photographs, product by product (N,).
         peaks: Highest value of the map of each of them (N,).
-        counts: Number of these photographs of each product (P,), int64.
+        counts: Number of these photographs of each product (P,), int64; 0 without thresholds.
     """
 
     centres: Tensor
@@ -179,12 +179,18 @@ class Products(nn.Module):
         Raises:
             InputError: If a rate is asked for that a product's photographs do not support.
         """
-        found = []
-        for number, (name, rate) in enumerate(zip(self.names, self.rates(asked), strict=True)):
-            scores = self.normal(number)
-            check_supported(len(scores.image), rate, product=name)
-            found.append(Threshold(*(threshold(each, rate) for each in scores)))
-        return found
+        return [self.threshold(number, asked) for number in range(len(self.names))]
+
+    def threshold(self, product: int, asked: float | None = None) -> Threshold:
+        """Return the thresholds of one product, by its number; see `thresholds`."""
+        rate, scores = self.rates(asked)[product], self.normal(product)
+        check_supported(len(scores.image), rate, product=self.names[product])
+        return Threshold(*(threshold(each, rate) for each in scores))
+
+    def forget_scores(self) -> None:
+        """Forget the scores of normal photographs, and so all thresholds; keep the recognition."""
+        self.images, self.peaks = self.images[:0], self.peaks[:0]
+        self.counts = torch.zeros_like(self.counts)
 
     def normal(self, product: int) -> NormalScores:
         """Return the scores of the normal photographs of a product, by its number."""
@@ -199,7 +205,7 @@ class Products(nn.Module):
         """
         num, of_each = len(self.names), self.counts
         rows = {len(self.centres), len(self.limits), len(of_each)}
-        if rows != {num} or bool((of_each < 1).any()) or len(set(self.names)) < num:
+        if rows != {num} or bool((of_each < 0).any()) or len(set(self.names)) < num:
             raise InputError(
                 f"{source} names {num} products, but describes {len(of_each)}. The file is damaged "
                 f"or was changed; give another checkpoint."

@@ -54,7 +54,6 @@ class TrainerSettings(TypedDict, total=False):
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"]
     strategy: Literal["auto", "ddp", "ddp_spawn", "ddp_find_unused_parameters_true"]
     devices: Literal["auto"] | int | list[int]
-    num_nodes: int
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "32", "bf16", "16"] | int | None
     max_epochs: int | None
     min_epochs: int | None
@@ -229,6 +228,7 @@ def run_settings(path: Path) -> dict[str, Any]:
 
 
 _DEFAULTS = {
+    "num_nodes": 1,
     "fast_dev_run": False,
     "check_val_every_n_epoch": 1,
     "enable_checkpointing": False,

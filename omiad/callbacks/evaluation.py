@@ -149,7 +149,7 @@ class Evaluation(EvaluationOptions, Callback):
             scores = self._folder / "scores.csv"
             write_scores(scores, self._evaluator.names, self._evaluator.results)
         about = {}
-        if self._takes_model_score and module.detector.products.names:
+        if self._takes_model_score and module.detector.products.counts.any():
             detector, images = module.detector, self._evaluator.results.images
             about = {"decisions": decisions(detector.products, images, detector.false_alarms)}
         self._evaluator.write(  # last: a folder with results.json is whole

@@ -3,14 +3,14 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from omiad.data.layouts import Layout, index_dataset
 from omiad.data.masks import load_mask
-from omiad.errors import InputError
+from omiad.errors import InputError, together
 from omiad.evaluation.evaluator import Evaluator
 from omiad.evaluation.maps import complain, find_maps, read_map, read_scores
 from omiad.evaluation.options import EvaluationOptions
@@ -111,8 +111,9 @@ def _evaluate(
 def _batches(
     samples: Sequence[Sample], files: Sequence[Path], protocol: Protocol
 ) -> Iterator[tuple[Tensor, Labels]]:
-    """Read maps and masks; faulty maps are named together at the end."""
+    """Read maps and masks; faulty maps, or else faulty masks, are named together at the end."""
     faults: list[str] = []
+    masks_at_fault: list[InputError] = []
     side = protocol.given_size
     starts = range(0, len(samples), _BATCH_SIZE)
     for start in track(starts, "evaluate", unit="batch"):
@@ -127,9 +128,11 @@ def _batches(
             if (height, width) != (side, side):
                 faults.append(f"'{file}' is {height} x {width}, not {side} x {side}")
             maps.append(pixels)
-        if not faults:
-            images, index = samples[start:stop], torch.arange(start, stop)
-            masks, num_vanished = zip(*(_mask(sample, protocol) for sample in images), strict=True)
+        images, index = samples[start:stop], torch.arange(start, stop)
+        drawn = [_mask(sample, protocol) for sample in images]
+        masks_at_fault += [mask for mask in drawn if isinstance(mask, InputError)]
+        if not faults and not masks_at_fault:
+            masks, num_vanished = zip(*cast(list[tuple[Tensor, int]], drawn), strict=True)
             is_anomalous = torch.tensor([sample.is_anomalous for sample in images])
             is_drawn = torch.tensor([bool(sample.masks) for sample in images])
             yield (
@@ -147,9 +150,15 @@ def _batches(
         f"--image_size).",
         {"faults in": faults},
     )
+    if masks_at_fault:
+        raise together(masks_at_fault)
 
 
-def _mask(sample: Sample, protocol: Protocol) -> tuple[Tensor, int]:
+def _mask(sample: Sample, protocol: Protocol) -> tuple[Tensor, int] | InputError:
+    """Return the mask of a photograph and its vanished regions, or why the mask cannot be used."""
     if not sample.masks:
         return torch.zeros(protocol.map_size, protocol.map_size, dtype=torch.uint8), 0
-    return protocol.label_mask(load_mask(sample.masks, image=sample.image))
+    try:
+        return protocol.label_mask(load_mask(sample.masks, image=sample.image))
+    except InputError as error:
+        return error

@@ -43,16 +43,7 @@ def sweep(
         options: Further options of every fit, in one string.
         teacher_options: Further options of stage 1, e.g. "--data.weights FILE".
     """
-    folder = _folder(output, dataset, small=small)
-    runs = Runs(
-        dataset,
-        Path(root),
-        folder,
-        None if configs is None else Path(configs),
-        small,
-        options,
-        teacher_options,
-    )
+    runs = _runs(dataset, root, output, configs, small, options, teacher_options)
     _train(runs, 1, "table.md", shown=(1, 12))
 
 
@@ -87,16 +78,7 @@ def table(
             raise InputError(f"Table {number} trains on a data set. Give --root FOLDER.")
         # Table 14 has its networks in two sizes only: the paper's and the small preset's.
         small = small or dataset == "folder"
-        folder = _folder(output, dataset, small=small)
-        runs = Runs(
-            dataset,
-            Path(root),
-            folder,
-            None if configs is None else Path(configs),
-            small,
-            options,
-            teacher_options,
-        )
+        runs = _runs(dataset, root, output, configs, small, options, teacher_options)
         _train(runs, number, f"table_{number}.md", shown=(number,))
     elif number in (1, 12):
         _collect(number, output, small=small)
@@ -128,6 +110,16 @@ def _collect(number: int, output: str, *, small: bool) -> None:
         )
     path = _folder(output, f"table_{number}", small=small).with_suffix(".md")
     _write(path, (number,), entries, "small preset" if small else "")
+
+
+def _runs(
+    dataset: Dataset, root: str, output: str, configs: str | None, small: bool, *options: str
+) -> Runs:
+    folder, given = (
+        _folder(output, dataset, small=small),
+        None if configs is None else Path(configs),
+    )
+    return Runs(dataset, Path(root), folder, given, small, *options)
 
 
 def _folder(output: str, name: str, *, small: bool) -> Path:

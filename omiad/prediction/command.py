@@ -6,11 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from omiad.conformal import check_rate
 from omiad.detector import Detector
 from omiad.errors import MOST_NAMED, InputError
 from omiad.files import only_writer
-from omiad.inspection import Judge
 from omiad.prediction.journal import JOURNAL, WATCHED, Journal, journal_name
 from omiad.prediction.outputs import FOLDERS, Outputs, Overlays
 from omiad.prediction.photographs import check_given, digest, find_photographs
@@ -150,16 +148,12 @@ def _check_decisions(
     detector: Detector, category: str | None, false_alarms: float | None, model: str
 ) -> None:
     """Refuse a product that the model does not know, and a rate that it cannot keep."""
-    if false_alarms is not None:
-        check_rate(false_alarms)
     if not detector.products.names:
         mend = f"`omiad calibrate {model} PHOTOS` learns them from photographs of good parts."
         if category is not None or false_alarms is not None:
             raise InputError(f"The model has no thresholds and knows no products. {mend}")
         logger.warning("The model has no thresholds, so no photograph gets a decision. %s", mend)
-    Judge(detector.products, detector.false_alarms if false_alarms is None else false_alarms)
-    if category is not None:
-        detector.products.number(category)
+    detector.judge(category, false_alarms)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ def decisions(
     found = {}
     for number, own in enumerate(products.rates(asked)):
         name, normal = products.names[number], products.normal(number).image
-        if name in images:
+        if name in images and len(normal):
             lowest = smallest_rate(len(normal))
             rates = [own, *(rate for rate in RATES if lowest <= rate != own)]
             limits = [(rate, threshold(normal, rate)) for rate in rates]

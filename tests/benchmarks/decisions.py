@@ -9,6 +9,7 @@ photographs. What was measured is kept in scores.npz, from which a second call p
 - Random splits: the photographs that the network was not trained on are split at random, two
   thirds to set the threshold, one third to count false alarms.
 - As trained: the threshold is the one that `omiad train` sets, and test/good counts false alarms.
+  In parentheses: how probable so many false alarms or more are if the photographs are exchangeable.
 - Products left out: recognition is fitted without a product, whose photographs are all unknown.
 """
 
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import betabinom
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset
 
@@ -93,8 +95,6 @@ class Measured:
 def random_splits(measured: Measured, name: str) -> None:
     """Print false alarms and defects found over random splits of the unseen normals."""
     pool = torch.cat([measured.scores(name, split) for split in ("calibration", "test")])
-    if not len(measured.scores(name, "calibration")):
-        return
     generator = torch.Generator().manual_seed(0)
     defects = measured.scores(name, "test", defective=True)
     number = len(pool) * 2 // 3
@@ -127,23 +127,19 @@ def as_trained(measured: Measured, name: str) -> None:
             continue
         limit = threshold(normal, rate)
         alarms, found = int((unseen > limit).sum()), float((defects > limit).float().mean())
-        error = standard_error(len(normal), len(unseen), rate)
-        is_missed = alarms / len(unseen) > rate + 2 * error
-        said = f"{alarms / len(unseen):.1%} ± {error:.1%} / {found:.0%}"
-        cells.append(f"**{said}**" if is_missed else said)
+        chance = chance_of(alarms, len(unseen), len(normal), rate)
+        cells.append(f"{alarms} of {len(unseen)} ({chance:.1%}) / {found:.0%}")
     print(f"| {name} | {how} | {len(normal)} | {len(unseen)} | {' | '.join(cells)} |")
 
 
-def standard_error(num_normal: int, num_unseen: int, rate: float) -> float:
-    """Return the standard error of the share of false alarms if the photographs are exchangeable.
+def chance_of(alarms: int, num_unseen: int, num_normal: int, rate: float) -> float:
+    """Return the probability of so many false alarms or more if photographs are exchangeable.
 
     The number of false alarms then has a beta-binomial distribution.
     """
     total = num_normal + 1
     rank = int(rate * total + 1e-9)
-    mean = rank / total
-    variance = mean * (1 - mean) * (total + num_unseen) / (num_unseen * (total + 1))
-    return float(variance**0.5)
+    return float(betabinom.sf(alarms - 1, num_unseen, rank, total - rank))
 
 
 def recognition(measured: Measured, name: str) -> None:

@@ -98,8 +98,8 @@ def main() -> None:
     given, more = parser.parse_known_args()
     root, out = given.root, given.out
     whole = fit(root, out / "whole", given.steps, more)
-    rows = ["| product | not added | extended | trained with it | others unchanged |"]
-    rows.append("|---|---|---|---|---|")
+    print("| product | not added | extended | trained with it | others unchanged |")
+    print("|---|---|---|---|---|", flush=True)
     for name in given.left_out:
         folder = out / name
         with only(lambda sample, name=name: sample.category != name):
@@ -114,8 +114,8 @@ def main() -> None:
         others = [each for each in listed if each.category != name and each.split == "test"]
         compared = others[:: len(others) // NUM_COMPARED]
         unchanged = num_unchanged(before, after, compared)
-        rows.append(f"| {name} | {' | '.join(cells)} | {unchanged} of {len(compared)} |")
-    print("\n".join(rows))
+        row = f"| {name} | {' | '.join(cells)} | {unchanged} of {len(compared)} |"
+        print(row, flush=True)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 import timm
 import torch
+import world
 import yaml
 from lightning import Trainer
 from PIL import Image
+from world import AMDM, DATA, QUIET
 
 from omiad import AMDMModule, FeatureDataModule
 from omiad.callbacks import LastCheckpoint
@@ -28,18 +30,7 @@ from omiad.metrics import METRICS
 from omiad.networks import UNet
 from omiad.scoring import Scoring
 
-QUIET = "--trainer.accelerator=cpu --trainer.enable_progress_bar=false"
-TRAINER = f"{QUIET} --trainer.log_every_n_steps=1 --trainer.max_epochs=-1 --trainer.max_steps=1"
-DATA = (
-    "--data.backbone=test_efficientnet.r160_in1k --data.weights=random --data.image_size=32 "
-    "--data.feature_size=8 --data.batch_size=4"
-)
-AMDM = (
-    "--model=omiad.modules.AMDMModule --model.network=omiad.networks.UNet --model.network.width=8 "
-    "--model.network.multipliers=[1,2] --model.network.num_blocks=1 "
-    "--model.network.attention_factors=[2] --model.feature_norm=channel --model.t_init=500 "
-    "--model.num_steps=2 --model.scoring.pool_size=4"
-)
+TRAINER = f"{world.TRAINER} --trainer.max_steps=1"
 
 
 def last(run: Path) -> Path:

@@ -169,6 +169,17 @@ def test_every_faulty_map_is_named_and_nothing_is_written(mvtec_root: Path, tmp_
     assert not (tmp_path / "o.json").exists()
 
 
+def test_every_faulty_mask_is_named(mvtec_root: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(mvtec_root, tmp_path / "data"))
+    write_maps(root, tmp_path / "maps", quality=1)
+    broken = sorted(root.rglob("*_mask.png"))[::5]
+    for path in broken:
+        path.write_bytes(b"no mask")
+    with pytest.raises(InputError, match=f"{len(broken)} files") as error:
+        measure(root, tmp_path / "maps", tmp_path / "o.json")
+    assert all(str(path) in str(error.value) for path in broken)
+
+
 def test_an_evaluation_that_cannot_be_made_is_refused(mvtec_root: Path, tmp_path: Path) -> None:
     for category in mvtec_root.iterdir():
         shutil.copytree(category / "train", tmp_path / "data" / category.name / "train")

@@ -214,12 +214,13 @@ def test_what_comes_from_elsewhere_is_never_markup(browser: Browser, tmp_path: P
         bad, mask = (root / category / name / "<" for name in ("test", "ground_truth"))
         (bad / "000.png").rename(bad / f"{SCRIPT}.png")
         (mask / "000_mask.png").rename(mask / f"{SCRIPT}_mask.png")
-    texts = ("dataset", "protocol", "estimator", "checkpoint", "selected_on", "hardware")
-    tables = ("protocol_steps", "protocol_changes", "versions", "notes")
-    model = dict.fromkeys(("num_steps", "backbone", "image_size", "t_init", "maps"), ATTACK)
-    latency = dict.fromkeys(("batch_size", "num_batches", "of"), ATTACK) | {"ms_per_image": 1.0}
+    texts = ("dataset", "checkpoint", "selected_on", "hardware")
+    tables = ("protocol_steps", "versions")
+    model = dict.fromkeys(("backbone", "maps", ATTACK), ATTACK) | {"num_steps": 7}
+    latency = {"batch_size": 1, "num_batches": 1, "of": ATTACK, "ms_per_image": 1.0}
     hostile = dict.fromkeys(texts, ATTACK) | {key: {ATTACK: ATTACK} for key in tables}
     hostile |= {"latency": latency, "weights": {"model": ATTACK, "teacher": ATTACK}}
+    hostile |= {"notes": {HOSTILE[0]: ATTACK}}
     run = evaluated(root, tmp_path / "run")
     pair = [
         altered(run, tmp_path / f"<b>&{kind}", **hostile, model={**model, "kind": kind})
@@ -239,7 +240,7 @@ def test_what_comes_from_elsewhere_is_never_markup(browser: Browser, tmp_path: P
     assert len(names) == 12
     assert sum(f"/{SCRIPT}" in name for name in names) == 4
     assert set(HOSTILE) <= set(rows)
-    assert f"AMDM (teacher), {ATTACK} steps" in columns
+    assert "AMDM (teacher), 7 steps" in columns
     assert (foreign, scripts, pwned) == (0, 2, "undefined")
 
 

@@ -173,8 +173,9 @@ def test_of_the_configuration_beside_a_checkpoint_only_plain_settings_are_taken(
 ) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(
-        "trainer:\n  max_steps: 7\n  accelerator: cpu\n  plugins: [{class_path: os.system}]\n"
-        "  callbacks: {class_path: os.system}\n  logger: {class_path: os.system}\n"
+        "trainer:\n  max_steps: 7\n  accelerator: cpu\n  num_nodes: 9\n"
+        "  plugins: [{class_path: os.system}]\n  callbacks: {class_path: os.system}\n"
+        "  logger: {class_path: os.system}\n"
         "  default_root_dir: /etc\ncheckpoint: {every_n_steps: 3}\nmodel: {class_path: os.system}\n"
     )
     assert run_settings(config) == {
@@ -269,6 +270,7 @@ def set_entry(*keys: Any, value: Any) -> Callable[[dict[str, Any]], None]:
         (("omiad", "detector", "network", "init_args", "num_blocks"), 9999, "num_blocks"),
         (("omiad", "detector", "network", "init_args", "other"), 1, "other"),
         (("omiad", "detector", "network", "init_args", "num_blocks"), 2, "weights"),
+        (("omiad", "detector", "extractor", "backbone"), "vit_giant_patch14_224", " 'backbone"),
         (("omiad", "detector", "t_init"), "960", "t_init"),
         (("omiad", "detector", "unknown"), 1, "'unknown' in its DetectorSpec"),
         (("omiad", "detector", "extractor_weights_hash"), "0", "backbone's weights"),

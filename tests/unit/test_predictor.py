@@ -19,6 +19,7 @@ from omiad.inspection import Inspection
 from omiad.photographs import read_photograph
 from omiad.prediction.photographs import find_photographs
 from omiad.prediction.scorer import Scored, Scorer
+from omiad.products import NormalScores
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +128,33 @@ def test_the_caller_may_compute_in_its_own_way(detector: Detector, photographs: 
         assert image.grad is None
     with ThreadPoolExecutor(4) as pool:
         assert all(map(same, pool.map(detector.predict, photographs), expected))
+
+
+def test_other_settings_than_those_of_the_thresholds_give_no_decision(
+    detector: Detector, deciding: Path
+) -> None:
+    changed = {**vars(detector.scoring), "pool_size": 1}
+    for change in ({"scoring": changed}, {"num_steps": 2}, {"t_init": 300}):
+        other = Detector.load(deciding / "model.ckpt", **change)
+        result = other.predict(deciding / "hole.png")
+        found = (result.decision, result.category, result.p_value, result.threshold, result.regions)
+        assert found == ("not calibrated", "bolt", None, None, [])
+    same_settings = Detector.load(deciding / "model.ckpt", num_steps=detector.num_steps)
+    assert same_settings.predict(deciding / "hole.png").decision == "defect"
+
+
+def test_a_rate_need_only_be_supported_by_the_product_that_is_given(deciding: Path) -> None:
+    detector, products = Detector.load(deciding / "model.ckpt"), {}
+    for number, name in enumerate(detector.products.names):
+        products[name] = detector.products.normal(number)
+    few = NormalScores(*(scores[:4] for scores in products["nut"]))
+    described = {name: torch.randn(4, detector.extractor.num_channels) for name in products}
+    detector.products.fit(described, {"bolt": products["bolt"], "nut": few})
+    hole = deciding / "hole.png"
+    assert detector.predict(hole, category="bolt", false_alarms=0.1).decision == "defect"
+    for category in ("nut", None):
+        with pytest.raises(InputError, match=r"'nut': 4 normal"):
+            detector.predict(hole, category=category, false_alarms=0.1)
 
 
 def test_a_product_and_a_rate_of_false_alarms_can_be_given(

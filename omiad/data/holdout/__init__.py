@@ -12,7 +12,7 @@ from PIL import Image
 from omiad.data.holdout.pasting import DEFECTS, Canvas, blot, find_foreground
 from omiad.data.images import save_image
 from omiad.data.layouts import Layout, index_dataset
-from omiad.errors import InputError
+from omiad.errors import InputError, together
 from omiad.files import whole_folder
 from omiad.photographs import load_image
 from omiad.progress import track
@@ -50,7 +50,8 @@ def hold_out(
     Raises:
         MissingInputError: If the root does not exist.
         InputError: If the output is not empty, another process writes it, a number is out of range,
-            or a category has fewer than four training images.
+            a category has fewer than four training images, or images cannot be read, which are
+            named together.
     """
     root, output = Path(root).expanduser(), Path(output).expanduser()
     if not 0 < fraction < 1 or num_defective < 1:
@@ -60,6 +61,8 @@ def hold_out(
         )
     with whole_folder(output) as folder:
         samples = [s for s in index_dataset(root, layout).samples if s.split == "train"]
+        if faults := [fault for sample in samples if (fault := _fault(sample.image))]:
+            raise together(faults)
         for category in sorted({sample.category for sample in samples}):
             mine = [sample for sample in samples if sample.category == category]
             held = _held_out(mine, fraction=fraction, seed=seed)
@@ -71,6 +74,15 @@ def hold_out(
                 save_image(picture, folder / category / "test" / kind / f"{turn:03}.png")
                 truth = folder / category / "ground_truth" / kind
                 save_image(mask, truth / f"{turn:03}_mask.png")
+
+
+def _fault(image: Path) -> InputError | None:
+    """Return why an image cannot be read, None if it can."""
+    try:
+        load_image(image)
+    except InputError as error:
+        return error
+    return None
 
 
 def _link(samples: Sequence[Sample], held: Sequence[int], folder: Path) -> None:

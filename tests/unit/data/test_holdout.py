@@ -110,6 +110,17 @@ def test_a_category_of_few_images_is_rejected(tmp_path):
         hold_out(tmp_path / "data", tmp_path / "out")
 
 
+def test_all_unreadable_images_are_named_and_nothing_is_written(tmp_path):
+    write_mvtec(tmp_path / "data", np.random.default_rng(0), num_train=5)
+    broken = sorted((tmp_path / "data").glob("*/train/good/*.png"))[::4]
+    for path in broken:
+        path.write_bytes(b"no image")
+    with pytest.raises(InputError, match=f"{len(broken)} files") as error:
+        hold_out(tmp_path / "data", tmp_path / "out")
+    assert all(str(path) in str(error.value) for path in broken)
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_image_too_small_for_a_defect_is_rejected(tmp_path):
     path = tmp_path / "dot.png"
     Image.new("RGB", (1, 1)).save(path)
