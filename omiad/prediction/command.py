@@ -1,20 +1,17 @@
 """`omiad predict`: decide about photographs; write a table, overlays, and a page."""
 
-import hashlib
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from omiad.conformal import check_rate
 from omiad.detector import Detector
 from omiad.devices import pick_device
 from omiad.errors import MOST_NAMED, InputError
-from omiad.files import only_writer
-from omiad.inspection import Judge
+from omiad.files import digest, only_writer
 from omiad.prediction.journal import JOURNAL, WATCHED, Journal
 from omiad.prediction.outputs import FOLDERS, Outputs, Overlays
-from omiad.prediction.photographs import check_given, digest, find_photographs
+from omiad.prediction.photographs import check_given, find_photographs, state_of
 from omiad.prediction.predictions import Predictions
 from omiad.prediction.scorer import Scorer
 from omiad.prediction.table import TABLES, Format, Table
@@ -91,8 +88,8 @@ def predict(
         detector = Detector.load(model, device=pick_device(device), trust=trust)
         _check_decisions(detector, category, false_alarms, model)
         made_of = {
-            "MODEL": hashlib.sha256(Path(model).read_bytes()).hexdigest(),
-            "PHOTOS (or their sizes or times)": photos if watch else digest(photographs),
+            "MODEL": digest(Path(model)),
+            "PHOTOS (or their sizes or times)": photos if watch else state_of(photographs),
             "--category": category,
             "--false_alarms": false_alarms,
             "--overlays": overlays,
@@ -137,16 +134,12 @@ def _check_decisions(
     detector: Detector, category: str | None, false_alarms: float | None, model: str
 ) -> None:
     """Refuse a product that the model does not know, and a rate that it cannot keep."""
-    if false_alarms is not None:
-        check_rate(false_alarms)
     if not detector.products.names:
         mend = f"`omiad calibrate {model} PHOTOS` learns them from photographs of good parts."
         if category is not None or false_alarms is not None:
             raise InputError(f"The model has no thresholds and knows no products. {mend}")
         logger.warning("The model has no thresholds, so no photograph gets a decision. %s", mend)
-    Judge(detector.products, detector.false_alarms if false_alarms is None else false_alarms)
-    if category is not None:
-        detector.products.number(category)
+    detector.judge(category, false_alarms)
 
 
 @contextmanager
