@@ -1,11 +1,6 @@
 """Errors that a user can fix; the command line prints their message without a traceback."""
 
-import zipfile
-import zlib
 from collections.abc import Sequence
-
-BROKEN_ARCHIVE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
-"""The errors that numpy raises for a broken npz file."""
 
 
 class InputError(ValueError):

@@ -23,6 +23,9 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 MARGIN = 1 << 20
 """Free bytes below which a disk counts as full."""
 
+_BLOCK = 1 << 20
+"""Bytes that are hashed at once."""
+
 LARGEST = 4 * 2**30
 """Most bytes of an input file; an image with as many pixels as Pillow allows takes less."""
 
@@ -71,7 +74,7 @@ def digest(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal."""
     found = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(MARGIN):
+        while block := file.read(_BLOCK):
             found.update(block)
     return found.hexdigest()
 

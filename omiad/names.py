@@ -1,5 +1,6 @@
 """Names that come from data: file names, categories and defects, which may hold anything."""
 
+import os
 import unicodedata
 from pathlib import PurePath
 
@@ -36,7 +37,11 @@ def cell(text: str) -> str:
 def is_below(name: str) -> bool:
     """Return whether a path stays below the folder that it is joined to, links aside."""
     path = PurePath(name)
-    return bool(path.parts) and not path.anchor and ".." not in path.parts and "\0" not in name
+    try:
+        is_valid = b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:
+        is_valid = False
+    return is_valid and bool(path.parts) and not path.anchor and ".." not in path.parts
 
 
 def check_name(name: str, *, kind: str, where: object) -> str:

@@ -64,6 +64,7 @@ class Model(TypedDict, total=False):
     scores: str | None
     backbone: str
     image_size: int
+    white_level: int
     num_steps: int
     t_init: int
 

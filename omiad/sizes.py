@@ -8,7 +8,7 @@ from torch import Tensor
 
 from omiad.checkpoint import DetectorSpec, check_tensors
 from omiad.errors import InputError
-from omiad.features import FeatureExtractor
+from omiad.features.extractor import LARGEST_GRID, LARGEST_IMAGE, FeatureExtractor
 from omiad.networks import build_network
 from omiad.schema import conform
 from omiad.tiling import MOST_TILES, WHOLE, Tiles
@@ -20,12 +20,12 @@ def check_sizes(spec: DetectorSpec, state: Mapping[str, Tensor], name: str) -> N
     tiles = tuple(sizes.get("tiles", WHOLE))
     rows, columns = conform(tiles, Tiles, where=f"{name}: the rows and columns of tiles")
     values = {
-        "image_size": (sizes["image_size"], 8192),
+        "image_size": (sizes["image_size"], LARGEST_IMAGE),
         "number of rows of tiles": (rows, MOST_TILES),
         "number of columns of tiles": (columns, MOST_TILES),
         "number of tiles": (rows * columns, MOST_TILES),
         "number of pixels of all tiles": (rows * columns * sizes["image_size"] ** 2, 2**28),
-        "feature_size": (sizes["feature_size"], 1024),
+        "feature_size": (sizes["feature_size"], LARGEST_GRID),
         "fold": (sizes.get("fold", 1), 64),
         "num_noise_draws": (used, 1024),
         "decoder_width": (spec["decoder_width"] or 1, 4096),

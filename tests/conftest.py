@@ -1,6 +1,9 @@
 import signal
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,6 +43,14 @@ def mvtec_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data") / "tiny"
     write_mvtec(root, np.random.default_rng(0))
     return root
+
+
+@pytest.fixture(scope="session")
+def data(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """Build a data module of the tiny data set, a `tiny.Data`; all of them share one cache."""
+    from tiny import data_of  # noqa: PLC0415 (Lightning takes seconds to import)
+
+    return partial(data_of, mvtec_root, tmp_path_factory.mktemp("features"))
 
 
 @pytest.fixture(scope="session")

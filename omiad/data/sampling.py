@@ -1,7 +1,5 @@
 """Which images a process gets, and in what order."""
 
-import os
-import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Literal
@@ -10,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DistributedSampler, Sampler
 
+from omiad.data.layouts.listing import checksum
 from omiad.errors import InputError
 from omiad.types import Sample
 
@@ -33,7 +32,8 @@ def kept_out(samples: Sequence[Sample], share: float) -> list[Sample]:
     kept = []
     for group in groups.values():
         if len(group) >= FEWEST_TO_SHARE:
-            kept += sorted(group, key=_checksum)[: round(share * len(group))]
+            ordered = sorted(group, key=lambda sample: checksum(sample.image))
+            kept += ordered[: round(share * len(group))]
     return kept
 
 
@@ -108,7 +108,3 @@ class EvaluationSampler(DistributedSampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._mine)
-
-
-def _checksum(sample: Sample) -> tuple[int, str]:
-    return zlib.crc32(os.fsencode(sample.image.name)), str(sample.image)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from omiad.arrays import HIGHEST, read_array
-from omiad.errors import BROKEN_ARCHIVE, InputError, MissingInputError
+from omiad.errors import InputError, MissingInputError
 from omiad.files import full_disk_named, whole_file
 from omiad.metrics import Results
 from omiad.names import cell, one_line
@@ -83,21 +83,15 @@ def read_map(path: Path) -> Tensor:
 def _read_array(path: Path) -> NDArray[Any]:
     if path.suffix.lower() in (".npy", ".npz"):
         return read_array(path, largest=_LARGEST, mend="Save the map alone, as a float32 array.")
-    try:
-        with opened(path) as image:
-            if image.mode == "P":
-                raise ValueError("its numbers are colours of a palette, not scores")
-            if image.width * image.height * 4 > _LARGEST:
-                raise ValueError(f"{image.width} x {image.height} pixels are too many")
-            load(image)  # numpy would hide an error
-            arrays = [np.array(image)] * getattr(image, "n_frames", 1)
-    except InputError:
-        raise
-    except BROKEN_ARCHIVE as error:
-        raise InputError(f"'{path}' cannot be read as a map ({error}).") from error
-    if len(arrays) != 1:
-        raise InputError(f"'{path}' holds {len(arrays)} arrays. Save the map alone.")
-    return arrays[0]
+    with opened(path) as image:
+        if image.mode == "P":
+            raise ValueError("its numbers are colours of a palette, not scores")
+        if image.width * image.height * 4 > _LARGEST:
+            raise ValueError(f"{image.width} x {image.height} pixels are too many")
+        if (pages := getattr(image, "n_frames", 1)) != 1:
+            raise ValueError(f"it holds {pages} pages, not one map")
+        load(image)  # numpy would hide an error
+        return np.array(image)
 
 
 def read_scores(path: Path, names: Sequence[str]) -> Tensor:

@@ -19,7 +19,7 @@ from omiad.photographs import WHITE_LEVEL
 from omiad.resampling import resample
 from omiad.tiling import Tiling
 
-LARGEST = 16_384
+LARGEST_IMAGE, LARGEST_GRID = 8192, 1024
 """Largest side of images in pixels, and of the grid in cells."""
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -87,16 +87,16 @@ class FeatureExtractor(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        is_sized = 1 <= min(image_size, feature_size) <= max(image_size, feature_size) <= LARGEST
+        is_sized = 1 <= image_size <= LARGEST_IMAGE and 1 <= feature_size <= LARGEST_GRID
         if not is_sized or (stages is not None and not stages):
             raise InputError(
-                f"The extractor needs sizes in 1..{LARGEST} and at least one stage, but got "
-                f"image_size {image_size}, feature_size {feature_size} and stages "
-                f"{'default' if stages is None else list(stages)}."
+                f"The extractor needs sizes in 1..{LARGEST_IMAGE} pixels and 1..{LARGEST_GRID} "
+                f"cells, and at least one stage, but got image_size {image_size}, feature_size "
+                f"{feature_size} and stages {'default' if stages is None else list(stages)}."
             )
-        if not 1 <= fold <= LARGEST // feature_size:
+        if not 1 <= fold <= LARGEST_GRID // feature_size:
             raise InputError(
-                f"fold must lie in 1..{LARGEST // feature_size} with feature_size {feature_size}, "
+                f"fold must lie in 1..{LARGEST_GRID // feature_size} with feature_size {feature_size}, "
                 f"but got {fold}."
             )
         if not 1 <= white_level <= WHITE_LEVEL:

@@ -7,16 +7,14 @@ restores the modification time. Equal stamps therefore mean equal content. If th
 contents are compared, so that a copy, a `touch` or another mount computes nothing again.
 """
 
-import hashlib
 import os
 import time
 from pathlib import Path
 
 from omiad.errors import InputError
-from omiad.files import check_regular
+from omiad.files import check_regular, digest
 
 _COARSEST_TICK_NS = 2 * 10**9  # of FAT; other file systems are finer
-_CHUNK_BYTES = 2**20
 _EXFAT_TICK_NS = 10**7  # finer than that of FAT
 _HAS_CHANGE_TIME = os.name != "nt"  # on Windows, `st_ctime` is the time of creation
 
@@ -44,13 +42,9 @@ def content_of(path: Path) -> str:
         InputError: If the file cannot be read.
     """
     check_regular(path)
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
+        return digest(path)
     except OSError as error:
         raise InputError(
             f"'{path}' cannot be read ({error.strerror}). Mend or remove it."
         ) from error
-    return digest.hexdigest()

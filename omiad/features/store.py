@@ -162,7 +162,7 @@ class FeatureStore:
 
     def replace_index(self, path: Path, entries: Iterable[Entry]) -> None:
         """Write the whole index of a rows file, while `locked`."""
-        write_whole(path.with_suffix(INDEX), to_lines(entries).decode())
+        write_whole(path.with_suffix(INDEX), to_lines(entries))
         self.load()
 
     def statistics(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
-from omiad.errors import InputError, MissingInputError
+from omiad.errors import InputError
 from omiad.files import check_regular
 from omiad.names import one_line
 
@@ -60,16 +60,9 @@ def opened(path: Path) -> Iterator[ImageFile.ImageFile]:
             more than 179 million pixels (Pillow's limit against decompression bombs).
     """
     check_regular(path)
-    with decoding(f"'{path}'"):
-        try:
-            image = Image.open(path, formats=tuple(FORMATS))
-        except FileNotFoundError as error:
-            raise MissingInputError(
-                f"The image '{path}' is missing. Restore it, or remove it and start again."
-            ) from error
-        with image:
-            check_whole(image)
-            yield image
+    with decoding(f"'{path}'"), Image.open(path, formats=tuple(FORMATS)) as image:
+        check_whole(image)
+        yield image
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """`omiad predict`: decide about photographs; write a table, overlays, and a page."""
 
-import hashlib
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -8,10 +7,10 @@ from pathlib import Path
 
 from omiad.detector import Detector
 from omiad.errors import MOST_NAMED, InputError
-from omiad.files import only_writer
+from omiad.files import digest, only_writer
 from omiad.prediction.journal import JOURNAL, WATCHED, Journal, journal_name
 from omiad.prediction.outputs import FOLDERS, Outputs, Overlays
-from omiad.prediction.photographs import check_given, digest, find_photographs
+from omiad.prediction.photographs import check_given, find_photographs, state_of
 from omiad.prediction.predictions import Predictions
 from omiad.prediction.ranks import ALONE, Ranks, Share, launch
 from omiad.prediction.scorer import Scorer
@@ -96,8 +95,8 @@ def predict(
         detector = Detector.load(model, device=where, trust=trust)
         _check_decisions(detector, category, false_alarms, model)
         made_of = {
-            "MODEL": hashlib.sha256(Path(model).read_bytes()).hexdigest(),
-            "PHOTOS (or their sizes or times)": photos if watch else digest(photographs),
+            "MODEL": digest(Path(model)),
+            "PHOTOS (or their sizes or times)": photos if watch else state_of(photographs),
             "--category": category,
             "--false_alarms": false_alarms,
             "--overlays": overlays,

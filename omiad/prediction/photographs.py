@@ -13,10 +13,11 @@ from omiad.errors import InputError, MissingInputError
 from omiad.files import check_regular
 from omiad.photographs import IMAGE_SUFFIXES
 from omiad.prediction.journal import JOURNAL
+from omiad.prediction.table import TABLES
 
 logger = logging.getLogger(__name__)
 
-_PREDICTED = ("predictions.csv", "predictions.jsonl", JOURNAL)
+_PREDICTED = (*TABLES.values(), JOURNAL)
 
 _OUTPUTS = {
     "overlays": _PREDICTED,
@@ -101,7 +102,7 @@ def _expanded(given: Sequence[str]) -> list[Path]:
     return paths
 
 
-def digest(photographs: Sequence[Photograph]) -> str:
+def state_of(photographs: Sequence[Photograph]) -> str:
     """Return a hash of the paths, sizes and times of photographs."""
     whole = hashlib.sha256()
     for path, _, stamp, _ in photographs:

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.ndimage import uniform_filter1d
 
+from omiad.names import one_line
 from omiad.report.curves import Array, Curve
 
 Chart = dict[str, str]
@@ -119,7 +120,7 @@ def draw_intervals(
         reach = np.maximum([value - low, high - value], 0)
         look = _look(number) | {"linestyle": "", "markersize": 5}
         axes.errorbar(value, place + shift, xerr=reach, **look)
-    names = [printable(name) for name in categories]
+    names = [one_line(name) for name in categories]
     short = [name if len(name) <= 24 else f"{name[:23]}…" for name in names]
     axes.set_yticks(range(len(short)), short)
     axes.set(xlabel="%", ylim=(len(short) - 0.5, -0.5))
@@ -149,11 +150,6 @@ def moving_average(values: Array, reach: int) -> Array:
     """Average each value with up to `reach` neighbours on either side."""
     average = partial(uniform_filter1d, size=2 * reach + 1, mode="constant")
     return np.asarray(average(values) / average(np.ones_like(values)))
-
-
-def printable(name: str) -> str:
-    """Replace the characters of a name that a chart cannot hold, such as control characters."""
-    return "".join(char if char.isprintable() else "?" for char in name)
 
 
 def _look(number: int) -> dict[str, Any]:

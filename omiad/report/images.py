@@ -160,5 +160,5 @@ def _photograph(run: TestedRun, name: str, digest: str, album: Album) -> tuple[b
     """Return a photograph and its aspect, cut as the protocol of the run cuts it."""
     protocol = protocol_of(run.record)
     kept_part = protocol.given_size / protocol.input_size
-    white_level = (run.record.get("model") or {}).get("white_level", WHITE_LEVEL)
+    white_level = run.record["model"].get("white_level", WHITE_LEVEL)
     return photograph(run.root / name, album.side, kept_part, white_level, digest=digest)

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from omiad.arrays import HIGHEST
 from omiad.errors import InputError
 from omiad.files import write_whole
-from omiad.report.charts import chart, draw_logged, picture, printable
+from omiad.names import one_line
+from omiad.report.charts import chart, draw_logged, picture
 from omiad.report.curves import Array
 
 
@@ -33,7 +34,7 @@ def training_curves(metrics_csv: Path, output: Path, title: str) -> None:
             axes.set_axis_off()
         for axes, (name, points) in zip(grid, curves.items(), strict=False):
             draw_logged(axes, points)
-            axes.set_title(printable(name), fontsize=10, loc="left")
+            axes.set_title(one_line(name), fontsize=10, loc="left")
 
     write_whole(output, picture(paint, (4.2 * columns, 0.4 + 2.4 * rows), kind="png"))
 

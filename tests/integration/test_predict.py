@@ -138,6 +138,7 @@ def test_overlays_are_drawn_of_those_that_were_asked_for(
     [
         ("--category=nut", "no product 'nut'. It knows bottle, cable"),
         ("--false_alarms=0.1", "'bottle': 4 normal photographs support"),
+        ("--false_alarms=2", "--false_alarms must lie between 0 and 1"),
         ("--watch", "no photograph or folder at 'GONE'"),
     ],
 )

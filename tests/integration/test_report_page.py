@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from browser import Browser
 from PIL import Image
+from results_of_others import evaluated
 from synthetic import write_mvtec
-from test_report import SIZE, altered, evaluated, page_of, small_data
+from test_report import altered, page_of, small_data
 
 from omiad.inspection import Decision, Inspection, Region
 from omiad.products import Threshold
@@ -198,7 +199,7 @@ def test_a_bright_map_hides_its_photograph_and_a_dark_one_does_not(
     browser.screenshot(tmp_path / "page.png")
     with Image.open(tmp_path / "page.png") as picture:
         box = (left, top, left + side, top + side)
-        shown = np.asarray(picture.convert("RGB").resize((SIZE, SIZE), box=box), dtype=float)
+        shown = np.asarray(picture.convert("RGB").resize((32, 32), box=box), dtype=float)
     bright = shown[9:15, 9:15].reshape(-1, 3)
     assert bright[:, :2].min() > 230
     assert bright[:, 2].max() < 190  # pale yellow, and nothing of the grey stripes

@@ -6,7 +6,6 @@ import pickle
 import random
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +25,6 @@ from omiad.networks import registry
 from omiad.settings import data_defaults, fit_defaults, run_settings
 
 PWNED = {"class_path": "os.system", "init_args": {"command": "touch pwned"}}
-
-
-@pytest.fixture(scope="module")
-def data(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tiny.Data:
-    return partial(tiny.data_of, mvtec_root, tmp_path_factory.mktemp("features"))
 
 
 @pytest.fixture(scope="module")

@@ -242,6 +242,14 @@ def test_a_split_that_is_too_large_is_not_read(visa_root, monkeypatch):
         index_dataset(visa_root)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes")
+def test_a_split_that_is_a_pipe_is_not_waited_for(realiad_root):
+    (realiad_root / AUDIOJACK).unlink()
+    os.mkfifo(realiad_root / AUDIOJACK)
+    with pytest.raises(InputError, match=r"audiojack\.json' is a folder, a pipe"):
+        index_dataset(realiad_root)
+
+
 def mutated(content: bytes, rng: random.Random) -> bytes:
     changed = bytearray(content)
     for _ in range(rng.choice((1, 2, 8))):

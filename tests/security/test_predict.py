@@ -232,7 +232,6 @@ def test_several_paths_are_taken_in_their_order_and_a_missing_one_has_a_fault(
         ("--num_workers=-1", "--num_workers"),
         ("--category=bolt", "omiad calibrate"),
         ("--false_alarms=0.1", "omiad calibrate"),
-        ("--false_alarms=2", "--false_alarms"),
         ("--max_megabytes=-1", "--max_megabytes"),
         ("--max_megabytes=nan", "max_megabytes"),
         ("--device=foo", "'foo'"),

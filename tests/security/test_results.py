@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from results_of_others import changed_run, signed
+from results_of_others import changed_run, evaluated, signed
 from synthetic import write_mvtec
 
 from omiad.arrays import read_array, read_groups
@@ -33,24 +33,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def evaluated(root: Path, folder: Path, *extra: str) -> Path:
-    """Return the run folder of a method whose maps are noise, brighter at defects."""
-    rng = np.random.default_rng(0)
-    for image in sorted(root.glob("*/test/*/*.png")):
-        scores = rng.random((SIDE, SIDE), np.float32) + (image.parent.name != "good")
-        path = folder / "maps" / image.relative_to(root).with_suffix(".npy")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.save(path, scores)
-    given = [f"--maps={folder / 'maps'}", f"--data.root={root}", f"--image_size={SIDE}"]
-    steps = ["--pool_size=1", "--num_resamples=9", f"--output={folder / 'results.json'}"]
-    main(["evaluate", *given, *steps, *extra])
-    shutil.rmtree(folder / "maps")
-    return folder
-
-
 @pytest.fixture(scope="module")
 def run(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = evaluated(root, tmp_path_factory.mktemp("peer") / "bank")
+    folder = evaluated(root, tmp_path_factory.mktemp("peer") / "bank", quality=20, size=SIDE)
     lines = ("epoch,step,train/loss,train/other", "0,9,1.0,2", "0,19,0.5,3", "1,29,0.25,5")
     (folder / "metrics.csv").write_text("\n".join(lines))
     path = folder / "results.json"
@@ -257,7 +242,7 @@ def test_photographs_that_changed_since_the_test_are_not_shown(tmp_path: Path) -
 
 
 def test_files_of_two_tests_are_no_test(run: Path, root: Path, tmp_path: Path) -> None:
-    other = evaluated(root, tmp_path / "other", "--blur_sigma=1")
+    other = evaluated(root, tmp_path / "other", "--blur_sigma=1", size=SIDE)
     for name in ("results.images.npz", "results.gallery.npz"):
         mixed = shutil.copytree(run, tmp_path / name)
         shutil.copy(other / name, mixed)

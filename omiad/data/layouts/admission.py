@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from omiad.errors import InputError
-from omiad.names import check_name, one_line
+from omiad.names import check_name, is_below, one_line
 from omiad.types import Sample
 
 
@@ -55,7 +55,7 @@ def _check_paths(samples: Sequence[Sample], root: Path) -> None:
     seen: set[str] = set()
     for sample in samples:
         for path in map(str, (sample.image, *sample.masks)):
-            if not _is_below(path, start):
+            if not (path.startswith(start) and is_below(path.removeprefix(start))):
                 raise InputError(
                     f"The path '{one_line(path)}' is not that of a file inside of '{root}'. "
                     f"Correct the file that lists it."
@@ -66,14 +66,3 @@ def _check_paths(samples: Sequence[Sample], root: Path) -> None:
                 f"of the lines."
             )
         seen.add(str(sample.image))
-
-
-def _is_below(path: str, start: str) -> bool:
-    """Return whether a path leads below the root; links are the user's own."""
-    below = path.removeprefix(start)
-    try:
-        is_valid = b"\0" not in os.fsencode(path)
-    except UnicodeEncodeError:
-        is_valid = False
-    is_inside = path.startswith(start) and not os.path.isabs(below)
-    return is_valid and is_inside and bool(below) and ".." not in below.split(os.sep)

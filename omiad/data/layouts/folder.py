@@ -12,11 +12,10 @@ optional. They lie in `ground_truth`, `gt`, `masks` or `mask` of the category, w
 folder for each defect; `masks` says how they are named.
 """
 
-import os
-import zlib
 from pathlib import Path
 
 from omiad.data.layouts.listing import (
+    checksum,
     folders,
     images,
     is_for_masks,
@@ -83,8 +82,7 @@ def _category(category: Path, *, for_test: bool) -> list[Sample]:
             f"'{category / ('train/good' if is_split(category) else NORMAL)}'."
         )
     elif defective and not test:
-        by_checksum = sorted(train, key=lambda path: (zlib.crc32(os.fsencode(path.name)), path))
-        test = sorted(by_checksum[: len(train) // HELD_OUT])
+        test = sorted(sorted(train, key=checksum)[: len(train) // HELD_OUT])
         train = sorted(set(train) - set(test))
     return [
         *(Sample(path, (), name, NORMAL, "train") for path in train),

@@ -2,6 +2,7 @@
 
 import os
 import re
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -66,6 +67,14 @@ def is_for_masks(name: str) -> bool:
 def words(name: str) -> list[str]:
     """Return the parts of a name between spaces, `_`, `-` and the like, in lower case."""
     return [word for word in re.split(r"[\W_]+", name.lower()) if word]
+
+
+def checksum(image: Path) -> tuple[int, str]:
+    """Return what orders images arbitrarily, but alike in every run: the CRC-32 of the file name.
+
+    The path follows, for images of one name.
+    """
+    return zlib.crc32(os.fsencode(image.name)), str(image)
 
 
 def name_of(folder: Path) -> str:

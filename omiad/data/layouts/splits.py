@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from omiad.errors import InputError
+from omiad.files import check_regular
 from omiad.names import one_line
 from omiad.schema import conform
 
@@ -52,7 +53,7 @@ def read_split(path: Path, kind: Any) -> Any:
 
 
 def _text(path: Path) -> str:
-    if (size := path.stat().st_size) > LARGEST:
+    if (size := check_regular(path).st_size) > LARGEST:
         raise InputError(f"'{path}' has {size / 2**20:.0f} MiB, too many for a split. {AGAIN}")
     try:
         return path.read_text(encoding="utf-8-sig")

@@ -65,7 +65,7 @@ def test_scores_are_read_as_they_are(
         ("a.npy", lambda path: path.write_bytes(b"nothing"), "cannot be read"),
         ("a.png", lambda path: path.write_bytes(b"nothing"), "cannot be read"),
         ("a.png", lambda path: Image.new("P", (4, 3)).save(path), "colours of a palette"),
-        ("a.tiff", lambda path: tiff(path, save_all=True, append_images=[PICTURE]), "2 arrays"),
+        ("a.tiff", lambda path: tiff(path, save_all=True, append_images=[PICTURE]), "2 pages"),
         ("a.png", lambda path: Image.new("RGB", (4, 3)).save(path), r"has shape \(3, 4, 3\)"),
     ],
 )

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from omiad.errors import InputError, MissingInputError
-from omiad.features import FeatureExtractor, packages
+from omiad.features import FeatureExtractor
 from omiad.features.packages import PACKAGES, Package, is_packaged, packaged_weights
+from omiad.files import digest
 
 LITE0 = "tf_efficientnet_lite0"
 
@@ -20,8 +21,8 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Tens
     folder.mkdir()
     (folder / "__init__.py").write_text("raise SystemExit('the code of the package has run')")
     torch.save({f"_foreign.{i}": value for i, value in enumerate(state.values())}, folder / "x.pth")
-    digest = packages.hashlib.sha256((folder / "x.pth").read_bytes()).hexdigest()
-    monkeypatch.setitem(PACKAGES, LITE0, Package("some-weights", "x.pth", digest))
+    sha256 = digest(folder / "x.pth")
+    monkeypatch.setitem(PACKAGES, LITE0, Package("some-weights", "x.pth", sha256))
     monkeypatch.syspath_prepend(tmp_path)
     return state
 

@@ -1,6 +1,5 @@
-"""What the tests of the modules share: the tiny data set, a training on it, and both stages."""
+"""What the tests of the modules share: a training on the tiny data set, and both stages."""
 
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -8,12 +7,6 @@ import tiny
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 
 from omiad import OmiADModule
-
-
-@pytest.fixture(scope="session")
-def data(mvtec_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tiny.Data:
-    """Build a data module of the tiny data set; all of them share one cache."""
-    return partial(tiny.data_of, mvtec_root, tmp_path_factory.mktemp("features"))
 
 
 @pytest.fixture(scope="session")
