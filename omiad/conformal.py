@@ -44,7 +44,9 @@ def normals_needed(rate: float) -> int:
 
 
 def p_values(scores: Tensor, normal: Tensor) -> Tensor:
-    """Return the p-value of each score, in 1 / (n + 1) .. 1.
+    """Return the p-value of each score, in 1 / (n + 1) .. 1, as float64 on the CPU.
+
+    float32 would round 1 / 10 up, so that a defect at a rate of 0.1 had a higher p-value than 0.1.
 
     Args:
         scores: Scores of photographs (B,); higher is more anomalous.
@@ -52,7 +54,7 @@ def p_values(scores: Tensor, normal: Tensor) -> Tensor:
     """
     ordered = normal.sort().values
     at_least = len(normal) - torch.searchsorted(ordered, scores.contiguous())
-    return (1 + at_least) / (len(normal) + 1)
+    return (1 + at_least).cpu().double() / (len(normal) + 1)
 
 
 def threshold(normal: Tensor, rate: float) -> float:
