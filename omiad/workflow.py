@@ -20,7 +20,7 @@ from omiad.data.layouts import Layout
 from omiad.detector import Detector
 from omiad.devices import pick_device
 from omiad.errors import InputError
-from omiad.files import only_writer, write_whole
+from omiad.files import lock_beside, only_writer, write_whole
 from omiad.forecast import expected_seconds
 from omiad.guarantee import guarantee_table
 from omiad.interrupts import Interrupted
@@ -132,8 +132,7 @@ def make(
     Arguments are those of `Model`, and errors those of `train`.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    place = folder.resolve()
-    with only_writer(place.with_name(f".{place.name[:100]}.lock"), owner=folder):
+    with only_writer(lock_beside(folder), owner=folder):
         ledger = Ledger(folder, asdict(settings))
         model = Model(folder, settings, pick_device(device), configs=configs)
         steps = (
