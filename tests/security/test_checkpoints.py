@@ -296,6 +296,8 @@ def test_an_entry_that_cannot_be_right_is_named_before_anything_is_built(
         (("optimizer_states", 0, "state", 9999), {}, "9999"),
         (("optimizer_states", 0, "param_groups", 0, "params"), [0], "params"),
         (("optimizer_states", 0, "param_groups", 0, "lr"), -1.0, "lr is not a number"),
+        (("optimizer_states", 0, "param_groups", 0), {"lr": 1e-3}, "has no betas"),
+        (("lr_schedulers", 0), {"last_epoch": 2}, "has no _last_lr"),
         (("lr_schedulers", 0, "last_epoch"), "x", "last_epoch"),
         (("loops", "fit_loop", "epoch_progress"), None, "epoch_progress"),
         (("loops", "fit_loop", "epoch_progress", "current", "ready"), 0.5, "whole number"),
