@@ -158,6 +158,11 @@ def fit_defaults(path: str) -> dict[str, Any]:
     checkpoint = read_checkpoint(path)
     record, model = checkpoint[CHECKPOINT_KEY], dict(checkpoint.get("hyper_parameters", {}))
     name = record["module"]
+    if not checkpoint.get("loops"):
+        raise InputError(
+            f"'{path}' is a model without the state of its training, so no fit can resume it. Give "
+            f"the checkpoints/last.ckpt of its run."
+        )
     model.pop("_instantiator", None)
     class_path = model.pop("_class_path", f"omiad.modules.{name}")
     if class_path not in MODULES or class_path.rpartition(".")[2] != name:

@@ -189,6 +189,11 @@ def test_of_the_configuration_beside_a_checkpoint_only_plain_settings_are_taken(
         run_settings(config)
 
 
+def test_a_model_that_decides_is_no_run_that_a_fit_resumes(deciding: Path) -> None:
+    with pytest.raises(InputError, match=r"model\.ckpt' is a model without .*last\.ckpt"):
+        fit_defaults(str(deciding / "model.ckpt"))
+
+
 # Damage ---------------------------------------------------------------------------------------
 
 
