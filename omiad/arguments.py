@@ -27,7 +27,7 @@ def refuse_nulls(function: Callable[..., object], given: Any, *, where: str) -> 
     Raises:
         InputError: If an argument is None and its type has no None.
     """
-    hints = _hints(function)
+    hints = parameter_types(function)
     # The items of a jsonargparse.Namespace are those of all levels; `vars` has the first alone.
     entries = given if isinstance(given, dict) else vars(given) if given else {}
     for name, value in entries.items():
@@ -76,7 +76,7 @@ def cropped(message: object) -> str:
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]} [...]"
 
 
-def _hints(function: Callable[..., object]) -> dict[str, Any]:
+def parameter_types(function: Callable[..., object]) -> dict[str, Any]:
     """Return the types of the parameters of a function, or of a class and its bases in omiad."""
     bases = function.__mro__[:0:-1] if isinstance(function, type) else ()
     ours = [vars(base).get("__init__") for base in bases if base.__module__.startswith("omiad.")]

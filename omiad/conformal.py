@@ -43,7 +43,9 @@ def normals_needed(rate: float) -> int:
 
 
 def p_values(scores: Tensor, normal: Tensor) -> Tensor:
-    """Return the p-value of each score, in 1 / (n + 1) .. 1.
+    """Return the p-value of each score, in 1 / (n + 1) .. 1, as float64.
+
+    float32 would round 1 / 10 up, so that a defect at a rate of 0.1 had a higher p-value than 0.1.
 
     Args:
         scores: Scores of photographs (B,); higher is more anomalous.
@@ -51,7 +53,7 @@ def p_values(scores: Tensor, normal: Tensor) -> Tensor:
             each photograph (B, n), where -inf stands for none.
     """
     at_least = (normal >= scores[:, None]).sum(-1)
-    return (1 + at_least) / ((normal > -math.inf).sum(-1) + 1)
+    return (1 + at_least).double() / ((normal > -math.inf).sum(-1) + 1)
 
 
 def threshold(normal: Tensor, rate: float) -> float:

@@ -20,10 +20,11 @@ from omiad.features.packages import is_packaged
 from omiad.metrics import AnomalyMetrics
 from omiad.networks import Network, build_network, network_spec
 from omiad.photographs import read_image
+from omiad.recipe import REPORT, Settings
 from omiad.scoring import image_score
 from omiad.terminal import console
 from omiad.types import Prediction
-from omiad.workflow import REPORT, Settings, make
+from omiad.workflow import make
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,6 @@
-"""The device that a command computes on."""
+"""The device that a command computes on, and its time."""
+
+import time
 
 import torch
 
@@ -15,3 +17,10 @@ def pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"Device '{name}' is not available here. Use --device cpu.") from error
     return device
+
+
+def idle_time(device: torch.device) -> float:
+    """Wait until a device has nothing left to do, and return the time in seconds."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+    return time.perf_counter()

@@ -155,6 +155,12 @@ def only_writer(lock: Path, *, owner: Path) -> Iterator[None]:
             lock.unlink(missing_ok=True)
 
 
+def lock_beside(path: Path) -> Path:
+    """Return the lock file of a file or a folder, which one process at a time may write."""
+    place = path.resolve()
+    return place.with_name(f".{place.name[:100]}.lock")
+
+
 @contextmanager
 def new_file(path: Path, *, option: str) -> Iterator[None]:
     """Claim a file that does not exist yet, so that no other process writes it meanwhile.
@@ -163,7 +169,7 @@ def new_file(path: Path, *, option: str) -> Iterator[None]:
         InputError: If the file exists, or another process has claimed it.
         OSError: If its folder does not exist or is not writable.
     """
-    with only_writer(path.with_name(f".{path.name[:100]}.lock"), owner=path):
+    with only_writer(lock_beside(path), owner=path):
         if path.exists():
             raise InputError(f"'{path}' already exists. Choose another {option}.")
         yield

@@ -1,6 +1,5 @@
 """How long `omiad train` will take, from a short measurement of each kind of its work."""
 
-import time
 from collections.abc import Callable, Mapping
 from pkgutil import resolve_name
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import torch
 
 from omiad.calibration import most_remembered
+from omiad.devices import idle_time
 from omiad.features import FeatureExtractor
 from omiad.memory import coreset
 from omiad.products import FOLDS
@@ -42,11 +42,11 @@ def expected_seconds(
     device, options = extractor.mean.device, config["model"]["init_args"]
     grid, channels, tiling = extractor.feature_size, extractor.num_channels, extractor.tiling
     photographs = torch.zeros(2, 3, *tiling.canvas, dtype=torch.uint8, device=device)
-    reading = _seconds(lambda: extractor.features(photographs)) / len(photographs)
+    reading = _seconds(device, lambda: extractor.features(photographs)) / len(photographs)
     network = resolve_name(options["network"])(channels=channels).to(device)
     x = torch.randn(config["data"]["batch_size"], channels, grid, grid, device=device)
     t = torch.ones(len(x), dtype=torch.int64, device=device)
-    step = _seconds(lambda: network(x, t).square().mean().backward())
+    step = _seconds(device, lambda: network(x, t).square().mean().backward())
     scoring = step / len(x) / 3  # without gradients
     memory = _seconds_of_memory(options.get("scoring", {}).get("memory_size", 0), x)
     calibrations = 2 if images["calibration"] else 2 + FOLDS
@@ -63,15 +63,13 @@ def _seconds_of_memory(size: int, like: torch.Tensor) -> float:
     channels, cells = like.shape[1], like.shape[2] * like.shape[3]
     patches = torch.randn(MEASURED * cells, channels, device=like.device)
     generator = torch.Generator().manual_seed(0)
-    seconds = _seconds(lambda: coreset(patches, CHOSEN, generator))
+    seconds = _seconds(like.device, lambda: coreset(patches, CHOSEN, generator))
     return 2 * seconds / MEASURED * size / CHOSEN
 
 
-def _seconds(work: Callable[[], object]) -> float:
-    """Return how long some work takes, the second time it is done."""
+def _seconds(device: torch.device, work: Callable[[], object]) -> float:
+    """Return how long some work takes on a device, the second time it is done."""
     work()
-    start = time.perf_counter()
+    start = idle_time(device)
     work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return idle_time(device) - start

@@ -111,7 +111,7 @@ class Verdict(NamedTuple):
     """Decisions about photographs, as tensors.
 
     Attributes:
-        p_value: P-values (B,), float32; NaN where the product is unknown.
+        p_value: P-values (B,), float64; NaN without a threshold.
         decision: Positions in `DECISIONS` (B,), int64.
     """
 
@@ -157,6 +157,7 @@ class Judge:
         self, score: Tensor, maps: Tensor, shown: Tensor, sizes: Sequence[tuple[int, int]]
     ) -> list[Inspection]:
         """Decide about photographs of some sizes by their scores, maps (B, H, W) and products."""
+        score, shown = score.cpu(), shown.cpu()  # Apple's GPUs have no float64
         p_values, decisions = self.verdict(score, shown)
         each = (score, p_values, decisions, shown)
         columns = zip(*(x.tolist() for x in each), maps.cpu().numpy(), sizes, strict=True)

@@ -34,6 +34,11 @@ def cell(text: str) -> str:
     return f"'{text}" if text[:1] in tuple("=+-@\t\r\n") else text
 
 
+def folded(name: str) -> str:
+    """Return a name without case and spellings of accents, as many file systems compare names."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
 def is_below(name: str) -> bool:
     """Return whether a path stays below the folder that it is joined to, links aside."""
     path = PurePath(name)

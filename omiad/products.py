@@ -171,9 +171,10 @@ class Products(nn.Module):
 
     def p_values(self, scores: Tensor, shown: Tensor) -> Tensor:
         """Return the p-values (B,) of image scores of photographs that show products (B,)."""
-        places = torch.arange(self.images.shape[0], device=self.images.device)
-        owner = (places[:, None] >= self.counts.cumsum(0)).sum(1)
-        return p_values(scores, self.images.where(owner == shown[:, None], -torch.inf))
+        images, counts = self.images.to(scores.device), self.counts.to(scores.device)
+        places = torch.arange(images.shape[0], device=scores.device)
+        owner = (places[:, None] >= counts.cumsum(0)).sum(1)
+        return p_values(scores, images.where(owner == shown[:, None], -torch.inf))
 
     def rates(self, asked: float | None = None) -> list[float]:
         """Return the false-alarm rate of each product.

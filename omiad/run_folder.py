@@ -6,7 +6,7 @@ from itertools import count
 from pathlib import Path
 
 from omiad.errors import InputError
-from omiad.files import only_writer
+from omiad.files import lock_beside, only_writer
 
 CONFIG = "config.yaml"
 """File that a run writes before it does anything."""
@@ -30,7 +30,7 @@ def claimed_folder(run_dir: str | None, kind: str) -> Iterator[Path]:
     is_new = run_dir is None or not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     place = folder.resolve()
-    with only_writer(place.with_name(f".{place.name[:100]}.lock"), owner=folder):
+    with only_writer(lock_beside(folder), owner=folder):
         if any((folder / name).exists() for name in OF_A_RUN):
             raise InputError(
                 f"'{folder}' already holds a run. Choose another --run_dir, or leave the option "

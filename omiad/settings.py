@@ -1,48 +1,26 @@
 """The configuration that `fit` and `test` take from a checkpoint, which may come from anyone.
 
-A checkpoint is data. Its classes are those listed here, its settings have the types of our own
-parameters, and of the `config.yaml` beside it only plain trainer settings are taken.
+A checkpoint is data: its settings are those that allowed.py lets through, and of the `config.yaml`
+beside it only plain trainer settings are taken.
 """
 
 import argparse
-import inspect
 import logging
 from collections.abc import Sequence
-from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypedDict, get_type_hints
+from typing import Any, Literal, TypedDict
 
 import yaml  # a dependency of Lightning and jsonargparse, whose files it reads here
 
-from omiad import modules
+from omiad.allowed import MODULES, SOURCES, check_arguments
 from omiad.checkpoint import CHECKPOINT_KEY, read_checkpoint
 from omiad.data import FeatureDataModule
 from omiad.errors import InputError
-from omiad.modules import TrainingModule
 from omiad.names import one_line
-from omiad.networks.registry import NETWORKS, PRESETS, check_network, check_network_arguments, trust
+from omiad.networks.registry import NETWORKS, trust
 from omiad.schema import conform
 
 logger = logging.getLogger(__name__)
-
-SOURCES = ("teacher", "detector")
-"""Model arguments that name a checkpoint; the run takes its data settings from there."""
-
-MODULES = {
-    f"omiad.modules.{name}": cls
-    for name in modules.__all__
-    if issubclass(cls := getattr(modules, name), TrainingModule) and not inspect.isabstract(cls)
-}
-"""The modules that a checkpoint may name."""
-
-OPTIMIZERS = frozenset(
-    [
-        *("omiad.modules.amdm.paper_adam", "omiad.modules.omiad.sida_adam"),
-        *(f"torch.optim.{name}" for name in ("Adagrad", "Adam", "Adamax", "AdamW", "NAdam")),
-        *(f"torch.optim.{name}" for name in ("RAdam", "RMSprop", "SGD")),
-    ]
-)
-"""The optimisers that a checkpoint may name."""
 
 LARGEST_CONFIG = 1 << 18
 """Bytes of the largest configuration; larger ones would be parsed for minutes."""
@@ -179,6 +157,11 @@ def fit_defaults(path: str) -> dict[str, Any]:
     checkpoint = read_checkpoint(path)
     record, model = checkpoint[CHECKPOINT_KEY], dict(checkpoint.get("hyper_parameters", {}))
     name = record["module"]
+    if not checkpoint.get("loops"):
+        raise InputError(
+            f"'{path}' is a model without the state of its training, so no fit can resume it. Give "
+            f"the checkpoints/last.ckpt of its run."
+        )
     model.pop("_instantiator", None)
     class_path = model.pop("_class_path", f"omiad.modules.{name}")
     if class_path not in MODULES or class_path.rpartition(".")[2] != name:
@@ -240,71 +223,3 @@ _DEFAULTS = {
     "enable_autolog_hparams": True,
 }
 """Settings of the trainer that a resumed run never takes, and their defaults where not None."""
-
-
-def check_arguments(cls: type, given: dict[str, Any], *, where: str) -> None:
-    """Reject arguments from a checkpoint that are not plain data of the types of a constructor.
-
-    Raises:
-        InputError: If an argument is unknown, has another type, or names a class outside the lists.
-    """
-    hints: dict[str, Any] = {}
-    for base in reversed(cls.__mro__):
-        if "__init__" in vars(base) and base.__module__.startswith("omiad."):
-            hints |= get_type_hints(vars(base)["__init__"])
-    for name, value in given.items():
-        entry = f"{where}.{one_line(str(name))[:80]}"
-        if name not in hints:
-            raise InputError(f"{entry} is unknown to this version of omiad. Train the model again.")
-        if name == "network":
-            _check_network(value, entry)
-        elif name.endswith("optimizer"):
-            _check_optimizer(value, entry)
-        elif fields := _fields(hints[name]):
-            if value is not None:
-                conform(value, dict[str, Any], where=entry)
-                for field, part in value.items():
-                    conform(part, fields.get(field, None), where=f"{entry}.{one_line(field)[:80]}")
-        elif name in SOURCES or name == "weights":
-            conform(value, str, where=entry)
-        else:
-            conform(value, hints[name], where=entry)
-
-
-def _fields(hint: Any) -> dict[str, Any]:
-    """Return the types of the fields of a dataclass, or of a dataclass or None."""
-    options = (hint, *getattr(hint, "__args__", ()))
-    return next((get_type_hints(each) for each in options if is_dataclass(each)), {})
-
-
-def _reference(value: Any, entry: str) -> tuple[str, dict[str, Any]]:
-    """Return class path and arguments of a class in a configuration."""
-    if isinstance(value, str):
-        return value, {}
-    conform(value, dict[str, Any], where=entry)
-    conform(value.get("class_path"), str, where=f"{entry}.class_path")
-    if unknown := value.keys() - {"class_path", "init_args"}:
-        raise InputError(f"{entry} has an unknown {one_line(min(unknown))[:80]}.")
-    arguments = value.get("init_args") or {}
-    conform(arguments, dict[str, Any], where=f"{entry}.init_args")
-    return value["class_path"], arguments
-
-
-def _check_network(value: Any, entry: str) -> None:
-    path, arguments = _reference(value, entry)
-    if path in PRESETS and not arguments:
-        return
-    check_network(path)
-    check_network_arguments(NETWORKS[path], arguments)
-    conform(arguments, dict[str, bool | int | float | str | list[Any] | None], where=entry)
-
-
-def _check_optimizer(value: Any, entry: str) -> None:
-    path, arguments = _reference(value, entry)
-    if path not in OPTIMIZERS:
-        raise InputError(
-            f"{entry} names '{one_line(path)[:120]}', which is no optimiser that a checkpoint may "
-            f"name, and is not imported. Give it yourself, in a file for --config."
-        )
-    plain = bool | int | float | None | list[float] | tuple[float, ...]
-    conform(arguments, dict[str, plain], where=entry)

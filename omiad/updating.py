@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from unicodedata import normalize
 
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset
@@ -22,7 +21,7 @@ from omiad.errors import InputError, MissingInputError
 from omiad.files import new_file
 from omiad.guarantee import guarantee_table
 from omiad.learning import Positions, add_products, replace_products
-from omiad.names import one_line
+from omiad.names import folded, one_line
 from omiad.products import check_numbers
 from omiad.terminal import console
 
@@ -134,8 +133,8 @@ def extend(
         data = _photographs(photos, layout, detector)
         fitted = Counter(sample.category for sample in data.samples("train"))
         kept = Counter(sample.category for sample in data.samples("calibration"))
-        known = {_folded(name) for name in detector.products.names}
-        if there := [name for name in data.categories if _folded(name) in known]:
+        known = {folded(name) for name in detector.products.names}
+        if there := [name for name in data.categories if folded(name) in known]:
             raise InputError(
                 f"The model knows {_listed(there)} already. Set thresholds anew with `omiad "
                 f"calibrate`, or give a folder of new products alone."
@@ -209,11 +208,6 @@ def _save(detector: Detector, path: Path, source: str) -> None:
     console().print(guarantee_table(detector.products, detector.false_alarms))
     detector.save(path, like=source)
     logger.info("model: %s", path)
-
-
-def _folded(name: str) -> str:
-    """Return what names have in common that many file systems take for one."""
-    return normalize("NFC", name).casefold()
 
 
 def _listed(names: Sequence[str]) -> str:

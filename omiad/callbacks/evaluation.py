@@ -10,8 +10,9 @@ from typing import Any, cast
 import torch
 from lightning import Callback, LightningModule, Trainer
 
-from omiad.callbacks.latency import idle_time, latency
+from omiad.callbacks.latency import latency
 from omiad.detector import Detector
+from omiad.devices import idle_time
 from omiad.errors import InputError
 from omiad.evaluation.evaluator import Evaluator
 from omiad.evaluation.maps import map_stems, write_maps, write_scores

@@ -1,18 +1,9 @@
 """How long a model's step takes, measured during a test."""
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
-
-
-def idle_time(device: torch.device) -> float:
-    """Wait until a device is idle, and return the time in seconds."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize()
-    return time.perf_counter()
 
 
 def latency(steps: Sequence[tuple[float, int]]) -> dict[str, Any] | None:

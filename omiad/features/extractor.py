@@ -94,10 +94,10 @@ class FeatureExtractor(nn.Module):
                 f"cells, and at least one stage, but got image_size {image_size}, feature_size "
                 f"{feature_size} and stages {'default' if stages is None else list(stages)}."
             )
-        if not 1 <= fold <= LARGEST_GRID // feature_size:
+        most = LARGEST_GRID // feature_size
+        if not 1 <= fold <= most:
             raise InputError(
-                f"fold must lie in 1..{LARGEST_GRID // feature_size} with feature_size {feature_size}, "
-                f"but got {fold}."
+                f"fold must lie in 1..{most} with feature_size {feature_size}, but got {fold}."
             )
         if not 1 <= white_level <= WHITE_LEVEL:
             raise InputError(

@@ -82,11 +82,13 @@ def _names_of_moments(optimizer: Optimizer) -> set[str]:
 
 
 def _compare_known(given: Any, mine: dict[str, Any], where: str) -> None:
-    """Compare the entries that both versions of torch know; remove the others."""
+    """Compare entries; remove those that this torch does not know, and add its new switches."""
     _require(given, dict, None, where)
     for key in given.keys() - mine.keys():
         del given[key]
-    _compare(given, {key: mine[key] for key in given}, where)
+    switches = {key: value for key, value in mine.items() if value is None or value is False}
+    given |= {key: value for key, value in switches.items() if key not in given}
+    _compare(given, mine, where)
 
 
 def _check_loops(given: Any, trainer: Trainer) -> None:

@@ -115,10 +115,8 @@ def _collect(number: int, output: str, *, small: bool) -> None:
 def _runs(
     dataset: Dataset, root: str, output: str, configs: str | None, small: bool, *options: str
 ) -> Runs:
-    folder, given = (
-        _folder(output, dataset, small=small),
-        None if configs is None else Path(configs),
-    )
+    given = None if configs is None else Path(configs)
+    folder = _folder(output, dataset, small=small)
     return Runs(dataset, Path(root), folder, given, small, *options)
 
 

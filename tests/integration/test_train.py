@@ -13,7 +13,7 @@ import torch
 from synthetic import write_mvtec
 
 import omiad
-from omiad import workflow
+from omiad import recipe, workflow
 from omiad.callbacks import LastCheckpoint
 from omiad.cli import main
 from omiad.detector import Detector
@@ -48,7 +48,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     Path(names[1]).write_text(STAGE_2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(workflow.make, "__kwdefaults__", {"device": "auto", "configs": names})
-        patch.setitem(workflow.STEPS, "quick", (5, 8))
+        patch.setitem(recipe.STEPS, "quick", (5, 8))
         yield folder
 
 

@@ -11,9 +11,9 @@ import pytest
 CHECKOUT = Path(__file__).parents[2]
 SHORT = """
 import sys
-from omiad import workflow
+from omiad import recipe
 from omiad.cli import main
-workflow.STEPS["quick"] = (10, 12)
+recipe.STEPS["quick"] = (10, 12)
 main(sys.argv[1:])
 """
 

@@ -3,7 +3,6 @@
 import logging
 import os
 import pickle
-import random
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,8 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from mutations import damaged, mutated
+from fuzz.kinds.checkpoints import save
+from fuzz.mutations import copy_of, damaged, mutated, pick
 from synthetic import write_mvtec
 
 from omiad import AMDMModule, Detector, FeatureDataModule, OmiADModule
@@ -184,6 +184,11 @@ def test_of_the_configuration_beside_a_checkpoint_only_plain_settings_are_taken(
         run_settings(config)
 
 
+def test_a_model_that_decides_is_no_run_that_a_fit_resumes(deciding: Path) -> None:
+    with pytest.raises(InputError, match=r"model\.ckpt' is a model without .*last\.ckpt"):
+        fit_defaults(str(deciding / "model.ckpt"))
+
+
 # Damage ---------------------------------------------------------------------------------------
 
 
@@ -191,8 +196,8 @@ def test_of_the_configuration_beside_a_checkpoint_only_plain_settings_are_taken(
 def test_a_flipped_bit_or_a_cut_is_noticed_or_changes_nothing(
     good: Path, tmp_path: Path, count: int
 ) -> None:
-    content, rng, path = good.read_bytes(), random.Random(count), tmp_path / "bad.ckpt"
-    whole, noticed = seal_of(good), 0
+    content, rng = good.read_bytes(), np.random.default_rng(count)
+    path, whole, noticed = tmp_path / "bad.ckpt", seal_of(good), 0
     for _ in range(count):
         path.write_bytes(damaged(content, rng))
         try:
@@ -228,11 +233,12 @@ def test_damage_of_the_optimiser_is_noticed_by_a_resumed_run(
 def test_a_malformed_structure_is_one_sentence(
     good: Path, data: tiny.Data, tmp_path: Path, count: int
 ) -> None:
-    checkpoint, rng = torch.load(good, weights_only=True), random.Random(count)
+    checkpoint, rng = torch.load(good, weights_only=True), np.random.default_rng(count)
     path = tmp_path / "bad.ckpt"
     for number in range(count):
-        name, bad = mutated(checkpoint, rng)
-        torch.save(bad, path)
+        section, bad = pick(rng, [*checkpoint]), copy_of(checkpoint)
+        part = mutated({section: bad.pop(section)}, rng)
+        save(bad | part, path)
         roads: list[Callable[[], object]] = [
             lambda: DetectionModule.load(str(path), weights="raw"),
             lambda: fit_defaults(str(path)),
@@ -242,7 +248,7 @@ def test_a_malformed_structure_is_one_sentence(
             try:
                 road()
             except InputError as error:  # noqa: PERF203
-                assert "\x1b" not in str(error), name  # noqa: PT017
+                assert "\x1b" not in str(error), section  # noqa: PT017
 
 
 def set_entry(*keys: Any, value: Any) -> Callable[[dict[str, Any]], None]:
@@ -291,6 +297,8 @@ def test_an_entry_that_cannot_be_right_is_named_before_anything_is_built(
         (("optimizer_states", 0, "state", 9999), {}, "9999"),
         (("optimizer_states", 0, "param_groups", 0, "params"), [0], "params"),
         (("optimizer_states", 0, "param_groups", 0, "lr"), -1.0, "lr is not a number"),
+        (("optimizer_states", 0, "param_groups", 0), {"lr": 1e-3}, "has no betas"),
+        (("lr_schedulers", 0), {"last_epoch": 2}, "has no _last_lr"),
         (("lr_schedulers", 0, "last_epoch"), "x", "last_epoch"),
         (("loops", "fit_loop", "epoch_progress"), None, "epoch_progress"),
         (("loops", "fit_loop", "epoch_progress", "current", "ready"), 0.5, "whole number"),

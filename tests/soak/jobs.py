@@ -123,6 +123,10 @@ def _features(world: World, out: Path) -> Any:
     return len(equal), all(equal)
 
 
+def _files(world: World, out: Path) -> dict[str, str]:
+    return tree(out)
+
+
 def tree(folder: Path) -> dict[str, str]:
     """Return the digest of each visible file below a folder; of a link, where it leads."""
     found = {}
@@ -162,7 +166,7 @@ JOBS = (
     Job(
         "holdout",
         lambda world, out: f"data holdout {world.data} {out} --num_defective 12",
-        lambda world, out: tree(out),
+        _files,
         done=".",
     ),
     Job(
@@ -171,7 +175,7 @@ JOBS = (
             f"data synthesize {out} --num_train 8 --num_test_good 2 --num_test_defective 4 "
             f"--image_size 48"
         ),
-        lambda world, out: tree(out),
+        _files,
         done=".",
     ),
     Job(

@@ -29,9 +29,11 @@ def test_a_score_is_above_the_threshold_if_and_only_if_its_p_value_is_at_most_th
             threshold(torch.tensor(normal), percent / 100)
         return
     limit = threshold(torch.tensor(normal), percent / 100)
-    for score in scores:
+    values = p_values(torch.tensor(scores), torch.tensor(normal)).tolist()
+    for score, p_value in zip(scores, values, strict=True):
         count = 1 + sum(n >= score for n in normal)  # in whole numbers, so without rounding
         assert (score > limit) == (100 * count <= percent * (len(normal) + 1))
+        assert (score > limit) == (p_value <= percent / 100)
 
 
 @pytest.mark.parametrize(("num", "rate"), [(99, 0.01), (100, 0.05), (30, 0.1), (19, 0.05)])

@@ -1,12 +1,11 @@
 """The one door through which the samples of every layout pass before anything uses them."""
 
 import os
-import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from omiad.errors import InputError
-from omiad.names import check_name, is_below, one_line
+from omiad.names import check_name, folded, is_below, one_line
 from omiad.types import Sample
 
 
@@ -41,7 +40,7 @@ def _check_apart(names: Iterable[str], kind: str, root: Path) -> None:
     """Refuse names that many file systems take for one."""
     seen: dict[str, str] = {}
     for name in names:
-        other = seen.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+        other = seen.setdefault(folded(name), name)
         if other != name:
             raise InputError(
                 f"The {kind} {other!a} and {name!a} in '{root}' differ only in case or in the "

@@ -82,7 +82,7 @@ def structure(world: World, rng: Rng, folder: Path) -> Case:
             checkpoint[section] = part.get("it")
         else:
             checkpoint = part.get("it")
-    _save(checkpoint, folder)
+    save(checkpoint, folder / INPUT / "last.ckpt")
     exact = keeps and _moments(checkpoint) in (None, _moments(world.checkpoints[stage]))
     return _case(world, rng, stage, folder, exact=exact)
 
@@ -113,7 +113,7 @@ def classes(world: World, rng: Rng, folder: Path) -> Case:
         container[key] = attack["class_path"] if key in PATHS else copy_of(attack)
     if rng.random() < 0.2:
         checkpoint["callbacks"] = {attack["class_path"]: attack["init_args"]}
-    _save(checkpoint, folder)
+    save(checkpoint, folder / INPUT / "last.ckpt")
     return _case(world, rng, stage, folder, doors=(*DOORS, *("resume",) * 5, "teacher"))
 
 
@@ -209,9 +209,8 @@ def _of_case(world: World, stage: str) -> dict[str, Any]:
     return checkpoint
 
 
-def _save(checkpoint: Any, folder: Path) -> None:
+def save(checkpoint: Any, path: Path) -> None:
     """Write a checkpoint with a right digest, as an attacker would, if the digest can be made."""
-    path = folder / INPUT / "last.ckpt"
     with suppress(Exception):  # without its own entries a checkpoint is refused anyway
         seal(checkpoint)
     try:
