@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from omiad.callbacks.latency import idle_time
+from omiad.devices import idle_time
 
 FEWEST_RUNS, MOST_RUNS = 5, 1000
 
