@@ -16,7 +16,12 @@ from omiad.benchmark.timing import Times, part_seconds, repeated, summary
 from omiad.photographs import Reader
 from omiad.predictor import Predictor
 
-PARTS = {"backbone": "extractor", "network": "denoiser.network", "memory": "memory"}
+PARTS = {
+    "backbone": "extractor",
+    "network": "denoiser.network",
+    "memory": "memory",
+    "product memory": "product_memory",
+}
 """Parts of a detector by their names, with the submodules whose calls are timed.
 
 An export is one graph, which has no parts.
