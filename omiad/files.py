@@ -14,7 +14,7 @@ from omiad.errors import InputError, MissingInputError
 
 try:
     import fcntl
-except ImportError:  # Windows: two processes must not write to the same folder at once
+except ImportError:  # Windows: two processes must not write to the same folder or cache at once
     fcntl = None  # type: ignore[assignment]
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -144,7 +144,7 @@ def only_writer(lock: Path, *, owner: Path) -> Iterator[None]:
         InputError: If another process holds the lock.
     """
     with lock.open("a") as file:
-        if not _locked(file):
+        if not lock_file(file):
             raise InputError(
                 f"Another process is writing to '{owner}'. Wait for its end, or choose another "
                 f"output folder."
@@ -201,12 +201,16 @@ def _is_full(error: OSError | RuntimeError, path: Path) -> bool:
     return number in NO_SPACE
 
 
-def _locked(file: TextIO) -> bool:
-    """Lock an open file; return whether this process has the lock of the file that has its name."""
+def lock_file(file: TextIO, *, wait: bool = False) -> bool:
+    """Lock an open file; return whether this process has the lock of the file that has its name.
+
+    The system frees the lock when the file is closed or the process dies. Without `wait`, the
+    answer is False if another process has the lock.
+    """
     if fcntl is None:
         return True
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         # The process that held the lock before may have removed the file in between.
         return os.path.samestat(os.fstat(file.fileno()), os.stat(file.name))
     except (BlockingIOError, FileNotFoundError):

@@ -2,9 +2,10 @@
 
 import os
 import unicodedata
+from collections.abc import Sequence
 from pathlib import PurePath
 
-from omiad.errors import InputError
+from omiad.errors import MOST_NAMED, InputError
 
 LONGEST = 200
 """Most bytes of a category or defect; a file named after it stays within the system's 255."""
@@ -24,6 +25,12 @@ def printable(text: str) -> str:
 def one_line(text: str) -> str:
     """Return `printable` text without line breaks: a name in a sentence or a table."""
     return printable(text).replace("\n", "\\n")
+
+
+def first_of(names: Sequence[str], most: int = MOST_NAMED) -> str:
+    """Return the first of some names on one line, and the number of the others."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(one_line, names[:most])) + more
 
 
 def cell(text: str) -> str:

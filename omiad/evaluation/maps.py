@@ -16,7 +16,7 @@ from omiad.arrays import HIGHEST, read_array
 from omiad.errors import InputError, MissingInputError
 from omiad.files import full_disk_named, whole_file
 from omiad.metrics import Results
-from omiad.names import cell, one_line
+from omiad.names import cell, first_of, one_line
 from omiad.photographs.opening import load, opened
 from omiad.results import gallery_path, images_path
 
@@ -169,9 +169,7 @@ def complain(sentence: str, faults: Mapping[str, Sequence[str]]) -> None:
     parts = []
     for kind, named in faults.items():
         if named:
-            more = f" and {len(named) - _MAX_NAMED} more" if len(named) > _MAX_NAMED else ""
-            shown = ", ".join(map(one_line, named[:_MAX_NAMED]))
-            parts.append(f"{kind} {len(named)}: {shown}{more}")
+            parts.append(f"{kind} {len(named)}: {first_of(named, _MAX_NAMED)}")
     if parts:
         raise InputError(f"{sentence} {'; '.join(parts)}.")
 

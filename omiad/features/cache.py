@@ -21,7 +21,7 @@ from omiad.features.normalization import FeatureStatistics, measure
 from omiad.features.reading import Extraction
 from omiad.features.records import Entry
 from omiad.features.store import FeatureStore, crc_of, map_rows
-from omiad.files import full_disk_named
+from omiad.files import NO_SPACE, full_disk_named
 from omiad.types import Sample
 
 logger = logging.getLogger(__name__)
@@ -193,7 +193,7 @@ def _compute(images: dict[str, Path], store: FeatureStore, extraction: Extractio
             store.append(part, batch)
             written += len(part)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno not in (*NO_SPACE, errno.EFBIG):
             raise
         raise InputError(
             f"The disk is full at '{store.folder}' ({error.strerror}). {written} of {len(images)} "

@@ -32,12 +32,7 @@ from omiad.features.extractor import FeatureExtractor
 from omiad.features.normalization import FeatureStatistics
 from omiad.features.reading import READING_RULES, FeaturesOfFiles
 from omiad.features.records import Entry, parsed, read_record, read_use, to_lines, write_use
-from omiad.files import write_whole
-
-try:
-    import fcntl
-except ImportError:  # Windows: two processes must not build the same cache at once
-    fcntl = None  # type: ignore[assignment]
+from omiad.files import lock_file, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -105,16 +100,12 @@ class FeatureStore:
                 file = path.open("w")
             except FileNotFoundError:  # another process removes the folder right now
                 continue
-            if fcntl is not None:  # the system frees the lock when the process dies
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    logger.info("feature cache: waiting for another process in '%s'", self.folder)
-                    fcntl.flock(file, fcntl.LOCK_EX)
-            with suppress(FileNotFoundError):  # the folder was removed while this process waited
-                if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                    return file
-            file.close()
+            if not (is_mine := lock_file(file)):
+                logger.info("feature cache: waiting for another process in '%s'", self.folder)
+                is_mine = lock_file(file, wait=True)
+            if is_mine:
+                return file
+            file.close()  # the folder was removed while this process waited
 
     def remove(self) -> None:
         """Remove the whole store, while `locked`; a process that waits makes it anew."""

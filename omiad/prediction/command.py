@@ -6,8 +6,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from omiad.detector import Detector
-from omiad.errors import MOST_NAMED, InputError
+from omiad.errors import InputError
 from omiad.files import digest, only_writer
+from omiad.names import first_of
 from omiad.prediction.journal import JOURNAL, WATCHED, Journal, journal_name
 from omiad.prediction.outputs import FOLDERS, Outputs, Overlays
 from omiad.prediction.photographs import check_given, find_photographs, state_of
@@ -136,11 +137,9 @@ def predict(
         if not watch:
             prediction.rows.remove()
     if unreadable:
-        more = f" and {len(unreadable) - MOST_NAMED} more" if unreadable[MOST_NAMED:] else ""
         raise InputError(
             f"{len(unreadable)} of {prediction.rows.num_rows} photographs could not be read: "
-            f"{', '.join(unreadable[:MOST_NAMED])}{more}. `error` in '{prediction.table.path}' "
-            f"says why."
+            f"{first_of(unreadable)}. `error` in '{prediction.table.path}' says why."
         )
 
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 
-from omiad.names import one_line
 from omiad.prediction.journal import Journal, Row, Rows, SharedJournals
 from omiad.prediction.outputs import Outputs
 from omiad.prediction.photographs import Photograph
@@ -116,7 +115,7 @@ class Predictions:
         logger.info("%d photographs: %s", decisions.total(), counted(decisions))
         logger.info("table: %s", self.table.path)
         logger.info("page: %s", path)
-        return [one_line(row["image"]) for row in self.rows.rows() if row["error"]]
+        return [row["image"] for row in self.rows.rows() if row["error"]]
 
 
 def _said(row: Row) -> str:

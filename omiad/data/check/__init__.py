@@ -15,7 +15,6 @@ from omiad.data.layouts.published import PUBLISHED, count
 from omiad.errors import MOST_NAMED
 from omiad.terminal import console
 
-_SHOWN = MOST_NAMED  # faults of one kind; the JSON lists all of them
 _ALL_SHOWN = {*FIXES, "unused photographs", "unused masks"}  # kinds without a limit
 
 
@@ -82,7 +81,7 @@ def _lines(faults: list[Fault]) -> list[str]:
     for (level, kind), group in groupby(faults, key=lambda fault: (fault.level, fault.kind)):
         found = list(group)
         lines.append(f"\n{level}: {kind} ({len(found)})")
-        shown = found if kind in _ALL_SHOWN else found[:_SHOWN]
+        shown = found if kind in _ALL_SHOWN else found[:MOST_NAMED]
         for fault in shown:
             lines.append(f"  {fault.where}: {fault.what}")
             lines += [f"    fix: {fault.fix}"] if fault.fix else []

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from omiad.data.check.fault import Fault, Level, listed
+from omiad.data.check.fault import Fault, Level
 from omiad.data.layouts import Index
 from omiad.data.layouts.listing import LOST, is_for_masks, is_normal
+from omiad.names import first_of
 from omiad.photographs import IMAGE_SUFFIXES
 from omiad.types import NORMAL
 
@@ -100,7 +101,7 @@ def unused(root: Path, index: Index, tree: Tree, known: Collection[str]) -> Iter
             groups[where, reasons.of(path)].append(path.as_posix())
     for (where, reason), paths in groups.items():
         names = [Path(path).relative_to(where).as_posix() for path in paths]
-        what = f"{len(names)} not used, because {reason.why}: {listed(names)}."
+        what = f"{len(names)} not used, because {reason.why}: {first_of(names)}."
         yield Fault(reason.level, reason.kind, where, what, reason.fix, tuple(paths))
 
 
