@@ -1,4 +1,4 @@
-"""A small world that attacks start from: data, both stages, a test, maps, photographs, a cache."""
+"""A small world that attacks start from: data, models, tests, maps, photographs, a cache."""
 
 import csv
 import json
@@ -58,9 +58,19 @@ class World:
         return self.home / "omiad" / "checkpoints" / "last.ckpt"
 
     @property
+    def decider(self) -> Path:
+        """The model of stage 2 with thresholds."""
+        return self.home / "deciding.ckpt"
+
+    @property
+    def models(self) -> dict[str, Path]:
+        """Each checkpoint, by the name of its stage."""
+        return {"amdm": self.teacher, "omiad": self.student, "deciding": self.decider}
+
+    @property
     def tested(self) -> Path:
         """The run folder of a test of stage 2, with its maps."""
-        return self.home / "tested"
+        return self.home / "tested-omiad"
 
     @property
     def photographs(self) -> Path:
@@ -82,18 +92,14 @@ class World:
 
     @cached_property
     def checkpoints(self) -> dict[str, dict[str, Any]]:
-        """The content of both checkpoints, by the name of their stage."""
-        paths = {"amdm": self.teacher, "omiad": self.student}
-        return {name: torch.load(path, weights_only=True) for name, path in paths.items()}
+        """The content of each checkpoint, by the name of its stage."""
+        return {name: torch.load(path, weights_only=True) for name, path in self.models.items()}
 
     @cached_property
     def figures(self) -> dict[str, Any]:
         """The figures of the categories in a test of each checkpoint."""
-        runs = {"amdm": self.home / "tested-amdm", "omiad": self.tested}
-        return {
-            stage: json.loads((run / "results.json").read_text())["categories"]
-            for stage, run in runs.items()
-        }
+        files = {name: self.home / f"tested-{name}" / "results.json" for name in self.models}
+        return {name: json.loads(file.read_text())["categories"] for name, file in files.items()}
 
     @cached_property
     def features(self) -> list[torch.Tensor]:
@@ -108,8 +114,8 @@ class World:
 
     @cached_property
     def scores(self) -> dict[str, dict[str, str]]:
-        """The predicted score of each photograph by each checkpoint."""
-        return {name: scores_in(self.home / f"scored-{name}") for name in ("amdm", "omiad")}
+        """What each checkpoint says about each photograph."""
+        return {name: scores_in(self.home / f"scored-{name}") for name in self.models}
 
     def load(self) -> None:
         """Read what attacks share, before a process forks."""
@@ -132,9 +138,11 @@ def data_of(world: World, cache_dir: str) -> FeatureDataModule:
 
 
 def scores_in(predictions: Path) -> dict[str, str]:
-    """Return the score of each photograph in the table of `omiad predict`, by its file name."""
+    """Return score, p-value and decision of each row of `omiad predict`, by its file name."""
     with (predictions / "predictions.csv").open(newline="", errors="surrogateescape") as file:
-        return {Path(row["image"]).name: row["score"] for row in csv.DictReader(file)}
+        rows = [*csv.DictReader(file)]
+    said = ("score", "p_value", "decision")
+    return {Path(row["image"]).name: " ".join(row[name] for name in said) for row in rows}
 
 
 def build(home: Path) -> World:
@@ -144,7 +152,7 @@ def build(home: Path) -> World:
         RuntimeError: If a command fails.
     """
     world = World(home)
-    if not (home / "scored-omiad" / "index.html").exists():
+    if not world.page.exists():
         shutil.rmtree(home, ignore_errors=True)
         home.mkdir(parents=True)
         ending = Watched(lambda: _write(world), home).ending(limit=600)
@@ -167,14 +175,15 @@ def _write(world: World) -> None:
         f"fit --run_dir={world.home}/omiad {TRAINER} --model=omiad.modules.OmiADModule "
         f"--model.teacher={world.teacher} --data.batch_size=4 --trainer.max_steps=6"
     )
-    run(f"test --ckpt_path={world.student} --run_dir={world.tested} {QUIET} --save_maps")
-    run(f"test --ckpt_path={world.teacher} --run_dir={world.home}/tested-amdm {QUIET}")
-    run(f"report {world.tested} --out {world.page.parent}")
     for name, path in (("amdm", world.teacher), ("omiad", world.student)):
         steps, again = world.more_steps(name), f"{world.home}/resumed-{name}"
         run(f"fit --ckpt_path={path} --run_dir={again} {QUIET} --trainer.max_steps={steps}")
+    run(f"calibrate {world.student} {world.data} --out={world.decider} --device=cpu")
+    for name, path in world.models.items():
+        run(f"test --ckpt_path={path} --run_dir={world.home}/tested-{name} {QUIET} --save_maps")
         out = world.home / f"scored-{name}"
-        run(f"predict {path} {world.photographs} --output={out} --device=cpu")
+        run(f"predict {path} {world.photographs} --output={out} --overlays=all --device=cpu")
+    run(f"report {world.tested} --out {world.page.parent}")
 
 
 def run(command: str) -> None:

@@ -26,7 +26,11 @@ SECTIONS = (
 )
 """Entries of a checkpoint, by how often they are mutated; "" is the checkpoint itself."""
 
-DOORS = ("predict", "predict", "predict", "predict", "test", "resume", "teacher")
+STAGES = ("amdm", "omiad", "deciding")
+"""Models: both stages, and stage 2 with thresholds, which no run resumes."""
+
+SCORING = ("predict", "predict", "predict", "predict", "test")
+DOORS = (*SCORING, "resume", "teacher")
 """Commands that read a checkpoint, by how often they are tried; training takes a second."""
 
 CALLED = ("network", "optimizer", "generator_optimizer", "student_optimizer")
@@ -65,7 +69,7 @@ def structure(world: World, rng: Rng, folder: Path) -> Case:
 
     After half of the attacks, which only lose or move entries, a success must keep the scores.
     """
-    stage = pick(rng, ("amdm", "omiad"))
+    stage = pick(rng, STAGES)
     checkpoint = _of_case(world, stage)
     keeps = bool(rng.random() < 0.5)
     section = pick(rng, SECTIONS)
@@ -97,7 +101,7 @@ def _moments(checkpoint: Any) -> list[set[Any]] | None:
 
 def classes(world: World, rng: Rng, folder: Path) -> Case:
     """Put a class, or a function with its arguments, where code might import and call it."""
-    stage = pick(rng, ("amdm", "omiad"))
+    stage = pick(rng, STAGES)
     checkpoint = _of_case(world, stage)
     attacks = _attacks(folder)
     for _ in range(int(rng.choice([1, 1, 2]))):
@@ -119,7 +123,7 @@ def classes(world: World, rng: Rng, folder: Path) -> Case:
 
 def pickles(world: World, rng: Rng, folder: Path) -> Case:
     """Write a pickle that calls a function while it is read, in every container torch knows."""
-    stage = pick(rng, ("amdm", "omiad"))
+    stage = pick(rng, STAGES)
     checkpoint = _of_case(world, stage)
     canary = str(folder / CANARY)
     calls = (
@@ -154,9 +158,9 @@ def pickles(world: World, rng: Rng, folder: Path) -> Case:
 
 def bits(world: World, rng: Rng, folder: Path) -> Case:
     """Damage bytes anywhere; a success must give the values of the undamaged file to the bit."""
-    stage = pick(rng, ("amdm", "omiad"))
-    source = world.teacher if stage == "amdm" else world.student
-    (folder / INPUT / "last.ckpt").write_bytes(damaged(source.read_bytes(), rng))
+    stage = pick(rng, STAGES)
+    content = world.models[stage].read_bytes()
+    (folder / INPUT / "last.ckpt").write_bytes(damaged(content, rng))
     return _case(world, rng, stage, folder, exact=True)
 
 
@@ -243,10 +247,10 @@ def _case(
     doors: tuple[str, ...] = DOORS,
 ) -> Case:
     """Return a case of one of the commands that read a checkpoint."""
-    door, path = pick(rng, doors), f"{INPUT}/last.ckpt"
+    door, path = pick(rng, SCORING if stage == "deciding" else doors), f"{INPUT}/last.ckpt"
     out = folder / OUTPUT
     if door == "predict":
-        words = f"predict {path} {world.photographs} --device cpu"
+        words = f"predict {path} {world.photographs} --device cpu --overlays all"
         right = world.scores[stage]
 
         def check() -> str | None:
