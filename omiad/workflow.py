@@ -20,7 +20,7 @@ from omiad.data.layouts import Layout
 from omiad.detector import Detector
 from omiad.devices import pick_device
 from omiad.errors import InputError
-from omiad.files import only_writer, write_whole
+from omiad.files import expanded, only_writer, write_whole
 from omiad.forecast import expected_seconds
 from omiad.guarantee import guarantee_table
 from omiad.interrupts import Interrupted
@@ -114,7 +114,7 @@ def train(
         >>> Detector.load(model).products.names
         ['bottle', 'cable']
     """
-    root = str(Path(photos).expanduser().resolve())
+    root = str(expanded(photos).resolve())
     settings = Settings(root, layout, preset, false_alarms, backbone, weights, tiles, seed)
     with advice_ignored():
         return make(Path(out), settings, device=device)
