@@ -7,7 +7,6 @@ import shutil
 import time
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from jsonargparse import ActionConfigFile, ArgumentParser  # type: ignore[attr-defined]
@@ -27,7 +26,7 @@ from omiad.features.store import (
     map_rows,
     stores,
 )
-from omiad.files import full_disk_named
+from omiad.files import expanded, full_disk_named
 from omiad.names import one_line
 from omiad.terminal import console
 
@@ -122,7 +121,7 @@ def prune_cache(*, cache_dir: str = "~/.cache/omiad", unused_days: float | None 
         unused_days: Also remove features that no run has used for this many days.
     """
     freed = sum(prune(store, unused_days) for store in _stores(cache_dir))
-    for leftover in Path(cache_dir).expanduser().glob(f".*{GONE}"):  # of a killed pruning
+    for leftover in expanded(cache_dir).glob(f".*{GONE}"):  # of a killed pruning
         shutil.rmtree(leftover, ignore_errors=True)
     logger.info("%s freed in '%s'", readable(freed), cache_dir)
 
@@ -196,7 +195,7 @@ def prune(store: FeatureStore, unused_days: float | None = None) -> int:
 
 
 def _stores(cache_dir: str) -> list[FeatureStore]:
-    folder = Path(cache_dir).expanduser()
+    folder = expanded(cache_dir)
     if not folder.is_dir():
         raise MissingInputError(f"No feature caches at '{folder}'. Check --cache_dir.")
     return stores(folder)

@@ -55,6 +55,11 @@ def check_regular(path: Path) -> os.stat_result:
     return state
 
 
+def expanded(path: str | Path) -> Path:
+    """Return a path with the home folder in place of ~; the ~name of an unknown user stays."""
+    return Path(os.path.expanduser(path))  # Path.expanduser raises RuntimeError for such a name
+
+
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file atomically.
 

@@ -5,7 +5,6 @@ import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 import yaml  # a dependency of Lightning and jsonargparse
@@ -24,6 +23,7 @@ from omiad.callbacks import (
 )
 from omiad.data import FeatureDataModule
 from omiad.errors import InputError
+from omiad.files import expanded
 from omiad.interrupts import stop_requests
 from omiad.modules import DetectionModule, TrainingModule
 from omiad.run_folder import claimed_folder
@@ -208,8 +208,9 @@ class OmiadCLI(LightningCLI):
         Training images may be missing, even where the checkpoint was trained.
         """
         data = self.datamodule
-        trained = data_defaults(self.config["test"]["ckpt_path"]).get("root", "")
-        data.for_test = data.root.resolve() != Path(trained).expanduser().resolve()
+        trained = expanded(data_defaults(self.config["test"]["ckpt_path"]).get("root", ""))
+        are_there = data.root.exists() and trained.exists()  # False for what can be no path
+        data.for_test = not (are_there and data.root.samefile(trained))
         try:
             data.samples("test")
         except InputError:

@@ -136,6 +136,8 @@ def read_images(results: Path, record: Mapping[str, Any]) -> Iterator[tuple[str,
                 f"{MEND}"
             )
         missing ^= {category}
+        if category in missing:  # it has no figures
+            break
         yield category, images
     if missing:
         raise InputError(f"'{path}' has not the categories of '{results}'. {MEND}")

@@ -18,7 +18,7 @@ from omiad.data.layouts import Layout
 from omiad.detector import Detector
 from omiad.devices import pick_device
 from omiad.errors import InputError, MissingInputError
-from omiad.files import new_file
+from omiad.files import expanded, new_file
 from omiad.guarantee import guarantee_table
 from omiad.learning import Positions, add_products, replace_products
 from omiad.names import folded, one_line
@@ -189,7 +189,7 @@ def _loaded(ckpt_path: str, device: str, false_alarms: float | None) -> Detector
 
 def _photographs(photos: str, layout: Layout, detector: Detector) -> FeatureDataModule:
     """Return the photographs in a folder, whose features are those of the detector."""
-    if not Path(photos).expanduser().is_dir():
+    if not expanded(photos).is_dir():
         raise MissingInputError(f"No folder '{photos}'. Give a folder of normal photographs.")
     data = FeatureDataModule(photos, layout=layout, calibration_share=CALIBRATION_SHARE)
     data.use_extractor(detector.extractor)

@@ -7,7 +7,7 @@ from pathlib import Path
 from omiad.advice import advice_ignored
 from omiad.data.layouts import Layout
 from omiad.devices import pick_device
-from omiad.files import lock_beside, only_writer
+from omiad.files import expanded, lock_beside, only_writer
 from omiad.interrupts import Interrupted
 from omiad.ledger import Ledger
 from omiad.recipe import CONFIGURATIONS, REPORT, Model, Preset, Settings
@@ -63,7 +63,7 @@ def train(
         >>> Detector.load(model).products.names
         ['bottle', 'cable']
     """
-    root = str(Path(photos).expanduser().resolve())
+    root = str(expanded(photos).resolve())
     settings = Settings(root, layout, preset, false_alarms, backbone, weights, tiles, seed)
     with advice_ignored():
         return make(Path(out), settings, device=device)

@@ -2,7 +2,6 @@
 
 import logging
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -20,6 +19,7 @@ from omiad.features.cache import compute_missing
 from omiad.features.extractor import Grid, Precision
 from omiad.features.normalization import FeatureStatistics
 from omiad.features.reading import BATCH_SIZE, FileLoader
+from omiad.files import expanded
 from omiad.photographs import WHITE_LEVEL, read_image
 from omiad.tiling import Tiling
 from omiad.types import FeatureBatch, ImageBatch, ScoringBatch
@@ -124,7 +124,7 @@ class FeatureDataModule(LightningDataModule):
                 raise InputError(
                     f"--data.{name} must lie in {least}..{most}, but got {value}. Change the value."
                 )
-        self.root = Path(root).expanduser()
+        self.root = expanded(root)
         self.image_size, self.white_level = image_size, white_level
         self.tiling = Tiling.of(tiles, image_size)
         if not 0 <= calibration_share < 1:
@@ -135,7 +135,7 @@ class FeatureDataModule(LightningDataModule):
         self.calibration_share = calibration_share
         cached: dict[Cache, tuple[Split, ...]] = {True: ("train",), "all": ("train", "test")}
         self._cached_splits = cached.get(cache, ())
-        self.cache_dir = Path(cache_dir).expanduser()
+        self.cache_dir = expanded(cache_dir)
         self.layout, self.sampling = layout, sampling
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.prepare_mask: PrepareMask | None = None

@@ -14,7 +14,7 @@ from omiad.errors import InputError, together
 from omiad.evaluation.evaluator import Evaluator
 from omiad.evaluation.maps import complain, find_maps, read_map, read_scores
 from omiad.evaluation.options import EvaluationOptions
-from omiad.files import new_file
+from omiad.files import expanded, new_file
 from omiad.progress import track
 from omiad.protocols import Protocol
 from omiad.results import Bootstrap
@@ -79,7 +79,7 @@ def _evaluate(
     bootstrap: Bootstrap,
     chosen: EvaluationOptions,
 ) -> None:
-    root = Path(data.root).expanduser()
+    root = expanded(data.root)
     protocol = chosen.build_protocol()
     index = index_dataset(root, data.layout, for_test=True)
     samples = [sample for sample in index.samples if sample.split == "test"]

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
@@ -15,6 +14,7 @@ from omiad.features.backbone import build_backbone, fill, load_weights
 from omiad.features.folding import Folding
 from omiad.features.packages import packaged_weights
 from omiad.features.precision import without_autocast
+from omiad.files import expanded
 from omiad.photographs import WHITE_LEVEL
 from omiad.resampling import resample
 from omiad.tiling import Tiling
@@ -138,7 +138,7 @@ class FeatureExtractor(nn.Module):
         if weights == "package":
             fill(self.backbone, packaged_weights(backbone), source="the package of weights")
         elif weights not in ("pretrained", "random"):
-            load_weights(self.backbone, Path(weights).expanduser(), backbone)
+            load_weights(self.backbone, expanded(weights), backbone)
         pixels: dict[str, Any] = resolve_model_data_config(self.backbone)  # type: ignore[no-untyped-call]
         self.register_buffer("mean", torch.tensor(pixels["mean"]).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(pixels["std"]).view(1, 3, 1, 1))

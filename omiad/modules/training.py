@@ -6,7 +6,6 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import is_dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -25,6 +24,7 @@ from omiad.data.layouts import few_photographs
 from omiad.detector import FREE_ROWS
 from omiad.diffusion import Denoiser
 from omiad.errors import InputError
+from omiad.files import expanded
 from omiad.modules.detection import DetectionModule
 from omiad.modules.resuming import STATES, check_states
 from omiad.modules.storage import CheckpointFile
@@ -186,9 +186,7 @@ class TrainingModule(DetectionModule):
                 if name != "network" and (default is None or value is not default.default):
                     code.append(name)  # the network is in the detector's spec
         data = checkpoint.get("datamodule_hyper_parameters", {})
-        data |= {
-            name: str(Path(data[name]).expanduser().resolve()) for name in PATHS if name in data
-        }
+        data |= {name: str(expanded(data[name]).resolve()) for name in PATHS if name in data}
         checkpoint[CHECKPOINT_KEY] = {
             "format": CHECKPOINT_FORMAT,
             "version": __version__,

@@ -6,7 +6,7 @@ from itertools import combinations
 from pathlib import Path
 
 from omiad.errors import InputError, MissingInputError
-from omiad.files import new_file, write_whole
+from omiad.files import expanded, new_file, write_whole
 from omiad.paper.entries import Entry, printed_entries, read_entry
 from omiad.paper.layouts import lay_out
 from omiad.paper.markup import MARKUPS, printable
@@ -61,7 +61,7 @@ def _read(text: str, table: int, configs: Path | None) -> list[Entry]:
     name, equals, given = text.partition("=")
     if not (name and equals) or Path(text).exists():  # the = may belong to the path
         name, given = "", text
-    path = Path(given).expanduser()
+    path = expanded(given)
     candidates = (path, path / "results.json", latest_results(path))
     if file := next((file for file in candidates if file and file.is_file()), None):
         return [read_entry(file, name)]

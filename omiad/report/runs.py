@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from omiad.errors import InputError, MissingInputError
+from omiad.files import expanded
 from omiad.record import MEND, read_results
 from omiad.report.archive import StoredImages, read_gallery
 from omiad.report.curves import CategoryScores
@@ -46,7 +47,7 @@ def read_runs(given: Sequence[str], root: str | None) -> tuple[list[TestedRun], 
 
     The root is the folder of the photographs, by default the one that each run was tested on.
     """
-    if root is not None and not Path(root).expanduser().is_dir():
+    if root is not None and not expanded(root).is_dir():
         raise MissingInputError(f"No folder '{root}'. Check --root.")
     tests, trainings, seen = list[Path](), dict[str, Path](), set[Path]()
     for path in map(Path, given):
@@ -117,7 +118,7 @@ def _read(path: Path, name: str, record: Mapping[str, Any], root: str | None) ->
         scores[category] = CategoryScores(images.name, images.score, images.is_anomalous, pixels)
     if gallery.exists():
         refuse_another_test(path, gallery, record["digests"]["gallery"])
-    folder = Path(record["root"] if root is None else root).expanduser()
+    folder = expanded(record["root"] if root is None else root)
     run = TestedRun(path, name, record, folder, scores, read_gallery(gallery))
     if not {(category, n) for category, of in run.stored.items() for n in of.name} <= run.images:
         raise InputError(f"'{gallery}' shows images that were not tested. {MEND}")

@@ -394,6 +394,22 @@ def test_the_root_of_a_run_is_found_from_another_folder(
     assert data_defaults(str(path))["root"] == str(tmp_path / "parts")
 
 
+@pytest.mark.parametrize("root", ["a\0b", "~nobody-of-this-name/x"])
+@pytest.mark.parametrize("given", [True, False])
+def test_a_root_that_can_be_no_folder_is_only_named(
+    changed: Callable[..., Path],
+    mvtec_root: Path,
+    capsys: pytest.CaptureFixture[str],
+    root: str,
+    given: bool,
+) -> None:
+    path = changed(set_entry("datamodule_hyper_parameters", "root", value=root))
+    other = [f"--data.root={mvtec_root}/gone"] if given else []
+    with pytest.raises(SystemExit, match="2"):
+        main(["test", f"--ckpt_path={path}", *other])
+    assert ("gone'" if given else "No folder") in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("suffix", [".pth", ".bin", ".ckpt", ".safetensors"])
 def test_a_file_of_backbone_weights_runs_nothing(tmp_path: Path, suffix: str) -> None:
     class Payload:

@@ -250,6 +250,21 @@ def test_files_of_two_tests_are_no_test(run: Path, root: Path, tmp_path: Path) -
     assert not (tmp_path / "page").exists()
 
 
+def test_images_of_a_category_without_figures_are_refused(run: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(run, tmp_path / "run")
+    path, record = folder / "results.json", json.loads((folder / "results.json").read_text())
+    for part in (record, record["further"], record["intervals"]):
+        del part["categories"]["mean"]
+    for part in (record["bounds"], record["notes"], record["vanished"]):
+        part.pop("mean", None)
+    path.write_text(json.dumps(record))
+    for options in (
+        ("compare", path, path, "--num_resamples=9"),
+        ("report", folder, f"--out={tmp_path / 'page'}"),
+    ):
+        assert status(*options) == 2
+
+
 def test_categories_named_mean_or_like_markup_have_rows_of_their_own(
     run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

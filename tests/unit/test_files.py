@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from omiad.errors import InputError
-from omiad.files import full_disk_named, only_writer, whole_file, whole_folder, write_whole
+from omiad.files import (
+    expanded,
+    full_disk_named,
+    only_writer,
+    whole_file,
+    whole_folder,
+    write_whole,
+)
 
 
 def test_a_file_is_replaced_only_by_a_whole_one(tmp_path: Path) -> None:
@@ -42,6 +49,11 @@ def test_a_full_disk_is_named_and_other_errors_are_left(tmp_path: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(PermissionError), full_disk_named(tmp_path / "a.txt"):
         raise PermissionError(errno.EACCES, "Permission denied")
+
+
+def test_the_home_of_an_unknown_user_is_a_folder_that_is_missing() -> None:
+    assert expanded("~/x") == Path.home() / "x"
+    assert expanded("~nobody-of-this-name/x") == Path("~nobody-of-this-name/x")
 
 
 def test_a_second_process_cannot_write_to_the_same_folder(tmp_path: Path) -> None:

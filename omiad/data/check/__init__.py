@@ -2,7 +2,6 @@
 
 import json as json_format
 from itertools import groupby
-from pathlib import Path
 from typing import get_args
 
 from rich.table import Table
@@ -13,6 +12,7 @@ from omiad.data.check.faults import FIXES, find
 from omiad.data.layouts import Index, Layout, index_dataset
 from omiad.data.layouts.published import PUBLISHED, count
 from omiad.errors import MOST_NAMED
+from omiad.files import expanded
 from omiad.terminal import console
 
 _ALL_SHOWN = {*FIXES, "unused photographs", "unused masks"}  # kinds without a limit
@@ -35,7 +35,7 @@ def check(root: str, *, layout: Layout = "auto", num_workers: int = 0, json: boo
         MissingInputError: If the root does not exist.
         InputError: If no layout fits, or the data set is too incomplete to be listed.
     """
-    folder = Path(root).expanduser()
+    folder = expanded(root)
     index = index_dataset(folder, layout)
     facts = gather(index.samples, num_workers=num_workers, progress=not json)
     faults = find(folder, index, facts)

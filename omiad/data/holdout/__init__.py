@@ -13,7 +13,7 @@ from omiad.data.holdout.pasting import DEFECTS, Canvas, blot, find_foreground
 from omiad.data.images import save_image
 from omiad.data.layouts import Layout, index_dataset
 from omiad.errors import InputError, together
-from omiad.files import whole_folder
+from omiad.files import expanded, whole_folder
 from omiad.photographs import load_image
 from omiad.progress import track
 from omiad.types import NORMAL, Sample
@@ -53,7 +53,7 @@ def hold_out(
             a category has fewer than four training images, or images cannot be read, which are
             named together.
     """
-    root, output = Path(root).expanduser(), Path(output).expanduser()
+    root, output = expanded(root), expanded(output)
     if not 0 < fraction < 1 or num_defective < 1:
         raise InputError(
             f"fraction must lie between 0 and 1 and num_defective must be at least 1, but got "
