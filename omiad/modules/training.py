@@ -45,7 +45,6 @@ PLATEAU_RATIO = 3.4
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 """Precisions that a model is trained in; weights, noise levels and losses are float32 in each."""
 
-
 PATHS = ("root", "cache_dir")
 """Settings of the data that a checkpoint holds as absolute paths."""
 

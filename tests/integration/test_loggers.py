@@ -9,20 +9,10 @@ from unittest.mock import MagicMock
 import pytest
 from lightning.pytorch.loggers import CometLogger, CSVLogger, MLFlowLogger, WandbLogger
 from PIL import Image
+from world import AMDM, DATA, TRAINER
 
 from omiad.callbacks import Publication
 from omiad.cli import main
-
-TRAINER = (
-    "--trainer.accelerator=cpu --trainer.enable_progress_bar=false --trainer.log_every_n_steps=1 "
-    "--trainer.max_epochs=-1"
-)
-AMDM = (
-    "--model=omiad.modules.AMDMModule --model.network=omiad.networks.unet_tiny "
-    "--model.feature_norm=channel --model.t_init=500 --model.scoring.pool_size=4 "
-    "--data.backbone=test_efficientnet.r160_in1k --data.weights=random --data.image_size=32 "
-    "--data.feature_size=8 --data.batch_size=4"
-)
 
 
 def events(folder: Path) -> Any:
@@ -42,7 +32,7 @@ def test_tensorboard_gets_settings_losses_pictures_and_figures(
         "tensorboard", reason="tensorboard is not installed; `pip install omiad[tensorboard]`"
     )
     board = f"--trainer.logger=TensorBoardLogger --trainer.logger.save_dir={tmp_path}/board"
-    data = f"--data.root={mvtec_root} --data.cache_dir={tmp_path}/cache"
+    data = f"{DATA} --data.root={mvtec_root} --data.cache_dir={tmp_path}/cache"
     run = tmp_path / "run"
     fit = f"fit --run_dir={run} {TRAINER} {AMDM} {data} --trainer.max_steps=3 {board}"
     main(fit.split())
@@ -106,7 +96,7 @@ def test_a_logger_that_cannot_be_used_is_named(
     option: str,
     named: str,
 ) -> None:
-    run = f"fit --run_dir={tmp_path}/run {TRAINER} {AMDM} --data.root={mvtec_root} {option}"
+    run = f"fit --run_dir={tmp_path}/run {TRAINER} {AMDM} {DATA} --data.root={mvtec_root} {option}"
     with pytest.raises(SystemExit) as exit_info:
         main(f"{run} --trainer.max_steps=1".split())
     assert exit_info.value.code == 2

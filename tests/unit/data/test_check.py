@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from damaged import png_16_bit
 from PIL import Image, ImageFilter, ImageOps
+from png import png_16_bit
 from synthetic import write_folder, write_mvtec, write_realiad, write_visa
 
 from omiad.cli import main

@@ -4,8 +4,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from damaged import png_16_bit
 from PIL import Image
+from png import png_16_bit
 from torch.utils.data import DataLoader
 
 from omiad.data.images import ImageDataset, read_image

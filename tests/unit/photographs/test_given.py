@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from damaged import png_16_bit
 from PIL import Image, ImageOps
+from png import png_16_bit
 
 from omiad.errors import InputError, MissingInputError
 from omiad.photographs import Reader, is_one, read_image
