@@ -118,12 +118,13 @@ def configurations_first(command: str, options: Sequence[str]) -> list[str]:
 def parse(name: str, function: Callable[..., object], options: Sequence[str]) -> dict[str, Any]:
     """Return a function's arguments from options named and explained as its parameters are.
 
-    A parameter that is a list takes one word or more, and without `--name` if it has no default.
+    A parameter of type list[str] takes one word or more, and without `--name` if it has no default;
+    one of type tuple[int, ...] takes one number or more.
     A parameter of type bool is turned on by `--name` alone.
     """
     parser = ArgumentParser(prog=f"omiad {name}", description=about(function), exit_on_error=False)
     hints, parameters = get_type_hints(function), inspect.signature(function).parameters
-    words = {list[str]: str, list[str] | None: str, list[int] | None: int}
+    words: dict[Any, type] = {list[str]: str, list[str] | None: str, tuple[int, ...]: int}
     lists = [each for each in parameters if hints[each] in words]
     flags = [each for each in parameters if hints[each] is bool]
     parser.add_function_arguments(
@@ -132,9 +133,12 @@ def parse(name: str, function: Callable[..., object], options: Sequence[str]) ->
     for each in flags:
         parser.add_argument(f"--{each}", action="store_true", help=meanings(function)[each])
     for each in lists:
-        option = each if parameters[each].default is inspect.Parameter.empty else f"--{each}"
-        kind = words[hints[each]]
-        parser.add_argument(option, nargs="+", type=kind, help=meanings(function)[each])
+        default, kind, meaning = parameters[each].default, words[hints[each]], meanings(function)
+        if default is inspect.Parameter.empty:
+            parser.add_argument(each, nargs="+", type=kind, help=meaning[each])
+        else:
+            option = f"--{each}"
+            parser.add_argument(option, nargs="+", type=kind, default=default, help=meaning[each])
     return dict(vars(parser.instantiate_classes(parser.parse_args(list(options)))))
 
 

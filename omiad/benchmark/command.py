@@ -20,7 +20,7 @@ def benchmark(
     *,
     export: str | None = None,
     photos: list[str] | None = None,
-    batch_sizes: list[int] | None = None,
+    batch_sizes: tuple[int, ...] = (1, 8, 64),
     seconds: float = 10,
     num_steps: int | None = None,
     output: str | None = None,
@@ -36,7 +36,7 @@ def benchmark(
         export: File that was exported from it, to be measured too.
         photos: Photographs and folders to measure with; by default a synthetic one. Only the time
             to decode depends on them.
-        batch_sizes: Photographs scored at once, such as 1 8 64, which is the default.
+        batch_sizes: Photographs scored at once, one number or more.
         seconds: How long the runs of each batch size are repeated; there are at least five runs.
         num_steps: DDIM steps of the checkpoint, such as 10; by default its own.
         output: JSON file to write all figures to.
@@ -47,7 +47,7 @@ def benchmark(
         InputError: If an option is out of range, the output exists, or a model or photograph cannot
             be read.
     """
-    sizes = sorted({*(batch_sizes or (1, 8, 64))})
+    sizes = sorted({*batch_sizes})
     if sizes[0] < 1:
         raise InputError(f"--batch_sizes must be at least 1, but got {sizes[0]}.")
     if not seconds > 0:

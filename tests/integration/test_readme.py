@@ -140,7 +140,8 @@ LISTING = "omiad.prediction.command.find_photographs"
 
 CAUSES = {
     "No layout fits": "data check --data.root texts",
-    "pretrained weights": f"{AMDM} {TINY} --data.backbone=test_efficientnet",
+    "pretrained weights": f"{AMDM} {TINY} --data.backbone=test_efficientnet "
+    "--data.weights=pretrained",
     "feature cache needs": f"{SMALL} --data.cache_dir=full",
     "feature cache:": f"{SMALL} --data.cache_dir=new",
     "memory ran out": PREDICT,

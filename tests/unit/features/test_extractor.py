@@ -66,7 +66,7 @@ def test_channels_last_and_wrapped_backbones_give_the_same_layout(generator):
     torch.testing.assert_close(vit(images)[:, 64:], expected)
     metaformer = tiny("mambaout_femto", stages=[0])
     (expected,) = metaformer.backbone(torch.zeros(1, 3, 32, 32))
-    assert metaformer._to_grid(expected).shape == (1, metaformer.num_channels, 4, 4)
+    assert metaformer._to_grid(expected, 0).shape == (1, metaformer.num_channels, 4, 4)
 
 
 def test_stages_after_the_last_wanted_are_not_computed():
