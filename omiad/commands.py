@@ -137,8 +137,8 @@ def parse(name: str, function: Callable[..., object], options: Sequence[str]) ->
         if default is inspect.Parameter.empty:
             parser.add_argument(each, nargs="+", type=kind, help=meaning[each])
         else:
-            option = f"--{each}"
-            parser.add_argument(option, nargs="+", type=kind, default=default, help=meaning[each])
+            own = None if default is None else [*default]  # jsonargparse writes to it
+            parser.add_argument(f"--{each}", nargs="+", type=kind, default=own, help=meaning[each])
     return dict(vars(parser.instantiate_classes(parser.parse_args(list(options)))))
 
 
