@@ -72,6 +72,7 @@ def _name(part: str, num_steps: int | None, *, is_alone: bool) -> str:
         "backbone": "backbone and grid",
         "network": f"network, {steps}",
         "memory": "distance to the memory",
+        "product memory": "distance to the product's memory",
         "rest": "map, score, decision",
     }[part]
 

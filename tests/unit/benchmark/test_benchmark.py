@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from omiad import Detector
 from omiad.benchmark import benchmark
 from omiad.benchmark.machine import forget_peak, peak_megabytes
+from omiad.benchmark.speed import PARTS
+from omiad.benchmark.table import speed_table
 from omiad.benchmark.timing import part_seconds, summary
 from omiad.cli import main
 
@@ -40,6 +42,14 @@ def test_parts_and_percentiles_are_written_beside_the_papers_table(
     printed = capsys.readouterr().out
     assert "seconds for a batch of 64" in printed
     assert "distance to the memory" in printed
+
+
+def test_every_part_that_is_timed_has_a_row() -> None:
+    times = {"median_ms": 9.0, "p95_ms": 9.0, "p99_ms": 9.0, "num_runs": 5}
+    parts = dict.fromkeys((*PARTS, "rest"), 1.0)
+    batch = {"batch_size": 1, "scoring": times, "parts_ms": parts, "peak_megabytes": None}
+    speed = {"model": "m", "decode": times, "num_steps": 1, "batches": [batch]}
+    assert speed_table(speed).row_count == len(parts) + 7  # type: ignore[arg-type]
 
 
 def test_each_part_gets_its_own_seconds() -> None:
