@@ -42,13 +42,13 @@ def coreset(patches: Tensor, size: int, generator: torch.Generator) -> Tensor:
 
 
 def soften(patches: Tensor) -> Tensor:
-    """Divide the features (M, c) of a stage by their length where it is large.
+    """Divide the features (..., c) of a stage by their length where it is large.
 
     The divisor is sqrt(c (1 + q)), where q is the mean of the squares of a patch in units of
     `feature_norm`: strong patches differ by direction alone, as in a cosine distance, and weak
     patches, whose direction is noise, stay near one another.
     """
-    softened: Tensor = F.rms_norm(patches, patches.shape[1:], eps=1.0) / patches.shape[1] ** 0.5
+    softened: Tensor = F.rms_norm(patches, patches.shape[-1:], eps=1.0) / patches.shape[-1] ** 0.5
     return softened
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from omiad.errors import InputError
 from omiad.features.folding import Folding
-from omiad.memory import cells, coreset, soften
+from omiad.memory import coreset, soften
 from omiad.products import distances_from, fit_centres
 
 NUM_DIRECTIONS = 64
@@ -161,10 +161,9 @@ class ProductMemory(nn.Module):
         """
         nearest = distances_from(x_0.mean((2, 3)), self.centres, self.whitening).argmin(1)
         places = {name: row for row, name in enumerate(self.names)}
-        own = torch.tensor([*(places.get(name, -1) for name in names), -1], device=x_0.device)[
-            shown
-        ]
-        return torch.where(own < 0, nearest, own)
+        own = torch.tensor([*(places.get(name, -1) for name in names), -1], device=x_0.device)
+        row = own[torch.where(shown < 0, len(names), shown)]
+        return torch.where(row < 0, nearest, row)
 
     def forward(self, x_0: Tensor, residual: Tensor, rows: Tensor) -> Tensor:
         """Return the distance (B, 1, fold h, fold w), float32, of each patch from normal ones.
@@ -216,9 +215,8 @@ class ProductMemory(nn.Module):
 
     def _patches(self, x: Tensor) -> Tensor:
         """Return the softened patches (B, cells, D) of features or residuals on the fine grid."""
-        stages = (cells(stage) for stage in self.folding.unfolded(x.float()))
-        patches = torch.cat([soften(stage) for stage in stages], 1)
-        return patches.view(len(x), -1, patches.shape[1])
+        stages = (stage.flatten(2).mT for stage in self.folding.unfolded(x.float()))
+        return torch.cat([soften(stage) for stage in stages], 2)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
