@@ -23,6 +23,7 @@ from omiad.predictor import Predictor
 from omiad.products import UNKNOWN
 from omiad.runtimes import ExportedDetector
 from omiad.runtimes.seal import sealed
+from omiad.scoring import Scoring
 
 DOCUMENT = Path(__file__).parents[3] / "omiad" / "export" / "README.md"
 
@@ -84,6 +85,23 @@ def test_a_graph_decides_about_any_number_of_photographs(
         assert (decision[i], product[i]) == (verdict.decision[0], expected.shown[0])
     with pytest.raises(InputError, match=r"torch\.export\.load; omiad runs \.onnx, \.xml"):
         Detector.load(path)
+
+
+def test_a_graph_has_the_memory_of_each_product(deciding: Path, generator: torch.Generator) -> None:
+    scoring = vars(Scoring(pool_size=4, memory_size=20, memory="product"))
+    detector = Detector.load(deciding / "model.ckpt", scoring=scoring)
+    memory, grid = detector.product_memory, detector.extractor.feature_size
+    assert memory is not None
+    shape = (4, detector.extractor.num_channels, grid, grid)
+    normal = [torch.randn(shape, generator=generator) + mean for mean in (0, 1)]
+    for name, x_0 in zip(("bolt", "nut"), normal, strict=True):
+        memory.add(name, x_0, 0.1 * x_0, seed=0)
+    memory.recognise_by([x_0.mean((2, 3)) for x_0 in normal])
+    images = torch.randint(0, 256, (3, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    score, *_ = trace(detector).module()(images, torch.tensor([UNKNOWN, 1, 0]))
+    for i, category in enumerate((None, "nut", "bolt")):
+        expected = detector.assess_images(images[i : i + 1], category).score[0]
+        torch.testing.assert_close(score[i], expected)
 
 
 @pytest.mark.slow
