@@ -1,12 +1,12 @@
 """Memories of normal patches: the features and the residual of each."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (the field's spelling)
 
+from omiad.buffers import FreeRows
 from omiad.errors import InputError
 
 _MAX_DISTANCES = 2**25
@@ -52,7 +52,7 @@ def soften(patches: Tensor) -> Tensor:
     return softened
 
 
-class NormalMemory(nn.Module):
+class NormalMemory(FreeRows):
     """Distance of each patch to the most similar normal patch.
 
     A patch is its features together with its weighted residual, each channel of the residual
@@ -119,13 +119,6 @@ class NormalMemory(nn.Module):
                 index = torch.addmm(lengths, part, self.patches.T, alpha=-2).argmin(1)
                 nearest.append(torch.linalg.vector_norm(part - self.patches[index], dim=1))
         return torch.cat(nearest).view(-1, 1, *x_0.shape[-2:])
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
-    ) -> None:
-        # A buffer of another length than the stored one would not be loaded.
-        self.patches = self.patches.new_empty(state_dict[prefix + "patches"].shape)
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
 class AddedMemories(nn.Module):

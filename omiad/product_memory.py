@@ -1,11 +1,11 @@
 """A small memory of normal patches for each product, searched for the product that is shown."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from omiad.buffers import FreeRows
 from omiad.errors import InputError
 from omiad.features.folding import Folding
 from omiad.memory import coreset, soften
@@ -26,7 +26,7 @@ MOST_CANDIDATES = 40_000
 _BATCH_SIZE = 16
 
 
-class ProductMemory(nn.Module):
+class ProductMemory(FreeRows):
     """Distance of each patch to what patches of its product normally look like.
 
     Two distances are multiplied, each to a power, so that neither needs a scale.
@@ -217,11 +217,3 @@ class ProductMemory(nn.Module):
         """Return the softened patches (B, cells, D) of features or residuals on the fine grid."""
         stages = (stage.flatten(2).mT for stage in self.folding.unfolded(x.float()))
         return torch.cat([soften(stage) for stage in stages], 2)
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
-    ) -> None:
-        # A buffer of another length than the stored one would not be loaded.
-        for name, buffer in list(self.named_buffers()):
-            setattr(self, name, buffer.new_empty(state_dict[prefix + name].shape))
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

@@ -1,11 +1,12 @@
 """The products that a detector knows: which one a photograph shows, and how normal its score is."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from omiad.buffers import FreeRows
 from omiad.conformal import check_supported, p_values, smallest_rate, threshold
 from omiad.errors import InputError
 
@@ -65,7 +66,7 @@ def check_numbers(num_normal: Mapping[str, int], rate: float | None = None) -> N
             check_supported(number, rate, product=name)
 
 
-class Products(nn.Module):
+class Products(FreeRows):
     """Products with the centre of their normal photographs and the scores of these photographs.
 
     A photograph is described by the mean of its features over all positions. The nearest product is
@@ -246,14 +247,6 @@ class Products(nn.Module):
                 f"The model knows no product '{name}'. It knows {', '.join(self.names) or 'none'}."
             )
         return self.names.index(name)
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
-    ) -> None:
-        # A buffer of another length than the stored one would not be loaded.
-        for name, buffer in list(self.named_buffers()):
-            setattr(self, name, buffer.new_empty(state_dict[prefix + name].shape))
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
 def description(features: Tensor) -> Tensor:
