@@ -14,6 +14,7 @@ from omiad.errors import InputError
 from omiad.inspection import Inspection
 from omiad.names import one_line
 from omiad.photographs import Reader, opened_content
+from omiad.runtimes import device_for
 
 Column = NDArray[Any]
 """One value for each photograph (B,)."""
@@ -55,7 +56,8 @@ class RayScorer:
         device: str = "auto",
         trust: str | None = None,
     ) -> None:
-        self._predictor = Detector.load(model, device=pick_device(device), trust=trust)
+        where = pick_device(device_for(model, device))
+        self._predictor = Detector.load(model, device=where, trust=trust)
         self._predictor.judge(category, false_alarms)
         self._options: dict[str, Any] = {"category": category, "false_alarms": false_alarms}
         intake = self._predictor.extractor

@@ -23,6 +23,7 @@ from omiad.guarantee import guarantee_table
 from omiad.learning import Positions, add_products, replace_products
 from omiad.names import folded, one_line
 from omiad.products import check_numbers
+from omiad.runtimes import is_export
 from omiad.terminal import console
 
 logger = logging.getLogger(__name__)
@@ -176,6 +177,8 @@ def _loaded(ckpt_path: str, device: str, false_alarms: float | None) -> Detector
     """Load a model that is calibrated, and set its rate of false alarms if one is given."""
     if false_alarms is not None:
         check_rate(false_alarms)
+    if is_export(ckpt_path):
+        raise InputError(f"'{ckpt_path}' is an export, which learns nothing. Give the checkpoint.")
     detector = Detector.load(ckpt_path, device=pick_device(device))
     if not is_calibrated(detector):
         raise InputError(

@@ -12,6 +12,7 @@ from omiad.devices import pick_device
 from omiad.errors import InputError
 from omiad.files import new_file, write_whole
 from omiad.prediction.photographs import find_photographs
+from omiad.runtimes import device_for
 from omiad.terminal import console
 
 
@@ -64,7 +65,8 @@ def benchmark(
         speeds = []
         for path in (model, *([] if export is None else [export])):
             own = changes if path == model else {}
-            predictor = Detector.load(path, device=where, trust=trust, **own)
+            used = pick_device(device_for(path, device))
+            predictor = Detector.load(path, device=used, trust=trust, **own)
             speeds.append(measure(predictor, path, paths, sizes, seconds=seconds))
             shown.print(speed_table(speeds[-1]))
         here = machine(where)

@@ -17,7 +17,7 @@ from omiad.prediction.ranks import ALONE, Ranks, Share, launch
 from omiad.prediction.scorer import Scorer
 from omiad.prediction.table import TABLES, Format, Table
 from omiad.report import PredictionPage, free_page
-from omiad.runtimes import is_export
+from omiad.runtimes import device_for
 from omiad.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ def predict(
         if trainer != ALONE:
             raise InputError("--watch takes one process. Leave --trainer out.")
     photographs = [] if watch else find_photographs(photos)
-    share, where = launch(trainer, "cpu" if device == "auto" and is_export(model) else device)
+    share, where = launch(trainer, device_for(model, device))
     journal = folder / (WATCHED if watch else journal_name(share.rank))
     with _claimed(folder, journal, share):
         detector = Detector.load(model, device=where, trust=trust)

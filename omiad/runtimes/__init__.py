@@ -1,6 +1,6 @@
 """Exported models: their files, and the detector that runs them without the network's own code."""
 
-from omiad.runtimes.detector import ExportedDetector, is_export
+from omiad.runtimes.detector import ExportedDetector, device_for, is_export
 from omiad.runtimes.record import EXPORT_FORMAT, ExportPrecision, ExportRecord, ProductRecord
 from omiad.runtimes.sessions import NAMES, SESSIONS, Outputs, Session, required
 
@@ -14,6 +14,7 @@ __all__ = [
     "Outputs",
     "ProductRecord",
     "Session",
+    "device_for",
     "is_export",
     "required",
 ]

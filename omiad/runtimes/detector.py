@@ -103,3 +103,8 @@ class ExportedDetector(Predictor):
 def is_export(path: str | Path) -> bool:
     """Return whether a file is an export, by its suffix."""
     return Path(path).suffix in (*SESSIONS, TORCH_SUFFIX)
+
+
+def device_for(path: str | Path, device: str) -> str:
+    """Return the name of the device of a model; "auto" is the CPU for an export."""
+    return "cpu" if device == "auto" and is_export(path) else device

@@ -13,6 +13,7 @@ from pathlib import Path
 from omiad.detector import Detector
 from omiad.devices import pick_device
 from omiad.errors import InputError
+from omiad.runtimes import device_for
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ def serve(
     from omiad.serving.app import application  # noqa: PLC0415  needs the extra
 
     with closing(_bound(host, port)) as door:
-        predictor = Detector.load(model, device=pick_device(device), trust=trust)
+        predictor = Detector.load(model, device=pick_device(device_for(model, device)), trust=trust)
         if not predictor.products.names:
             raise InputError(
                 f"The model has no thresholds, so it cannot decide. `omiad calibrate {model} "

@@ -207,6 +207,7 @@ def test_what_cannot_be_calibrated_or_added_is_a_sentence_and_leaves_nothing(
         (calibrate, model, tmp_path / "nowhere", {}, "nowhere"),
         (calibrate, model, new, {}, "'nut'.*'bottle', 'cable'.*omiad extend"),
         (calibrate, teacher, new, {}, "'nut'.*'bottle', 'cable'.*omiad extend"),
+        (calibrate, tmp_path / "m.onnx", known, {}, "m.onnx. is an export"),
         (calibrate, model, empty, {}, "no normal photographs"),
         (calibrate, model, broken.rename(tmp_path / "b") / "screw", {}, "'screw'"),
         (calibrate, model, known, {"false_alarms": 0.01}, "'cable': 6 normal.*99"),
