@@ -66,14 +66,15 @@ def calibrate(
 ) -> None:
     """Fill the memory of a detector, and set the scale of its anomaly maps.
 
-    The memory keeps a coreset of `scoring.memory_size` patches of every category, or all patches
-    where a category has fewer. Residuals are weighed in units of their root mean square over all
-    categories.
+    A shared memory keeps a coreset of `scoring.memory_size` patches of every category, or all
+    patches where a category has fewer, and weighs residuals in units of their root mean square over
+    all categories. A memory of each product is filled as `omiad.product_memory` describes.
 
     The scale of the maps (`scoring.map_scale`) is that of about `NUM_SCALED` images of every
     category. Each of these images is compared with a coreset of the other images of its category.
-    A category of a single image has no other images, and does not count unless every category is
-    like that; then each quarter of the image is compared with the remaining three.
+    A category of a single image has no other images. With a shared memory it does not count unless
+    every category is like that; then each quarter of the image is compared with the remaining
+    three. With a memory of each product it is compared with itself.
 
     The detector forgets its products, whose normal photographs were scored before.
 

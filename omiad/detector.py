@@ -161,8 +161,9 @@ class Detector(Predictor):
 
         Args:
             features: Features of photographs.
-            category: The product that all photographs show; by default it is recognised. Only
-                scores of products that were added after the training depend on it.
+            category: The product that all photographs show; by default it is recognised. Scores
+                depend on it with a memory of each product, and otherwise for products that were
+                added after the training.
         """
         return Prediction(*self._assess(features, category)[:2])
 

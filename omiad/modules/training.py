@@ -163,8 +163,12 @@ class TrainingModule(DetectionModule):
         if self.trainer.is_global_zero:
             self.calibrate()
         detector = self.detector
-        state = (detector.calibrated_for, detector.calibration)
-        detector.calibrated_for, calibration = self.trainer.strategy.broadcast(state)
+        memory = detector.product_memory
+        names = [] if memory is None else memory.names
+        state = (detector.calibrated_for, names, detector.calibration)
+        detector.calibrated_for, names, calibration = self.trainer.strategy.broadcast(state)
+        if memory is not None:
+            memory.names = names
         detector.load_state_dict({**detector.state_dict(), **calibration})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
