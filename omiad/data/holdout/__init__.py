@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from omiad.data.holdout.pasting import DEFECTS, Canvas, blot, find_foreground
+from omiad.data.holdout.pasting import DEFECTS, DIAMETERS, SMALL, Canvas, blot, find_foreground
 from omiad.data.images import save_image
 from omiad.data.layouts import Layout, index_dataset
 from omiad.errors import InputError, together
@@ -20,6 +20,9 @@ from omiad.types import NORMAL, Sample
 
 VISIBLE = 12  # smallest change of a colour channel, out of 255, that counts as defective
 MIN_AREA = 2e-4  # share of the image; a defect that covers less is drawn again
+FAINT = (0.2, 0.9)  # opacity of a faint defect, log-uniform
+FAINT_MIN_AREA = 5e-5
+FAINT_VISIBLE = 7  # smallest median change of a faint defect, out of 255
 _ATTEMPTS = 20
 
 
@@ -30,6 +33,7 @@ def hold_out(
     layout: Layout = "auto",
     fraction: float = 0.25,
     num_defective: int = 48,
+    faint: bool = False,
     seed: int = 0,
 ) -> None:
     """Write a validation set for choosing settings, in the MVTec layout, from training images only.
@@ -45,6 +49,8 @@ def hold_out(
         layout: Layout of the data set. With auto it is detected from the sub-folders.
         fraction: Share of the training images to hold out; at least two of each category.
         num_defective: Defective images of each category, spread over the kinds of defect.
+        faint: Whether defects are small and half transparent, for settings that plain ones do not
+            tell apart: 1.2 to 15 % of the longer side, at an opacity of 20 to 90 %.
         seed: Seed of the choice of images and of their defects.
 
     Raises:
@@ -70,7 +76,9 @@ def hold_out(
             for i in track(range(num_defective), category):
                 turn, k = divmod(i, len(DEFECTS))
                 kind, sample = sorted(DEFECTS)[k], mine[held[(i + turn) % len(held)]]
-                picture, mask = deface(sample, kind, samples, seed=seed + 1_000_003 * turn)
+                picture, mask = deface(
+                    sample, kind, samples, seed=seed + 1_000_003 * turn, faint=faint
+                )
                 save_image(picture, folder / category / "test" / kind / f"{turn:03}.png")
                 truth = folder / category / "ground_truth" / kind
                 save_image(mask, truth / f"{turn:03}_mask.png")
@@ -95,11 +103,12 @@ def _link(samples: Sequence[Sample], held: Sequence[int], folder: Path) -> None:
 
 
 def deface(
-    sample: Sample, kind: str, others: list[Sample], *, seed: int
+    sample: Sample, kind: str, others: list[Sample], *, seed: int, faint: bool = False
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Return a photograph (H, W, 3) with an artificial defect, and its mask (H, W), 0 or 255.
 
-    Foreign texture comes from the others. On a photograph of a few pixels no defect can be drawn.
+    The mask of a faint defect is that of the same defect in full. Foreign texture comes from the
+    others. On a photograph of a few pixels no defect can be drawn.
     """
     rng = np.random.default_rng([seed, zlib.crc32(os.fsencode(f"{kind}/{sample.image.name}"))])
     picture = load_image(sample.image).astype(np.float32)
@@ -108,13 +117,19 @@ def deface(
     for _ in range(_ATTEMPTS):
         other = Image.fromarray(load_image(others[rng.integers(len(others))].image))
         resized = np.asarray(other.resize((width, height)), np.float32)
-        canvas = Canvas(picture, resized, blot(foreground, rng), foreground, rng)
-        if not canvas.shape.any():
+        shape = blot(foreground, rng, SMALL if faint else DIAMETERS)
+        if not shape.any():
             continue
-        pixels = DEFECTS[kind](canvas).clip(0, 255).round().astype(np.uint8)
-        changed = np.abs(pixels - picture).max(axis=2) >= VISIBLE
-        if changed.mean() >= MIN_AREA:
-            return pixels, (255 * changed).astype(np.uint8)
+        canvas = Canvas(picture, resized, shape, foreground, rng)
+        full = DEFECTS[kind](canvas).clip(0, 255).round()
+        opacity = np.exp(rng.uniform(*np.log(FAINT))) if faint else 1.0
+        pixels = (picture + opacity * (full - picture)).round().astype(np.uint8)
+        change = np.abs(full - picture).max(axis=2)
+        defective = change >= VISIBLE
+        if defective.mean() < (FAINT_MIN_AREA if faint else MIN_AREA):
+            continue
+        if not faint or opacity * np.median(change[defective]) >= FAINT_VISIBLE:
+            return pixels, (255 * defective).astype(np.uint8)
     raise InputError(
         f"No visible defect of kind '{kind}' could be drawn on '{sample.image}' ({width} x "
         f"{height} pixels). Remove the image, or use larger ones."

@@ -112,16 +112,26 @@ DEFECTS: dict[str, Callable[[Canvas], Picture]] = {
 """The kinds of artificial defects."""
 
 
-def blot(foreground: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.float32]:
+DIAMETERS = (0.03, 0.6)
+"""Smallest and largest diameter of a blot, as shares of the longer side."""
+
+SMALL = (0.012, 0.15)
+"""The same of a small blot."""
+
+
+def blot(
+    foreground: NDArray[np.bool_],
+    rng: np.random.Generator,
+    diameters: tuple[float, float] = DIAMETERS,
+) -> NDArray[np.float32]:
     """Draw a ragged blot on the product: opacities (H, W), with an edge about one pixel wide.
 
-    The diameter is log-uniform between 3 and 60 % of the longer side. `foreground` (H, W) marks the
-    pixels of the product.
+    The diameter is log-uniform. `foreground` (H, W) marks the pixels of the product.
     """
     side = max(foreground.shape)
     rows, columns = np.nonzero(foreground)
     centre = rng.integers(len(rows))
-    radius = 0.5 * np.exp(rng.uniform(np.log(0.03), np.log(0.6)))
+    radius = 0.5 * np.exp(rng.uniform(*np.log(diameters)))
     aspect = np.exp(rng.uniform(-0.7, 0.7))
     y, x = np.indices(foreground.shape)
     y, x = (y - rows[centre]) / side, (x - columns[centre]) / side

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from synthetic import write_mvtec, write_realiad
 
-from omiad.data.holdout import MIN_AREA, VISIBLE, deface, hold_out
+from omiad.data.holdout import FAINT_VISIBLE, MIN_AREA, VISIBLE, deface, hold_out
 from omiad.data.holdout.pasting import DEFECTS, blot, find_foreground
 from omiad.data.layouts import index_dataset
 from omiad.data.layouts.synthetic import synthesize
@@ -54,6 +54,23 @@ def test_the_mask_marks_the_pixels_that_changed(products, held):
             change = min((np.abs(changed - x).max(axis=2) for x in normal), key=np.sum)
             np.testing.assert_array_equal(change >= VISIBLE, mask)
             assert MIN_AREA <= mask.mean() < 0.5
+
+
+def test_faint_defects_are_smaller_and_fainter(products, held, tmp_path):
+    hold_out(products, tmp_path / "faint", num_defective=16, faint=True)
+    normal = [load_image(s.image) for s in index_dataset(products).samples if s.split == "train"]
+    size, strength = {}, {}
+    for folder in (held, tmp_path / "faint"):
+        found = [s for s in index_dataset(folder).samples if s.is_anomalous]
+        masks = [load_mask(s.masks, image=s.image) for s in found]
+        pictures = [load_image(s.image).astype(int) for s in found]
+        changes = [min((np.abs(p - x).max(axis=2) for x in normal), key=np.sum) for p in pictures]
+        size[folder.name] = np.median([mask.mean() for mask in masks])
+        medians = [np.median(c[m]) for c, m in zip(changes, masks, strict=True)]
+        strength[folder.name] = np.median(medians)
+        assert min(medians) >= FAINT_VISIBLE - 1  # a median of rounded changes
+    assert size["faint"] < size["out"] / 2
+    assert strength["faint"] < strength["out"]
 
 
 def test_the_seed_decides_every_byte(products, held, tmp_path):
