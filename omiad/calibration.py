@@ -39,7 +39,7 @@ def calibration_key(detector: Detector) -> str:
     """Hash everything that the result of a calibration depends on, except the photographs."""
     spec = detector.spec
     used = ("extractor", "extractor_weights_hash", "t_init", "num_steps", "eta", "seed")
-    scoring = ("memory_size", "memory", "residual_weight", "blur_sigma")
+    scoring = ("memory_size", "memory", "residual_weight", "residual_whitening", "blur_sigma")
     parts = [
         [spec[name] for name in used],
         [spec["scoring"][name] for name in scoring],

@@ -70,6 +70,7 @@ class ScoringSpec(TypedDict):
     memory_size: int
     memory: NotRequired[Memory]
     residual_weight: float
+    residual_whitening: NotRequired[float]
 
 
 class _Added(TypedDict, total=False):

@@ -123,6 +123,7 @@ class Detector(Predictor):
                 extractor.folding,
                 size=scoring.memory_size,
                 residual_weight=scoring.residual_weight,
+                residual_whitening=scoring.residual_whitening,
             )
         self.products = Products(extractor.num_channels)
         self.decoder: FeatureDecoder | None = None

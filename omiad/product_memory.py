@@ -29,17 +29,14 @@ _BATCH_SIZE = 16
 class ProductMemory(FreeRows):
     """Distance of each patch to what patches of its product normally look like.
 
-    Two distances are multiplied, each to a power, so that neither needs a scale.
+    Two distances are multiplied, each to a power, so that neither needs a scale. For both, the
+    principal directions of the normal patches of a product are divided by a power of their standard
+    deviations: a direction counts more where normal patches vary less.
 
-    The principal directions of the normal
-    patches of a product are divided by the square root of their standard deviations, half way
-    between a plain distance and that of Mahalanobis. Nearly all variety of a product is in the
-    first `NUM_DIRECTIONS`, where the distance is that to the nearest of a few remembered patches.
-    In the others normal patches hardly vary, and the distance is that to their mean. The squares of
-    both are added.
-
-    That of the residual is the distance of Mahalanobis from zero: a channel counts by how small its
-    residual is on normal photographs of the product.
+    Nearly all variety of the features is in the first `NUM_DIRECTIONS`, where the distance is that
+    to the nearest of a few remembered patches. In the others normal patches hardly vary, and the
+    distance is that to their mean. The squares of both are added. The distance of the residual is
+    that from zero, which is all that a perfect reconstruction leaves.
 
     Features and residuals of each stage are softened first (`omiad.memory.soften`). A product with
     few photographs needs no rule of its own: a direction that its patches do not show has the
@@ -50,6 +47,7 @@ class ProductMemory(FreeRows):
         size: Patches remembered of each product; with 0 the residual alone counts.
         residual_weight: Power of the distance of the residual, in 0..1; that of the features is 1
             minus it.
+        residual_whitening: `WHITENING` of the residual.
 
     Attributes:
         names: Names of the P products; none before `add`.
@@ -58,7 +56,7 @@ class ProductMemory(FreeRows):
         means: Mean patch of each product (P, 1, D).
         directions: Principal directions of each product as columns, divided (P, D, D).
         patches: Remembered patches in the first K directions (P, M, K).
-        residuals: A factor of the inverse second moment of each product's residual (P, D, D).
+        residuals: The same of the residual of each product (P, D, D).
     """
 
     centres: Tensor
@@ -68,9 +66,12 @@ class ProductMemory(FreeRows):
     patches: Tensor
     residuals: Tensor
 
-    def __init__(self, folding: Folding, *, size: int, residual_weight: float) -> None:
+    def __init__(
+        self, folding: Folding, *, size: int, residual_weight: float, residual_whitening: float
+    ) -> None:
         super().__init__()
-        self.folding, self.size, self.residual_weight = folding, size, residual_weight
+        self.folding, self.size = folding, size
+        self.residual_weight, self.residual_whitening = residual_weight, residual_whitening
         self.names: list[str] = []
         wide, deep = sum(folding.channels_per_stage), sum(folding.channels)
         self.num_directions = min(NUM_DIRECTIONS, deep)
@@ -117,7 +118,7 @@ class ProductMemory(FreeRows):
         self.means = torch.cat([self.means, mean[None, None]])
         self.directions = torch.cat([self.directions, directions[None]])
         self.patches = torch.cat([self.patches, points[rows][None]])
-        self.residuals = torch.cat([self.residuals, self._residual_whitening(residual)[None]])
+        self.residuals = torch.cat([self.residuals, self._study_residual(residual)[None]])
 
     def _study(
         self, batches: Sequence[Tensor], generator: torch.Generator
@@ -136,11 +137,8 @@ class ProductMemory(FreeRows):
             chosen = torch.randperm(len(patches), generator=generator)[:share]
             candidates.append(patches[chosen.to(patches.device)])
         mean = total / num
-        variance, directions = torch.linalg.eigh(squares / num - torch.outer(mean, mean))
-        variance, directions = variance.clamp(min=0).flip(0), directions.flip(1)
-        ridge = RIDGE * variance.mean() + torch.finfo(torch.float32).tiny
-        divided = directions * (variance + ridge) ** (-WHITENING / 2)
-        return mean.float(), divided.float(), torch.cat(candidates)
+        directions = _divided_directions(squares / num - torch.outer(mean, mean), WHITENING)
+        return mean.float(), directions, torch.cat(candidates)
 
     def recognise_by(self, described: Sequence[Tensor]) -> None:
         """Set how the products are told apart, by the mean features (n, C) of images of each.
@@ -199,21 +197,27 @@ class ProductMemory(FreeRows):
 
     def _from_residual(self, residual: Tensor, rows: Tensor) -> Tensor:
         """Return the distance (B, 1, fold h, fold w) of the residual of each patch."""
-        white = self._patches(residual) @ self.residuals[rows]
+        turned = self._patches(residual) @ self.residuals[rows]
         height, width = self.folding.fold * residual.shape[2], self.folding.fold * residual.shape[3]
-        return white.square().mean(2).sqrt().view(-1, 1, height, width)
+        return turned.square().mean(2).sqrt().view(-1, 1, height, width)
 
-    def _residual_whitening(self, residual: Tensor) -> Tensor:
-        """Return a factor (D, D) of the inverse second moment of residuals (N, C, h, w)."""
+    def _study_residual(self, residual: Tensor) -> Tensor:
+        """Return the divided directions (D, D) of residuals (N, C, h, w)."""
         parts = torch.split(residual, _BATCH_SIZE)
         exact = [self._patches(part).flatten(0, 1).double() for part in parts]
         moment = torch.stack([x.T @ x for x in exact]).sum(0) / sum(map(len, exact))
-        ridge = RIDGE * moment.diagonal().mean() + torch.finfo(torch.float32).tiny
-        inverse = torch.linalg.inv(moment + ridge * torch.eye(len(moment)).to(moment))
-        factor: Tensor = torch.linalg.cholesky(inverse).float()
-        return factor
+        return _divided_directions(moment, self.residual_whitening)
 
     def _patches(self, x: Tensor) -> Tensor:
         """Return the softened patches (B, cells, D) of features or residuals on the fine grid."""
         stages = (stage.flatten(2).mT for stage in self.folding.unfolded(x.float()))
         return torch.cat([soften(stage) for stage in stages], 2)
+
+
+def _divided_directions(moment: Tensor, whitening: float) -> Tensor:
+    """Return principal directions as columns (D, D), divided, of a second moment (D, D)."""
+    variance, directions = torch.linalg.eigh(moment)
+    variance, directions = variance.clamp(min=0).flip(0), directions.flip(1)
+    ridge = RIDGE * variance.mean() + torch.finfo(torch.float32).tiny
+    divided: Tensor = directions * (variance + ridge) ** (-whitening / 2)
+    return divided.float()

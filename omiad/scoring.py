@@ -30,9 +30,12 @@ class Scoring:
             distance to the nearest in features and residual (`omiad.memory`), or with `memory_size`
             0 the norm of the residual, as in the paper. `product`: patches and statistics of the
             product that is recognised (`omiad.product_memory`); with `memory_size` 0 the map is the
-            distance of Mahalanobis of the residual.
+            distance of the residual.
         residual_weight: Weight of the residual: with `shared` in the distance, where features weigh
             1; with `product` the power of its distance, while that of features has the rest of 1.
+        residual_whitening: With `product`, the power of the standard deviation that each principal
+            direction of the residual is divided by: with 0 its distance is the norm, with 1 that of
+            Mahalanobis.
     """
 
     blur_sigma: float = 0.0
@@ -40,6 +43,7 @@ class Scoring:
     memory_size: int = 0
     memory: Memory = "shared"
     residual_weight: float = 0.5
+    residual_whitening: float = 0.0
 
     @property
     def remembers(self) -> bool:
@@ -50,7 +54,7 @@ class Scoring:
         """Refuse fields that are out of their range."""
         if self.pool_size < 1:
             raise InputError(f"scoring.pool_size must be at least 1, but got {self.pool_size}.")
-        for name in ("blur_sigma", "memory_size", "residual_weight"):
+        for name in ("blur_sigma", "memory_size", "residual_weight", "residual_whitening"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise InputError(

@@ -24,8 +24,8 @@ def normal(generator):
     return x_0, residual
 
 
-def filled(normal, weight=0.5, size=200):
-    memory = ProductMemory(FOLDING, size=size, residual_weight=weight)
+def filled(normal, weight=0.5, size=200, whitening=0.5):
+    memory = ProductMemory(FOLDING, size=size, residual_weight=weight, residual_whitening=whitening)
     for name, x_0, residual in zip(("nut", "bolt"), *normal, strict=True):
         memory.add(name, x_0, residual, seed=0)
     memory.recognise_by([x.mean((2, 3)) for x in normal[0]])
@@ -67,13 +67,14 @@ def test_directions_beyond_the_first_are_compared_with_the_mean(normal, generato
     np.testing.assert_allclose(distances.flatten(), np.sqrt(square), rtol=1e-3, atol=1e-3)
 
 
-def test_the_distance_of_the_residual_is_that_of_mahalanobis(normal, generator):
+@pytest.mark.parametrize("whitening", [0.0, 0.5, 1.0])
+def test_the_distance_of_the_residual_is_that_from_zero(normal, generator, whitening):
     known = fine(normal[1][1])
     asked = torch.randn(2, 11, SIDE, SIDE, generator=generator)
-    white = fine(asked) @ roots(known.T @ known / len(known), -0.5)
-    memory = filled(normal, size=0)
+    divided = fine(asked) @ roots(known.T @ known / len(known), -whitening / 2)
+    memory = filled(normal, size=0, whitening=whitening)
     distances = memory(torch.zeros_like(asked), asked, torch.ones(2, dtype=torch.int64))
-    np.testing.assert_allclose(distances.flatten(), np.sqrt((white**2).mean(1)), rtol=1e-4)
+    np.testing.assert_allclose(distances.flatten(), np.sqrt((divided**2).mean(1)), rtol=1e-4)
 
 
 @pytest.mark.parametrize("weight", [0.25, 0.5])
@@ -117,14 +118,17 @@ def test_a_distance_does_not_depend_on_autocast(normal):
 
 
 def test_a_single_photograph_without_variety_is_no_division_by_zero(normal):
-    memory = ProductMemory(FOLDING, size=50, residual_weight=0.5)
+    memory = ProductMemory(FOLDING, size=50, residual_weight=0.5, residual_whitening=0.5)
     memory.add("nut", torch.ones(1, 11, SIDE, SIDE), torch.zeros(1, 11, SIDE, SIDE), seed=0)
     distances = memory(normal[0][0], normal[1][0], torch.zeros(6, dtype=torch.int64))
     assert distances.isfinite().all()
 
 
 def test_the_state_travels_also_into_an_empty_memory(normal):
-    memory, other = filled(normal), ProductMemory(FOLDING, size=200, residual_weight=0.5)
+    memory, other = (
+        filled(normal),
+        ProductMemory(FOLDING, size=200, residual_weight=0.5, residual_whitening=0.5),
+    )
     other.load_state_dict(memory.state_dict())
     other.names = memory.names
     images, rows = (normal[0][0], normal[1][0]), torch.ones(6, dtype=torch.int64)
@@ -132,7 +136,7 @@ def test_the_state_travels_also_into_an_empty_memory(normal):
 
 
 def test_an_empty_memory_is_no_score(normal):
-    memory = ProductMemory(FOLDING, size=10, residual_weight=0.5)
+    memory = ProductMemory(FOLDING, size=10, residual_weight=0.5, residual_whitening=0.5)
     with pytest.raises(InputError, match=r"memory of normal patches is empty\. .*calibrate"):
         memory(normal[0][0], normal[1][0], torch.zeros(6, dtype=torch.int64))
 

@@ -88,6 +88,7 @@ def test_a_map_is_the_same_under_the_callers_autocast(
         ({"memory_size": -1}, "memory_size .* -1"),
         ({"residual_weight": -0.5}, "residual_weight .* -0.5"),
         ({"residual_weight": float("nan")}, "residual_weight .* nan"),
+        ({"residual_whitening": -1.0}, "residual_whitening .* -1"),
         ({"memory": "none"}, "memory must be shared or product, but got 'none'"),
         ({"memory": "product", "residual_weight": 1.5}, "residual_weight .* at most 1 .* 1.5"),
     ],
