@@ -135,11 +135,12 @@ def test_a_request_beyond_a_limit_is_refused_and_the_next_one_answered(
         client.connection.request("POST", "/predict", b"0" * 11_000)
         answer = client.connection.getresponse()
         assert (answer.status, b"at most 0.01 MB" in answer.read()) == (413, True)
-        # A header that says nothing about the length.
+        # A header that says nothing about the length, and a form that is right as far as it goes.
+        head = b'--x\r\nContent-Disposition: form-data; name="photographs"; filename="a"\r\n\r\n'
         client.connection.request(
             "POST",
             "/predict",
-            iter([b"0" * 6000] * 2),
+            iter([head + b"0" * 6000, b"0" * 6000]),
             {"Content-Type": "multipart/form-data; boundary=x"},
             encode_chunked=True,
         )
