@@ -47,7 +47,7 @@ class ProductMemory(FreeRows):
         size: Patches remembered of each product; with 0 the residual alone counts.
         residual_weight: Power of the distance of the residual, in 0..1; that of the features is 1
             minus it.
-        residual_whitening: `WHITENING` of the residual.
+        residual_whitening: The same as `WHITENING`, for the residual.
 
     Attributes:
         names: Names of the P products; none before `add`.
@@ -197,7 +197,9 @@ class ProductMemory(FreeRows):
 
     def _from_residual(self, residual: Tensor, rows: Tensor) -> Tensor:
         """Return the distance (B, 1, fold h, fold w) of the residual of each patch."""
-        turned = self._patches(residual) @ self.residuals[rows]
+        turned = self._patches(residual)
+        if self.residual_whitening > 0:  # else a rotation, which keeps the norm
+            turned = turned @ self.residuals[rows]
         height, width = self.folding.fold * residual.shape[2], self.folding.fold * residual.shape[3]
         return turned.square().mean(2).sqrt().view(-1, 1, height, width)
 

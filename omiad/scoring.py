@@ -43,7 +43,7 @@ class Scoring:
     memory_size: int = 0
     memory: Memory = "shared"
     residual_weight: float = 0.5
-    residual_whitening: float = 0.0
+    residual_whitening: float = 1.0
 
     @property
     def remembers(self) -> bool:
