@@ -25,6 +25,10 @@ HIGHEST = float(np.finfo(np.float32).max)
 """Highest number of an array: maps and scores are float32."""
 
 
+_LONGEST_TEXT = 2**16
+"""Most bytes of a text: 16,384 characters."""
+
+
 class Column(NamedTuple):
     """The form that an array of a group must have.
 
@@ -81,8 +85,16 @@ def read_groups(
             yield group, arrays
 
 
-def read_array(path: Path, *, mend: str, largest: int = LARGEST) -> Array:
-    """Read the only array of an npy or npz file, told apart by their content.
+def read_array(
+    path: Path, *, mend: str, largest: int = LARGEST, member: str | None = None
+) -> Array:
+    """Read an array of an npy or npz file, told apart by their content.
+
+    Args:
+        path: The file.
+        mend: What the user can do about a broken file, a sentence.
+        largest: Most bytes of the array.
+        member: Its name in an npz file; by default the file holds no other array.
 
     Raises:
         MissingInputError: If there is no such file.
@@ -90,15 +102,30 @@ def read_array(path: Path, *, mend: str, largest: int = LARGEST) -> Array:
             more bytes than the largest.
     """
     with _read(path, mend):
-        if not zipfile.is_zipfile(path):
-            with path.open("rb") as file:
-                return _array(file, largest)
+        return _one_array(path, largest, member)
+
+
+def read_text(path: Path, member: str, *, mend: str) -> str:
+    """Read an array of an npz file that is a single text.
+
+    Raises:
+        MissingInputError: If there is no such file.
+        InputError: If the file is broken, or the array is something else.
+    """
+    with _read(path, mend):
+        array = _one_array(path, _LONGEST_TEXT, member)
+        if array.dtype.kind != "U" or array.size != 1:
+            raise ValueError(f"its {member} is {array.dtype} of shape {array.shape}, not a text")
+        return str(array.item())  # numpy accepts numbers that are no characters, and raises here
+
+
+def array_names(path: Path) -> frozenset[str]:
+    """Return the names of the arrays of an npz file; any other file, or a broken one, has none."""
+    try:
         with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            if len(members) != 1:
-                raise ValueError(f"it holds {len(members)} arrays, not one")
-            with archive.open(members[0]) as member:
-                return _array(member, largest)
+            return frozenset(name.removesuffix(".npy") for name in archive.namelist())
+    except Exception:  # whatever a broken file makes zipfile raise; reading it says what is wrong
+        return frozenset()
 
 
 @contextmanager
@@ -128,6 +155,19 @@ def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, dict[str, zipfil
             raise ValueError(f"its member '{one_line(member.filename)}' is no array or is repeated")
         groups[check_name(group, kind="category", where=path)][name] = member
     return groups
+
+
+def _one_array(path: Path, largest: int, member: str | None) -> Array:
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            return _array(file, largest)
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if member is None and len(members) != 1:
+            raise ValueError(f"it holds {len(members)} arrays, not one")
+        chosen = members[0] if member is None else archive.getinfo(f"{member}.npy")
+        with archive.open(chosen) as content:
+            return _array(content, largest)
 
 
 def _array(file: IO[bytes], largest: int = LARGEST) -> Array:

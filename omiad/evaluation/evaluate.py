@@ -50,7 +50,8 @@ def evaluate(
 
     A map has the path of its image below the root, with another suffix: bolt/test/dent/003.npy for
     bolt/test/dent/003.png. It holds raw scores, float32 or less (npy, npz, png, tiff), of the size
-    the protocol gives images. Neither a model nor a training image is needed.
+    the protocol gives images. The npz files of UniAD, HVQ-Trans and DiAD are read as they are.
+    Neither a model nor a training image is needed.
 
     Args:
         maps: Folder of the maps.

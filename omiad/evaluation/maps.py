@@ -14,6 +14,7 @@ from torch import Tensor
 
 from omiad.arrays import HIGHEST, read_array
 from omiad.errors import InputError, MissingInputError
+from omiad.evaluation.dumps import image_of, is_dump, read_pred
 from omiad.files import full_disk_named, whole_file
 from omiad.metrics import Results
 from omiad.names import cell, first_of, one_line
@@ -37,7 +38,8 @@ def find_maps(folder: Path, names: Sequence[str]) -> list[Path]:
     """Return the map of each image: the file at its path below the root, with another suffix.
 
     Where two images differ in their suffix alone, another suffix follows their own: 000.png.npy for
-    000.png. A results.json and the files next to it may lie among the maps. An image without a map,
+    000.png. A file of `omiad.evaluation.dumps` belongs to the image that it names inside, wherever
+    it lies. A results.json and the files next to it may lie among the maps. An image without a map,
     a map without an image, and two maps of one image are refused.
     """
     if not folder.is_dir():
@@ -46,9 +48,10 @@ def find_maps(folder: Path, names: Sequence[str]) -> list[Path]:
     records = [path for path in found if path.suffix == ".json"]
     of_results = {beside(path) for path in records for beside in (images_path, gallery_path)}
     files: dict[str, list[Path]] = defaultdict(list)
+    stems = dict(zip(names, map_stems(names), strict=True))
     for path in found:
         if path.suffix.lower() in MAP_SUFFIXES and path.is_file() and path not in of_results:
-            files[_stem(path.relative_to(folder).as_posix())].append(path)
+            files[_image_stem(path, folder, stems)].append(path)
     sentence = f"The maps in '{folder}' do not fit the test images."
     if alike := set(names) & set(map_stems(names)):
         example = one_line(PurePosixPath(min(alike)).name)
@@ -59,9 +62,9 @@ def find_maps(folder: Path, names: Sequence[str]) -> list[Path]:
 def read_map(path: Path) -> Tensor:
     """Read a map (H, W) as float32, without scaling.
 
-    An npy or npz file holds one array, and its axes of length 1 are dropped. A picture has one
-    channel. Numbers that are not finite or not exact in float32 are refused, and so are maps of
-    more than 8192 x 8192 float32 numbers.
+    An npy or npz file holds one array, or is one of `omiad.evaluation.dumps`; axes of length 1 are
+    dropped. A picture has one channel. Numbers that are not finite or not exact in float32 are
+    refused, and so are maps of more than 8192 x 8192 float32 numbers.
     """
     array = _read_array(path)
     array = array.squeeze() if array.ndim > 2 else array
@@ -81,6 +84,8 @@ def read_map(path: Path) -> Tensor:
 
 
 def _read_array(path: Path) -> NDArray[Any]:
+    if is_dump(path):
+        return read_pred(path, largest=_LARGEST)
     if path.suffix.lower() in (".npy", ".npz"):
         return read_array(path, largest=_LARGEST, mend="Save the map alone, as a float32 array.")
     with opened(path) as image:
@@ -192,6 +197,14 @@ def _matched(
         f"not one {what} for one image:": several,
     })  # fmt: skip
     return [found[stem][0] for stem in stems]
+
+
+def _image_stem(path: Path, folder: Path, stems: Mapping[str, str]) -> str:
+    """Return the stem of the image that a map belongs to, from the stems of all images."""
+    if is_dump(path):
+        image = image_of(path)
+        return stems.get(image, _stem(image))
+    return _stem(path.relative_to(folder).as_posix())
 
 
 def _stem(name: str) -> str:

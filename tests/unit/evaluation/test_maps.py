@@ -114,6 +114,51 @@ def test_every_misfit_is_named(tmp_path: Path) -> None:
         find_maps(tmp_path, [f"{i}.png" for i in range(30)])
 
 
+def dump(path: Path, image: object, pred: object = SCORES[None], **more: object) -> None:
+    np.savez(path, filename=image, pred=pred, **more)  # type: ignore[arg-type]
+
+
+def test_a_map_that_names_its_image_inside_may_lie_anywhere(tmp_path: Path) -> None:
+    dump(tmp_path / "b.npz", "bolt/test/good/1.png", mask=SCORES > 0, clsname="bolt")
+    dump(tmp_path / "a.npz", "bolt\\test\\dent.old\\2.png", SCORES[None].astype(float))
+    files = find_maps(tmp_path, NAMES)
+    assert [file.name for file in files] == ["b.npz", "a.npz"]
+    for file in files:
+        np.testing.assert_array_equal(read_map(file), SCORES)
+    alike = ["bolt/test/good/1.png", "bolt/test/good/1.jpg"]
+    dump(tmp_path / "a.npz", alike[1])
+    assert [file.name for file in find_maps(tmp_path, alike)] == ["b.npz", "a.npz"]
+
+
+@pytest.mark.parametrize(
+    ("image", "pred", "message"),
+    [
+        (1, SCORES, r"a.npz' cannot be read .its filename is int64 of shape \(\), not a text"),
+        (NAMES[:1] * 2, SCORES, r"its filename is <U20 of shape \(2,\), not a text"),
+        (np.array([0x110000], "<u4").view("<U1"), SCORES, "a.npz' cannot be read"),
+        ("x" * 20_000, SCORES, "a.npz' cannot be read .* too large"),
+        (np.array([None]), SCORES, "a.npz' cannot be read .it holds Python objects"),
+        (NAMES[0], np.array([None]), "a.npz' cannot be read .it holds Python objects"),
+        (NAMES[0], SCORES[0], r"a.npz' has shape \(4,\)"),
+        (NAMES[0], SCORES.astype(float) * 1e300, "a.npz' holds NaN or infinite"),
+        ("bolt/test/good/9.png", SCORES, "no map for 1: .*1.png; no image for 1: bolt/test/good/9"),
+    ],
+)
+def test_a_broken_map_that_names_its_image_inside_is_refused(
+    tmp_path: Path, image: object, pred: object, message: str
+) -> None:
+    dump(tmp_path / "a.npz", image, pred)
+    with pytest.raises(InputError, match=message):
+        read_map(*find_maps(tmp_path, NAMES[:1]))
+
+
+def test_two_maps_that_name_one_image_are_refused(tmp_path: Path) -> None:
+    for name in ("a.npz", "b.npz"):
+        dump(tmp_path / name, NAMES[0])
+    with pytest.raises(InputError, match=r"bolt/test/good/1 \(2 for"):
+        find_maps(tmp_path, NAMES[:1])
+
+
 def test_scores_belong_to_images_in_any_order_and_with_any_suffix(tmp_path: Path) -> None:
     table = tmp_path / "scores.csv"
     table.write_text(
