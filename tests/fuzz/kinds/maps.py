@@ -107,7 +107,10 @@ def _attack(path: Path, array: Any, rng: Rng, folder: Path) -> None:
     elif way == 2:
         _write_header(path, pick(rng, HEADERS), array)
     elif way == 3:
-        held = dict.fromkeys(pick(rng, (["a"], ["a", "b"], ["../x"], [""], [])), array)
+        names = (["a"], ["a", "b"], ["../x"], [""], [], ["filename", "pred"])
+        held = dict.fromkeys(pick(rng, names), array)
+        if rng.random() < 0.2:
+            held["filename"] = pick(rng, (np.array("../../x.png"), np.array("\x1b[31m"), array))
         path.unlink()
         np.savez(path.with_suffix(".npz"), **held)
         if rng.random() < 0.5:
