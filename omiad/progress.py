@@ -68,8 +68,8 @@ class Progress:
         self.stop()
 
     def update(self, done: int) -> None:
-        """Show that so many units are done."""
-        self.done = done
+        """Show that so many units are done; the last step of some work does more than was asked."""
+        self.done = done = min(done, self.total)
         if self._bar is not None:
             self._bar.update(self._task, completed=done, text=self.text)
         elif self._clock() - self._last_line >= INTERVAL:

@@ -42,16 +42,25 @@ class ShippedFeatures:
 
     def read(self, split: Split, rows: Iterable[int]) -> Tensor:
         """Return the features (B, C, h, w) of photographs of a split."""
-        features = self.data.features(split)
-        x = (torch.stack([features[row] for row in rows]).float() - self.mean) / self.std
+        x = (self.stored(split, rows) - self.mean) / self.std
         return torch.cat(self.data.extractor.folding.unfolded(x), dim=1)
+
+    def stored(self, split: Split, rows: Iterable[int]) -> Tensor:
+        """Return the features of photographs of a split as the cache has them, folded."""
+        features = self.data.features(split)
+        return torch.stack([features[row] for row in rows]).float()
 
     def write_map(self, output: Path, row: int, distance: Tensor) -> None:
         """Write the map of a test photograph, from distances (h, w), at its path below the root."""
+        pixels = anomaly_map(distance[None, None].float(), self.image_size)[0]
+        self.write_pixels(output, row, pixels)
+
+    def write_pixels(self, output: Path, row: int, pixels: Tensor) -> None:
+        """Write the map (H, W) of a test photograph."""
         image = self.data.samples("test")[row].image
         target = output / image.relative_to(self.data.root).with_suffix(".npy")
         target.parent.mkdir(parents=True, exist_ok=True)
-        np.save(target, anomaly_map(distance[None, None].float(), self.image_size)[0].numpy())
+        np.save(target, pixels.numpy())
 
     def batches(self, split: Split, name: str | None = None) -> Iterable[list[int]]:
         """Return the rows of a split, or of a category in it, in batches."""

@@ -19,7 +19,7 @@ def test_the_time_left_follows_from_the_pace_of_this_run() -> None:
         clock.seconds = 60
         progress.update(340)
         assert progress.text == "step 340 of 1,200, 4 min left"
-        progress.update(1200)
+        progress.update(1201)
         assert progress.text == "step 1,200 of 1,200"
 
 
