@@ -12,7 +12,8 @@ on 14 x 14 cells with all channels, as in the paper.
 
 Unlike the paper: each channel is standardised; tokens have 128 numbers in 4 heads (the paper has
 256 in 8 heads for 272 channels, here are 168); attention weights are not dropped out; and the rate
-rises to 5e-4 and falls to 0 within the 1,200 steps (the paper: 1e-4 for 1,000 epochs).
+rises to 5e-4 and falls to 0 within the 1,200 steps (the paper: 1e-4 for 1,000 epochs). Training
+takes 18 minutes of one thread of an AMD EPYC.
 """
 
 import argparse
