@@ -17,7 +17,7 @@ from omiad.detector import Detector
 from omiad.features import weights_hash
 from omiad.memory import cells, coreset
 from omiad.product_memory import ProductMemory
-from omiad.scoring import blurred, map_scale
+from omiad.scoring import map_scale
 from omiad.tiling import Tiling
 
 NUM_REMEMBERED = 256
@@ -96,8 +96,8 @@ def calibrate(
     elif detector.scoring.memory_size:
         maps = _fill_memory(detector, images)
     else:
-        maps = [detector.anomaly_map(*pair) for pair in images]
-    pixels = torch.cat([blurred(x, detector.scoring).flatten() for x in maps])
+        maps = [detector.pixels(detector.distance(*pair)) for pair in images]
+    pixels = torch.cat([each.flatten() for each in maps])
     detector.map_range.copy_(torch.tensor(map_scale(pixels)))
     detector.calibrated_for = calibration_key(detector) + (" briefly" if brief else "")
 
@@ -185,7 +185,8 @@ def _fill_product_memory(
         others = is_scaled if is_scaled.all() else ~is_scaled
         memory.add(name, x_0[others], residual[others], seed=detector.seed)
         memory.recognise_by(described[-1:])
-        maps.append(detector.anomaly_map(x_0[is_scaled], residual[is_scaled]))
+        distance = detector.distance(x_0[is_scaled], residual[is_scaled])
+        maps.append(detector.pixels(distance))
     filled.recognise_by(described)
     detector.product_memory = filled
     return maps
@@ -231,7 +232,7 @@ def _map_without_itself(
     memory = detector.memory
     if others is not None:
         memory.fit(*others, rms)
-        return detector.anomaly_map(x_0, residual)
+        return detector.pixels(detector.distance(x_0, residual))
     height, width = x_0.shape[-2:]
     rows, columns = torch.arange(height) * 2 // height, torch.arange(width) * 2 // width
     quarter = (2 * rows[:, None] + columns).flatten().to(x_0.device)
