@@ -227,13 +227,14 @@ class Detector(Predictor):
         if memory is not None:
             if shown is None:
                 shown = torch.full_like(x_0[:, 0, 0, 0], UNKNOWN, dtype=torch.int64)
-            return memory(x_0, residual, memory.rows(x_0, shown, [*self.numbers]))
+            of_product: Tensor = memory(x_0, residual, memory.rows(x_0, shown, [*self.numbers]))
+            return of_product
         if not self.scoring.memory_size:
             return residual_norm(residual)
-        distance = self.memory(x_0, residual)
-        if shown is None:
-            return distance
-        return self.added(distance, x_0, residual, shown, self.numbers)
+        distance: Tensor = self.memory(x_0, residual)
+        if shown is not None:
+            distance = self.added(distance, x_0, residual, shown, self.numbers)
+        return distance
 
     @torch.no_grad()
     def picture(self, features: Tensor) -> Tensor | None:
