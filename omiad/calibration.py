@@ -17,7 +17,7 @@ from omiad.detector import Detector
 from omiad.features import weights_hash
 from omiad.memory import cells, coreset
 from omiad.product_memory import ProductMemory
-from omiad.scoring import blurred, map_scale
+from omiad.scoring import map_scale
 from omiad.tiling import Tiling
 
 NUM_REMEMBERED = 256
@@ -92,12 +92,12 @@ def calibrate(
         most = min(most, max(2, tiling.at_once(NUM_BRIEF) // len(categories)))
     images = (_residuals(detector, features, _spread(p, most)) for p in categories.values())
     if detector.product_memory is not None:
-        maps = _fill_product_memory(detector, detector.product_memory, categories, images)
+        apart = _fill_product_memory(detector, detector.product_memory, categories, images)
     elif detector.scoring.memory_size:
-        maps = _fill_memory(detector, images)
+        apart = _fill_memory(detector, images)
     else:
-        maps = [detector.anomaly_map(*pair) for pair in images]
-    pixels = torch.cat([blurred(x, detector.scoring).flatten() for x in maps])
+        apart = [detector.distance(*pair) for pair in images]
+    pixels = torch.cat([detector.pixels(distance).flatten() for distance in apart])
     detector.map_range.copy_(torch.tensor(map_scale(pixels)))
     detector.calibrated_for = calibration_key(detector) + (" briefly" if brief else "")
 
@@ -139,7 +139,7 @@ def _fill_memory(detector: Detector, categories: Iterable[tuple[Tensor, Tensor]]
     """Fill the memory from features and residuals (N, C, h, w) of the images of each category.
 
     Returns:
-        Anomaly maps (N, H, W) of images that were compared with other images.
+        Distances (N, 1, h, w) of images that were compared with other images.
     """
     generator = torch.Generator().manual_seed(detector.seed)
     kept: list[tuple[Tensor, Tensor]] = []  # features and residuals of the memory's patches
@@ -157,10 +157,10 @@ def _fill_memory(detector: Detector, categories: Iterable[tuple[Tensor, Tensor]]
         scaled.append((x_0[is_scaled], residual[is_scaled], others))
     rms = torch.stack(squares).mean(0).sqrt()
     compared = [images for images in scaled if images[2] is not None] or scaled
-    maps = [_map_without_itself(detector, *images, rms) for images in compared]
+    apart = [_distance_without_itself(detector, *images, rms) for images in compared]
     x_0, residual = (torch.cat(parts) for parts in zip(*kept, strict=True))
     detector.memory.fit(x_0, residual, rms)
-    return maps
+    return apart
 
 
 def _fill_product_memory(
@@ -172,11 +172,11 @@ def _fill_product_memory(
     """Fill the memory of each product from features and residuals (N, C, h, w) of its images.
 
     Returns:
-        Anomaly maps (N, H, W) of images that were compared with other images.
+        Distances (N, 1, h, w) of images that were compared with other images.
     """
     filled = copy.deepcopy(memory)
     filled.forget()
-    described, maps = [], []
+    described, apart = [], []
     for name, (x_0, residual) in zip(names, categories, strict=True):
         described.append(x_0.mean((2, 3)))
         filled.add(name, x_0, residual, seed=detector.seed)
@@ -185,10 +185,10 @@ def _fill_product_memory(
         others = is_scaled if is_scaled.all() else ~is_scaled
         memory.add(name, x_0[others], residual[others], seed=detector.seed)
         memory.recognise_by(described[-1:])
-        maps.append(detector.anomaly_map(x_0[is_scaled], residual[is_scaled]))
+        apart.append(detector.distance(x_0[is_scaled], residual[is_scaled]))
     filled.recognise_by(described)
     detector.product_memory = filled
-    return maps
+    return apart
 
 
 def _scaled(x_0: Tensor) -> Tensor:
@@ -220,18 +220,18 @@ def _coreset(
     return x_0[rows], residual[rows]
 
 
-def _map_without_itself(
+def _distance_without_itself(
     detector: Detector,
     x_0: Tensor,
     residual: Tensor,
     others: tuple[Tensor, Tensor] | None,
     rms: Tensor,
 ) -> Tensor:
-    """Return the anomaly maps of images, compared with patches of others or of the same image."""
+    """Return the distances of images from patches of others, or of the rest of the same image."""
     memory = detector.memory
     if others is not None:
         memory.fit(*others, rms)
-        return detector.anomaly_map(x_0, residual)
+        return detector.distance(x_0, residual)
     height, width = x_0.shape[-2:]
     rows, columns = torch.arange(height) * 2 // height, torch.arange(width) * 2 // width
     quarter = (2 * rows[:, None] + columns).flatten().to(x_0.device)
@@ -240,7 +240,7 @@ def _map_without_itself(
         is_inside = quarter == number
         memory.fit(cells(x_0)[~is_inside], cells(residual)[~is_inside], rms)
         distance.view(-1)[is_inside] = memory(x_0, residual).flatten()[is_inside]
-    return detector.pixels(distance)
+    return distance
 
 
 def _spread(positions: Sequence[int], most: int) -> list[int]:

@@ -21,7 +21,7 @@ from omiad.metrics import AnomalyMetrics
 from omiad.networks import Network, build_network, network_spec
 from omiad.photographs import read_image
 from omiad.recipe import REPORT, Settings
-from omiad.scoring import image_score
+from omiad.scoring import highest_window
 from omiad.terminal import console
 from omiad.types import Prediction
 from omiad.workflow import make
@@ -114,7 +114,7 @@ def _simple_methods(
     def z_score(images: Tensor, names: list[str]) -> Prediction:
         mean, deviation = (torch.stack([of[n] for n in names]) for of in (means, deviations))
         anomaly_map = ((images.float() - mean) / deviation).square().sum(1).sqrt()
-        return Prediction(image_score(anomaly_map, detector.scoring), anomaly_map)
+        return Prediction(highest_window(anomaly_map, detector.scoring.pool_size), anomaly_map)
 
     return {
         "z-score against the category's mean image": _evaluate(data, z_score),

@@ -7,6 +7,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor
 
+from omiad.anomaly_map import AnomalyMap
 from omiad.checkpoint import (
     CHECKPOINT_KEY,
     STATE_PREFIX,
@@ -29,7 +30,7 @@ from omiad.predictor import Predictor
 from omiad.product_memory import ProductMemory
 from omiad.products import UNKNOWN, Products, description
 from omiad.runtimes import ExportedDetector, is_export
-from omiad.scoring import Scoring, anomaly_map, blurred, image_score, residual_norm
+from omiad.scoring import Scoring, residual_norm
 from omiad.sizes import check_sizes
 from omiad.types import Assessment, Prediction
 
@@ -69,6 +70,7 @@ class Detector(Predictor):
         memory: Patches of normal images; empty unless `scoring` asks for them.
         added: Patches of products that were added after the training, beside `memory`.
         product_memory: A memory of each product, if `scoring` asks for them.
+        pixels: Maps and scores of the distance of each cell.
         products: Products with the scores of their normal photographs; none until they are learned.
         map_range: Values between which anomaly maps are drawn (2,): the median of the maps of
             normal images, and a value clearly above nearly all of them.
@@ -125,6 +127,8 @@ class Detector(Predictor):
                 residual_weight=scoring.residual_weight,
                 residual_whitening=scoring.residual_whitening,
             )
+        fold = 1 if self.product_memory is None else extractor.folding.fold
+        self.pixels = AnomalyMap(extractor.tiling, fold * extractor.feature_size, scoring)
         self.products = Products(extractor.num_channels)
         self.decoder: FeatureDecoder | None = None
         self.decoder_width: int | None = None
@@ -195,10 +199,8 @@ class Detector(Predictor):
         residuals = (
             x_0 - tiling.join(self._reconstruct(tiles, noise, step_noise)) for noise in self.noise
         )
-        maps = [self.anomaly_map(x_0, residual, shown) for residual in residuals]
-        mean_map = torch.stack(maps).mean(0)
-        score = image_score(mean_map, self.scoring)
-        return Assessment(score, blurred(mean_map, self.scoring), shown)
+        distance = torch.stack([self.distance(x_0, each, shown) for each in residuals]).mean(0)
+        return Assessment(self.pixels.score(distance), self.pixels(distance), shown)
 
     @property
     def numbers(self) -> dict[str, int]:
@@ -216,8 +218,8 @@ class Detector(Predictor):
         """Reconstruct raw features of tiles (B, C, h, w) with the first noise map, normalised."""
         return self._reconstruct(self.normalizer(features), self.noise[0], self._step_noise())
 
-    def anomaly_map(self, x_0: Tensor, residual: Tensor, shown: Tensor | None = None) -> Tensor:
-        """Return anomaly maps (B, H, W), before any blur, of normalised features and residual.
+    def distance(self, x_0: Tensor, residual: Tensor, shown: Tensor | None = None) -> Tensor:
+        """Return how far cells are from normal ones (B, 1, h, w), by normalised features.
 
         `shown` are the numbers of the products of the images (B,); by default they show none.
         """
@@ -225,20 +227,14 @@ class Detector(Predictor):
         if memory is not None:
             if shown is None:
                 shown = torch.full_like(x_0[:, 0, 0, 0], UNKNOWN, dtype=torch.int64)
-            distance = memory(x_0, residual, memory.rows(x_0, shown, [*self.numbers]))
-        elif self.scoring.memory_size:
-            distance = self.memory(x_0, residual)
-            if shown is not None:
-                distance = self.added(distance, x_0, residual, shown, self.numbers)
-        else:
-            distance = residual_norm(residual)
-        return self.pixels(distance)
-
-    def pixels(self, distance: Tensor) -> Tensor:
-        """Return maps (B, H, W) of the distance of each cell from normal ones (B, 1, h, w)."""
-        tiling = self.extractor.tiling
-        of_tiles = anomaly_map(tiling.split(distance), self.extractor.image_size)
-        return tiling.stitch(of_tiles[:, None])[:, 0]
+            of_product: Tensor = memory(x_0, residual, memory.rows(x_0, shown, [*self.numbers]))
+            return of_product
+        if not self.scoring.memory_size:
+            return residual_norm(residual)
+        distance: Tensor = self.memory(x_0, residual)
+        if shown is not None:
+            distance = self.added(distance, x_0, residual, shown, self.numbers)
+        return distance
 
     @torch.no_grad()
     def picture(self, features: Tensor) -> Tensor | None:

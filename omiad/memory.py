@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 (the field's spelling)
 
 from omiad.buffers import FreeRows
 from omiad.errors import InputError
@@ -41,15 +40,15 @@ def coreset(patches: Tensor, size: int, generator: torch.Generator) -> Tensor:
     return chosen
 
 
-def soften(patches: Tensor) -> Tensor:
-    """Divide the features (..., c) of a stage by their length where it is large.
+def soften(patches: Tensor, dim: int = -1) -> Tensor:
+    """Divide the features of a stage, c values along `dim`, by their length where it is large.
 
     The divisor is sqrt(c (1 + q)), where q is the mean of the squares of a patch in units of
     `feature_norm`: strong patches differ by direction alone, as in a cosine distance, and weak
     patches, whose direction is noise, stay near one another.
     """
-    softened: Tensor = F.rms_norm(patches, patches.shape[-1:], eps=1.0) / patches.shape[-1] ** 0.5
-    return softened
+    q = patches.square().mean(dim, keepdim=True)
+    return patches * (patches.shape[dim] * (1 + q)).rsqrt()
 
 
 class NormalMemory(FreeRows):

@@ -129,7 +129,7 @@ class ProductMemory(FreeRows):
         num, num_images = 0, sum(map(len, batches))
         candidates = []
         for batch in batches:
-            patches = self._patches(batch).flatten(0, 1)
+            patches = self._patches(batch).mT.flatten(0, 1)
             exact = patches.double()
             total, squares = total.to(exact) + exact.sum(0), squares.to(exact) + exact.T @ exact
             num += len(exact)
@@ -187,11 +187,13 @@ class ProductMemory(FreeRows):
 
     def _from_features(self, x_0: Tensor, rows: Tensor) -> Tensor:
         """Return the distance (B, 1, fold h, fold w) of the features of each patch."""
-        turned = (self._patches(x_0) - self.means[rows]) @ self.directions[rows]
-        near, rest = turned.tensor_split([self.num_directions], 2)
-        remembered = self.patches[rows]
-        squares = (near @ remembered.mT).mul(-2) + remembered.square().sum(2)[:, None]
-        square = squares.amin(2) + near.square().sum(2) + rest.square().sum(2)
+        turned = self.directions[rows].mT @ (self._patches(x_0) - self.means[rows].mT)
+        near, remembered = turned[:, : self.num_directions], self.patches[rows]
+        # One product of matrices adds the squares of lengths, too, which saves two passes.
+        lengths = remembered.square().sum(2, keepdim=True)
+        beside = torch.cat([near, torch.ones_like(near[:, :1])], 1)
+        nearest = (torch.cat([-2 * remembered, lengths], 2) @ beside).amin(1)
+        square = nearest + turned.square().sum(1)
         height, width = self.folding.fold * x_0.shape[2], self.folding.fold * x_0.shape[3]
         return square.clamp(min=0).sqrt().view(-1, 1, height, width)
 
@@ -199,21 +201,21 @@ class ProductMemory(FreeRows):
         """Return the distance (B, 1, fold h, fold w) of the residual of each patch."""
         turned = self._patches(residual)
         if self.residual_whitening > 0:  # else a rotation, which keeps the norm
-            turned = turned @ self.residuals[rows]
+            turned = self.residuals[rows].mT @ turned
         height, width = self.folding.fold * residual.shape[2], self.folding.fold * residual.shape[3]
-        return turned.square().mean(2).sqrt().view(-1, 1, height, width)
+        return turned.square().mean(1).sqrt().view(-1, 1, height, width)
 
     def _study_residual(self, residual: Tensor) -> Tensor:
         """Return the divided directions (D, D) of residuals (N, C, h, w)."""
         parts = torch.split(residual, _BATCH_SIZE)
-        exact = [self._patches(part).flatten(0, 1).double() for part in parts]
+        exact = [self._patches(part).mT.flatten(0, 1).double() for part in parts]
         moment = torch.stack([x.T @ x for x in exact]).sum(0) / sum(map(len, exact))
         return _divided_directions(moment, self.residual_whitening)
 
     def _patches(self, x: Tensor) -> Tensor:
-        """Return the softened patches (B, cells, D) of features or residuals on the fine grid."""
-        stages = (stage.flatten(2).mT for stage in self.folding.unfolded(x.float()))
-        return torch.cat([soften(stage) for stage in stages], 2)
+        """Return the softened patches (B, D, cells) of features or residuals on the fine grid."""
+        stages = self.folding.unfolded(x.float())
+        return torch.cat([soften(stage.flatten(2), dim=1) for stage in stages], 1)
 
 
 def _divided_directions(moment: Tensor, whitening: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Turn the residual of each patch into an anomaly map and an image score."""
+"""How the residual of each patch becomes an anomaly map and an image score."""
 
 import math
 from dataclasses import dataclass
@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 (the field's spelling)
 
 from omiad.errors import InputError
-from omiad.resampling import resample
 
 Memory = Literal["shared", "product"]
 
@@ -76,20 +75,6 @@ def residual_norm(residual: Tensor) -> Tensor:
     return residual.float().square().sum(dim=1, keepdim=True).sqrt()
 
 
-def anomaly_map(distance: Tensor, size: int) -> Tensor:
-    """Upsample the distance of each patch from normal ones to the pixels, not yet blurred.
-
-    The upsampling from (B, 1, h, w) to (B, size, size) is bilinear with aligned corners (UniAD,
-    models/reconstructions/uniad.py). Maps are float32 and not normalised.
-    """
-    return resample(distance, size, corners=True)[:, 0]
-
-
-def blurred(anomaly_map: Tensor, scoring: Scoring) -> Tensor:
-    """Return maps (B, H, W) after the model's blur, which mirrors the maps at their edges."""
-    return gaussian_blur(anomaly_map, scoring.blur_sigma, edges="mirror")
-
-
 Edges = Literal["mirror", "reflect", "zero"]
 
 
@@ -102,17 +87,19 @@ def gaussian_blur(maps: Tensor, sigma: float, *, edges: Edges, radius: int | Non
     """
     if sigma == 0:
         return maps
-    radius = int(4 * sigma + 0.5) if radius is None else radius
     height, width = (
-        torch.from_numpy(_blur_matrix(n, sigma, radius, edges)).to(maps) for n in maps.shape[1:]
+        torch.from_numpy(blur_matrix(n, sigma, edges, radius)).to(maps) for n in maps.shape[1:]
     )
     with torch.autocast(maps.device.type, enabled=False):  # it would multiply in half precision
         return height @ maps @ width.T
 
 
 @cache
-def _blur_matrix(size: int, sigma: float, radius: int, edges: Edges) -> NDArray[np.float32]:
-    """Return the matrix (size, size) that blurs a line of pixels."""
+def blur_matrix(
+    size: int, sigma: float, edges: Edges, radius: int | None = None
+) -> NDArray[np.float32]:
+    """Return the matrix (size, size) that blurs a line of pixels; see `gaussian_blur`."""
+    radius = int(4 * sigma + 0.5) if radius is None else radius
     offsets = np.arange(-radius, radius + 1)
     kernel = np.exp(-0.5 * (offsets / sigma) ** 2)
     weights = np.tile(kernel / kernel.sum(), (size, 1))
@@ -128,20 +115,6 @@ def _blur_matrix(size: int, sigma: float, radius: int, edges: Edges) -> NDArray[
     matrix = np.zeros((size, size))
     np.add.at(matrix, (np.arange(size)[:, None], source), weights)
     return matrix.astype(np.float32)
-
-
-def image_score(anomaly_map: Tensor, scoring: Scoring) -> Tensor:
-    """Return the highest mean (B,) over the model's window of maps (B, H, W) before the blur.
-
-    Source: UniAD, utils/eval_helper.py, EvalImageMax.
-    """
-    side = scoring.pool_size
-    if side > min(anomaly_map.shape[-2:]):
-        raise InputError(
-            f"scoring.pool_size {side} is larger than the map of {anomaly_map.shape[-2]} x "
-            f"{anomaly_map.shape[-1]} pixels. Lower --model.scoring.pool_size."
-        )
-    return highest_window(anomaly_map, side)
 
 
 def highest_window(anomaly_map: Tensor, side: int) -> Tensor:

@@ -17,7 +17,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from omiad.errors import InputError
@@ -176,12 +178,34 @@ class Tiling:
         grid = tiles.reshape(-1, *self.tiles, *tiles.shape[1:])  # B rows columns C h w
         return torch.cat(torch.cat(grid.unbind(2), dim=-1).unbind(1), dim=-2)
 
+    def stitching(self, enlarging: NDArray[np.floating]) -> list[NDArray[np.float64]]:
+        """Return what enlarges the lines of a mosaic to those of a canvas, blended as by `stitch`.
+
+        Args:
+            enlarging: Matrix (S, h) that enlarges a line of one tile.
+
+        Returns:
+            Matrices for columns of cells (H, rows h) and for rows of cells (W, columns h).
+        """
+        matrices = []
+        for n in self.tiles:
+            weights = _weights(n, self.side).numpy()
+            places, cells = self._lines(n), enlarging.shape[1]
+            matrix = np.zeros((places[-1].stop, n * cells))
+            for i, (place, weight) in enumerate(zip(places, weights, strict=True)):
+                matrix[place, i * cells : (i + 1) * cells] += weight[:, None] * enlarging
+            matrices.append(matrix)
+        return matrices
+
     def _places(self) -> list[tuple[slice, slice]]:
         """Return where each tile lies on the canvas."""
-        step = self.side - self.side // OVERLAP
-        rows, columns = ([slice(i * step, i * step + self.side) for i in range(n)]
-                         for n in self.tiles)  # fmt: skip
+        rows, columns = map(self._lines, self.tiles)
         return [(row, column) for row in rows for column in columns]
+
+    def _lines(self, number: int) -> list[slice]:
+        """Return where each of so many tiles in a line lies on the canvas."""
+        step = self.side - self.side // OVERLAP
+        return [slice(i * step, i * step + self.side) for i in range(number)]
 
 
 def _weights(number: int, side: int) -> Tensor:

@@ -12,6 +12,7 @@ from torch.nn import functional as F  # noqa: N812 (the field's spelling)
 from omiad.errors import InputError
 from omiad.features.backbone import build_backbone, fill, load_weights
 from omiad.features.folding import Folding
+from omiad.features.fusing import fused
 from omiad.features.packages import packaged_weights
 from omiad.features.precision import without_autocast
 from omiad.files import expanded
@@ -35,7 +36,8 @@ FIXED_BATCH = 8
 class FeatureExtractor(nn.Module):
     """A frozen backbone whose feature maps are resized to one grid and concatenated.
 
-    The module is always in evaluation mode and never computes gradients.
+    The module is always in evaluation mode and never computes gradients. In float32 a copy of the
+    backbone without batch norms (`omiad.features.fusing`) does the work of the backbone.
 
     Args:
         backbone: Model name in timm; the default gives 24 + 32 + 56 + 160 = 272 channels.
@@ -142,6 +144,7 @@ class FeatureExtractor(nn.Module):
         pixels: dict[str, Any] = resolve_model_data_config(self.backbone)  # type: ignore[no-untyped-call]
         self.register_buffer("mean", torch.tensor(pixels["mean"]).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(pixels["std"]).view(1, 3, 1, 1))
+        self._fused: tuple[list[nn.Module], list[tuple[Tensor, int]]] | None = None
         self.requires_grad_(False)
         self.eval()
 
@@ -189,6 +192,7 @@ class FeatureExtractor(nn.Module):
             )
 
     @torch.no_grad()
+    @without_autocast
     def forward(self, images: Tensor) -> Tensor:
         """Return features (B, C, h, w), float32, of RGB images (B, 3, S, S), uint8.
 
@@ -196,10 +200,29 @@ class FeatureExtractor(nn.Module):
         precision, whatever the caller autocasts to.
         """
         self._check(images, (self.image_size, self.image_size))
-        dtype = self.autocast_dtype
-        with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
-            maps = self.backbone((images.to(self.mean.dtype) / 255 - self.mean) / self.std)
-            return torch.cat([self._to_grid(x, stage) for stage, x in enumerate(maps)], dim=1)
+        pixels = (images.to(self.mean.dtype) / 255 - self.mean) / self.std
+        # The runtimes of exports join batch norms to convolutions by themselves.
+        if self.autocast_dtype is None and not torch.compiler.is_compiling():
+            maps = self._fused_backbone()(pixels)
+        else:
+            dtype = self.autocast_dtype
+            with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
+                maps = self.backbone(pixels)
+        on_grid = [self._to_grid(x, stage) for stage, x in enumerate(maps)]
+        return torch.cat(on_grid, dim=1).contiguous()
+
+    def _fused_backbone(self) -> nn.Module:
+        """Return the backbone without batch norms, made anew where weights have changed."""
+        if self._fused is None or any(_version(x) != known for x, known in self._fused[1]):
+            made_of = [*self.backbone.parameters(), *self.backbone.buffers()]
+            # The list hides the copy from the state of this module.
+            network = [fused(self.backbone, self.image_size)]
+            self._fused = network, [(x, _version(x)) for x in made_of]
+        return self._fused[0][0]
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        self._fused = None  # the weights move to another device
+        return super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
 
     def _to_grid(self, x: Tensor, stage: int) -> Tensor:
         """Resize a feature map (B, C, H, W), or (B, H, W, C) for some transformers, and fold it."""
@@ -207,10 +230,16 @@ class FeatureExtractor(nn.Module):
             x = x.permute(0, 3, 1, 2)
         x = x.float()
         if self.grid == "patchcore":
-            x = F.avg_pool2d(x, 3, stride=1, padding=1)
+            weight = x.new_full((x.shape[1], 1, 3, 3), 1 / 9)
+            x = F.conv2d(x, weight, padding=1, groups=x.shape[1])  # a third of avg_pool2d's time
         fold = self.folding.fold if self.folding.is_folded[stage] else 1
         resized = resample(x, fold * self.feature_size, corners=self.grid == "uniad")
         return self.folding.folded(resized, stage)
+
+
+def _version(tensor: Tensor) -> int:
+    """Return how often a tensor was changed in place; 0 where torch does not count."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def fixed_batches(batch: Tensor, *, most: int = FIXED_BATCH) -> Sequence[Tensor]:

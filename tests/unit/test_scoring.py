@@ -7,22 +7,11 @@ from omiad.errors import InputError
 from omiad.scoring import (
     Edges,
     Scoring,
-    anomaly_map,
-    blurred,
     gaussian_blur,
-    image_score,
+    highest_window,
     map_scale,
     residual_norm,
 )
-
-
-def test_a_map_is_upsampled_with_aligned_corners(generator: torch.Generator) -> None:
-    cells = torch.rand(2, 1, 4, 4, generator=generator)
-    pixels, norm = anomaly_map(cells, 7), cells[:, 0]
-    # Seven pixels with aligned corners lie at every half cell of four.
-    torch.testing.assert_close(pixels[:, ::2, ::2], norm)
-    between = (norm[:, 0, 0] + norm[:, 0, 1] + norm[:, 1, 0] + norm[:, 1, 1]) / 4
-    torch.testing.assert_close(pixels[:, 1, 1], between)
 
 
 def test_the_norm_is_taken_over_channels(generator: torch.Generator) -> None:
@@ -51,31 +40,17 @@ def test_the_scale_of_maps_leaves_normal_images_dark() -> None:
     assert low == 7 < high
 
 
-def test_image_score_is_the_highest_window_mean(generator: torch.Generator) -> None:
+def test_the_highest_window_is_the_highest_window_mean(generator: torch.Generator) -> None:
     maps = torch.rand(2, 9, 9, generator=generator)
     windows = np.lib.stride_tricks.sliding_window_view(maps.numpy(), (4, 4), axis=(1, 2))
     expected = windows.mean((-1, -2)).max((1, 2))
-    np.testing.assert_allclose(image_score(maps, Scoring(pool_size=4)), expected, rtol=1e-5)
+    np.testing.assert_allclose(highest_window(maps, 4), expected, rtol=1e-5)
 
 
 def test_a_half_precision_residual_is_measured_in_float32() -> None:
     norm = residual_norm(torch.full((1, 300, 2, 2), 16.0, dtype=torch.float16))
     assert norm.dtype == torch.float32
     assert torch.isfinite(norm).all()  # the square, 76,800, overflows float16
-
-
-@pytest.mark.parametrize("blur_sigma", [0.0, 2.0])
-def test_a_map_is_the_same_under_the_callers_autocast(
-    blur_sigma: float, generator: torch.Generator
-) -> None:
-    residual = torch.randn(1, 5, 8, 8, generator=generator)
-    scoring = Scoring(blur_sigma=blur_sigma, pool_size=4)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        pixels = blurred(anomaly_map(residual_norm(residual), 16), scoring)
-        score = image_score(pixels, scoring)
-    assert pixels.dtype == score.dtype == torch.float32
-    sharp = anomaly_map(residual_norm(residual), 16)
-    assert torch.equal(pixels, blurred(sharp, scoring))
 
 
 @pytest.mark.parametrize(
@@ -96,8 +71,3 @@ def test_a_map_is_the_same_under_the_callers_autocast(
 def test_impossible_scoring_is_refused(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Scoring(**arguments)  # type: ignore[arg-type]
-
-
-def test_a_window_larger_than_the_map_is_refused() -> None:
-    with pytest.raises(InputError, match="pool_size 16 is larger than the map of 8 x 8"):
-        image_score(torch.zeros(1, 8, 8), Scoring())

@@ -72,11 +72,11 @@ def assert_equal(a, b) -> None:
 @contextmanager
 def filled(parameter, value=0.0):
     kept = parameter.clone()
-    parameter.data.fill_(value)
+    parameter.fill_(value)
     try:
         yield
     finally:
-        parameter.data.copy_(kept)
+        parameter.copy_(kept)
 
 
 def test_rows_are_the_features_of_the_images_in_half_precision(build, root, extractor):

@@ -42,7 +42,7 @@ def test_features_are_the_stages_of_the_normalised_image_on_one_grid(
     resized = [F.interpolate(x, (4, 4), mode="bilinear", **how) for x in maps]
     features = extractor(images)
     assert features.dtype == torch.float32
-    torch.testing.assert_close(features, torch.cat(resized, 1))
+    torch.testing.assert_close(features, torch.cat(resized, 1), rtol=1e-3, atol=1e-4)
     assert extractor.channels_per_stage == [x.shape[1] for x in maps]
     assert extractor.num_channels == features.shape[1]
 
@@ -96,7 +96,7 @@ def test_the_backbone_runs_in_the_precision_of_the_extractor_alone(images, preci
     extractor.backbone.bn1.register_forward_hook(lambda _, args, __: seen.append(args[0].dtype))
     with torch.autocast("cpu", torch.bfloat16 if dtype is None else None, enabled=dtype is None):
         features = extractor(images)
-    assert seen == [dtype or torch.float32]
+    assert {*seen} == {dtype or torch.float32}
     assert extractor.autocast_dtype == dtype
     assert features.dtype == torch.float32
     alone = torch.cat([extractor(image[None]) for image in images])
