@@ -15,7 +15,7 @@ from torch import Tensor
 from omiad import FeatureDataModule
 from omiad.configurations import find_configuration
 from omiad.data.datamodule import Split
-from omiad.scoring import anomaly_map
+from omiad.resampling import resample
 
 BATCH_SIZE = 16
 
@@ -52,11 +52,7 @@ class ShippedFeatures:
 
     def write_map(self, output: Path, row: int, distance: Tensor) -> None:
         """Write the map of a test photograph, from distances (h, w), at its path below the root."""
-        pixels = anomaly_map(distance[None, None].float(), self.image_size)[0]
-        self.write_pixels(output, row, pixels)
-
-    def write_pixels(self, output: Path, row: int, pixels: Tensor) -> None:
-        """Write the map (H, W) of a test photograph."""
+        pixels = resample(distance[None, None].float(), self.image_size, corners=True)[0, 0]
         image = self.data.samples("test")[row].image
         target = output / image.relative_to(self.data.root).with_suffix(".npy")
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -39,9 +39,9 @@ def main() -> None:
         for rows in features.batches("test", name):
             x_0 = detector.normalizer(features.stored("test", rows))
             shown = torch.full((len(rows),), detector.numbers[name])
-            maps = detector.anomaly_map(x_0, x_0 - mean, shown)
-            for row, pixels in zip(rows, maps, strict=True):
-                features.write_pixels(given.output, row, pixels)
+            distances = detector.distance(x_0, x_0 - mean, shown)
+            for row, distance in zip(rows, distances, strict=True):
+                features.write_map(given.output, row, distance[0])
 
 
 if __name__ == "__main__":
