@@ -110,6 +110,7 @@ def test_python_trains_in_a_script_that_has_arguments_of_its_own(
     assert f"{eval(last.source, names)!r}\n" == last.want
 
 
+@pytest.mark.slow  # by default tests/unit/test_tiled_products.py covers tiles
 def test_photographs_are_cut_into_tiles_from_training_to_prediction(
     parts: Path, tmp_path: Path
 ) -> None:
