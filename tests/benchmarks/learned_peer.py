@@ -25,7 +25,6 @@ import json
 import tempfile
 import time
 from collections.abc import Sequence
-from hashlib import sha256
 from pathlib import Path
 
 import lightning
@@ -35,7 +34,7 @@ from anomalib import models
 from anomalib.data import ImageBatch
 from anomalib.models import AnomalibModule
 from rich.progress import track
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 from torch.utils.data import DataLoader, Dataset
 
@@ -61,25 +60,6 @@ class Photographs(Dataset[Tensor]):
 
     def __getitem__(self, index: int) -> Tensor:
         return read_image(self.paths[index], self.size).float() / 255
-
-
-class Remembered(nn.Module):
-    """A frozen network that computes the features of an image once, and not once in each epoch."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-        self.features: dict[bytes, list[Tensor]] = {}
-
-    def forward(self, images: Tensor) -> dict[int, Tensor]:
-        """Return the feature maps of images (B, 3, H, W), each (B, C, h, w)."""
-        found = []
-        for image in images:
-            key = sha256(image.numpy().tobytes()).digest()
-            if key not in self.features:
-                self.features[key] = list(self.network(image[None]).values())
-            found.append(self.features[key])
-        return {level: torch.cat(maps) for level, maps in enumerate(zip(*found, strict=True))}
 
 
 def batch_of(images: list[Tensor]) -> ImageBatch:
@@ -151,8 +131,6 @@ def main() -> None:
     train, test = ([s.image for s in samples if s.split == each] for each in ("train", "test"))
     lightning.seed_everything(arguments.seed)
     model = build(arguments.model, arguments.backbone, arguments.weights, size)
-    if arguments.model == "Patchflow":
-        model.model.feature_extractor = Remembered(model.model.feature_extractor)
     started = time.perf_counter()
     fit(model, train, size, arguments.max_epochs, arguments.batch_size)
     minutes = (time.perf_counter() - started) / 60
