@@ -7,6 +7,7 @@ from pathlib import Path
 from omiad.benchmark.machine import machine
 from omiad.benchmark.speed import SYNTHETIC, measure, synthetic_photograph
 from omiad.benchmark.table import paper_seconds, paper_speeds, speed_table
+from omiad.compilation import CompileMode, compile_detector
 from omiad.detector import Detector
 from omiad.devices import pick_device
 from omiad.errors import InputError
@@ -26,6 +27,7 @@ def benchmark(
     num_steps: int | None = None,
     output: str | None = None,
     device: str = "auto",
+    compile: CompileMode | None = None,  # noqa: A002  the name of the option
     trust: str | None = None,
 ) -> None:
     """Measure how fast a model reads and scores photographs on this machine.
@@ -42,6 +44,8 @@ def benchmark(
         num_steps: DDIM steps of the checkpoint, such as 10; by default its own.
         output: JSON file to write all figures to.
         device: cpu, cuda, cuda:1, mps, or auto for a GPU if there is one.
+        compile: Measure the checkpoint compiled by torch.compile, too: default, or reduce-overhead
+            for CUDA graphs on a GPU.
         trust: Class path of a network of your own that the checkpoint names; it is imported.
 
     Raises:
@@ -69,6 +73,11 @@ def benchmark(
             predictor = Detector.load(path, device=used, trust=trust, **own)
             speeds.append(measure(predictor, path, paths, sizes, seconds=seconds))
             shown.print(speed_table(speeds[-1]))
+            if compile is not None and path == model:
+                compile_detector(predictor, compile)
+                name = f"{path}, compiled"
+                speeds.append(measure(predictor, name, paths, sizes, seconds=seconds))
+                shown.print(speed_table(speeds[-1]))
         here = machine(where)
         shown.print(", ".join(f"{name} {value}" for name, value in here.items()))
         shown.print(paper_speeds(speeds))

@@ -16,7 +16,7 @@ from omiad.export.comparison import (
     Comparison,
     Photograph,
     compare,
-    given_photographs,
+    read_photographs,
     synthetic_photographs,
 )
 from omiad.export.drafts import FORMS, Draft, Form, Format, draft_of
@@ -24,6 +24,7 @@ from omiad.export.graph import trace
 from omiad.features import weights_hash
 from omiad.files import new_file, write_whole
 from omiad.inspection import DECISIONS
+from omiad.prediction.photographs import find_photographs
 from omiad.runtimes import EXPORT_FORMAT, ExportPrecision, ExportRecord, ProductRecord
 from omiad.runtimes.record import Parity
 from omiad.runtimes.seal import SEALS, sealed
@@ -31,6 +32,9 @@ from omiad.runtimes.sessions import Run
 from omiad.version import __version__
 
 logger = logging.getLogger(__name__)
+
+_NUM_EXAMPLES = 64
+"""Most photographs from which int8 takes the ranges of values, spread over those that are given."""
 
 _RUNTIMES: dict[Format, str] = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}
 
@@ -55,7 +59,8 @@ def export(
         model: Checkpoint; no other file is needed.
         format: onnx for ONNX Runtime, openvino, or torch for a graph of torch.export.
         precision: float32; float16, which stores the weights in half of the space and computes in
-            float32; or bfloat16, in which OpenVINO computes faster on processors that have it.
+            float32; bfloat16, in which OpenVINO computes faster on processors that have it; or
+            int8, in which the denoising network computes its convolutions, and nothing else does.
             Below float32 the difference is printed, and only decisions are compared.
         photos: Photographs and folders to compare by; by default synthetic ones. Below float32
             give those that the thresholds were set with.
@@ -70,6 +75,7 @@ def export(
             exists, or the graph differs from the model.
     """
     form = _form(format, precision, photos)
+    found = find_photographs(photos) if photos else []
     path = Path(model).with_suffix(form.suffix) if out is None else Path(out)
     if path.suffix != form.suffix:
         raise InputError(f"--out '{path}' must end in {form.suffix} for --format {format}.")
@@ -81,8 +87,12 @@ def export(
         files = [path, path.with_suffix(".bin")] if form.suffix == ".xml" else [path]
         for file in files:
             claims.enter_context(new_file(file, option="--out"))
-        photographs = _photographs(detector, photos)
-        draft, run = draft_of(trace(detector), format, precision)
+        every = len(found) // _NUM_EXAMPLES + 1
+        examples = (each.pixels.numpy() for each in read_photographs(detector, found[::every]))
+        draft, run = draft_of(trace(detector), format, precision, examples)
+        photographs = (
+            read_photographs(detector, found) if found else synthetic_photographs(detector)
+        )
         comparison = _compared(detector, draft, run, precision, photographs)
         parity = _parity(comparison, _RUNTIMES[format])
         content, beside = draft.content(json.dumps(_record(detector, precision, parity)))
@@ -114,10 +124,6 @@ def _form(name: Format, precision: ExportPrecision, photos: list[str] | None) ->
             f"photographs that the thresholds were set with."
         )
     return form
-
-
-def _photographs(detector: Detector, photos: list[str] | None) -> Iterator[Photograph]:
-    return given_photographs(detector, photos) if photos else synthetic_photographs(detector)
 
 
 def _compared(

@@ -1,6 +1,6 @@
 """An export against the model that it was made from, photograph by photograph."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +14,6 @@ from omiad.errors import InputError
 from omiad.inspection import DECISIONS
 from omiad.photographs import read_photograph
 from omiad.prediction.photographs import Photograph as Found
-from omiad.prediction.photographs import find_photographs
 from omiad.runtimes.sessions import Run
 
 TOLERANCE = 1e-4
@@ -98,16 +97,12 @@ def compare(
     return Comparison(count, worst_score, worst_map, unlike)
 
 
-def given_photographs(detector: Detector, photos: Sequence[str]) -> Iterator[Photograph]:
-    """Return photographs of files and folders, which are found now and read when they are taken.
+def read_photographs(detector: Detector, found: Iterable[Found]) -> Iterator[Photograph]:
+    """Read photographs for a detector, each when it is taken.
 
     Raises:
-        InputError: If there is none, or, later, if one cannot be read.
+        InputError: If one cannot be read.
     """
-    return _read(detector, find_photographs(photos))
-
-
-def _read(detector: Detector, found: Iterable[Found]) -> Iterator[Photograph]:
     extractor = detector.extractor
     for path, name, _, fault in found:
         if fault:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch.export import ExportedProgram
 
 from omiad.errors import InputError
+from omiad.export.quantization import Images, quantized
 from omiad.names import one_line
 from omiad.runtimes import NAMES, SESSIONS, ExportPrecision, Outputs, Session, required
 from omiad.runtimes.record import RECORD_KEY
@@ -37,11 +38,13 @@ class Draft(Protocol):
 class OnnxDraft:
     """A graph for ONNX Runtime."""
 
-    def __init__(self, program: ExportedProgram, precision: ExportPrecision) -> None:
+    def __init__(self, program: ExportedProgram, precision: ExportPrecision, given: Images) -> None:
         self.program = onnx_program(program, extra="onnx")
         self.model = self.program.model_proto
         if precision == "float16":
             store_in_half(self.model)
+        elif precision == "int8":
+            self.model = quantized(self.model, given)
 
     def content(self, record: str) -> tuple[bytes, bytes]:
         """Return the file; protobuf reads two messages after one another as one."""
@@ -58,11 +61,14 @@ class OnnxDraft:
 class OpenVINODraft:
     """A graph for OpenVINO, which reads that of ONNX."""
 
-    def __init__(self, program: ExportedProgram, precision: ExportPrecision) -> None:
+    def __init__(self, program: ExportedProgram, precision: ExportPrecision, given: Images) -> None:
         self.program = onnx_program(program, extra="openvino")
         self._openvino = required("openvino", extra="openvino")
         self._is_half = precision == "float16"
-        self.model = self._openvino.Core().read_model(self.program.model_proto.SerializeToString())
+        model = self.program.model_proto
+        if precision == "int8":
+            model = quantized(model, given)
+        self.model = self._openvino.Core().read_model(model.SerializeToString())
 
     def content(self, record: str) -> tuple[bytes, bytes]:
         """Return the file of the graph and that of its weights."""
@@ -80,7 +86,7 @@ class OpenVINODraft:
 class TorchDraft:
     """A graph of torch.export."""
 
-    def __init__(self, program: ExportedProgram, _: ExportPrecision) -> None:
+    def __init__(self, program: ExportedProgram, *_: object) -> None:
         self.program = program
 
     def content(self, record: str) -> tuple[bytes, bytes]:
@@ -112,27 +118,33 @@ class Form(NamedTuple):
 
     suffix: str
     precisions: tuple[ExportPrecision, ...]
-    draft: Callable[[ExportedProgram, ExportPrecision], Draft]
+    draft: Callable[[ExportedProgram, ExportPrecision, Images], Draft]
 
 
 FORMS: dict[Format, Form] = {
-    "onnx": Form(".onnx", ("float32", "float16"), OnnxDraft),
-    "openvino": Form(".xml", ("float32", "float16", "bfloat16"), OpenVINODraft),
+    "onnx": Form(".onnx", ("float32", "float16", "int8"), OnnxDraft),
+    "openvino": Form(".xml", ("float32", "float16", "bfloat16", "int8"), OpenVINODraft),
     "torch": Form(".pt2", ("float32",), TorchDraft),
 }
 
 
 def draft_of(
-    program: ExportedProgram, name: Format, precision: ExportPrecision
+    program: ExportedProgram, name: Format, precision: ExportPrecision, given: Images = ()
 ) -> tuple[Draft, Run]:
     """Return a traced graph in a format, and the function that runs it.
 
+    Args:
+        program: The graph.
+        name: The format.
+        precision: The precision.
+        given: Photographs from which int8 takes the ranges of values.
+
     Raises:
         MissingInputError: If a package is missing.
-        InputError: If the format has no such operator.
+        InputError: If the format has no such operator, or int8 finds nothing to quantize.
     """
     try:
-        draft = FORMS[name].draft(program, precision)
+        draft = FORMS[name].draft(program, precision, given)
         return draft, draft.session().start(precision)
     except InputError:
         raise

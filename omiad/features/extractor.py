@@ -202,17 +202,18 @@ class FeatureExtractor(nn.Module):
         self._check(images, (self.image_size, self.image_size))
         pixels = (images.to(self.mean.dtype) / 255 - self.mean) / self.std
         # The runtimes of exports join batch norms to convolutions by themselves.
-        if self.autocast_dtype is None and not torch.compiler.is_compiling():
-            maps = self._fused_backbone()(pixels)
-        else:
-            dtype = self.autocast_dtype
-            with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
-                maps = self.backbone(pixels)
+        network = self.backbone if torch.compiler.is_compiling() else self.fast_backbone
+        dtype = self.autocast_dtype
+        with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
+            maps = network(pixels)
         on_grid = [self._to_grid(x, stage) for stage, x in enumerate(maps)]
         return torch.cat(on_grid, dim=1).contiguous()
 
-    def _fused_backbone(self) -> nn.Module:
-        """Return the backbone without batch norms, made anew where weights have changed."""
+    @property
+    def fast_backbone(self) -> nn.Module:
+        """What computes the maps: in float32 a copy without batch norms, made anew with weights."""
+        if self.autocast_dtype is not None:
+            return self.backbone
         if self._fused is None or any(_version(x) != known for x, known in self._fused[1]):
             made_of = [*self.backbone.parameters(), *self.backbone.buffers()]
             # The list hides the copy from the state of this module.

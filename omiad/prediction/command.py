@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from omiad.compilation import CompileMode, compile_detector
 from omiad.detector import Detector
 from omiad.errors import InputError
 from omiad.files import digest, only_writer
@@ -38,6 +39,7 @@ def predict(
     batch_size: int = 8,
     num_workers: int = 2,
     device: str = "auto",
+    compile: CompileMode | None = None,  # noqa: A002  the name of the option
     trust: str | None = None,
     max_megabytes: float = 20,
     trainer: Ranks = ALONE,
@@ -68,6 +70,8 @@ def predict(
         batch_size: Photographs scored at once; it changes no score.
         num_workers: Threads that read photographs beside the scoring.
         device: cpu, cuda, cuda:1, mps, or auto for a GPU if there is one.
+        compile: Compile the model by torch.compile before the first photograph, which can take
+            minutes: default, or reduce-overhead for CUDA graphs on a GPU.
         trust: Class path of a network of your own that the checkpoint names; it is imported.
         max_megabytes: Most that the pictures of the page may take, in MB of 10**6 bytes. The least
             anomalous photographs are left out of the page.
@@ -95,6 +99,8 @@ def predict(
     with _claimed(folder, journal, share):
         detector = Detector.load(model, device=where, trust=trust)
         _check_decisions(detector, category, false_alarms, model)
+        if compile is not None:
+            compile_detector(detector, compile)
         made_of = {
             "MODEL": digest(Path(model)),
             "PHOTOS (or their sizes or times)": photos if watch else state_of(photographs),
@@ -105,6 +111,7 @@ def predict(
             "--maps": maps,
             "--watch": watch,
             "--device": where.type,
+            "--compile": compile,
             "--trainer.devices and --trainer.num_nodes": share.size,
             "--max_megabytes": max_megabytes,
             "version of omiad": __version__,

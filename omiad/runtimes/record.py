@@ -13,7 +13,7 @@ EXPORT_FORMAT = 1
 RECORD_KEY = "omiad"
 """Name of the record in the metadata of a file."""
 
-ExportPrecision = Literal["float32", "float16", "bfloat16"]
+ExportPrecision = Literal["float32", "float16", "bfloat16", "int8"]
 
 
 class ProductRecord(TypedDict):

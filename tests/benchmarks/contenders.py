@@ -1,6 +1,7 @@
 """What `targets.py` times: a model, its exports, its bare backbone, and the old default."""
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from omiad import Detector
-from omiad.export.drafts import FORMS
+from omiad.compilation import compile_detector
+from omiad.export.drafts import draft_of
 from omiad.export.graph import trace
 from omiad.networks import network_spec, unet_small
 from omiad.runtimes.sessions import Run
@@ -18,23 +20,31 @@ from omiad.runtimes.sessions import Run
 FORMATS = (
     ("onnx", "float32"),
     ("onnx", "float16"),
+    ("onnx", "int8"),
     ("openvino", "float32"),
     ("openvino", "float16"),
     ("openvino", "bfloat16"),
+    ("openvino", "int8"),
     ("torch", "float32"),
 )
-"""Formats and precisions of exports; float16 stores weights in half, and computes in float32."""
+"""Formats and precisions of exports; float16 stores weights in half, and computes in float32.
+
+Of int8 only the denoising network takes part, so its backbone is that of float32.
+"""
 
 OLD_PATCHES, OLD_STAGES = 4000, [1, 2, 3]
 
 Calls = dict[str, Callable[[], Any]]
 
 
-def exports(detector: Detector) -> dict[str, Run]:
-    """Return the function that runs each export, by format and precision."""
-    program = trace(detector)
+def exports(detector: Detector, examples: Sequence[Tensor]) -> dict[str, Run]:
+    """Return the function that runs each export, by format and precision.
+
+    int8 takes its ranges from the examples (3, S, S), uint8.
+    """
+    program, images = trace(detector), [example.numpy() for example in examples]
     return {
-        f"{name} {precision}": FORMS[name].draft(program, precision).session().start(precision)
+        f"{name} {precision}": draft_of(program, name, precision, images)[1]
         for name, precision in FORMATS
     }
 
@@ -53,7 +63,7 @@ class Backbone(nn.Module):
 def backbones(detector: Detector, image: Tensor) -> Calls:
     """Return the bare backbone in each runtime, by the names of the exports that it belongs to."""
     plain = Backbone(detector, detector.extractor.backbone).eval()
-    fused = Backbone(detector, detector.extractor._fused_backbone())
+    fused = Backbone(detector, detector.extractor.fast_backbone)
     exported = torch.onnx.export(plain, (image,), dynamo=True, verbose=False)
     content = exported.model_proto.SerializeToString()
     onnx = in_onnx_runtime(content, image)
@@ -90,8 +100,10 @@ def in_openvino(content: bytes, image: Tensor, precision: str) -> Callable[[], A
 
 def own_backbone(name: str) -> str:
     """Return the name of the backbone that an export is compared with."""
-    alike = {"onnx float16": "onnx float32", "openvino float16": "openvino float32"}
-    return {**alike, "torch float32": "eager, batch norms apart"}.get(name, name)
+    runtime, _, precision = name.partition(" ")
+    if runtime in ("onnx", "openvino") and precision != "bfloat16":
+        return f"{runtime} float32"
+    return {"torch float32": "eager, batch norms apart"}.get(name, name)
 
 
 def old_default(detector: Detector) -> Detector:
@@ -127,8 +139,11 @@ def calls(detector: Detector, runs: dict[str, Run], old: Detector, image: Tensor
     ten.denoiser, ten.normalizer = detector.denoiser, detector.normalizer
     features = detector.extractor.features(image)
     inputs = image.numpy(), np.array([-1])
+    compiled = copy.deepcopy(detector)
+    compile_detector(compiled, "default")
     return {
         "eager": lambda: detector.assess_images(image, None),
+        "compiled": lambda: compiled.assess_images(image, None),
         **{name: lambda run=run: run(*inputs) for name, run in runs.items()},
         "old default, eager": lambda: old.assess_images(image, None),
         "one step": lambda: detector.reconstruct(features),

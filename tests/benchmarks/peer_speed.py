@@ -6,9 +6,12 @@
 PatchCore and Padim have the backbone and the size of the model; PatchCore remembers 10,000 patches
 of one product, as `patchcore_peer.py` does, and Padim compares 100 channels, as it does by default
 with a ResNet. EfficientAd is the small one, with networks of its own, at 448 and at its own size of
-256 pixels. Weights, patches and statistics are random, which changes no time. Times are medians of
+256 pixels. UniAD's transformer is that of `uniad_peer.py`, which reads the model's own features.
+Weights, patches and statistics are random, which changes no time. Times are medians of
 the processor's milliseconds on one thread in eager PyTorch, each model in its turn.
 """
+
+from collections.abc import Callable
 
 import torch
 from anomalib.models.image.efficient_ad.torch_model import EfficientAdModel
@@ -18,9 +21,13 @@ from jsonargparse import CLI
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 from turns import in_turns
+from uniad_peer import GRID, UniAD
 
 from omiad import Detector
+from omiad.features.fusing import fused
+from omiad.resampling import resample
 
 LAYERS = ["blocks.2", "blocks.4"]
 """Layers of EfficientNet-Lite2 with strides of 8 and 16, which the default model reads, too."""
@@ -54,6 +61,20 @@ def efficient_ad() -> EfficientAdModel:
     return model.eval()
 
 
+def uniad(detector: Detector) -> Callable[[Tensor], Tensor]:
+    """Return UniAD's transformer with random weights behind the backbone of a detector."""
+    model = UniAD(sum(detector.extractor.folding.channels)).eval()
+
+    def distance(image: Tensor) -> Tensor:
+        folded = detector.normalizer(detector.extractor.features(image))
+        stages = detector.extractor.folding.unfolded(folded)
+        x = torch.cat([F.adaptive_avg_pool2d(stage, GRID) for stage in stages], dim=1)
+        cells = (model(x) - x).square().sum(1, keepdim=True).sqrt()
+        return resample(cells, detector.extractor.image_size, corners=True)
+
+    return distance
+
+
 def main(model: str, *, repetitions: int = 30) -> None:
     """Measure.
 
@@ -72,9 +93,12 @@ def main(model: str, *, repetitions: int = 30) -> None:
         "Padim": padim(backbone, pixels),
         "EfficientAd, small": efficient_ad(),
     }
+    bare, transformer = fused(detector.extractor.backbone, size), uniad(detector)
     calls = {
         "omiad": lambda: detector.assess_images(image, None),
-        "the backbone alone": lambda: detector.extractor.backbone(pixels),
+        "UniAD's transformer": lambda: transformer(image),
+        "the backbone alone, batch norms joined": lambda: bare(pixels),
+        "the backbone alone, batch norms apart": lambda: detector.extractor.backbone(pixels),
         **{name: lambda peer=peer: peer(pixels) for name, peer in peers.items()},
         "EfficientAd, small, at 256": lambda: peers["EfficientAd, small"](small),
     }

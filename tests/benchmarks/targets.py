@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from contenders import calls, exports, old_default, own_backbone
+from contenders import FORMATS, calls, exports, old_default, own_backbone
 from jsonargparse import CLI
-from parity import parity
+from parity import normal_photographs, parity
 from rich.console import Console
 from rich.table import Table
 from training_speed import training_speed
@@ -55,7 +55,8 @@ def main(
 
     Args:
         model: Checkpoint of the default model.
-        photos: Folder of photographs, whose masks in `ground_truth` are left out.
+        photos: Folder of a data set, whose masks in `ground_truth` are left out, and whose normal
+            photographs in `train` set the ranges of int8.
         old: Checkpoint of the default of before; by default one is built with random weights.
         repetitions: How often each call is timed.
         every: Only every so many of the photographs are compared; 0 compares none.
@@ -70,7 +71,7 @@ def main(
     for speed in speeds:
         console.print(speed_table(speed))
     detector = Detector.load(model)
-    runs = exports(detector)
+    runs = exports(detector, normal_photographs(detector, photos, most=64))
     image = torch.randint(0, 256, (1, 3, *[detector.extractor.image_size] * 2), dtype=torch.uint8)
     older = old_default(detector) if old is None else Detector.load(old)
     times = in_turns(calls(detector, runs, older, image), repetitions)
@@ -116,13 +117,12 @@ def batches(model: str, batch_sizes: tuple[int, ...], seconds: float) -> list[Sp
 
 def of_times(times: dict[str, float]) -> list[Target]:
     """Return the targets of the time of one photograph."""
-    runs = [
-        name for name in times if f"{own_backbone(name)}, backbone" in times and name != "eager"
-    ]
+    runs = [f"{name} {precision}" for name, precision in FORMATS]
     ratio = {name: times[name] / times[f"{own_backbone(name)}, backbone"] for name in runs}
     best, fastest = (min(names, key=times.__getitem__) for names in (EXACT, runs))
     plain = times["eager"] / times["eager, batch norms apart, backbone"]
     eager = times["eager"] / times["eager, backbone"]
+    compiled = times["eager"] / times["compiled"]
     faster = times["old default, eager"] / times[best]
     steps = times["ten steps"] / times["one step"]
     every = ", ".join(f"{name} {value:.2f}" for name, value in ratio.items())
@@ -131,6 +131,7 @@ def of_times(times: dict[str, float]) -> list[Target]:
             f"{best}, the best export / its own backbone", "at most 1.5", every, ratio[best] <= 1.5
         ),
         Target("eager / its own backbone", "at most 1.6", f"{eager:.2f}", eager <= 1.6),
+        Target("eager / the same by torch.compile", "none", f"{compiled:.2f}", None),
         Target("eager / that backbone with batch norms apart", "none", f"{plain:.2f}", None),
         Target(f"old default, eager / {best}", "at least 5", f"{faster:.1f}", faster >= 5),
         Target("ten steps / one step", "at least 8", f"{steps:.1f}", steps >= 8),

@@ -12,16 +12,19 @@ import torch
 
 from omiad import Detector
 from omiad.cli import main
+from omiad.compilation import compile_detector
 from omiad.errors import InputError, MissingInputError
 from omiad.export import export
 from omiad.export.blame import blamed
-from omiad.export.comparison import compare, given_photographs, synthetic_photographs
-from omiad.export.drafts import FORMS, draft_of
+from omiad.export.comparison import compare, read_photographs, synthetic_photographs
+from omiad.export.drafts import FORMS, draft_of, onnx_program
 from omiad.export.graph import trace
+from omiad.export.quantization import quantized
 from omiad.learning import add_products
+from omiad.prediction.photographs import find_photographs
 from omiad.predictor import Predictor
 from omiad.products import UNKNOWN
-from omiad.runtimes import ExportedDetector
+from omiad.runtimes import ExportedDetector, ExportPrecision
 from omiad.runtimes.seal import sealed
 from omiad.scoring import Scoring
 
@@ -267,6 +270,8 @@ def test_a_missing_runtime_is_named(exported: Path, monkeypatch: pytest.MonkeyPa
 def test_what_an_export_cannot_do_is_a_sentence(exported: Path) -> None:
     with pytest.raises(InputError, match="num_steps cannot be changed"):
         Detector.load(exported, num_steps=3)
+    with pytest.raises(InputError, match=r"is an export, and compiled already\. Leave out --comp"):
+        compile_detector(Detector.load(exported), "default")
     with pytest.raises(InputError, match="CPU, not on 'cuda'"):
         Detector.load(exported, device="cuda")
     with pytest.raises(InputError, match="is an export already"):
@@ -280,7 +285,7 @@ def test_a_graph_that_differs_is_noticed_and_its_operator_named(
     exported: Path, detector: Detector
 ) -> None:
     name = "onnx" if exported.suffix == ".onnx" else "openvino"
-    draft = FORMS[name].draft(trace(detector), "float32")
+    draft = FORMS[name].draft(trace(detector), "float32", ())
     photographs = list(synthetic_photographs(detector))
     assert blamed(draft, photographs[0].pixels) is None
     model = draft.program.model_proto  # type: ignore[attr-defined]
@@ -311,14 +316,51 @@ def test_an_operator_that_a_format_lacks_is_a_sentence(exported: Path) -> None:
 
 
 @pytest.mark.slow
-def test_half_precision_is_compared_by_photographs(
-    exported: Path, deciding: Path, tmp_path: Path
+@pytest.mark.parametrize("precision", ["float16", "int8"])
+def test_lower_precision_is_compared_by_photographs(
+    exported: Path, deciding: Path, tmp_path: Path, precision: ExportPrecision
 ) -> None:
     name = "onnx" if exported.suffix == ".onnx" else "openvino"
     photos, out = [str(deciding / "parts" / "bolt" / "test")], tmp_path / exported.name
     model = str(deciding / "model.ckpt")
-    export(model, format=name, precision="float16", photos=photos, out=str(out))  # type: ignore[arg-type]
-    assert Detector.load(out).record["precision"] == "float16"  # type: ignore[attr-defined]
+    export(model, format=name, precision=precision, photos=photos, out=str(out))  # type: ignore[arg-type]
+    found = Detector.load(out)
+    assert isinstance(found, ExportedDetector)
+    assert found.record["precision"] == precision
+    assert found.record["parity"] is not None
+    assert 0 < found.record["parity"]["score"] < 0.1
+
+
+@pytest.mark.slow
+def test_only_the_network_is_quantized(exported: Path, detector: Detector) -> None:
+    if exported.suffix != ".onnx":
+        pytest.skip("OpenVINO reads the same graph")
+    images = [each.pixels.numpy() for each in synthetic_photographs(detector)]
+    whole = onnx_program(trace(detector), extra="onnx").model_proto
+    found = quantized(whole, images)
+    convolutions = [node for node in whole.graph.node if node.op_type == "Conv"]
+    in_network = {
+        node.name for node in convolutions if node.input[1].startswith("detector.denoiser.")
+    }
+    int8 = pytest.importorskip("onnx").TensorProto.INT8
+    integers = {x.name for x in found.graph.initializer if x.data_type == int8}
+    sources = {node.output[0]: node.input[0] for node in found.graph.node}
+    in_int8 = {
+        node.name
+        for node in found.graph.node
+        if node.op_type == "Conv" and sources.get(node.input[1]) in integers
+    }
+    assert in_int8 == in_network
+    assert 0 < len(in_network) < len(convolutions)
+
+
+def test_a_network_without_convolutions_is_not_quantized(exported: Path) -> None:
+    if exported.suffix != ".onnx":
+        pytest.skip("OpenVINO reads the same graph")
+    program = torch.export.export(torch.nn.Conv2d(3, 3, 1), (torch.zeros(1, 3, 4, 4),))
+    model = torch.onnx.export(program, (), dynamo=True, verbose=False).model_proto
+    with pytest.raises(InputError, match=r"the network of this model has none\. Export in float32"):
+        quantized(model, [])
 
 
 @pytest.mark.slow
@@ -361,7 +403,7 @@ def test_a_network_that_branches_on_values_is_refused(detector: Detector) -> Non
     ("options", "message"),
     [
         ({"format": "caffe"}, "--format must be one of onnx, openvino, torch, but got 'caffe'"),
-        ({"precision": "bfloat16"}, "--format onnx takes --precision float32 or float16"),
+        ({"precision": "bfloat16"}, "--format onnx takes --precision float32 or float16 or int8"),
         ({"precision": "float16"}, "Give --photos with the normal photographs"),
         ({"out": "model.xml"}, r"--out 'model\.xml' must end in \.onnx for --format onnx"),
         ({"out": "photo.onnx"}, r"'photo\.onnx' already exists"),
@@ -384,9 +426,7 @@ def test_options_that_do_not_fit_are_refused(
 def test_photographs_to_compare_by_must_be_readable(detector: Detector, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no image")
     with pytest.raises(InputError, match=r"broken\.png' cannot be read"):
-        list(given_photographs(detector, [str(tmp_path)]))
+        list(read_photographs(detector, find_photographs([str(tmp_path)])))
     (tmp_path / "gone.png").symlink_to("nowhere.png")
     with pytest.raises(InputError, match=r"gone\.png' is gone"):
-        list(given_photographs(detector, [str(tmp_path / "gone.png")]))
-    with pytest.raises(MissingInputError, match="no photograph or folder"):
-        given_photographs(detector, ["gone"])
+        list(read_photographs(detector, find_photographs([str(tmp_path / "gone.png")])))
