@@ -76,6 +76,8 @@ def known_errors(command: str) -> Iterator[None]:
                 "Another process of this run ended, and this one cannot go on alone. Read the "
                 "message of the other one, and resume from the last checkpoint."
             ) from error
+        if "SLURM" in str(error):  # Lightning: the script has --ntasks without --ntasks-per-node
+            raise InputError(cropped(" ".join(str(error).split()))) from error
         # torch has an error for a full GPU, and none for a full main memory.
         is_known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
         if not is_known and "can't allocate memory" not in str(error):

@@ -380,6 +380,20 @@ def test_what_is_wrong_is_named_in_one_sentence(
     assert not any(tmp_path.rglob("results.json"))
 
 
+def test_a_job_of_slurm_without_tasks_per_node_is_one_sentence(
+    home: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    monkeypatch.setenv("SLURM_JOB_NAME", "train")
+    command = f"{STAGE_1} --data.root={home / 'data'}".replace("=OUT", f"={tmp_path}")
+    message = error_of(command, capsys)
+    assert "--ntasks=2" in message
+    assert "Use `--ntasks-per-node=2` instead." in message
+
+
 def test_a_full_disk_is_one_sentence(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
