@@ -16,6 +16,22 @@ CompileMode = Literal["default", "reduce-overhead"]
 """Modes of torch.compile; reduce-overhead records CUDA graphs."""
 
 
+def check_mode(mode: CompileMode, device: torch.device) -> None:
+    """Refuse a mode that torch.compile does not have, or that the device cannot run.
+
+    Raises:
+        InputError: If the mode is unknown, or needs a GPU.
+    """
+    if mode not in get_args(CompileMode):
+        modes = " or ".join(get_args(CompileMode))
+        raise InputError(f"--compile must be {modes}, but got '{mode}'.")
+    if mode == "reduce-overhead" and device.type != "cuda":
+        raise InputError(
+            f"--compile reduce-overhead records CUDA graphs, which need a GPU, but the model is on "
+            f"'{device}'. Use --compile default."
+        )
+
+
 @torch.no_grad()
 def compile_detector(predictor: Predictor, mode: CompileMode) -> None:
     """Compile the backbone and the denoising network of a detector, in place.
@@ -31,18 +47,11 @@ def compile_detector(predictor: Predictor, mode: CompileMode) -> None:
         InputError: If the model is an export, the mode is unknown or needs a GPU, or torch cannot
             compile here.
     """
-    if mode not in get_args(CompileMode):
-        modes = " or ".join(get_args(CompileMode))
-        raise InputError(f"--compile must be {modes}, but got '{mode}'.")
+    device = predictor.map_range.device
+    check_mode(mode, device)
     if not isinstance(predictor, Detector):
         raise InputError(
             f"{predictor.source} is an export, and compiled already. Leave out --compile."
-        )
-    device = predictor.map_range.device
-    if mode == "reduce-overhead" and device.type != "cuda":
-        raise InputError(
-            f"--compile reduce-overhead records CUDA graphs, which need a GPU, but the model is on "
-            f"'{device}'. Use --compile default."
         )
     logger.info("compiling the model, which can take minutes")
     for network in (predictor.extractor.fast_backbone, predictor.denoiser.network):

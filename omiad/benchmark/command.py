@@ -7,7 +7,7 @@ from pathlib import Path
 from omiad.benchmark.machine import machine
 from omiad.benchmark.speed import SYNTHETIC, measure, synthetic_photograph
 from omiad.benchmark.table import paper_seconds, paper_speeds, speed_table
-from omiad.compilation import CompileMode, compile_detector
+from omiad.compilation import CompileMode, check_mode, compile_detector
 from omiad.detector import Detector
 from omiad.devices import pick_device
 from omiad.errors import InputError
@@ -58,6 +58,8 @@ def benchmark(
     if not seconds > 0:
         raise InputError(f"--seconds must be above 0, but got {seconds:g}.")
     where, shown = pick_device(device), console()
+    if compile is not None:
+        check_mode(compile, where)
     with ExitStack() as stack:
         if output is not None:
             stack.enter_context(new_file(Path(output), option="--output"))

@@ -99,8 +99,6 @@ def predict(
     with _claimed(folder, journal, share):
         detector = Detector.load(model, device=where, trust=trust)
         _check_decisions(detector, category, false_alarms, model)
-        if compile is not None:
-            compile_detector(detector, compile)
         made_of = {
             "MODEL": digest(Path(model)),
             "PHOTOS (or their sizes or times)": photos if watch else state_of(photographs),
@@ -124,6 +122,8 @@ def predict(
             Table(folder, format),
             share,
         )
+        if compile is not None:
+            compile_detector(detector, compile)
         scorer = Scorer(
             detector,
             batch_size=batch_size,
