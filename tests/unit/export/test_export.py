@@ -73,6 +73,7 @@ def check_alike(found: Predictor, expected: Predictor, photographs: list[str], *
         assert [region.box for region in mine.regions] == [region.box for region in theirs.regions]
 
 
+@pytest.mark.slow
 def test_a_graph_decides_about_any_number_of_photographs(
     detector: Detector, deciding: Path, tmp_path: Path, generator: torch.Generator
 ) -> None:
