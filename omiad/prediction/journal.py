@@ -5,10 +5,11 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Protocol, TypedDict
+from typing import Protocol, TypedDict
 
 from omiad.errors import InputError
 from omiad.files import full_disk_named, write_whole
+from omiad.report import Entry
 from omiad.schema import conform
 
 JOURNAL = "predictions.part"
@@ -47,7 +48,7 @@ class Row(TypedDict):
     mask: str
     map: str
     error: str
-    entry: dict[str, Any] | None
+    entry: Entry | None
 
 
 def journal_name(rank: int) -> str:

@@ -12,6 +12,7 @@ from omiad.report.page import render_page as render_page
 from omiad.report.panels import overlay as overlay
 from omiad.report.panels import write_panels as write_panels
 from omiad.report.pictures import encoded as encoded
+from omiad.report.predictions import Entry as Entry
 from omiad.report.predictions import PredictionPage as PredictionPage
 from omiad.report.predictions import counted as counted
 from omiad.report.predictions import page_entry as page_entry

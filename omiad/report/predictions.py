@@ -3,7 +3,7 @@
 import heapq
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from PIL import Image
@@ -12,8 +12,29 @@ from omiad.inspection import Inspection
 from omiad.report.page import write_page
 from omiad.report.pictures import Pixels, address, map_picture, scaled, thumbnail, to_bytes
 
-Entry = dict[str, Any]
-"""What the page knows about a photograph, as plain data."""
+
+class Verdict(TypedDict):
+    """What the model says of a photograph; the map is a picture in base64."""
+
+    score: float
+    p_value: float | None
+    threshold: float | None
+    outcome: str
+    wrongness: float
+    map: str
+
+
+class Entry(TypedDict):
+    """What the page knows about a photograph, as plain data; the photo is a picture in base64."""
+
+    name: str
+    category: str
+    defect: str
+    aspect: float
+    boxes: list[list[float]]
+    photo: str
+    run: Verdict
+
 
 ORDER = ("defect", "unknown product", "not calibrated", "ok", "unreadable")
 """Decisions, those that ask for a person first."""
@@ -39,16 +60,14 @@ def page_entry(
         "aspect": round(width / height, 4),
         "boxes": [(region.box / sides).round(4).tolist() for region in inspection.regions],
         "photo": address(thumbnail(Image.fromarray(pixels))),
-        "runs": [
-            {
-                "score": inspection.score,
-                "p_value": inspection.p_value,
-                "threshold": inspection.threshold.image if inspection.threshold else None,
-                "outcome": inspection.decision,
-                "wrongness": _badness(inspection),
-                "map": address(map_picture(np.array(small))),
-            }
-        ],
+        "run": {
+            "score": inspection.score,
+            "p_value": inspection.p_value,
+            "threshold": inspection.threshold.image if inspection.threshold else None,
+            "outcome": inspection.decision,
+            "wrongness": _badness(inspection),
+            "map": address(map_picture(np.array(small))),
+        },
     }
 
 
@@ -84,9 +103,8 @@ class PredictionPage:
 
         If the page is full, the least anomalous photographs are dropped.
         """
-        badness = entry["runs"][0]["wrongness"]
-        size = len(entry["photo"]) + len(entry["runs"][0]["map"])
-        item = (badness, -number, size, entry)
+        size = len(entry["photo"]) + len(entry["run"]["map"])
+        item = (entry["run"]["wrongness"], -number, size, entry)
         heapq.heappush(self._kept, item)
         self._num_bytes_left -= size
         dropped = []
@@ -112,7 +130,7 @@ class PredictionPage:
                 "judged": False,
                 "runs": [{"name": "anomaly map", "thresholds": {}}],
                 "references": {},
-                "images": [entry for *_, entry in kept],
+                "images": [{**entry, "runs": [entry["run"]]} for *_, entry in kept],
             },
         )
         return path

@@ -19,6 +19,14 @@ ROW: dict[str, Any] = {
 }
 
 
+def test_a_row_whose_page_entry_is_damaged_is_scored_again(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.part"
+    journal = Journal(path, {})
+    for name, entry in (("a.png", None), ("b.png", {"name": "b"})):
+        journal.add({**ROW, "image": name, "entry": entry})  # type: ignore[typeddict-item]
+    assert [row["image"] for row in Journal(path, {}).rows()] == ["a.png"]
+
+
 @pytest.mark.parametrize("count", [0, 1, 4, 5])
 def test_rows_of_several_processes_come_in_the_order_of_the_photographs(
     tmp_path: Path, count: int
