@@ -60,6 +60,8 @@ def compile_detector(predictor: Predictor, mode: CompileMode) -> None:
     photograph = torch.zeros(1, 3, *predictor.extractor.tiling.canvas, dtype=torch.uint8)
     try:
         predictor.assess_images(photograph.to(device), None)
+    except InputError:
+        raise
     except Exception as error:  # torch, its compiler and the compiler of C++ raise many kinds
         raise InputError(
             f"The model cannot be compiled here ({one_line(str(error))[:300]}). torch.compile "

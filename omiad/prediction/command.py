@@ -99,6 +99,8 @@ def predict(
     with _claimed(folder, journal, share):
         detector = Detector.load(model, device=where, trust=trust)
         _check_decisions(detector, category, false_alarms, model)
+        if compile is not None:  # before the journal, which would refuse the same command without
+            compile_detector(detector, compile)
         made_of = {
             "MODEL": digest(Path(model)),
             "PHOTOS (or their sizes or times)": photos if watch else state_of(photographs),
@@ -122,8 +124,6 @@ def predict(
             Table(folder, format),
             share,
         )
-        if compile is not None:
-            compile_detector(detector, compile)
         scorer = Scorer(
             detector,
             batch_size=batch_size,

@@ -11,6 +11,7 @@ from omiad.benchmark import benchmark
 from omiad.cli import main
 from omiad.compilation import compile_detector
 from omiad.errors import InputError
+from omiad.prediction import predict
 
 
 @pytest.fixture
@@ -62,6 +63,14 @@ def test_a_missing_compiler_is_a_sentence(
     torch.compiler.reset()
     with pytest.raises(InputError, match=r"cannot be compiled here \(.*needs a C\+\+ compiler"):
         compile_detector(detector, "default")
+
+
+def test_a_mode_that_cannot_run_leaves_no_output(deciding: Path, tmp_path: Path) -> None:
+    out, photo = tmp_path / "out", str(deciding / "photo.png")
+    model = str(deciding / "model.ckpt")
+    with pytest.raises(InputError, match="CUDA graphs"):
+        predict(model, [photo], output=str(out), device="cpu", compile="reduce-overhead")
+    assert not out.exists()
 
 
 def test_what_cannot_be_compiled_is_refused(detector: Detector) -> None:
