@@ -72,6 +72,8 @@ class FeatureDataModule(LightningDataModule):
             28 cells, and a memory of each product compares 56 x 56.
         white_level: Value of 16-bit photographs that becomes white: 1023 if the camera has 10 bits,
             4095 for 12. The model keeps the value. Photographs of 8 bits do not depend on it.
+        precision: float32, bfloat16 or float16 of the backbone; by default that of the trainer.
+            float32 lets a model that trains in bf16-mixed be exported.
         cache: Features to keep on disk: of the training images (true), of all images (all), or of
             none (false, which runs the backbone in every step to the same numbers).
         cache_dir: Folder of the feature caches. An image takes channels x grid x grid x 2 bytes.
@@ -104,6 +106,7 @@ class FeatureDataModule(LightningDataModule):
         grid: Grid = "uniad",
         fold: int = 1,
         white_level: int = WHITE_LEVEL,
+        precision: Precision | None = None,
         cache: Cache = True,
         cache_dir: str = "~/.cache/omiad",
         calibration_share: float = 0.0,
@@ -136,7 +139,7 @@ class FeatureDataModule(LightningDataModule):
         cached: dict[Cache, tuple[Split, ...]] = {True: ("train",), "all": ("train", "test")}
         self._cached_splits = cached.get(cache, ())
         self.cache_dir = expanded(cache_dir)
-        self.layout, self.sampling = layout, sampling
+        self.layout, self.sampling, self.precision = layout, sampling, precision
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.prepare_mask: PrepareMask | None = None
         self.for_test = False
@@ -176,7 +179,7 @@ class FeatureDataModule(LightningDataModule):
 
     @property
     def extractor(self) -> FeatureExtractor:
-        """The frozen backbone, by default in the precision and on the device of the trainer."""
+        """The frozen backbone, on the device of the trainer."""
         if self._extractor is None:
             self._extractor = self.build_extractor(getattr(self.trainer, "precision", None))
             if self.trainer is not None:
@@ -184,8 +187,9 @@ class FeatureDataModule(LightningDataModule):
         return self._extractor
 
     def build_extractor(self, trainer_precision: str | None) -> FeatureExtractor:
-        """Build an extractor on the CPU in the precision of a trainer."""
-        return self._build_extractor(precision=_PRECISIONS.get(str(trainer_precision), "float32"))
+        """Build an extractor on the CPU, by default in the precision of a trainer."""
+        precision = self.precision or _PRECISIONS.get(str(trainer_precision), "float32")
+        return self._build_extractor(precision=precision)
 
     def use_extractor(self, extractor: FeatureExtractor) -> None:
         """Take an extractor, and its image size, tiles and device, instead of building one."""

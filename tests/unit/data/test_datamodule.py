@@ -208,6 +208,8 @@ def test_the_extractor_gets_the_precision_of_the_trainer(make, tmp_path, precisi
     data.trainer._accelerator_connector.precision_plugin.precision = precision  # no GPU needed
     assert data.extractor.config["precision"] == expected
     assert make().extractor.config["precision"] == "float32"
+    given = make(precision="float32")
+    assert given.build_extractor(precision).config["precision"] == "float32"
 
 
 def test_a_test_uses_the_extractor_it_is_given_and_builds_none(make, tmp_path):
