@@ -16,6 +16,7 @@ from omiad import FeatureDataModule
 from omiad.configurations import find_configuration
 from omiad.data.datamodule import Split
 from omiad.resampling import resample
+from omiad.scoring import gaussian_blur
 
 BATCH_SIZE = 16
 
@@ -50,9 +51,10 @@ class ShippedFeatures:
         features = self.data.features(split)
         return torch.stack([features[row] for row in rows]).float()
 
-    def write_map(self, output: Path, row: int, distance: Tensor) -> None:
+    def write_map(self, output: Path, row: int, distance: Tensor, blur_sigma: float = 0) -> None:
         """Write the map of a test photograph, from distances (h, w), at its path below the root."""
         pixels = resample(distance[None, None].float(), self.image_size, corners=True)[0, 0]
+        pixels = gaussian_blur(pixels[None], blur_sigma, edges="reflect")[0]
         image = self.data.samples("test")[row].image
         target = output / image.relative_to(self.data.root).with_suffix(".npy")
         target.parent.mkdir(parents=True, exist_ok=True)

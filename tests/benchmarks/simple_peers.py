@@ -4,6 +4,9 @@
     omiad evaluate --maps bank --data.root real --image_size 448 --pool_size 16 --blur_sigma 4 \
         --output bank/results.json
 
+Give --blur_sigma to the script instead, and the results can be compared with those of `omiad test`,
+whose maps are blurred already.
+
 | method | a cell's distance |
 |---|---|
 | bank | Euclidean, to the nearest of 500 random patches of each product, all in one bank |
@@ -88,6 +91,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--cache_dir", default="~/.cache/omiad")
     parser.add_argument("--num_patches", type=int, default=500, help="of each product")
+    parser.add_argument("--blur_sigma", type=float, default=0, help="in pixels of a map")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, required=True)
     given = parser.parse_args()
@@ -108,7 +112,7 @@ def main() -> None:
             distance = to_nearest(torch.cat([*banks.values()]))
         for rows in features.batches("test", name):
             for row, one in zip(rows, distance(features.read("test", rows)), strict=True):
-                features.write_map(given.output, row, one)
+                features.write_map(given.output, row, one, given.blur_sigma)
 
 
 if __name__ == "__main__":
