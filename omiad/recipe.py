@@ -36,7 +36,7 @@ Preset = Literal["quick", "standard", "long"]
 
 STEPS: dict[Preset, tuple[int, int]] = {
     "quick": (200, 100),
-    "standard": (1200, 400),
+    "standard": (2400, 400),
     "long": (9600, 800),
 }
 """Optimiser steps of stage 1 and of stage 2."""
